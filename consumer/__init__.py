@@ -1,0 +1,1 @@
+"""From message to rows: exactly once, in any order, into Postgres."""

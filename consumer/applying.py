@@ -1,0 +1,196 @@
+"""The exactly-once rule: everything that a file means, in one transaction, or nothing of it.
+
+Order matters. Lock the key, claim the version, stage the rows, merge, closures, rejects, ledger, follow-on requests,
+and the watermark last, which every file takes and so must hold for the shortest time.
+"""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from consumer import database
+from consumer.cleaning import Cleaner, Dropped, RowReject, TicketRow
+from consumer.csv_reading import ChangeFileReader
+from consumer.database import Connection
+from consumer.fail_points import AtPoint
+from consumer.queries import statements
+from consumer.settings import ApplySettings
+from publisher.bucket import OpenObject
+from publisher.errors import Permanent
+from publisher.keys import ChangeFileKey
+from publisher.messages import SeenBy
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A version of a change file as it is about to be applied, and who saw it first, when."""
+
+    bucket: str
+    prefix: str
+    key: ChangeFileKey
+    etag: str
+    size: int
+    object_time: datetime
+    event_time: datetime | None
+    seen_at: datetime
+    seen_by: SeenBy
+
+    def parameters(self) -> dict[str, Any]:
+        return {
+            "bucket": self.bucket, "prefix": self.prefix, "key": self.key.key, "key_time": self.key.time,
+            "etag": self.etag, "size": self.size, "object_time": self.object_time, "event_time": self.event_time,
+            "seen_at": self.seen_at, "seen_by": self.seen_by,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What became of the rows; all but `read` and `closures` add up to `read`."""
+
+    read: int
+    inserted: int
+    updated: int
+    unchanged: int
+    stale: int
+    superseded: int
+    rejected: int
+    alarms: int
+    sentinels: int
+    closures: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerFile:
+    """A version that the ledger has as applied, with what archiving it needs."""
+
+    file_id: int
+    key: str
+    etag: str
+    sha256: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """This delivery made the rows take effect."""
+
+    file: LedgerFile
+    decision: str
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadyApplied:
+    """An earlier delivery did; its tail may still be open."""
+
+    file: LedgerFile
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBack:
+    """The version failed before and waits for its retry or for a replay."""
+
+    reason: str
+
+
+def apply_file(
+    connection: Connection,
+    sighting: Sighting,
+    opened: OpenObject,
+    settings: ApplySettings,
+    *,
+    again: bool,
+    at: AtPoint,
+) -> Applied | AlreadyApplied | HeldBack:
+    """Apply one version inside the caller's transaction, which then commits or rolls back all of it.
+
+    `again` takes up a version that failed before. `at` is told each point a crash could come at.
+    Raises: Permanent, DependencyDown, psycopg.Error.
+    """
+    parameters = sighting.parameters()
+    at("before claim")
+    database.row(connection, "ledger", "lock_key", parameters)
+    claim = database.row(connection, "ledger", "claim_file", parameters | {"again": again})
+    if claim is None:
+        return _claimed_before(connection, parameters)
+    at("after claim")
+    file_id, decision = claim["file_id"], claim["decision"]
+    if decision == "changed" and settings.changed_policy != "reapply":
+        raise Permanent("changed", f"the key was applied before with other bytes; policy {settings.changed_policy}")
+    reader = ChangeFileReader(opened.read)
+    read, alarms, sentinels, rejected = _stage(connection, reader, settings, at)
+    parameters |= {"file_id": file_id, "epoch": claim["epoch"]}
+    merged = database.row(connection, "merge", "merge_tickets", parameters)
+    assert merged is not None  # noqa: S101 - counts always make a row
+    closures = connection.execute(statements("merge")["merge_closures"], parameters).rowcount
+    database.rows(connection, "merge", "keep_rejects", parameters)
+    counts = Counts(
+        read=read,
+        inserted=merged["inserted"],
+        updated=merged["updated"],
+        unchanged=merged["moved"] - merged["inserted"] - merged["updated"],
+        stale=merged["tickets"] - merged["moved"],
+        superseded=merged["accepted"] - merged["tickets"],
+        rejected=rejected,
+        alarms=alarms,
+        sentinels=sentinels,
+        closures=closures,
+    )
+    database.rows(connection, "ledger", "record_applied", parameters | asdict(counts) | {"sha256": reader.sha256})
+    if kinds := _follow_ons(counts):
+        database.rows(connection, "merge", "request_follow_ons", {"file_id": file_id, "kinds": kinds})
+    database.rows(connection, "merge", "move_watermark", parameters | {"inserted": counts.inserted})
+    at("before commit")
+    file = LedgerFile(file_id, sighting.key.key, sighting.etag, reader.sha256, "applied")
+    return Applied(file, decision, counts)
+
+
+def _claimed_before(connection: Connection, parameters: dict[str, Any]) -> AlreadyApplied | HeldBack:
+    known = database.row(connection, "ledger", "count_duplicate", parameters)
+    assert known is not None  # noqa: S101 - the claim conflicted with it, and ledger rows are never deleted
+    if known["state"] == "failed":
+        return HeldBack("is a dead letter" if known["is_dead_lettered"] else "waits for its retry")
+    return AlreadyApplied(
+        LedgerFile(known["file_id"], known["key"], known["etag"], known["sha256"], known["state"])
+    )
+
+
+def _stage(
+    connection: Connection, reader: ChangeFileReader, settings: ApplySettings, at: AtPoint
+) -> tuple[int, int, int, int]:
+    records = reader.records()
+    cleaner = Cleaner(next(records, None))
+    read = alarms = sentinels = rejected = 0
+    first_reject: RowReject | None = None
+    with connection.cursor() as cursor, cursor.copy(statements("merge")["copy_to_staging"]) as copy:
+        for record in records:
+            read += 1
+            match cleaner.clean(record):
+                case TicketRow(line, ticket_id, raw, closed_at):
+                    copy.write_row((line, ticket_id, raw, closed_at, None, None))
+                case RowReject(line, reason, raw) as reject:
+                    rejected += 1
+                    first_reject = first_reject or reject
+                    copy.write_row((line, None, None, None, reason, raw))
+                case Dropped.ALARM:
+                    alarms += 1
+                case Dropped.SENTINEL:
+                    sentinels += 1
+            if read == 1:
+                at("mid copy")
+    if first_reject and rejected > settings.max_reject_share * read:
+        raise Permanent(
+            "too many rejects",
+            f"{rejected} of {read} rows, more than the share of {settings.max_reject_share:g}; "
+            f"the first is line {first_reject.line}: {first_reject.reason}",
+        )
+    return read, alarms, sentinels, rejected
+
+
+def _follow_ons(counts: Counts) -> list[str]:
+    kinds = []
+    if counts.inserted or counts.updated:
+        kinds.append("geocode")
+    if counts.inserted or counts.updated or counts.closures:
+        kinds.append("history")
+    return kinds

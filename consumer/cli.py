@@ -1,0 +1,179 @@
+"""The program `fleettickets`: the consumer's commands beside the publisher's. The one place that builds objects."""
+
+import json
+import os
+from threading import Event
+from typing import Annotated
+
+import structlog
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from consumer import database, migrate
+from consumer.fail_points import crash_at, nowhere
+from consumer.files import FilesHandler
+from consumer.history import HistoryHandler
+from consumer.settings import ApplySettings, DatabaseSettings, HistorySettings
+from consumer.status import Status, read_status
+from consumer.worker import Worker
+from publisher import cli, log
+from publisher.bucket import Bucket
+from publisher.cli import EXIT_FAILED, AsJson
+from publisher.errors import DependencyDown
+from publisher.settings import BrokerSettings, BucketSettings, WorkSettings, load
+from publisher.topology import Queue
+
+CONSUMED = (Queue.FILES, Queue.HISTORY)
+
+program = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Trouble-ticket change files from a bucket into PostgreSQL the moment they arrive, exactly once.\n\n"
+    "Settings come from the environment or a .env file: DATABASE_URL, RABBITMQ_URL, RUSTFS_ENDPOINT, "
+    "RUSTFS_ACCESS_KEY, RUSTFS_SECRET_KEY, RUSTFS_BUCKET, RUSTFS_REGION and FLEETTICKETS_*; see docs/.",
+)
+
+
+def main() -> None:
+    """The entry point of the installed program."""
+    add_commands(program)
+    cli.add_commands(program)
+    cli.run(program)
+
+
+def add_commands(to: typer.Typer) -> None:
+    """Add the consumer's commands to a program."""
+    to.command("migrate")(migrate_database)
+    to.command("consume")(consume)
+    to.command("status")(show_status)
+
+
+def migrate_database(
+    only_status: Annotated[bool, typer.Option("--status", help="Show what is pending; exit 1 if anything is.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring the database to the current schema. Safe to repeat, and to run from several places at once.
+
+    A database made by the batch import keeps its objects and rows: what is in place is recorded as adopted.
+    """
+    with database.connect(load(DatabaseSettings)) as connection:
+        if only_status:
+            _show_steps(migrate.status(connection), as_json=as_json)
+            return
+        done: list[dict[str, str]] = []
+
+        def report(name: str, how: str) -> None:
+            done.append({"name": name, "how": how})
+            if not as_json:
+                typer.echo(f"{name}: {how}")
+
+        count = migrate.migrate(connection, report)
+    typer.echo(json.dumps({"migrations": done}) if as_json else f"{count} migrations done; the schema is current")
+
+
+def consume(
+    queue: Annotated[
+        list[Queue] | None, typer.Option("--queue", help="Only this queue; may be given more than once.")
+    ] = None,
+) -> None:
+    """Apply change files as they arrive, archive them, and capture history. Runs until SIGTERM or SIGINT.
+
+    Any number may run at once. A signal finishes the files in hand and exits 0; anything not begun goes back.
+    """
+    queues = list(dict.fromkeys(queue or CONSUMED))
+    if Queue.GEOCODE in queues:
+        raise typer.BadParameter("geocode requests wait in their queue; this version has no worker for them")
+    database_settings, broker_settings = load(DatabaseSettings), load(BrokerSettings)
+    bucket_settings, work = load(BucketSettings), load(WorkSettings)
+    apply_settings, history_settings = load(ApplySettings), load(HistorySettings)
+    log.configure()
+    stop = cli.stop_on_signals()
+    fail_point = os.environ.get("FLEETTICKETS_FAIL_POINT")
+    at = crash_at(fail_point) if fail_point else nowhere
+    _wait_for_schema(database_settings, stop)
+    # One connection for each file being applied or archived, one for history, one for the sweep.
+    with database.open_pool(database_settings, size=work.prefetch + 2) as pool:
+        worker = Worker(broker_settings, work, queues, stop)
+        bucket = Bucket(bucket_settings, connections=work.prefetch + 2)
+        files = FilesHandler(pool, bucket, worker.link, apply_settings, at)
+        worker.run(files, HistoryHandler(pool, history_settings, stop))
+    structlog.get_logger().info("stopped")
+
+
+def _wait_for_schema(settings: DatabaseSettings, stop: Event) -> None:
+    delay = 0.5
+    while not stop.is_set():
+        try:
+            with database.connect(settings) as connection:
+                migrate.require_migrated(connection)
+        except DependencyDown as error:
+            structlog.get_logger().warning("waiting", detail=str(error), retry_in_s=delay)
+            stop.wait(delay)
+            delay = min(delay * 2, 15)
+        else:
+            return
+
+
+def show_status(as_json: AsJson = False) -> None:
+    """Show backlog, lag, queues, dead letters, the last files and the last error.
+
+    Exit status 1 when a part could not be read, so that cron or a health check can tell.
+    """
+    status = read_status(load(DatabaseSettings), load(BrokerSettings), load(BucketSettings))
+    if as_json:
+        typer.echo(json.dumps(status.parts | {"faults": status.faults}))
+    else:
+        _print_status(status)
+    if status.faults:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _show_steps(steps: list[migrate.Step], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps([{"name": step.name, "how": step.how, "edited": step.edited} for step in steps]))
+    else:
+        for step in steps:
+            when = f"{step.how} {step.applied_at:%Y-%m-%d %H:%M:%S %Z}" if step.applied_at else "pending"
+            typer.echo(f"{step.name:28} {when}{'  EDITED since' if step.edited else ''}")
+    if any(step.how is None or step.edited for step in steps):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _print_status(status: Status) -> None:
+    table = Table(show_header=False, box=None)
+    for part, fault in status.faults.items():
+        table.add_row(part, f"cannot be read: {escape(fault)}")
+    if found := status.parts.get("bucket"):
+        age = found["oldest_waiting_seconds"]
+        oldest = f", the oldest for {_duration(age)}" if age is not None else ""
+        table.add_row("backlog", f"{found['waiting']} files wait in {found['bucket']}/{found['prefix']}{oldest}")
+    for name, queue in status.parts.get("broker", {}).get("queues", {}).items():
+        table.add_row(
+            f"queue {name}",
+            f"{queue['ready']} ready, {queue['consumers']} consumers, {queue['dead_letters']} dead letters",
+        )
+    if found := status.parts.get("database"):
+        table.add_row("watermark", f"{escape(str(found['watermark']))}, {_duration(found['watermark_age_seconds'])} old")
+        table.add_row("tickets", f"{found['tickets']}, last import {_duration(found['last_import_seconds'])} ago")
+        unfinished = ", ".join(f"{count} {state}" for state, count in found["unfinished_files"].items())
+        table.add_row("unfinished", unfinished or "none")
+        for kind, requests in found["open_requests"].items():
+            table.add_row(f"{kind} requests", f"{requests['unhandled']} open, {requests['unsent']} of them not sent")
+        for file in found["last_files"]:
+            counts = f"{file['rows_inserted']} new, {file['rows_updated']} updated, {file['rows_rejected']} rejected"
+            table.add_row("last file", f"{escape(file['key'])}: {file['decision']}, {file['state']}, {counts}")
+        if error := found["last_error"]:
+            table.add_row("last error", f"{escape(error['key'])}: {escape(str(error['last_error']))}")
+    Console().print(table)
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown"
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,106 @@
+"""Postgres behind psycopg: a pool of connections that are ready to stage files, and errors in our words."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from consumer.queries import statements
+from consumer.settings import DatabaseSettings
+from publisher.errors import DependencyDown, Refused
+
+DATABASE = "postgres"
+_CONNECT_SECONDS = 10
+
+Connection = psycopg.Connection[DictRow]
+Pool = ConnectionPool[Connection]
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:500]
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn psycopg's errors into ours.
+
+    Raises: DependencyDown for what waiting can mend (server away, disk full, deadlock, a lock not had in time),
+    Refused for the rest.
+    """
+    try:
+        yield
+    except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
+        raise DependencyDown(DATABASE, one_line(error)) from error
+    except psycopg.Error as error:
+        raise Refused(DATABASE, f"{type(error).__name__}: {one_line(error)}") from error
+
+
+def connect(settings: DatabaseSettings) -> Connection:
+    """One connection in autocommit mode, for the commands.
+
+    Raises: DependencyDown.
+    """
+    with translated_errors():
+        return psycopg.Connection.connect(
+            settings.database_url.get_secret_value(),
+            autocommit=True,
+            row_factory=dict_row,
+            connect_timeout=_CONNECT_SECONDS,
+            application_name="fleettickets",
+        )
+
+
+@contextmanager
+def open_pool(settings: DatabaseSettings, size: int) -> Iterator[Pool]:
+    """A pool of `size` connections, opened in the background: Postgres may come up later than we do."""
+    pool: Pool = ConnectionPool(
+        settings.database_url.get_secret_value(),
+        connection_class=psycopg.Connection[DictRow],
+        kwargs={
+            "autocommit": True,
+            "row_factory": dict_row,
+            "connect_timeout": _CONNECT_SECONDS,
+            "application_name": "fleettickets consumer",
+        },
+        min_size=1,
+        max_size=size,
+        timeout=_CONNECT_SECONDS,
+        configure=_prepare_staging,
+        check=ConnectionPool.check_connection,
+        open=False,
+    )
+    with pool:
+        yield pool
+
+
+@contextmanager
+def transaction(pool: Pool) -> Iterator[Connection]:
+    """One transaction on a connection of the pool.
+
+    Raises: DependencyDown, also when the answer to COMMIT was lost: the caller asks the ledger then.
+    """
+    with translated_errors(), pool.connection() as connection, connection.transaction():
+        yield connection
+
+
+def _prepare_staging(connection: Connection) -> None:
+    connection.execute(statements("merge")["create_staging"])
+
+
+def rows(
+    connection: Connection, file: str, name: str, parameters: Mapping[str, Any] | None = None
+) -> list[DictRow]:
+    """Run the statement `name` of `sql/queries/<file>.sql` and give its rows, if it has any."""
+    cursor = connection.execute(statements(file)[name], parameters or {})
+    return cursor.fetchall() if cursor.description else []
+
+
+def row(
+    connection: Connection, file: str, name: str, parameters: Mapping[str, Any] | None = None
+) -> DictRow | None:
+    """The same for a statement that gives at most one row."""
+    found: Sequence[DictRow] = rows(connection, file, name, parameters)
+    return found[0] if found else None

@@ -1,0 +1,34 @@
+"""The points between two durable effects at which a crash must change nothing, and a way to crash there on purpose."""
+
+import os
+import signal
+from collections.abc import Callable
+
+FAIL_POINTS = (
+    "before claim",
+    "after claim",
+    "mid copy",
+    "before commit",
+    "after commit, before archive",
+    "after copy, before delete",
+    "after delete, before state",
+    "after archive, before relay",
+    "relay published, not marked",
+    "relay marked, before ack",
+)
+
+AtPoint = Callable[[str], None]
+
+
+def nowhere(_point: str) -> None:
+    """What production runs with."""
+
+
+def crash_at(fail_point: str) -> AtPoint:
+    """Kill this process, as SIGKILL does, the first time it comes to `fail_point`."""
+
+    def at(point: str) -> None:
+        if point == fail_point:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return at

@@ -1,0 +1,260 @@
+"""What happens to one delivery of the files queue, from its body to the ack: read, apply, archive, relay.
+
+Everything here may be repeated at any point. `Applied` and `AlreadyApplied` go on to `finish`; the rest is settled.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+
+import structlog
+from pika.adapters.blocking_connection import BlockingChannel
+
+from consumer import database, outbox
+from consumer.applying import AlreadyApplied, Applied, HeldBack, LedgerFile, Sighting, apply_file
+from consumer.database import Pool
+from consumer.fail_points import AtPoint
+from consumer.settings import ApplySettings
+from publisher import broker, dead_letters, messages, topology
+from publisher.bucket import Bucket, OpenObject
+from publisher.errors import DependencyDown, ObjectChanged, ObjectMissing, Permanent
+from publisher.events import IgnoredEvent, read_event
+from publisher.keys import ChangeFileKey, NotAChangeFile, read_key
+from publisher.link import Delivery, Link
+from publisher.messages import ChangeFileArrived
+from publisher.topology import Queue
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """Nothing to do for this delivery, now or ever; counted."""
+
+    reason: str
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """The bucket has no such object and the ledger never applied it."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A body with several arrivals was published again as one message each."""
+
+    arrivals: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The file was sent to a wait queue, or to the dead letters where `retry_in` is None."""
+
+    key: str
+    reason: str
+    detail: str
+    attempts: int
+    retry_in: int | None
+
+
+FileOutcome = Applied | AlreadyApplied | HeldBack | Ignored | Missing | Spread | Failed
+
+
+class FilesHandler:
+    """Handles what the store and the poller publish. Safe to share between threads."""
+
+    def __init__(
+        self, pool: Pool, bucket: Bucket, link: Link, settings: ApplySettings, at: AtPoint
+    ) -> None:
+        self._pool = pool
+        self._bucket = bucket
+        self._link = link
+        self._settings = settings
+        self._at = at
+        self._relaying = Lock()
+
+    def apply(self, delivery: Delivery) -> FileOutcome:
+        """Make the rows of the delivery take effect, or record why not.
+
+        Raises: Permanent when the body is no event; DependencyDown.
+        """
+        arrivals, ignored = [], None
+        for event in read_event(delivery.body):
+            if isinstance(event, ChangeFileArrived):
+                ours = self._ours(event)
+                if isinstance(ours, ChangeFileArrived):
+                    arrivals.append(ours)
+                    continue
+                event = ours
+            ignored = event
+            self._count_ignored(event)
+        if len(arrivals) > 1:
+            # Each key gets a message of its own, so that each can fail, wait and be replayed by itself.
+            for arrived in arrivals:
+                self._link.call(_publishing(arrived))
+            return Spread(len(arrivals))
+        if arrivals:
+            return self._apply_arrival(arrivals[0], delivery)
+        assert ignored is not None  # noqa: S101 - read_event gives at least one
+        return Ignored(ignored.reason)
+
+    def finish(self, file: LedgerFile) -> str | None:
+        """The tail of an applied file: archive it, then relay what it left in the outbox. Gives the archive's key.
+
+        Raises: DependencyDown, Misconfigured.
+        """
+        archive_key, reason = None, None
+        try:
+            archive_key = self._bucket.archive(file.key, file.etag, file.sha256, self._after_copy)
+            if archive_key is None:
+                reason = "gone from the bucket before it was archived"
+        except (ObjectChanged, ObjectMissing):
+            # The new version raises an event of its own and keeps its place.
+            reason = "replaced in the bucket before it was archived"
+        self._at("after delete, before state")
+        if file.state == "applied":
+            with database.transaction(self._pool) as connection:
+                parameters = {"file_id": file.file_id, "archive_key": archive_key, "reason": reason}
+                database.rows(connection, "ledger", "record_archived", parameters)
+        if file.state != "done":
+            self._at("after archive, before relay")
+            self.relay()
+            with database.transaction(self._pool) as connection:
+                database.rows(connection, "ledger", "record_done", {"file_id": file.file_id})
+        self._at("relay marked, before ack")
+        return archive_key
+
+    def _after_copy(self) -> None:
+        self._at("after copy, before delete")
+
+    def relay(self) -> int:
+        """Send what waits in the outbox; one relay at a time in this process takes all there is.
+
+        Raises: DependencyDown, Misconfigured.
+        """
+        with self._relaying:
+            return outbox.relay(self._pool, self._link, self._at)
+
+    def _ours(self, arrived: ChangeFileArrived) -> ChangeFileArrived | IgnoredEvent:
+        if arrived.bucket != self._bucket.name:
+            return IgnoredEvent("another bucket")
+        keys = tuple(key for key in arrived.keys if key.startswith(self._bucket.changes_prefix))
+        if not keys:
+            # Archiving in the same bucket raises such events for every file.
+            return IgnoredEvent("another prefix")
+        return arrived.model_copy(update={"keys": keys})
+
+    def _apply_arrival(self, arrived: ChangeFileArrived, delivery: Delivery) -> FileOutcome:
+        judged = [read_key(key, self._bucket.changes_prefix) for key in arrived.keys]
+        keys = [key for key in judged if isinstance(key, ChangeFileKey)]
+        if not keys:
+            misnamed = next(key for key in judged if isinstance(key, NotAChangeFile))
+            self._record_unread(arrived, delivery, misnamed.key, "ignored", misnamed.reason)
+            return Ignored(misnamed.reason, misnamed.key)
+        for key in keys:
+            # Which of the readings is right, the bucket knows.
+            try:
+                with self._bucket.open(key.key) as opened:
+                    return self._apply_object(arrived, delivery, key, opened)
+            except ObjectMissing:
+                continue
+        return self._missing(arrived, delivery, keys)
+
+    def _apply_object(
+        self, arrived: ChangeFileArrived, delivery: Delivery, key: ChangeFileKey, opened: OpenObject
+    ) -> FileOutcome:
+        sighting = Sighting(
+            bucket=self._bucket.name,
+            prefix=self._bucket.prefix,
+            key=key,
+            etag=opened.summary.etag,
+            size=opened.summary.size,
+            object_time=opened.summary.modified,
+            event_time=arrived.event_time,
+            seen_at=delivery.delivered_at,
+            seen_by=arrived.seen_by,
+        )
+        again = messages.AGAIN in delivery.headers
+        try:
+            with database.transaction(self._pool) as connection:
+                outcome = apply_file(connection, sighting, opened, self._settings, again=again, at=self._at)
+            self._at("after commit, before archive")
+        except DependencyDown:
+            raise
+        except Permanent as error:
+            return self._fail(sighting, delivery, error.reason, error.detail, may_retry=False)
+        except Exception as error:
+            log.exception("unexpected", key=key.key)
+            detail = f"{type(error).__name__}: {database.one_line(error)}"
+            return self._fail(sighting, delivery, "unexpected", detail, may_retry=True)
+        return outcome
+
+    def _fail(
+        self, sighting: Sighting, delivery: Delivery, reason: str, detail: str, *, may_retry: bool
+    ) -> FileOutcome:
+        # A failure outlives the rollback in a transaction of its own. Publishing comes before its mark in the
+        # ledger: a crash in between makes the file be tried again, never forgotten.
+        parameters = sighting.parameters() | {
+            "reason": reason,
+            "error": detail,
+            "fingerprint": dead_letters.fingerprint(reason, detail),
+        }
+        with database.transaction(self._pool) as connection:
+            failed = database.row(connection, "ledger", "record_failed", parameters)
+        if failed is None:
+            return HeldBack("was applied by another delivery meanwhile")
+        file_id, attempts = failed["file_id"], failed["attempts"]
+        delay = topology.RETRY_DELAYS[attempts - 1] if may_retry and attempts < topology.MAX_ATTEMPTS else None
+        key = sighting.key.key
+        if delay is None:
+            self._link.call(
+                lambda channel: dead_letters.bury(
+                    channel, Queue.FILES, delivery.body, key=key, reason=reason, detail=detail, attempts=attempts
+                )
+            )
+        else:
+            self._link.call(
+                lambda channel: broker.publish_retry(
+                    channel, Queue.FILES.value, delivery.body, delay=delay, attempts=attempts
+                )
+            )
+        with database.transaction(self._pool) as connection:
+            mark = "record_dead_lettered" if delay is None else "record_retry"
+            database.rows(connection, "ledger", mark, {"file_id": file_id, "delay": delay})
+        return Failed(key, reason, detail, attempts, delay)
+
+    def _missing(
+        self, arrived: ChangeFileArrived, delivery: Delivery, keys: list[ChangeFileKey]
+    ) -> AlreadyApplied | Missing:
+        parameters = {"bucket": self._bucket.name, "keys": [key.key for key in keys]}
+        with database.transaction(self._pool) as connection:
+            known = database.row(connection, "ledger", "applied_versions", parameters)
+        if known is not None:
+            return AlreadyApplied(LedgerFile(**known))
+        self._record_unread(arrived, delivery, keys[0].key, "missing", "not in the bucket when it was read")
+        return Missing(keys[0].key)
+
+    def _record_unread(
+        self, arrived: ChangeFileArrived, delivery: Delivery, key: str, decision: str, reason: str
+    ) -> None:
+        # A missing object has no ETag of its own; should it appear after all, it is another version.
+        parameters = {
+            "bucket": self._bucket.name, "prefix": self._bucket.prefix, "key": key,
+            "etag": arrived.etag if decision == "ignored" else "", "size": arrived.size,
+            "event_time": arrived.event_time, "seen_at": delivery.delivered_at, "seen_by": arrived.seen_by,
+            "decision": decision, "reason": reason,
+        }  # fmt: skip
+        with database.transaction(self._pool) as connection:
+            database.rows(connection, "ledger", "record_unread", parameters)
+
+    def _count_ignored(self, event: IgnoredEvent) -> None:
+        with database.transaction(self._pool) as connection:
+            database.rows(connection, "ledger", "count_ignored_event", {"reason": event.reason})
+
+
+def _publishing(arrived: ChangeFileArrived) -> Callable[[BlockingChannel], None]:
+    body = arrived.model_dump_json().encode()
+    return lambda channel: broker.publish_arrival(channel, body)

@@ -1,0 +1,39 @@
+"""The history follow-on: one capture covers every file applied before it started, whoever asks how often."""
+
+from threading import Event
+
+from consumer import database
+from consumer.database import Pool
+from consumer.settings import HistorySettings
+
+
+class HistoryHandler:
+    """Handles CaptureHistory. Requests that an earlier capture has covered find nothing left to do."""
+
+    def __init__(self, pool: Pool, settings: HistorySettings, stop: Event) -> None:
+        self._pool = pool
+        self._interval = settings.history_interval
+        self._stop = stop
+
+    def capture(self) -> int | None:
+        """Run one capture for all open requests; gives how many it covered, None when stopped while waiting.
+
+        Raises: DependencyDown.
+        """
+        if self._stop.wait(self._seconds_to_wait()):
+            return None
+        with database.transaction(self._pool) as connection:
+            database.row(connection, "outbox", "lock_history")
+            # Only requests seen before the capture are marked: a file that commits meanwhile asks again.
+            requests = [r["request_id"] for r in database.rows(connection, "outbox", "unhandled", {"kind": "history"})]
+            if requests:
+                database.row(connection, "outbox", "capture_history")
+                database.rows(connection, "outbox", "mark_handled", {"requests": requests})
+        return len(requests)
+
+    def _seconds_to_wait(self) -> float:
+        with database.transaction(self._pool) as connection:
+            if not database.rows(connection, "outbox", "unhandled", {"kind": "history"}):
+                return 0.0
+            last = database.row(connection, "outbox", "seconds_since_last_handled", {"kind": "history"})
+        return max(0.0, self._interval - last["seconds"]) if last else 0.0

@@ -1,0 +1,96 @@
+"""Where everything stands: backlog, lag, queues, dead letters, last files, last error; each part by itself.
+
+A part whose dependency is away says so and leaves the others readable.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from consumer import database
+from consumer.migrate import require_migrated
+from consumer.settings import DatabaseSettings
+from publisher import broker
+from publisher.bucket import Bucket
+from publisher.errors import FleetticketsError
+from publisher.settings import BrokerSettings, BucketSettings
+from publisher.topology import Queue
+
+
+@dataclass(slots=True)
+class Status:
+    """`parts` by name, JSON-ready; `faults` says which could not be read, and why."""
+
+    parts: dict[str, Any] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+
+
+def read_status(database_settings: DatabaseSettings, broker_settings: BrokerSettings, bucket: BucketSettings) -> Status:
+    """Ask the bucket, the broker and the database. Changes nothing."""
+    status = Status()
+    _part(status, "bucket", lambda: _bucket(bucket))
+    _part(status, "broker", lambda: _broker(broker_settings))
+    _part(status, "database", lambda: _database(database_settings))
+    return status
+
+
+def _part(status: Status, name: str, read: Callable[[], dict[str, Any]]) -> None:
+    try:
+        status.parts[name] = read()
+    except FleetticketsError as error:
+        status.faults[name] = str(error)
+
+
+def _bucket(settings: BucketSettings) -> dict[str, Any]:
+    waiting = list(Bucket(settings).waiting())
+    oldest = min((found.modified for found in waiting), default=None)
+    return {
+        "bucket": settings.bucket,
+        "prefix": settings.changes_prefix,
+        "waiting": len(waiting),
+        "oldest_waiting_seconds": _age(oldest),
+        "oldest_waiting_key": min((found.key for found in waiting), default=None),
+    }
+
+
+def _broker(settings: BrokerSettings) -> dict[str, Any]:
+    with broker.confirming_channel(settings, "status") as channel:
+        queues = {}
+        for queue in Queue:
+            ready, consumers = broker.queue_depth(channel, queue.broker_name)
+            dead, _ = broker.queue_depth(channel, queue.dead_letters)
+            queues[queue.value] = {"ready": ready, "consumers": consumers, "dead_letters": dead}
+    return {"queues": queues}
+
+
+def _database(settings: DatabaseSettings) -> dict[str, Any]:
+    with database.connect(settings) as connection, database.translated_errors():
+        require_migrated(connection)
+        watermark = database.row(connection, "status", "watermark") or {}
+        return {
+            "watermark": watermark.get("key"),
+            "watermark_age_seconds": _age(watermark.get("snapshot_at")),
+            "last_import_seconds": _age(watermark.get("imported_at")),
+            "tickets": watermark.get("row_count", 0),
+            "unfinished_files": {
+                row["state"]: row["files"] for row in database.rows(connection, "status", "ledger_by_state")
+            },
+            "open_requests": {
+                row["kind"]: {"unsent": row["unsent"], "unhandled": row["unhandled"]}
+                for row in database.rows(connection, "status", "open_requests")
+            },
+            "ignored_events": {
+                row["reason"]: row["events"] for row in database.rows(connection, "status", "ignored_events")
+            },
+            "last_files": [_plain(row) for row in database.rows(connection, "status", "last_files")],
+            "last_error": _plain(database.row(connection, "status", "last_error") or {}) or None,
+        }
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}
+
+
+def _age(moment: datetime | None) -> float | None:
+    return round((datetime.now(UTC) - moment).total_seconds(), 1) if moment else None

@@ -1,0 +1,247 @@
+"""The consumer process: deliveries in, threads at work, acks out, and a clean end.
+
+The link's thread only talks to the broker. Files are applied by one pool of threads and archived by another, so that
+no file's archive delays the next file's rows; history has a thread of its own. A dependency that is away makes a
+thread wait with its delivery unacked: no attempt is spent, nothing is requeued, nothing reaches the dead letters.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from threading import Event, Lock, Thread
+from time import monotonic
+from typing import Any, TypeVar, assert_never
+
+import structlog
+import tenacity
+from pika.adapters.blocking_connection import BlockingChannel
+
+from consumer.applying import AlreadyApplied, Applied, HeldBack, LedgerFile
+from consumer.database import one_line
+from consumer.files import Failed, FileOutcome, FilesHandler, Ignored, Missing, Spread
+from consumer.history import HistoryHandler
+from publisher import broker, dead_letters, messages, topology
+from publisher.errors import DependencyDown, FleetticketsError, Permanent
+from publisher.link import Delivery, Link
+from publisher.settings import BrokerSettings, WorkSettings
+from publisher.topology import Queue
+
+Answer = TypeVar("Answer")
+log = structlog.get_logger()
+
+HOLD_SECONDS = 600
+"""Longest wait with a delivery in hand. The broker takes back what is unacked for half an hour, and up to
+RabbitMQ 4.2 that counts against the delivery; so before that the message goes to a wait queue instead."""
+_NOT_NOW_SECONDS = topology.RETRY_DELAYS[1]
+_HISTORY_PREFETCH = 100
+_SWEEP_SECONDS = 30.0
+
+
+class Worker:
+    """One consumer process, for the queues it is given."""
+
+    def __init__(
+        self, broker_settings: BrokerSettings, work: WorkSettings, queues: list[Queue], stop: Event
+    ) -> None:
+        self._stop = stop
+        self._lock = Lock()
+        self._in_hand = 0
+        self._apply_threads = ThreadPoolExecutor(work.files_in_hand, "apply")
+        self._finish_threads = ThreadPoolExecutor(work.files_in_hand, "finish")
+        self._history_thread = ThreadPoolExecutor(1, "history")
+        prefetch = {Queue.FILES: work.prefetch, Queue.HISTORY: _HISTORY_PREFETCH}
+        self.link = Link(broker_settings, {queue: prefetch[queue] for queue in queues}, self._receive)
+        self._files: FilesHandler
+        self._history: HistoryHandler
+
+    def run(self, files: FilesHandler, history: HistoryHandler) -> None:
+        """Serve until stopped; what was begun is finished first.
+
+        Raises: Misconfigured.
+        """
+        self._files, self._history = files, history
+        sweeper = Thread(target=self._sweep, name="sweep")
+        sweeper.start()
+        try:
+            self.link.run(self._stop, self._is_idle)
+        finally:
+            self._stop.set()
+            for threads in (self._apply_threads, self._finish_threads, self._history_thread):
+                threads.shutdown()
+            sweeper.join()
+
+    def _is_idle(self) -> bool:
+        with self._lock:
+            return self._in_hand == 0
+
+    def _receive(self, delivery: Delivery) -> None:
+        """In the link's thread: take a delivery in hand."""
+        with self._lock:
+            self._in_hand += 1
+        match delivery.queue:
+            case Queue.FILES:
+                self._apply_threads.submit(self._settling, delivery, lambda: self._apply(delivery))
+            case Queue.HISTORY:
+                self._history_thread.submit(self._settling, delivery, lambda: self._capture(delivery))
+            case Queue.GEOCODE:
+                raise AssertionError("no handler of the geocode queue is in this process")
+            case _:
+                assert_never(delivery.queue)
+
+    def _settling(self, delivery: Delivery, work: Callable[[], bool]) -> None:
+        """Do `work`, which says whether the delivery stays in hand; whatever it raises settles the delivery."""
+        stays_in_hand = False
+        try:
+            stays_in_hand = work()
+        except Permanent as error:
+            self._give_up(delivery, error.reason, error.detail)
+        except DependencyDown as error:
+            self._not_now(delivery, error)
+        except Exception as error:
+            log.exception("unexpected", queue=delivery.queue.value)
+            self._give_up(delivery, "unexpected", f"{type(error).__name__}: {one_line(error)}")
+        finally:
+            if not stays_in_hand:
+                self._release()
+
+    def _release(self) -> None:
+        with self._lock:
+            self._in_hand -= 1
+
+    def _apply(self, delivery: Delivery) -> bool:
+        if self._stop.is_set():
+            return False  # fetched but not begun: unacked, it goes back to the queue
+        began = monotonic()
+        outcome = self._holding(lambda: self._files.apply(delivery))
+        match outcome:
+            case Applied(file=file) | AlreadyApplied(file=file):
+                self._finish_threads.submit(
+                    self._settling, delivery, lambda: self._finish(delivery, file, outcome, began)
+                )
+                return True
+            case HeldBack() | Ignored() | Missing() | Spread() | Failed():
+                self._log(delivery, outcome, began)
+                self.link.ack(delivery)
+                return False
+            case _:
+                assert_never(outcome)
+
+    def _finish(self, delivery: Delivery, file: LedgerFile, outcome: FileOutcome, began: float) -> bool:
+        archive_key = self._holding(lambda: self._files.finish(file))
+        self._log(delivery, outcome, began, archive_key=archive_key)
+        self.link.ack(delivery)
+        return False
+
+    def _capture(self, delivery: Delivery) -> bool:
+        began = monotonic()
+        covered = self._holding(self._history.capture)
+        if covered is not None:
+            log.info("history", requests=covered, seconds=round(monotonic() - began, 3))
+            self.link.ack(delivery)
+        return False
+
+    def _holding(self, action: Callable[[], Answer]) -> Answer:
+        """Do `action`, waiting with growing delay while a dependency is away.
+
+        Raises: DependencyDown, when stopped meanwhile or after HOLD_SECONDS; what `action` raises.
+        """
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(DependencyDown),
+            wait=tenacity.wait_exponential_jitter(initial=0.25, max=15),
+            stop=tenacity.stop_when_event_set(self._stop) | tenacity.stop_after_delay(HOLD_SECONDS),
+            sleep=tenacity.sleep_using_event(self._stop),
+            before_sleep=_log_wait,
+            reraise=True,
+        )
+        return retrying(action)
+
+    def _not_now(self, delivery: Delivery, error: DependencyDown) -> None:
+        """Put a delivery that cannot be worked on aside, with no attempt spent."""
+        if not self._stop.is_set():
+            log.warning("not now", queue=delivery.queue.value, detail=str(error), retry_in_s=_NOT_NOW_SECONDS)
+            self._send_on(delivery, _retrying(delivery, _NOT_NOW_SECONDS, None))
+
+    def _give_up(self, delivery: Delivery, reason: str, detail: str) -> None:
+        """Retry an unexpected failure a few times, dead-letter a permanent one at once."""
+        attempts = int(delivery.headers.get(messages.ATTEMPTS) or 0) + 1
+        may_retry = reason == "unexpected" and attempts < topology.MAX_ATTEMPTS
+        delay = topology.RETRY_DELAYS[attempts - 1] if may_retry else None
+        log.warning(
+            "failed", queue=delivery.queue.value, reason=reason, detail=detail, attempts=attempts, retry_in_s=delay
+        )
+        if delay is not None:
+            self._send_on(delivery, _retrying(delivery, delay, attempts))
+        else:
+            self._send_on(delivery, _burying(delivery, reason, detail, attempts))
+
+    def _send_on(self, delivery: Delivery, publish: Callable[[BlockingChannel], None]) -> None:
+        try:
+            self.link.call(publish)
+        except FleetticketsError as error:
+            # Unacked, it comes again with the next connection.
+            log.warning("unsettled", queue=delivery.queue.value, detail=str(error))
+        else:
+            self.link.ack(delivery)
+
+    def _sweep(self) -> None:
+        """Send what a crash left in the outbox: at the start, then now and again."""
+        while not self._stop.wait(1.0):
+            try:
+                self._files.relay()
+            except DependencyDown as error:
+                log.warning("sweep", detail=str(error))
+            except Exception:
+                log.exception("sweep")
+            if self._stop.wait(_SWEEP_SECONDS):
+                return
+
+    def _log(self, delivery: Delivery, outcome: FileOutcome, began: float, archive_key: str | None = None) -> None:
+        log.info(
+            "file",
+            redelivered=delivery.redelivered,
+            seconds=round(monotonic() - began, 3),
+            **_describe(outcome),
+            **({"archive_key": archive_key} if archive_key else {}),
+        )
+
+
+def _retrying(delivery: Delivery, delay: int, attempts: int | None) -> Callable[[BlockingChannel], None]:
+    return lambda channel: broker.publish_retry(
+        channel, delivery.queue.value, delivery.body, delay=delay, attempts=attempts
+    )
+
+
+def _burying(
+    delivery: Delivery, reason: str, detail: str, attempts: int
+) -> Callable[[BlockingChannel], None]:
+    return lambda channel: dead_letters.bury(
+        channel, delivery.queue, delivery.body, key="", reason=reason, detail=detail, attempts=attempts
+    )
+
+
+def _describe(outcome: FileOutcome) -> dict[str, Any]:
+    match outcome:
+        case Applied(file, decision, counts):
+            return {"key": file.key, "file_id": file.file_id, "decision": decision, **asdict(counts)}
+        case AlreadyApplied(file):
+            return {"key": file.key, "file_id": file.file_id, "decision": "duplicate", "reason": f"was {file.state}"}
+        case HeldBack(reason):
+            return {"decision": "duplicate", "reason": reason}
+        case Ignored(reason, key):
+            return {"key": key, "decision": "ignored", "reason": reason}
+        case Missing(key):
+            return {"key": key, "decision": "missing"}
+        case Spread(arrivals):
+            return {"decision": "spread", "count": arrivals}
+        case Failed(key, reason, detail, attempts, retry_in):
+            return {
+                "key": key, "decision": "rejected", "reason": reason, "detail": detail, "attempts": attempts,
+                "retry_in_s": retry_in,
+            }  # fmt: skip
+        case _:
+            assert_never(outcome)
+
+
+def _log_wait(state: tenacity.RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    log.warning("waiting", detail=str(error), retry_in_s=round(state.upcoming_sleep, 2))

@@ -1,0 +1,1 @@
+"""From bucket to broker: what arrived, said as messages; knows nothing of tickets or of Postgres."""

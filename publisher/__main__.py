@@ -1,0 +1,11 @@
+"""`python -m publisher`: the publisher's half of the program."""
+
+import typer
+
+from publisher import cli
+
+program = typer.Typer(no_args_is_help=True, add_completion=False, help="From bucket to broker.")
+cli.add_commands(program)
+
+if __name__ == "__main__":
+    cli.run(program)

@@ -1,0 +1,164 @@
+"""RabbitMQ behind pika: connections with an end to every wait, and publishing that is not done until confirmed.
+
+pika's BlockingConnection belongs to one thread; only `add_callback_threadsafe` may be called from another.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from threading import Event
+from typing import Any
+
+import pika
+import pika.exceptions
+import structlog
+import tenacity
+from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
+
+from publisher.errors import DependencyDown, Misconfigured
+from publisher.messages import AGAIN, ATTEMPTS
+from publisher.settings import BrokerSettings
+from publisher.topology import EVENTS, retry_exchange
+
+BROKER = "rabbitmq"
+_BLOCKED_SECONDS = 60
+_CONNECTION_ERRORS = (pika.exceptions.AMQPError, OSError)
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn pika's errors into ours.
+
+    Raises: DependencyDown.
+    """
+    try:
+        yield
+    except pika.exceptions.NackError as error:
+        raise DependencyDown(BROKER, "the broker refused a message (queue full or no quorum)") from error
+    except _CONNECTION_ERRORS as error:
+        raise DependencyDown(BROKER, describe(error)) from error
+
+
+def describe(error: BaseException) -> str:
+    """One line for an error of pika, whose own text is often empty."""
+    inner = error.args[0] if error.args and isinstance(error.args[0], BaseException) else error
+    text = " ".join(str(inner).split())
+    return f"{type(inner).__name__}: {text}"[:300] if text else type(inner).__name__
+
+
+def connect(settings: BrokerSettings, purpose: str) -> BlockingConnection:
+    """Open a connection named `fleettickets <purpose>` on the broker.
+
+    Raises: DependencyDown; Misconfigured when the broker refuses the credentials or the virtual host.
+    """
+    parameters = pika.URLParameters(settings.rabbitmq_url.get_secret_value())
+    parameters.blocked_connection_timeout = _BLOCKED_SECONDS
+    parameters.client_properties = {"connection_name": f"fleettickets {purpose}"}
+    try:
+        with translated_errors():
+            return BlockingConnection(parameters)
+    except DependencyDown as error:
+        refused = error.__cause__
+        if isinstance(refused, pika.exceptions.ProbableAuthenticationError | pika.exceptions.AuthenticationError):
+            raise Misconfigured("RABBITMQ_URL: the broker refuses this user or password") from refused
+        if isinstance(refused, pika.exceptions.ProbableAccessDeniedError):
+            raise Misconfigured("RABBITMQ_URL: no such virtual host, or no access to it") from refused
+        raise
+
+
+def reconnecting(stop: Event) -> tenacity.Retrying:
+    """Attempts with growing delay for work that needs a connection, until it ends well or `stop` is set.
+
+    An attempt whose connection held for a while may set its `retry_state.attempt_number` back to 1.
+    Raises: DependencyDown, when stopped while the broker is away.
+    """
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(DependencyDown),
+        wait=tenacity.wait_exponential_jitter(initial=0.5, max=30),
+        stop=tenacity.stop_when_event_set(stop),
+        sleep=tenacity.sleep_using_event(stop),
+        before_sleep=_log_loss,
+        reraise=True,
+    )
+
+
+def _log_loss(state: tenacity.RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    structlog.get_logger().warning("disconnected", detail=str(error), retry_in_s=round(state.upcoming_sleep, 1))
+
+
+@contextmanager
+def confirming_channel(settings: BrokerSettings, purpose: str) -> Iterator[BlockingChannel]:
+    """A channel in confirm mode for one piece of work, closed afterwards."""
+    connection = connect(settings, purpose)
+    try:
+        with translated_errors():
+            channel = connection.channel()
+            channel.confirm_delivery()
+        yield channel
+    finally:
+        if connection.is_open:
+            with translated_errors():
+                connection.close()
+
+
+def publish(
+    channel: BlockingChannel,
+    exchange: str,
+    routing_key: str,
+    body: bytes,
+    *,
+    message_id: str | None = None,
+    headers: Mapping[str, Any] | None = None,
+) -> None:
+    """Publish and wait until the broker has it in a queue, on disk.
+
+    Raises: DependencyDown; Misconfigured when no queue is bound there (a plain confirm would hide that).
+    """
+    properties = pika.BasicProperties(
+        content_type="application/json",
+        delivery_mode=pika.DeliveryMode.Persistent,
+        message_id=message_id,
+        headers=dict(headers or {}),
+    )
+    try:
+        with translated_errors():
+            channel.basic_publish(exchange, routing_key, body, properties, mandatory=True)
+    except DependencyDown as error:
+        if isinstance(error.__cause__, pika.exceptions.UnroutableError):
+            raise Misconfigured(
+                f"no queue is bound to exchange {exchange!r} for {routing_key!r}; run: fleettickets topology"
+            ) from error
+        if isinstance(error.__cause__, pika.exceptions.ChannelClosedByBroker):
+            raise Misconfigured(f"the broker refuses to publish to {exchange!r}: {error.detail}") from error
+        raise
+
+
+def publish_arrival(channel: BlockingChannel, body: bytes) -> None:
+    """Publish a ChangeFileArrived the way a store publishes its events."""
+    publish(channel, EVENTS, "files", body)
+
+
+def queue_depth(channel: BlockingChannel, name: str) -> tuple[int, int]:
+    """Messages ready (unacked ones not counted) and consumers of a queue that must exist.
+
+    Raises: DependencyDown; Misconfigured when there is no such queue.
+    """
+    try:
+        with translated_errors():
+            answer = channel.queue_declare(name, passive=True)
+    except DependencyDown as error:
+        if isinstance(error.__cause__, pika.exceptions.ChannelClosedByBroker):
+            raise Misconfigured(f"the broker has no queue {name!r}; run: fleettickets topology") from error
+        raise
+    return answer.method.message_count, answer.method.consumer_count
+
+
+def publish_retry(
+    channel: BlockingChannel, routing_key: str, body: bytes, *, delay: int, attempts: int | None
+) -> None:
+    """Send a message back to its work queue after `delay` seconds, one of RETRY_DELAYS.
+
+    `attempts` are the failed ones so far; None says that none was spent and nothing is to be tried "again".
+    """
+    headers = {} if attempts is None else {AGAIN: "retry", ATTEMPTS: attempts}
+    publish(channel, retry_exchange(delay), routing_key, body, headers=headers)

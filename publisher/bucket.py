@@ -1,0 +1,200 @@
+"""The bucket behind boto3: list what waits, read one object as a stream, archive it without losing a byte."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.response import StreamingBody
+from urllib3.exceptions import HTTPError
+
+from publisher.errors import DependencyDown, ObjectChanged, ObjectMissing
+from publisher.settings import BucketSettings
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+BUCKET = "the bucket's store"
+_CHUNK = 1 << 20
+_MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
+_CHANGED = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict"})
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectSummary:
+    """One object as a listing, a HEAD or a GET shows it; `etag` without quotes, `size` in bytes, time in UTC."""
+
+    key: str
+    etag: str
+    size: int
+    modified: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OpenObject:
+    """An object being read: what the GET said of it, and the bytes still to come."""
+
+    summary: ObjectSummary
+    body: StreamingBody
+
+    def read(self, amount: int) -> bytes:
+        """Give up to `amount` bytes, b"" at the end.
+
+        Raises: DependencyDown, also for a body shorter than the store announced.
+        """
+        try:
+            return self.body.read(amount)
+        except (BotoCoreError, HTTPError, OSError) as error:
+            raise DependencyDown(BUCKET, f"reading {self.summary.key!r} broke off: {_one_line(error)}") from error
+
+
+class Bucket:
+    """One bucket and the feed's folders in it. Safe to share between threads."""
+
+    def __init__(self, settings: BucketSettings, connections: int = 10) -> None:
+        self.name = settings.bucket
+        self.prefix = settings.prefix
+        self.changes_prefix = settings.changes_prefix
+        self.processed_prefix = settings.processed_prefix
+        self._s3: S3Client = boto3.client(
+            "s3",
+            endpoint_url=str(settings.endpoint),
+            aws_access_key_id=settings.access_key.get_secret_value(),
+            aws_secret_access_key=settings.secret_key.get_secret_value(),
+            region_name=settings.region,
+            config=Config(
+                s3={"addressing_style": "path"},
+                connect_timeout=5,
+                read_timeout=60,
+                retries={"mode": "standard", "max_attempts": 3},
+                max_pool_connections=connections,
+                # Stores other than AWS lag behind its newest checksums.
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        )
+
+    def waiting(self) -> Iterator[ObjectSummary]:
+        """Every object in `changes/`, in the order of the keys; one request per thousand.
+
+        Raises: DependencyDown.
+        """
+        with self._translated_errors(self.changes_prefix):
+            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=self.changes_prefix)
+            for page in pages:
+                for found in page.get("Contents", []):
+                    if found["Key"] != self.changes_prefix:  # some tools make a folder an empty object
+                        yield ObjectSummary(
+                            found["Key"], found["ETag"].strip('"'), found["Size"], found["LastModified"]
+                        )
+
+    @contextmanager
+    def open(self, key: str) -> Iterator[OpenObject]:
+        """Read one object as a stream.
+
+        Raises: ObjectMissing, DependencyDown.
+        """
+        with self._translated_errors(key):
+            answer = self._s3.get_object(Bucket=self.name, Key=key)
+        summary = ObjectSummary(key, answer["ETag"].strip('"'), answer["ContentLength"], answer["LastModified"])
+        try:
+            yield OpenObject(summary, answer["Body"])
+        finally:
+            answer["Body"].close()
+
+    def head(self, key: str) -> ObjectSummary | None:
+        """What the bucket has under the key now, None if nothing.
+
+        Raises: DependencyDown.
+        """
+        try:
+            with self._translated_errors(key):
+                answer = self._s3.head_object(Bucket=self.name, Key=key)
+        except ObjectMissing:
+            return None
+        return ObjectSummary(key, answer["ETag"].strip('"'), answer["ContentLength"], answer["LastModified"])
+
+    def archive(self, key: str, etag: str, sha256: str, copied: Callable[[], None]) -> str | None:
+        """Move the version `etag` of a change file to `processed/`: copy, check, delete. Repeatable at any point.
+
+        A taken name with other bytes is never overwritten: the copy gets a suffix from its own hash. `copied` is
+        called once the copy is known to be good, before the delete.
+        Gives the archive's key; None when that version is gone and no copy of it was ever made.
+        Raises: ObjectChanged when the key now holds another version, which stays; DependencyDown.
+        """
+        source = self.head(key)
+        is_ours = source is not None and source.etag == etag
+        for archive_key in self._archive_names(key, sha256):
+            if self.head(archive_key) is None:
+                if not is_ours:
+                    continue
+                self._copy(key, etag, archive_key)
+                if not self._is_copy(archive_key, etag, sha256):
+                    raise DependencyDown(BUCKET, f"the copy {archive_key!r} does not equal what was read")
+            elif not self._is_copy(archive_key, etag, sha256):
+                continue
+            copied()
+            if is_ours:
+                self._delete(key, etag)
+            return archive_key
+        if source is not None:
+            raise ObjectChanged(self.name, key)
+        return None
+
+    def _archive_names(self, key: str, sha256: str) -> tuple[str, str]:
+        name = PurePosixPath(key.removeprefix(self.changes_prefix))
+        plain = f"{self.processed_prefix}{name}"
+        return plain, f"{self.processed_prefix}{name.with_name(f'{name.stem}~{sha256[:12]}{name.suffix}')}"
+
+    def _copy(self, key: str, etag: str, archive_key: str) -> None:
+        with self._translated_errors(key):
+            self._s3.copy_object(
+                Bucket=self.name,
+                Key=archive_key,
+                CopySource={"Bucket": self.name, "Key": key},
+                CopySourceIfMatch=f'"{etag}"',
+            )
+
+    def _delete(self, key: str, etag: str) -> None:
+        try:
+            with self._translated_errors(key):
+                # Stores that know conditional deletes close the gap since the HEAD; the others ignore it.
+                self._s3.delete_object(Bucket=self.name, Key=key, IfMatch=f'"{etag}"')
+        except ObjectMissing:
+            pass
+
+    def _is_copy(self, archive_key: str, etag: str, sha256: str) -> bool:
+        copy = self.head(archive_key)
+        if copy is None or copy.etag == etag:
+            return copy is not None
+        # An object stored in parts has another ETag than its copy: only the bytes tell.
+        digest = hashlib.sha256()
+        with self.open(archive_key) as opened:
+            while chunk := opened.read(_CHUNK):
+                digest.update(chunk)
+        return digest.hexdigest() == sha256
+
+    @contextmanager
+    def _translated_errors(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except ClientError as error:
+            code = str(error.response.get("Error", {}).get("Code", ""))
+            if code in _MISSING:
+                raise ObjectMissing(self.name, key) from error
+            if code in _CHANGED:
+                raise ObjectChanged(self.name, key) from error
+            # Refused credentials and a missing bucket too: the operator can mend them while files wait.
+            raise DependencyDown(BUCKET, f"{error.operation_name} on {self.name!r}: {_one_line(error)}") from error
+        except (BotoCoreError, HTTPError, OSError) as error:
+            raise DependencyDown(BUCKET, _one_line(error)) from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

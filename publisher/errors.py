@@ -1,0 +1,54 @@
+"""The one error tree. What matters to a caller is which leaf it has: give up, wait, or try again."""
+
+
+class FleetticketsError(Exception):
+    """Anything this program raises on purpose; its text is one line fit for an operator."""
+
+
+class Misconfigured(FleetticketsError):
+    """The operator has to change something; nothing was touched."""
+
+
+class Permanent(FleetticketsError):
+    """Trying again cannot help: dead letter. `reason` is a short stable word for grouping."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class DependencyDown(FleetticketsError):
+    """A whole dependency is away; waiting helps and burns no attempt of the file in hand."""
+
+    def __init__(self, dependency: str, detail: str) -> None:
+        super().__init__(f"{dependency} is not available: {detail}")
+        self.dependency = dependency
+        self.detail = detail
+
+
+class Refused(FleetticketsError):
+    """A dependency is there and says no to this one request: a bug of ours, or a right that is missing."""
+
+    def __init__(self, dependency: str, detail: str) -> None:
+        super().__init__(f"{dependency} refuses: {detail}")
+        self.dependency = dependency
+        self.detail = detail
+
+
+class ObjectMissing(FleetticketsError):
+    """The bucket has no object of that key."""
+
+    def __init__(self, bucket: str, key: str) -> None:
+        super().__init__(f"no object {key!r} in bucket {bucket!r}")
+        self.bucket = bucket
+        self.key = key
+
+
+class ObjectChanged(FleetticketsError):
+    """The object is no longer the version that was read."""
+
+    def __init__(self, bucket: str, key: str) -> None:
+        super().__init__(f"object {key!r} in bucket {bucket!r} has been replaced meanwhile")
+        self.bucket = bucket
+        self.key = key

@@ -1,0 +1,149 @@
+"""One reader for the notification bodies of every store. Pure: bytes in, arrivals out.
+
+Shapes: RustFS by AMQP/MQTT/NATS (each record wrapped in `data`) and by webhook, MinIO, Ceph RGW, VersityGW,
+AWS S3 plain, through SNS and through EventBridge, and this project's own `ChangeFileArrived`.
+Lenient on what it does not use, strict on what it uses.
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import unquote_plus
+
+from pydantic import ValidationError
+
+from publisher.errors import Permanent
+from publisher.messages import ChangeFileArrived
+
+_ARRIVALS = frozenset({"Put", "Post", "Copy", "CompleteMultipartUpload"})
+_MAX_ENVELOPES = 3
+
+
+class NotAnEvent(Permanent):
+    """The body is no event of any store we know: dead letter."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("not an event", detail)
+
+
+@dataclass(frozen=True, slots=True)
+class IgnoredEvent:
+    """An event that asks for nothing: acknowledged and counted under `reason`."""
+
+    reason: str
+
+
+def read_event(body: bytes) -> list[ChangeFileArrived | IgnoredEvent]:
+    """Read one notification body; one entry for each record in it.
+
+    Raises: NotAnEvent.
+    """
+    try:
+        event = json.loads(body)
+    except (ValueError, RecursionError):
+        raise NotAnEvent("the body is not JSON") from None
+    return _read(event, _MAX_ENVELOPES)
+
+
+def _read(event: Any, envelopes_left: int) -> list[ChangeFileArrived | IgnoredEvent]:
+    match event:
+        case {"type": "ChangeFileArrived"}:
+            return [_own(event)]
+        case {"Type": "Notification", "Message": str(message)}:
+            if not envelopes_left:
+                raise NotAnEvent("SNS envelopes nested too deep")
+            try:
+                inner = json.loads(message)
+            except (ValueError, RecursionError):
+                raise NotAnEvent("the SNS message is not JSON") from None
+            return _read(inner, envelopes_left - 1)
+        case {"detail-type": str(kind), "detail": dict(detail)}:
+            return [_eventbridge(kind, detail, event.get("time"))]
+        case {"Event": "s3:TestEvent"}:
+            return [IgnoredEvent("test event")]
+        case {"Records": list(records)}:
+            return [_record(record) for record in records] or [IgnoredEvent("event without records")]
+        case _:
+            raise NotAnEvent("neither Records nor any other shape that a store sends")
+
+
+def _own(event: dict[str, Any]) -> ChangeFileArrived:
+    try:
+        arrived = ChangeFileArrived.model_validate(event)
+    except ValidationError as error:
+        raise NotAnEvent(f"ChangeFileArrived with a wrong {error.errors()[0]['loc']}") from None
+    for key in arrived.keys:
+        _storable(key)
+    return arrived
+
+
+def _eventbridge(kind: str, detail: dict[str, Any], time: Any) -> ChangeFileArrived | IgnoredEvent:
+    if kind != "Object Created":
+        return IgnoredEvent(f"EventBridge {kind}"[:80])
+    match detail:
+        case {"bucket": {"name": str(bucket)}, "object": {"key": str(key), **rest}}:
+            return _arrival(bucket, (key, unquote_plus(key)), rest.get("etag"), rest.get("size"), time)
+        case _:
+            raise NotAnEvent("EventBridge event without bucket name and object key")
+
+
+def _record(record: Any) -> ChangeFileArrived | IgnoredEvent:
+    if isinstance(record, dict) and isinstance(record.get("data"), dict):
+        record = record["data"]  # RustFS wraps the event for AMQP, MQTT and NATS, not for webhooks
+    match record:
+        case {"eventName": str(name), "s3": {"bucket": {"name": str(bucket)}, "object": {"key": str(key), **rest}}}:
+            pass
+        case _:
+            raise NotAnEvent("a record without eventName, bucket name and object key")
+    family, _, kind = name.removeprefix("s3:").partition(":")
+    if family != "ObjectCreated" or kind not in _ARRIVALS:
+        return IgnoredEvent(f"{family}:{kind}"[:80])
+    raw, decoded = key, unquote_plus(key)
+    keys = (raw, decoded) if _sends_raw_keys(record, name) else (decoded, raw)
+    return _arrival(bucket, keys, rest.get("eTag"), rest.get("size"), record.get("eventTime"))
+
+
+def _sends_raw_keys(record: dict[str, Any], event_name: str) -> bool:
+    source = str(record.get("eventSource", ""))
+    # VersityGW calls itself aws:s3 but, unlike AWS, prefixes the event's name.
+    return source.startswith("ceph:") or (source == "aws:s3" and event_name.startswith("s3:"))
+
+
+def _arrival(bucket: str, keys: tuple[str, str], etag: Any, size: Any, time: Any) -> ChangeFileArrived:
+    for key in keys:
+        _storable(key)
+    try:
+        return ChangeFileArrived(
+            bucket=bucket,
+            keys=tuple(dict.fromkeys(keys)),
+            etag=etag.strip('"') if isinstance(etag, str) else "",
+            size=_size(size),
+            seen_by="notification",
+            event_time=_time(time),
+        )
+    except ValidationError as error:
+        raise NotAnEvent(f"a record with a wrong {error.errors()[0]['loc'][0]}") from None
+
+
+def _storable(key: str) -> None:
+    """Refuse what no store can have named and what Postgres cannot keep as text."""
+    if not key or "\0" in key or any("\ud800" <= char <= "\udfff" for char in key):
+        raise NotAnEvent("an object key that is empty or holds NUL or half a character")
+
+
+def _size(size: Any) -> int | None:
+    """Sizes come as numbers and, from some stores, as strings of digits; it is only a hint."""
+    try:
+        number = int(size)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if 0 <= number < 2**63 else None
+
+
+def _time(time: Any) -> datetime | None:
+    try:
+        parsed = datetime.fromisoformat(time)
+    except (TypeError, ValueError):
+        return None
+    return parsed if parsed.tzinfo else None

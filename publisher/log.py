@@ -1,0 +1,28 @@
+"""Structured logging: one line per unit of work, on stderr."""
+
+import logging
+import sys
+from typing import Literal
+
+import structlog
+
+LogFormat = Literal["auto", "json", "console"]
+
+def configure(log_format: LogFormat = "auto") -> None:
+    """Log for people on a terminal and as JSON lines elsewhere, unless told which."""
+    as_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
+    renderer = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=False)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    # pika reports each lost connection as an error with a stack of its own; our line says it once.
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
+

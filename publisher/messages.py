@@ -1,0 +1,53 @@
+"""The message contract: what travels between the store, the poller, the consumer and its follow-ons. Pure."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SeenBy = Literal["notification", "poller"]
+
+# Header names. RabbitMQ's own x-death and x-delivery-count are reset by a wait queue, so these are ours.
+ATTEMPTS = "fleettickets-attempts"
+AGAIN = "fleettickets-again"  # 'retry' or 'replay': take a file up although the ledger has it as failed
+REASON = "fleettickets-reason"
+ERROR = "fleettickets-error"
+FINGERPRINT = "fleettickets-fingerprint"
+KEY = "fleettickets-key"
+DEAD_AT = "fleettickets-dead-at"
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ChangeFileArrived(_Message):
+    """A key that somebody saw in the bucket. A hint: what the bucket has when it is read is the truth."""
+
+    type: Literal["ChangeFileArrived"] = "ChangeFileArrived"
+    bucket: Annotated[str, Field(min_length=1, max_length=255)]
+    keys: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]
+    """How the key may read, likeliest first: stores differ in whether they form-encode it."""
+    etag: str = ""
+    size: int | None = None
+    seen_by: SeenBy
+    event_time: datetime | None = None
+    """When the store says it happened, UTC."""
+
+
+class GeocodeTickets(_Message):
+    """Find the place of tickets that have none yet."""
+
+    type: Literal["GeocodeTickets"] = "GeocodeTickets"
+    requests: tuple[int, ...]
+    """Ids of the outbox rows that this one message stands for."""
+
+
+class CaptureHistory(_Message):
+    """Run the history capture, covering every file applied before it starts."""
+
+    type: Literal["CaptureHistory"] = "CaptureHistory"
+    requests: tuple[int, ...]
+
+
+FollowOn = GeocodeTickets | CaptureHistory

@@ -1,0 +1,83 @@
+"""Typed settings from the environment and a `.env` file, checked once, before anything is touched."""
+
+from typing import Any, TypeVar
+
+from pydantic import AmqpDsn, Field, HttpUrl, SecretStr, TypeAdapter, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from publisher.errors import Misconfigured
+
+FROM_ENVIRONMENT = SettingsConfigDict(env_file=".env", extra="ignore", populate_by_name=True, hide_input_in_errors=True)
+
+
+class BrokerSettings(BaseSettings):
+    """Where RabbitMQ is. The URL holds a password, so it is kept as a secret."""
+
+    model_config = FROM_ENVIRONMENT
+
+    rabbitmq_url: SecretStr = Field(validation_alias="RABBITMQ_URL")
+
+    @field_validator("rabbitmq_url")
+    @classmethod
+    def _is_amqp(cls, url: SecretStr) -> SecretStr:
+        TypeAdapter(AmqpDsn).validate_python(url.get_secret_value())
+        return url
+
+
+class BucketSettings(BaseSettings):
+    """Where the change files are."""
+
+    model_config = FROM_ENVIRONMENT
+
+    endpoint: HttpUrl = Field(validation_alias="RUSTFS_ENDPOINT")
+    access_key: SecretStr = Field(validation_alias="RUSTFS_ACCESS_KEY")
+    secret_key: SecretStr = Field(validation_alias="RUSTFS_SECRET_KEY")
+    bucket: str = Field("isptickets", validation_alias="RUSTFS_BUCKET", min_length=3, max_length=63)
+    region: str = Field("us-east-1", validation_alias="RUSTFS_REGION")
+    prefix: str = Field("automations/inc/", validation_alias="FLEETTICKETS_PREFIX")
+
+    @field_validator("prefix")
+    @classmethod
+    def _ends_with_slash(cls, prefix: str) -> str:
+        return f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+
+    @property
+    def changes_prefix(self) -> str:
+        return f"{self.prefix}changes/"
+
+    @property
+    def processed_prefix(self) -> str:
+        return f"{self.prefix}processed/"
+
+
+class WorkSettings(BaseSettings):
+    """How much one consumer process takes in hand; the poller needs it to judge the backlog."""
+
+    model_config = FROM_ENVIRONMENT
+
+    files_in_hand: int = Field(4, validation_alias="FLEETTICKETS_FILES_IN_HAND", ge=1, le=64)
+
+    @property
+    def prefetch(self) -> int:
+        """Unacked deliveries a consumer may hold: files being applied and files being archived."""
+        return 2 * self.files_in_hand
+
+
+AnySettings = TypeVar("AnySettings", bound=BaseSettings)
+
+
+def load(kind: type[AnySettings], **given: Any) -> AnySettings:
+    """Read one group of settings; a missing or wrong one is one line that names it.
+
+    Raises: Misconfigured.
+    """
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        names = {name: str(field.validation_alias or name) for name, field in kind.model_fields.items()}
+        complaints = []
+        for fault in error.errors(include_url=False, include_input=False):
+            name = str(fault["loc"][0]) if fault["loc"] else "settings"
+            what = "is not set" if fault["type"] == "missing" else f"is wrong: {fault['msg']}"
+            complaints.append(f"{names.get(name, name)} {what}")
+        raise Misconfigured("; ".join(complaints) + " (environment or .env file)") from None

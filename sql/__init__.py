@@ -1,0 +1,1 @@
+"""SQL only: `migrations/` in the order of their numbers, `queries/` by name."""

@@ -1,0 +1,102 @@
+-- name: lock_key
+-- Two deliveries of one key, also of two versions of it, are decided one after the other.
+SELECT pg_advisory_xact_lock(hashtextextended(%(bucket)s || '/' || %(key)s, 0))
+
+-- name: claim_file
+-- The claim is this INSERT; it gives no row when somebody else's claim of the same version stands. A failed version
+-- is free again when its retry is due, when it is sent again on purpose, or when a crash came before either was set.
+INSERT INTO ingest.ledger AS ledger
+    (bucket, prefix, key, etag, size, epoch, key_time, object_time, event_time,
+     first_seen_at, first_seen_by, decision, state)
+SELECT %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s,
+       (SELECT max(epoch) FROM ingest.epochs), %(key_time)s, %(object_time)s, %(event_time)s,
+       %(seen_at)s, %(seen_by)s,
+       CASE
+           WHEN EXISTS (SELECT FROM ingest.ledger AS other
+                        WHERE other.bucket = %(bucket)s AND other.key = %(key)s
+                          AND other.etag <> %(etag)s AND other.applied_at IS NOT NULL) THEN 'changed'
+           WHEN EXISTS (SELECT FROM tickets.import_meta AS meta
+                        WHERE meta.source = 'inc'
+                          AND coalesce(meta.metadata->>'source_bucket', %(bucket)s) = %(bucket)s
+                          AND coalesce(meta.metadata->>'source_prefix', %(prefix)s) = %(prefix)s
+                          AND NOT ingest.is_ahead(
+                              jsonb_build_object('source_max_key', %(key)s::text,
+                                                 'source_max_key_time', %(key_time)s::timestamptz,
+                                                 'epoch', (SELECT max(epoch) FROM ingest.epochs)),
+                              meta.metadata)) THEN 'late'
+           ELSE 'new'
+       END,
+       'seen'
+ON CONFLICT (bucket, key, etag) DO UPDATE
+SET state = 'seen', decision = excluded.decision, reason = NULL, epoch = excluded.epoch,
+    object_time = excluded.object_time, size = excluded.size, retry_at = NULL, dead_lettered_at = NULL
+WHERE ledger.state = 'failed'
+  AND (%(again)s OR ledger.retry_at <= now() OR (ledger.retry_at IS NULL AND ledger.dead_lettered_at IS NULL))
+RETURNING file_id, epoch, decision
+
+-- name: count_duplicate
+UPDATE ingest.ledger SET duplicates = duplicates + 1
+WHERE bucket = %(bucket)s AND key = %(key)s AND etag = %(etag)s
+RETURNING file_id, key, etag, sha256, state, attempts, reason, last_error,
+          dead_lettered_at IS NOT NULL AS is_dead_lettered, retry_at IS NOT NULL AS waits_for_retry
+
+-- name: applied_versions
+-- What of this key was ever applied, the version whose tail is open first: asked when the bucket has it no more.
+SELECT file_id, key, etag, sha256, state
+FROM ingest.ledger
+WHERE bucket = %(bucket)s AND key = ANY(%(keys)s) AND state IN ('applied', 'archived', 'done')
+ORDER BY state = 'done', file_id
+
+-- name: record_applied
+UPDATE ingest.ledger
+SET state = 'applied', applied_at = clock_timestamp(), sha256 = %(sha256)s, last_error = NULL,
+    error_fingerprint = NULL, rows_read = %(read)s, rows_inserted = %(inserted)s, rows_updated = %(updated)s,
+    rows_unchanged = %(unchanged)s, rows_stale = %(stale)s, rows_superseded = %(superseded)s,
+    rows_rejected = %(rejected)s, alarms_dropped = %(alarms)s, sentinels_dropped = %(sentinels)s
+WHERE file_id = %(file_id)s
+
+-- name: record_archived
+UPDATE ingest.ledger
+SET state = 'archived', archived_at = clock_timestamp(), archive_key = %(archive_key)s,
+    reason = coalesce(%(reason)s, reason)
+WHERE file_id = %(file_id)s AND state = 'applied'
+
+-- name: record_done
+UPDATE ingest.ledger SET state = 'done', done_at = clock_timestamp()
+WHERE file_id = %(file_id)s AND state = 'archived'
+
+-- name: record_failed
+-- Attempts count here, not in headers: a wait queue resets the broker's own count.
+INSERT INTO ingest.ledger AS ledger
+    (bucket, prefix, key, etag, size, epoch, key_time, object_time, event_time,
+     first_seen_at, first_seen_by, decision, state, attempts, last_error, error_fingerprint, reason)
+VALUES (%(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s,
+        (SELECT max(epoch) FROM ingest.epochs), %(key_time)s, %(object_time)s, %(event_time)s,
+        %(seen_at)s, %(seen_by)s, 'rejected', 'failed', 1, %(error)s, %(fingerprint)s, %(reason)s)
+ON CONFLICT (bucket, key, etag) DO UPDATE
+SET state = 'failed', decision = 'rejected', attempts = ledger.attempts + 1, last_error = excluded.last_error,
+    error_fingerprint = excluded.error_fingerprint, reason = excluded.reason,
+    retry_at = NULL, dead_lettered_at = NULL
+WHERE ledger.state IN ('seen', 'failed')
+RETURNING file_id, attempts
+
+-- name: record_retry
+UPDATE ingest.ledger SET retry_at = now() + make_interval(secs => %(delay)s)
+WHERE file_id = %(file_id)s AND state = 'failed'
+
+-- name: record_dead_lettered
+UPDATE ingest.ledger SET dead_lettered_at = clock_timestamp()
+WHERE file_id = %(file_id)s AND state = 'failed'
+
+-- name: record_unread
+-- A key that was seen and will not be read: missing in the bucket, or outside the grammar.
+INSERT INTO ingest.ledger AS ledger
+    (bucket, prefix, key, etag, size, epoch, event_time, first_seen_at, first_seen_by, decision, reason, state, done_at)
+VALUES (%(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s, (SELECT max(epoch) FROM ingest.epochs),
+        %(event_time)s, %(seen_at)s, %(seen_by)s, %(decision)s, %(reason)s, 'done', clock_timestamp())
+ON CONFLICT (bucket, key, etag) DO UPDATE SET duplicates = ledger.duplicates + 1
+
+-- name: count_ignored_event
+INSERT INTO ingest.ignored_events AS ignored (day, reason, events)
+VALUES ((now() AT TIME ZONE 'Africa/Nairobi')::date, %(reason)s, 1)
+ON CONFLICT (day, reason) DO UPDATE SET events = ignored.events + 1

@@ -1,0 +1,88 @@
+-- name: create_staging
+-- Once per connection; each transaction finds it empty.
+CREATE TEMPORARY TABLE staging (
+    line          bigint NOT NULL,
+    ticket_id     text,
+    raw           jsonb,
+    closed_at     timestamptz,
+    reject_reason text,
+    reject_raw    text
+) ON COMMIT DELETE ROWS
+
+-- name: copy_to_staging
+COPY staging (line, ticket_id, raw, closed_at, reject_reason, reject_raw) FROM STDIN
+
+-- name: merge_tickets
+-- Rows are taken in the order of their ids everywhere, so that two files merged at once cannot deadlock. The guard
+-- is the positions table: only tickets whose position moved forward are written, and only if their content differs.
+WITH last_rows AS (
+    SELECT DISTINCT ON (ticket_id) ticket_id, line, raw
+    FROM staging
+    WHERE reject_reason IS NULL
+    ORDER BY ticket_id, line DESC
+), moved AS (
+    INSERT INTO ingest.positions AS known (ticket_id, position, file_id)
+    SELECT ticket_id,
+           ROW(%(epoch)s, %(key_time)s, %(key)s, %(object_time)s, %(etag)s, line)::ingest.position,
+           %(file_id)s
+    FROM last_rows
+    ORDER BY ticket_id
+    ON CONFLICT (ticket_id) DO UPDATE SET position = excluded.position, file_id = excluded.file_id
+    WHERE known.position < excluded.position
+    RETURNING ticket_id
+), written AS (
+    INSERT INTO tickets.inc AS ticket (ticket_id, raw)
+    SELECT ticket_id, raw
+    FROM last_rows JOIN moved USING (ticket_id)
+    ORDER BY ticket_id
+    ON CONFLICT (ticket_id) DO UPDATE SET raw = excluded.raw, ingested_at = now()
+    WHERE ticket.raw IS DISTINCT FROM excluded.raw
+    RETURNING xmax = 0 AS is_new
+)
+SELECT (SELECT count(*) FROM staging WHERE reject_reason IS NULL)                          AS accepted,
+       (SELECT count(*) FROM last_rows)                                                    AS tickets,
+       (SELECT count(*) FROM moved)                                                        AS moved,
+       (SELECT count(*) FILTER (WHERE is_new) FROM written)                                AS inserted,
+       (SELECT count(*) FILTER (WHERE NOT is_new) FROM written)                            AS updated
+
+-- name: merge_closures
+-- From every row read, also from those that an older or a later row outranks: the set must not depend on order.
+INSERT INTO tickets.closure_events AS known
+    (ticket_id, closed_at, cluster, region, location_name, assigned_team, owner, sla_status, mttr,
+     created_at_service, position)
+SELECT DISTINCT ON (ticket_id, closed_at)
+       ticket_id, closed_at, raw->>'cluster', raw->>'region', raw->>'location_name', raw->>'assigned_team',
+       raw->>'owner', raw->>'sla_status', round((raw->>'mttr')::numeric)::integer,
+       tickets.eat_ts(raw->>'created_at_service'),
+       ROW(%(epoch)s, %(key_time)s, %(key)s, %(object_time)s, %(etag)s, line)::ingest.position
+FROM staging
+WHERE closed_at IS NOT NULL
+ORDER BY ticket_id, closed_at, line DESC
+ON CONFLICT (ticket_id, closed_at) DO UPDATE
+SET cluster = excluded.cluster, region = excluded.region, location_name = excluded.location_name,
+    assigned_team = excluded.assigned_team, owner = excluded.owner, sla_status = excluded.sla_status,
+    mttr = excluded.mttr, created_at_service = excluded.created_at_service, position = excluded.position
+WHERE known.position IS NULL OR known.position < excluded.position
+
+-- name: keep_rejects
+INSERT INTO ingest.rejects (file_id, line, reason, raw)
+SELECT %(file_id)s, line, reject_reason, reject_raw FROM staging WHERE reject_reason IS NOT NULL
+
+-- name: request_follow_ons
+INSERT INTO ingest.outbox (kind, file_id)
+SELECT kind, %(file_id)s FROM unnest(%(kinds)s::text[]) AS kind
+
+-- name: move_watermark
+-- Last before the commit: every file takes this row, so it is held for no longer than the commit itself.
+INSERT INTO tickets.import_meta AS meta (source, snapshot_at, imported_at, row_count, metadata)
+VALUES ('inc', %(key_time)s, clock_timestamp(), %(inserted)s,
+        jsonb_build_object('source_max_key', %(key)s::text, 'source_max_key_time', %(key_time)s::timestamptz,
+                           'source_bucket', %(bucket)s::text, 'source_prefix', %(prefix)s::text,
+                           'epoch', %(epoch)s::integer))
+ON CONFLICT (source) DO UPDATE
+SET imported_at = excluded.imported_at,
+    row_count = coalesce(meta.row_count, 0) + excluded.row_count,
+    snapshot_at = CASE WHEN ingest.is_ahead(excluded.metadata, meta.metadata)
+                       THEN excluded.snapshot_at ELSE meta.snapshot_at END,
+    metadata = CASE WHEN ingest.is_ahead(excluded.metadata, meta.metadata)
+                    THEN meta.metadata || excluded.metadata ELSE meta.metadata END

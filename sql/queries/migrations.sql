@@ -1,0 +1,43 @@
+-- name: lock_migrations
+SELECT pg_advisory_lock(hashtext('fleettickets.migrations'))
+
+-- name: unlock_migrations
+SELECT pg_advisory_unlock(hashtext('fleettickets.migrations'))
+
+-- name: create_log
+CREATE TABLE IF NOT EXISTS public.fleettickets_migrations (
+    name       text PRIMARY KEY,
+    sha256     text NOT NULL,
+    how        text NOT NULL CHECK (how IN ('run', 'adopted')),
+    applied_at timestamptz NOT NULL DEFAULT now()
+)
+
+-- name: log_exists
+SELECT to_regclass('public.fleettickets_migrations') IS NOT NULL AS exists
+
+-- name: read_log
+SELECT name, sha256, how, applied_at FROM public.fleettickets_migrations
+
+-- name: record_migration
+INSERT INTO public.fleettickets_migrations (name, sha256, how) VALUES (%(name)s, %(sha256)s, %(how)s)
+
+-- name: limit_lock_wait
+SET LOCAL lock_timeout = '30s'
+
+-- name: old_watermark
+SELECT metadata->>'source_max_key' AS key
+FROM tickets.import_meta
+WHERE source = 'inc' AND metadata->>'source_max_key' IS NOT NULL AND metadata->>'source_max_key_time' IS NULL
+
+-- name: complete_old_watermark
+UPDATE tickets.import_meta
+SET metadata = metadata || jsonb_build_object('source_max_key_time', %(key_time)s::timestamptz),
+    row_count = coalesce(row_count, (SELECT count(*) FROM tickets.inc))
+WHERE source = 'inc'
+
+-- name: position_old_rows
+-- Rows that were there before count as written by the file at the old watermark, whichever it was.
+INSERT INTO ingest.positions (ticket_id, position)
+SELECT ticket_id, ROW(1, %(key_time)s::timestamptz, %(key)s::text, 'infinity'::timestamptz, '', 0)::ingest.position
+FROM tickets.inc
+ON CONFLICT (ticket_id) DO NOTHING

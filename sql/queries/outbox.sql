@@ -1,0 +1,29 @@
+-- name: take_unsent
+-- Oldest first; rows that another relay has in hand are its business.
+SELECT request_id, kind FROM ingest.outbox
+WHERE sent_at IS NULL AND handled_at IS NULL
+ORDER BY request_id
+LIMIT 1000
+FOR UPDATE SKIP LOCKED
+
+-- name: mark_sent
+UPDATE ingest.outbox SET sent_at = clock_timestamp() WHERE request_id = ANY(%(requests)s)
+
+-- name: lock_history
+SELECT pg_advisory_xact_lock(hashtext('ingest.history'))
+
+-- name: unhandled
+SELECT request_id FROM ingest.outbox WHERE kind = %(kind)s AND handled_at IS NULL ORDER BY request_id
+
+-- name: seconds_since_last_handled
+SELECT extract(epoch FROM clock_timestamp() - handled_at)::float8 AS seconds
+FROM ingest.outbox
+WHERE kind = %(kind)s AND handled_at IS NOT NULL
+ORDER BY handled_at DESC
+LIMIT 1
+
+-- name: mark_handled
+UPDATE ingest.outbox SET handled_at = clock_timestamp() WHERE request_id = ANY(%(requests)s)
+
+-- name: capture_history
+SELECT tickets.capture_history() AS captured

@@ -1,0 +1,32 @@
+-- name: ledger_by_state
+SELECT state, count(*) AS files FROM ingest.ledger
+WHERE state IN ('applied', 'archived', 'failed')
+GROUP BY state
+
+-- name: last_files
+SELECT key, decision, state, reason, first_seen_by, applied_at, rows_read, rows_inserted, rows_updated, rows_unchanged,
+       rows_stale, rows_rejected
+FROM ingest.ledger
+ORDER BY applied_at DESC NULLS LAST, file_id DESC
+LIMIT 5
+
+-- name: last_error
+SELECT key, reason, last_error, attempts, dead_lettered_at
+FROM ingest.ledger
+WHERE state = 'failed'
+ORDER BY file_id DESC
+LIMIT 1
+
+-- name: watermark
+SELECT metadata->>'source_max_key' AS key, snapshot_at, imported_at, row_count
+FROM tickets.import_meta
+WHERE source = 'inc'
+
+-- name: open_requests
+SELECT kind, count(*) FILTER (WHERE sent_at IS NULL) AS unsent, count(*) AS unhandled
+FROM ingest.outbox
+WHERE handled_at IS NULL
+GROUP BY kind
+
+-- name: ignored_events
+SELECT reason, sum(events)::bigint AS events FROM ingest.ignored_events GROUP BY reason ORDER BY reason

@@ -1,0 +1,80 @@
+"""Where the services are, and a fresh database for each test."""
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+from psycopg import sql
+
+ROOT = Path(__file__).parents[1]
+PROGRAM = [sys.executable, "-m", "consumer"]
+NEEDED = ("DATABASE_URL", "RABBITMQ_URL", "RUSTFS_ENDPOINT", "RUSTFS_ACCESS_KEY", "RUSTFS_SECRET_KEY")
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database of one test; `url` is what DATABASE_URL would be."""
+
+    url: str
+
+
+@pytest.fixture(scope="session")
+def services() -> dict[str, str]:
+    """The settings of running services: from the environment, or from what `make up` started."""
+    found = {}
+    started = ROOT / ".local" / "env"
+    if started.exists():
+        found = dict(line.split("=", 1) for line in started.read_text().splitlines() if "=" in line)
+    found |= {name: value for name, value in os.environ.items() if name in found or name in NEEDED}
+    missing = [name for name in NEEDED if not found.get(name)]
+    if missing:
+        pytest.fail(f"no services to test against ({', '.join(missing)} not set): make test, or make up before pytest")
+    return found
+
+
+@pytest.fixture(scope="session")
+def _template(services: dict[str, str]) -> Iterator[str]:
+    """A migrated database to copy, since copying takes a tenth of migrating."""
+    name = f"ft_template_{uuid.uuid4().hex[:12]}"
+    url = _create(services["DATABASE_URL"], name, None)
+    environment = {**os.environ, "DATABASE_URL": url}
+    subprocess.run([*PROGRAM, "migrate"], cwd=ROOT, env=environment, check=True, capture_output=True, timeout=60)
+    yield name
+    _drop(services["DATABASE_URL"], name)
+
+
+@pytest.fixture
+def database(services: dict[str, str], _template: str) -> Iterator[Database]:
+    """A fresh database at the current schema."""
+    name = f"ft_{uuid.uuid4().hex[:12]}"
+    yield Database(_create(services["DATABASE_URL"], name, _template))
+    _drop(services["DATABASE_URL"], name)
+
+
+@pytest.fixture
+def empty_database(services: dict[str, str]) -> Iterator[Database]:
+    """A fresh database without any schema of ours."""
+    name = f"ft_{uuid.uuid4().hex[:12]}"
+    yield Database(_create(services["DATABASE_URL"], name, None))
+    _drop(services["DATABASE_URL"], name)
+
+
+def _create(server: str, name: str, template: str | None) -> str:
+    with psycopg.connect(server, autocommit=True) as connection:
+        command = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
+        if template:
+            command += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
+        connection.execute(command)
+    return urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
+
+
+def _drop(server: str, name: str) -> None:
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
