@@ -87,9 +87,10 @@ class AlreadyApplied:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldBack:
-    """The version failed before and waits for its retry or for a replay."""
+class Duplicate:
+    """Nothing is left to do for this delivery: the version is done, or failed and waits for its retry or a replay."""
 
+    key: str
     reason: str
 
 
@@ -101,7 +102,7 @@ def apply_file(
     *,
     again: bool,
     at: AtPoint,
-) -> Applied | AlreadyApplied | HeldBack:
+) -> Applied | AlreadyApplied | Duplicate:
     """Apply one version inside the caller's transaction, which then commits or rolls back all of it.
 
     `again` takes up a version that failed before. `at` is told each point a crash could come at.
@@ -145,14 +146,12 @@ def apply_file(
     return Applied(file, decision, counts)
 
 
-def _claimed_before(connection: Connection, parameters: dict[str, Any]) -> AlreadyApplied | HeldBack:
+def _claimed_before(connection: Connection, parameters: dict[str, Any]) -> AlreadyApplied | Duplicate:
     known = database.row(connection, "ledger", "count_duplicate", parameters)
     assert known is not None  # noqa: S101 - the claim conflicted with it, and ledger rows are never deleted
     if known["state"] == "failed":
-        return HeldBack("is a dead letter" if known["is_dead_lettered"] else "waits for its retry")
-    return AlreadyApplied(
-        LedgerFile(known["file_id"], known["key"], known["etag"], known["sha256"], known["state"])
-    )
+        return Duplicate(known["key"], "is a dead letter" if known["is_dead_lettered"] else "waits for its retry")
+    return AlreadyApplied(LedgerFile(known["file_id"], known["key"], known["etag"], known["sha256"], known["state"]))
 
 
 def _stage(

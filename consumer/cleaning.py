@@ -105,7 +105,10 @@ class Cleaner:
         ticket_id = values[ID]
         assert ticket_id is not None  # noqa: S101 - _value_fault has seen to it
         return TicketRow(
-            record.line, ticket_id, json.dumps(values, ensure_ascii=False), closed_at and read_timestamp(closed_at) or None
+            record.line,
+            ticket_id,
+            json.dumps(values, ensure_ascii=False),
+            (closed_at and read_timestamp(closed_at)) or None,
         )
 
     def _shape_fault(self, fields: list[str]) -> str | None:

@@ -156,7 +156,9 @@ def _print_status(status: Status) -> None:
             f"{queue['ready']} ready, {queue['consumers']} consumers, {queue['dead_letters']} dead letters",
         )
     if found := status.parts.get("database"):
-        table.add_row("watermark", f"{escape(str(found['watermark']))}, {_duration(found['watermark_age_seconds'])} old")
+        table.add_row(
+            "watermark", f"{escape(str(found['watermark']))}, {_duration(found['watermark_age_seconds'])} old"
+        )
         table.add_row("tickets", f"{found['tickets']}, last import {_duration(found['last_import_seconds'])} ago")
         unfinished = ", ".join(f"{count} {state}" for state, count in found["unfinished_files"].items())
         table.add_row("unfinished", unfinished or "none")

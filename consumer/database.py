@@ -90,17 +90,13 @@ def _prepare_staging(connection: Connection) -> None:
     connection.execute(statements("merge")["create_staging"])
 
 
-def rows(
-    connection: Connection, file: str, name: str, parameters: Mapping[str, Any] | None = None
-) -> list[DictRow]:
+def rows(connection: Connection, file: str, name: str, parameters: Mapping[str, Any] | None = None) -> list[DictRow]:
     """Run the statement `name` of `sql/queries/<file>.sql` and give its rows, if it has any."""
     cursor = connection.execute(statements(file)[name], parameters or {})
     return cursor.fetchall() if cursor.description else []
 
 
-def row(
-    connection: Connection, file: str, name: str, parameters: Mapping[str, Any] | None = None
-) -> DictRow | None:
+def row(connection: Connection, file: str, name: str, parameters: Mapping[str, Any] | None = None) -> DictRow | None:
     """The same for a statement that gives at most one row."""
     found: Sequence[DictRow] = rows(connection, file, name, parameters)
     return found[0] if found else None

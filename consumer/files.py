@@ -11,7 +11,7 @@ import structlog
 from pika.adapters.blocking_connection import BlockingChannel
 
 from consumer import database, outbox
-from consumer.applying import AlreadyApplied, Applied, HeldBack, LedgerFile, Sighting, apply_file
+from consumer.applying import AlreadyApplied, Applied, Duplicate, LedgerFile, Sighting, apply_file
 from consumer.database import Pool
 from consumer.fail_points import AtPoint
 from consumer.settings import ApplySettings
@@ -60,15 +60,13 @@ class Failed:
     retry_in: int | None
 
 
-FileOutcome = Applied | AlreadyApplied | HeldBack | Ignored | Missing | Spread | Failed
+FileOutcome = Applied | AlreadyApplied | Duplicate | Ignored | Missing | Spread | Failed
 
 
 class FilesHandler:
     """Handles what the store and the poller publish. Safe to share between threads."""
 
-    def __init__(
-        self, pool: Pool, bucket: Bucket, link: Link, settings: ApplySettings, at: AtPoint
-    ) -> None:
+    def __init__(self, pool: Pool, bucket: Bucket, link: Link, settings: ApplySettings, at: AtPoint) -> None:
         self._pool = pool
         self._bucket = bucket
         self._link = link
@@ -81,25 +79,20 @@ class FilesHandler:
 
         Raises: Permanent when the body is no event; DependencyDown.
         """
-        arrivals, ignored = [], None
+        arrivals, reason = [], ""
         for event in read_event(delivery.body):
-            if isinstance(event, ChangeFileArrived):
-                ours = self._ours(event)
-                if isinstance(ours, ChangeFileArrived):
-                    arrivals.append(ours)
-                    continue
-                event = ours
-            ignored = event
-            self._count_ignored(event)
+            ours = self._ours(event)
+            if isinstance(ours, ChangeFileArrived):
+                arrivals.append(ours)
+            else:
+                reason = ours.reason
+                self._count_ignored(ours)
         if len(arrivals) > 1:
             # Each key gets a message of its own, so that each can fail, wait and be replayed by itself.
             for arrived in arrivals:
                 self._link.call(_publishing(arrived))
             return Spread(len(arrivals))
-        if arrivals:
-            return self._apply_arrival(arrivals[0], delivery)
-        assert ignored is not None  # noqa: S101 - read_event gives at least one
-        return Ignored(ignored.reason)
+        return self._apply_arrival(arrivals[0], delivery) if arrivals else Ignored(reason)
 
     def finish(self, file: LedgerFile) -> str | None:
         """The tail of an applied file: archive it, then relay what it left in the outbox. Gives the archive's key.
@@ -138,7 +131,9 @@ class FilesHandler:
         with self._relaying:
             return outbox.relay(self._pool, self._link, self._at)
 
-    def _ours(self, arrived: ChangeFileArrived) -> ChangeFileArrived | IgnoredEvent:
+    def _ours(self, arrived: ChangeFileArrived | IgnoredEvent) -> ChangeFileArrived | IgnoredEvent:
+        if isinstance(arrived, IgnoredEvent):
+            return arrived
         if arrived.bucket != self._bucket.name:
             return IgnoredEvent("another bucket")
         keys = tuple(key for key in arrived.keys if key.startswith(self._bucket.changes_prefix))
@@ -205,14 +200,20 @@ class FilesHandler:
         with database.transaction(self._pool) as connection:
             failed = database.row(connection, "ledger", "record_failed", parameters)
         if failed is None:
-            return HeldBack("was applied by another delivery meanwhile")
+            return Duplicate(sighting.key.key, "was applied by another delivery meanwhile")
         file_id, attempts = failed["file_id"], failed["attempts"]
         delay = topology.RETRY_DELAYS[attempts - 1] if may_retry and attempts < topology.MAX_ATTEMPTS else None
         key = sighting.key.key
         if delay is None:
             self._link.call(
                 lambda channel: dead_letters.bury(
-                    channel, Queue.FILES, delivery.body, key=key, reason=reason, detail=detail, attempts=attempts
+                    channel,
+                    Queue.FILES,
+                    delivery.body,
+                    key=key,
+                    reason=reason,
+                    detail=detail,
+                    attempts=attempts,
                 )
             )
         else:
@@ -228,12 +229,13 @@ class FilesHandler:
 
     def _missing(
         self, arrived: ChangeFileArrived, delivery: Delivery, keys: list[ChangeFileKey]
-    ) -> AlreadyApplied | Missing:
+    ) -> AlreadyApplied | Duplicate | Missing:
         parameters = {"bucket": self._bucket.name, "keys": [key.key for key in keys]}
         with database.transaction(self._pool) as connection:
-            known = database.row(connection, "ledger", "applied_versions", parameters)
+            known = database.row(connection, "ledger", "count_duplicate_of_archived", parameters)
         if known is not None:
-            return AlreadyApplied(LedgerFile(**known))
+            file = LedgerFile(**known)
+            return Duplicate(file.key, "is done and archived") if file.state == "done" else AlreadyApplied(file)
         self._record_unread(arrived, delivery, keys[0].key, "missing", "not in the bucket when it was read")
         return Missing(keys[0].key)
 

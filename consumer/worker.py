@@ -16,7 +16,7 @@ import structlog
 import tenacity
 from pika.adapters.blocking_connection import BlockingChannel
 
-from consumer.applying import AlreadyApplied, Applied, HeldBack, LedgerFile
+from consumer.applying import AlreadyApplied, Applied, Duplicate, LedgerFile
 from consumer.database import one_line
 from consumer.files import Failed, FileOutcome, FilesHandler, Ignored, Missing, Spread
 from consumer.history import HistoryHandler
@@ -40,9 +40,7 @@ _SWEEP_SECONDS = 30.0
 class Worker:
     """One consumer process, for the queues it is given."""
 
-    def __init__(
-        self, broker_settings: BrokerSettings, work: WorkSettings, queues: list[Queue], stop: Event
-    ) -> None:
+    def __init__(self, broker_settings: BrokerSettings, work: WorkSettings, queues: list[Queue], stop: Event) -> None:
         self._stop = stop
         self._lock = Lock()
         self._in_hand = 0
@@ -64,6 +62,9 @@ class Worker:
         sweeper.start()
         try:
             self.link.run(self._stop, self._is_idle)
+        except DependencyDown:
+            if not self._stop.is_set():
+                raise
         finally:
             self._stop.set()
             for threads in (self._apply_threads, self._finish_threads, self._history_thread):
@@ -119,7 +120,7 @@ class Worker:
                     self._settling, delivery, lambda: self._finish(delivery, file, outcome, began)
                 )
                 return True
-            case HeldBack() | Ignored() | Missing() | Spread() | Failed():
+            case Duplicate() | Ignored() | Missing() | Spread() | Failed():
                 self._log(delivery, outcome, began)
                 self.link.ack(delivery)
                 return False
@@ -135,8 +136,9 @@ class Worker:
     def _capture(self, delivery: Delivery) -> bool:
         began = monotonic()
         covered = self._holding(self._history.capture)
-        if covered is not None:
+        if covered:
             log.info("history", requests=covered, seconds=round(monotonic() - began, 3))
+        if covered is not None:
             self.link.ack(delivery)
         return False
 
@@ -167,7 +169,12 @@ class Worker:
         may_retry = reason == "unexpected" and attempts < topology.MAX_ATTEMPTS
         delay = topology.RETRY_DELAYS[attempts - 1] if may_retry else None
         log.warning(
-            "failed", queue=delivery.queue.value, reason=reason, detail=detail, attempts=attempts, retry_in_s=delay
+            "failed",
+            queue=delivery.queue.value,
+            reason=reason,
+            detail=detail,
+            attempts=attempts,
+            retry_in_s=delay,
         )
         if delay is not None:
             self._send_on(delivery, _retrying(delivery, delay, attempts))
@@ -211,9 +218,7 @@ def _retrying(delivery: Delivery, delay: int, attempts: int | None) -> Callable[
     )
 
 
-def _burying(
-    delivery: Delivery, reason: str, detail: str, attempts: int
-) -> Callable[[BlockingChannel], None]:
+def _burying(delivery: Delivery, reason: str, detail: str, attempts: int) -> Callable[[BlockingChannel], None]:
     return lambda channel: dead_letters.bury(
         channel, delivery.queue, delivery.body, key="", reason=reason, detail=detail, attempts=attempts
     )
@@ -224,9 +229,14 @@ def _describe(outcome: FileOutcome) -> dict[str, Any]:
         case Applied(file, decision, counts):
             return {"key": file.key, "file_id": file.file_id, "decision": decision, **asdict(counts)}
         case AlreadyApplied(file):
-            return {"key": file.key, "file_id": file.file_id, "decision": "duplicate", "reason": f"was {file.state}"}
-        case HeldBack(reason):
-            return {"decision": "duplicate", "reason": reason}
+            return {
+                "key": file.key,
+                "file_id": file.file_id,
+                "decision": "duplicate",
+                "reason": f"was {file.state}",
+            }
+        case Duplicate(key, reason):
+            return {"key": key, "decision": "duplicate", "reason": reason}
         case Ignored(reason, key):
             return {"key": key, "decision": "ignored", "reason": reason}
         case Missing(key):

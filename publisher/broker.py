@@ -153,9 +153,7 @@ def queue_depth(channel: BlockingChannel, name: str) -> tuple[int, int]:
     return answer.method.message_count, answer.method.consumer_count
 
 
-def publish_retry(
-    channel: BlockingChannel, routing_key: str, body: bytes, *, delay: int, attempts: int | None
-) -> None:
+def publish_retry(channel: BlockingChannel, routing_key: str, body: bytes, *, delay: int, attempts: int | None) -> None:
     """Send a message back to its work queue after `delay` seconds, one of RETRY_DELAYS.
 
     `attempts` are the failed ones so far; None says that none was spent and nothing is to be tried "again".

@@ -62,7 +62,8 @@ def declare_topology(as_json: AsJson = False) -> None:
 
 def poll(
     every: Annotated[
-        float | None, typer.Option(min=0.1, metavar="SECONDS", help="Keep polling; without it, poll once, for cron.")
+        float | None,
+        typer.Option(min=0.1, metavar="SECONDS", help="Keep polling; without it, poll once, for cron."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -122,7 +123,9 @@ OfGroup = Annotated[str | None, typer.Option("--group", help="Only those with th
 
 
 @letters.command("list")
-def list_letters(queue: OfQueue = Queue.FILES, key: OfKey = None, group: OfGroup = None, as_json: AsJson = False) -> None:
+def list_letters(
+    queue: OfQueue = Queue.FILES, key: OfKey = None, group: OfGroup = None, as_json: AsJson = False
+) -> None:
     """List dead letters, oldest first. Nothing is taken out of the queue."""
     chosen = Selection(key, group)
     with broker.confirming_channel(load(BrokerSettings), "dead letters") as channel:
@@ -152,7 +155,9 @@ def show_letter(
     with broker.confirming_channel(load(BrokerSettings), "dead letters") as channel:
         letter = next((found for found in dead_letters.browse(channel, queue) if found.number == number), None)
     if letter is None:
-        raise Misconfigured(f"no dead letter number {number} in {queue.dead_letters}; see: fleettickets dead-letters list")
+        raise Misconfigured(
+            f"no dead letter number {number} in {queue.dead_letters}; see: fleettickets dead-letters list"
+        )
     headers = {name: str(value) for name, value in letter.headers.items()}
     shown = _show_letter(letter) | {"headers": headers, "body": letter.body.decode(errors="backslashreplace")}
     if as_json:
@@ -182,9 +187,7 @@ def replay_letters(
     replayed: list[dict[str, object]] = []
     with broker.confirming_channel(load(BrokerSettings), "replay") as channel:
         topology.declare(channel)
-        dead_letters.replay(
-            channel, queue, Selection(key, group), lambda letter: replayed.append(_show_letter(letter))
-        )
+        dead_letters.replay(channel, queue, Selection(key, group), lambda letter: replayed.append(_show_letter(letter)))
     if as_json:
         typer.echo(json.dumps({"replayed": replayed}))
     else:

@@ -79,9 +79,7 @@ def browse(channel: BlockingChannel, queue: Queue) -> Iterator[DeadLetter]:
         yield _letter(number, queue, body or b"", properties.headers or {})
 
 
-def replay(
-    channel: BlockingChannel, queue: Queue, selection: Selection, report: Callable[[DeadLetter], None]
-) -> int:
+def replay(channel: BlockingChannel, queue: Queue, selection: Selection, report: Callable[[DeadLetter], None]) -> int:
     """Send the selected dead letters back to their work queue: publish, wait for the confirm, only then settle.
 
     A crash in between leaves a letter in both places, and the ledger makes the second arrival harmless.

@@ -92,7 +92,10 @@ def _record(record: Any) -> ChangeFileArrived | IgnoredEvent:
     if isinstance(record, dict) and isinstance(record.get("data"), dict):
         record = record["data"]  # RustFS wraps the event for AMQP, MQTT and NATS, not for webhooks
     match record:
-        case {"eventName": str(name), "s3": {"bucket": {"name": str(bucket)}, "object": {"key": str(key), **rest}}}:
+        case {
+            "eventName": str(name),
+            "s3": {"bucket": {"name": str(bucket)}, "object": {"key": str(key), **rest}},
+        }:
             pass
         case _:
             raise NotAnEvent("a record without eventName, bucket name and object key")

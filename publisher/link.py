@@ -101,12 +101,8 @@ class Link:
                 channel.basic_qos(prefetch_count=prefetch)
                 self._consumers.append((channel, channel.basic_consume(name.broker_name, self._receiver(name))))
 
-    def _receiver(
-        self, name: Queue
-    ) -> Callable[[BlockingChannel, Basic.Deliver, BasicProperties, bytes], None]:
-        def receive(
-            channel: BlockingChannel, method: Basic.Deliver, properties: BasicProperties, body: bytes
-        ) -> None:
+    def _receiver(self, name: Queue) -> Callable[[BlockingChannel, Basic.Deliver, BasicProperties, bytes], None]:
+        def receive(channel: BlockingChannel, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
             tag = method.delivery_tag or 0  # only the type stubs doubt it
             self._receive(Delivery(name, body, properties.headers or {}, bool(method.redelivered), channel, tag))
 
@@ -177,4 +173,3 @@ class Link:
                 connection.close()
             except Exception as error:  # noqa: BLE001 - it is gone either way
                 log.info("connection closed badly", detail=broker.describe(error))
-

@@ -8,6 +8,7 @@ import structlog
 
 LogFormat = Literal["auto", "json", "console"]
 
+
 def configure(log_format: LogFormat = "auto") -> None:
     """Log for people on a terminal and as JSON lines elsewhere, unless told which."""
     as_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
@@ -25,4 +26,3 @@ def configure(log_format: LogFormat = "auto") -> None:
     )
     # pika reports each lost connection as an error with a stack of its own; our line says it once.
     logging.getLogger("pika").setLevel(logging.CRITICAL)
-

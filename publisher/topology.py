@@ -1,9 +1,9 @@
 """Every exchange and queue, and the one place that declares them. The same on RabbitMQ 3.10 to 4.x.
 
-    store, poller ──▶ fleettickets.events (topic, #) ──▶ fleettickets.files
-    relay, retries, replay ──▶ fleettickets (direct) ──▶ fleettickets.files | .geocode | .history
-    fleettickets.retry.30s (fanout) ──▶ its wait queue ──TTL──▶ fleettickets, by the same routing key
-    fleettickets.dead (direct) ──▶ fleettickets.files.dead | .geocode.dead | .history.dead
+store, poller ──▶ fleettickets.events (topic, #) ──▶ fleettickets.files
+relay, retries, replay ──▶ fleettickets (direct) ──▶ fleettickets.files | .geocode | .history
+fleettickets.retry.30s (fanout) ──▶ its wait queue ──TTL──▶ fleettickets, by the same routing key
+fleettickets.dead (direct) ──▶ fleettickets.files.dead | .geocode.dead | .history.dead
 """
 
 from enum import StrEnum

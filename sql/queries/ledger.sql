@@ -40,12 +40,14 @@ WHERE bucket = %(bucket)s AND key = %(key)s AND etag = %(etag)s
 RETURNING file_id, key, etag, sha256, state, attempts, reason, last_error,
           dead_lettered_at IS NOT NULL AS is_dead_lettered, retry_at IS NOT NULL AS waits_for_retry
 
--- name: applied_versions
--- What of this key was ever applied, the version whose tail is open first: asked when the bucket has it no more.
-SELECT file_id, key, etag, sha256, state
-FROM ingest.ledger
-WHERE bucket = %(bucket)s AND key = ANY(%(keys)s) AND state IN ('applied', 'archived', 'done')
-ORDER BY state = 'done', file_id
+-- name: count_duplicate_of_archived
+-- For a key that the bucket has no more: the version of it that was applied, one whose tail is open before others.
+UPDATE ingest.ledger SET duplicates = duplicates + 1
+WHERE file_id = (SELECT file_id FROM ingest.ledger
+                 WHERE bucket = %(bucket)s AND key = ANY(%(keys)s) AND state IN ('applied', 'archived', 'done')
+                 ORDER BY state = 'done', file_id DESC
+                 LIMIT 1)
+RETURNING file_id, key, etag, sha256, state
 
 -- name: record_applied
 UPDATE ingest.ledger

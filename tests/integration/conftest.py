@@ -1,0 +1,93 @@
+"""Our own modules on real services: pools, buckets and virtual hosts of one test."""
+
+import io
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import boto3
+import pytest
+from botocore.config import Config
+from pydantic import SecretStr
+
+from consumer import database as postgres
+from consumer.applying import AlreadyApplied, Applied, Duplicate, Sighting, apply_file
+from consumer.database import Pool
+from consumer.fail_points import nowhere
+from consumer.settings import ApplySettings, DatabaseSettings
+from publisher.bucket import Bucket, ObjectSummary, OpenObject
+from publisher.keys import ChangeFileKey, read_key
+from publisher.settings import BucketSettings
+
+CHANGES = "automations/inc/changes/"
+
+
+@pytest.fixture
+def pool(database) -> Iterator[Pool]:  # type: ignore[no-untyped-def]  # noqa: ANN001 - its type is in another conftest
+    with postgres.open_pool(DatabaseSettings(database_url=SecretStr(database.url)), size=8) as opened:
+        opened.wait()
+        yield opened
+
+
+@dataclass(frozen=True)
+class ChangeFile:
+    """A change file that exists nowhere but in the test."""
+
+    name: str
+    content: str | bytes
+    etag: str = "etag"
+    modified: datetime = field(default=datetime(2026, 6, 25, tzinfo=UTC))
+
+    @property
+    def bytes(self) -> bytes:
+        return self.content.encode() if isinstance(self.content, str) else self.content
+
+
+@pytest.fixture
+def change_file_type() -> type[ChangeFile]:
+    """The class itself, since test modules cannot import a conftest."""
+    return ChangeFile
+
+
+Apply = Callable[..., Applied | AlreadyApplied | Duplicate]
+
+
+@pytest.fixture
+def apply(pool: Pool) -> Apply:
+    """Apply one change file in a transaction of its own, without bucket or broker."""
+
+    def apply(
+        file: ChangeFile, *, again: bool = False, settings: ApplySettings | None = None
+    ) -> Applied | AlreadyApplied | Duplicate:
+        key = read_key(f"{CHANGES}{file.name}.csv", CHANGES)
+        assert isinstance(key, ChangeFileKey)
+        summary = ObjectSummary(key.key, file.etag, len(file.bytes), file.modified)
+        now = datetime.now(UTC)
+        sighting = Sighting(
+            "isptickets", "automations/inc/", key, file.etag, summary.size, file.modified, None, now, "poller"
+        )
+        opened = OpenObject(summary, io.BytesIO(file.bytes))  # type: ignore[arg-type] - reads like a body
+        with postgres.transaction(pool) as connection:
+            return apply_file(connection, sighting, opened, settings or ApplySettings(), again=again, at=nowhere)
+
+    return apply
+
+
+@pytest.fixture
+def bucket(services: dict[str, str]) -> Iterator[Bucket]:
+    """A fresh bucket on the real store."""
+    settings = BucketSettings.model_validate({**services, "RUSTFS_BUCKET": f"ft-{uuid.uuid4().hex[:12]}"})
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=str(settings.endpoint),
+        aws_access_key_id=settings.access_key.get_secret_value(),
+        aws_secret_access_key=settings.secret_key.get_secret_value(),
+        region_name=settings.region,
+        config=Config(s3={"addressing_style": "path"}),
+    )
+    s3.create_bucket(Bucket=settings.bucket)
+    yield Bucket(settings)
+    for found in s3.list_objects_v2(Bucket=settings.bucket).get("Contents", []):
+        s3.delete_object(Bucket=settings.bucket, Key=found["Key"])
+    s3.delete_bucket(Bucket=settings.bucket)

@@ -1,0 +1,94 @@
+"""Promise 3: any order, duplication or interleaving of the same files gives the same tickets and closures."""
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from consumer import database as postgres
+from consumer.database import Pool
+
+HEADER = "ticket_id,normalized_status,raw_status,region,cluster,mttr,closed_at,is_alarm"
+ROW = st.tuples(
+    st.sampled_from(["INC1", "INC2", "INC3", "INC4"]),
+    st.sampled_from(["open", "closed", "held"]),
+    st.sampled_from(["Open", "Closed"]),
+    st.sampled_from(["NAIROBI", "Coast", ""]),
+    st.sampled_from(["QOA", "PTMP"]),
+    st.sampled_from(["", "5", "12.5"]),
+    st.sampled_from(["", "2026-06-24 10:00", "2026-06-25 11:30:00"]),
+    st.sampled_from(["", "false", "false", "true"]),
+).map(",".join)
+NAME = st.sampled_from(["2026-06-25T140000", "2026-06-25T14-00-00", "2026-06-25T142000", "20260625_144000"])
+# Versions of one name differ in their bytes, and so in their ETag; some are stored within one second.
+FILE = st.tuples(
+    NAME,
+    st.lists(ROW, min_size=1, max_size=5).map(lambda rows: "\n".join([HEADER, *rows, ""])),
+    st.sampled_from([0, 0, 1]).map(lambda second: datetime(2026, 6, 25, 12, 0, second, tzinfo=UTC)),
+)
+
+
+def file_of(change_file: Any, name: str, content: str, modified: datetime) -> Any:
+    return change_file(
+        name, content, etag=hashlib.md5(content.encode(), usedforsecurity=False).hexdigest(), modified=modified
+    )
+
+
+def outcome(pool: Pool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    with postgres.transaction(pool) as connection:
+        tickets = connection.execute("SELECT * FROM tickets.inc ORDER BY ticket_id").fetchall()
+        closures = connection.execute("SELECT * FROM tickets.closure_events ORDER BY ticket_id, closed_at").fetchall()
+    for row in (*tickets, *closures):
+        row.pop("ingested_at", None)
+        row.pop("observed_at", None)
+    return tickets, closures
+
+
+def forget_everything(pool: Pool) -> None:
+    with postgres.transaction(pool) as connection:
+        connection.execute(
+            "TRUNCATE tickets.inc, tickets.closure_events, tickets.import_meta, ingest.positions, ingest.rejects,"
+            " ingest.outbox, ingest.ledger"
+        )
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_any_permutation_and_duplication_gives_one_result(
+    data: st.DataObject, pool: Pool, apply: Any, change_file_type: Any
+) -> None:
+    drawn = data.draw(st.lists(FILE, min_size=1, max_size=6, unique_by=lambda file: (file[0], file[1])))
+    files = [file_of(change_file_type, *file) for file in drawn]
+    deliveries = data.draw(st.permutations(files + data.draw(st.lists(st.sampled_from(files), max_size=4))))
+    forget_everything(pool)
+    for file in files:
+        apply(file)
+    expected = outcome(pool)
+    forget_everything(pool)
+    for file in deliveries:
+        apply(file)
+    assert outcome(pool) == expected
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(drawn=st.lists(FILE, min_size=2, max_size=8, unique_by=lambda file: (file[0], file[1])))
+def test_files_merged_at_the_same_time_give_the_same_result(
+    pool: Pool, apply: Any, change_file_type: Any, drawn: list[tuple[str, str, datetime]]
+) -> None:
+    files = [file_of(change_file_type, *file) for file in drawn]
+    forget_everything(pool)
+    for file in files:
+        apply(file)
+    expected = outcome(pool)
+    forget_everything(pool)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(apply, files + files))
+    assert outcome(pool) == expected
