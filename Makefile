@@ -1,0 +1,77 @@
+# The services of the tests and the demo are private to this checkout: see tests/stack/stack.py.
+
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+STACK := tests/stack/stack.py
+
+# The first interpreter that runs and is new enough: a name on the PATH can be a shim of a version that is not active.
+ifndef PYTHON
+PYTHON := $(shell for python in python3.12 python3.11 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$python; break; }; done)
+endif
+run_python = $(or $(PYTHON),$(error Python 3.11 or newer is needed; apt-get install python3 python3-venv, or make PYTHON=...))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# Two goals can need the same .venv.
+.NOTPARALLEL:
+.PHONY: help setup system up down status test unit check format demo lock clean
+
+help: ## these lines
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
+		printf '  make %-8s %s\n' "$$name" "$$what"; done
+
+setup: system ## everything the other targets need: Debian packages, then .venv
+	@$(MAKE) --no-print-directory --silent $(VENV)/.installed
+
+system:
+	@$(run_python) $(STACK) install
+
+$(VENV)/.requirements: requirements-dev.txt
+	$(run_python) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.requirements pyproject.toml
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+up: system ## start PostgreSQL, RabbitMQ and an S3 store, and leave them running
+	@$(run_python) $(STACK) up
+
+down: ## stop them and forget what they held
+	@$(run_python) $(STACK) down
+
+status: ## which of them answer
+	@$(run_python) $(STACK) status
+
+test: setup ## every test, against real services; ARGS="-k name" for some
+	@$(run_python) $(STACK) run $(BIN)/python -m pytest $(ARGS)
+
+unit: $(VENV)/.installed ## the tests that need no service
+	@$(BIN)/python -m pytest tests/unit $(ARGS)
+
+check: $(VENV)/.installed ## lint, format, types, import arrows
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	MYPYPATH=tests/stack $(BIN)/mypy --explicit-package-bases consumer publisher sql tests
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed ## put the code into the agreed form
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+demo: setup ## the whole way of a file, to watch; KEEP=1 leaves it running
+	@$(BIN)/fleettickets demo $(if $(KEEP),--keep) $(ARGS)
+
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command 'make lock' pyproject.toml
+
+lock: $(VENV)/.requirements ## pin the newest versions that pyproject.toml allows
+	$(BIN)/python -m pip install --quiet uv
+	$(LOCK) --upgrade --output-file requirements.txt
+	$(LOCK) --upgrade --extra dev --constraint requirements.txt --output-file requirements-dev.txt
+
+clean: down ## also remove .venv and what the tools cached
+	rm -rf $(VENV) .local .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

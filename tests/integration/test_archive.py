@@ -1,0 +1,126 @@
+"""Promise 6: archiving never overwrites, never deletes what it has not copied, and can be repeated at any point."""
+
+import hashlib
+from typing import Any
+
+import pytest
+
+from publisher.bucket import Bucket
+from publisher.errors import ObjectChanged
+
+KEY = "automations/inc/changes/2026-06-25T142000.csv"
+ARCHIVED = "automations/inc/processed/2026-06-25T142000.csv"
+
+
+class Crash(BaseException):
+    """Ends archiving in the middle, as a kill would."""
+
+
+def put(bucket: Bucket, key: str, body: bytes) -> str:
+    bucket._s3.put_object(Bucket=bucket.name, Key=key, Body=body)  # noqa: SLF001 - the program never puts
+    found = bucket.head(key)
+    assert found is not None
+    return found.etag
+
+
+def put_in_parts(bucket: Bucket, key: str, body: bytes) -> str:
+    s3: Any = bucket._s3  # noqa: SLF001
+    upload = s3.create_multipart_upload(Bucket=bucket.name, Key=key)["UploadId"]
+    part = s3.upload_part(Bucket=bucket.name, Key=key, UploadId=upload, PartNumber=1, Body=body)["ETag"]
+    parts = {"Parts": [{"PartNumber": 1, "ETag": part}]}
+    s3.complete_multipart_upload(Bucket=bucket.name, Key=key, UploadId=upload, MultipartUpload=parts)
+    found = bucket.head(key)
+    assert found is not None
+    return found.etag
+
+
+def content(bucket: Bucket, key: str) -> bytes:
+    with bucket.open(key) as opened:
+        return opened.read(1 << 20)
+
+
+def sha256(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
+def nothing() -> None:
+    pass
+
+
+def crash() -> None:
+    raise Crash
+
+
+def test_a_file_moves_to_processed_with_every_byte(bucket: Bucket) -> None:
+    etag = put(bucket, KEY, b"ticket_id\n")
+    assert bucket.archive(KEY, etag, sha256(b"ticket_id\n"), nothing) == ARCHIVED
+    assert bucket.head(KEY) is None
+    assert content(bucket, ARCHIVED) == b"ticket_id\n"
+
+
+def test_archiving_twice_is_archiving_once(bucket: Bucket) -> None:
+    etag = put(bucket, KEY, b"a")
+    for _ in range(2):
+        assert bucket.archive(KEY, etag, sha256(b"a"), nothing) == ARCHIVED
+
+
+def test_a_crash_between_copy_and_delete_is_taken_up_there(bucket: Bucket) -> None:
+    etag = put(bucket, KEY, b"a")
+    with pytest.raises(Crash):
+        bucket.archive(KEY, etag, sha256(b"a"), crash)
+    assert bucket.head(KEY) is not None
+    assert content(bucket, ARCHIVED) == b"a"
+    assert bucket.archive(KEY, etag, sha256(b"a"), nothing) == ARCHIVED
+    assert bucket.head(KEY) is None
+    assert [found.key for found in bucket.waiting()] == []
+
+
+def test_a_taken_name_with_other_bytes_is_not_overwritten(bucket: Bucket) -> None:
+    put(bucket, ARCHIVED, b"older")
+    etag = put(bucket, KEY, b"newer")
+    archive_key = bucket.archive(KEY, etag, sha256(b"newer"), nothing)
+    assert archive_key == f"automations/inc/processed/2026-06-25T142000~{sha256(b'newer')[:12]}.csv"
+    assert (content(bucket, ARCHIVED), content(bucket, archive_key)) == (b"older", b"newer")
+    assert bucket.head(KEY) is None
+
+
+def test_a_version_that_came_after_the_one_applied_is_not_deleted(bucket: Bucket) -> None:
+    applied = put(bucket, KEY, b"applied")
+    put(bucket, KEY, b"newer")
+    with pytest.raises(ObjectChanged):
+        bucket.archive(KEY, applied, sha256(b"applied"), nothing)
+    assert content(bucket, KEY) == b"newer"
+    assert bucket.head(ARCHIVED) is None
+
+
+def test_a_version_that_came_between_copy_and_delete_is_not_deleted_by_the_next_try(bucket: Bucket) -> None:
+    applied = put(bucket, KEY, b"applied")
+    with pytest.raises(Crash):
+        bucket.archive(KEY, applied, sha256(b"applied"), crash)
+    put(bucket, KEY, b"newer")
+    assert bucket.archive(KEY, applied, sha256(b"applied"), nothing) == ARCHIVED
+    assert content(bucket, KEY) == b"newer"
+
+
+def test_a_file_that_somebody_took_away_has_no_archive(bucket: Bucket) -> None:
+    assert bucket.archive(KEY, "etag", sha256(b"a"), nothing) is None
+
+
+def test_an_object_stored_in_parts_is_known_by_its_bytes(bucket: Bucket) -> None:
+    body = b"ticket_id\n" * 1000
+    etag = put_in_parts(bucket, KEY, body)
+    assert "-" in etag
+    assert bucket.archive(KEY, etag, sha256(body), nothing) == ARCHIVED
+    assert content(bucket, ARCHIVED) == body
+    assert bucket.head(KEY) is None
+
+
+@pytest.mark.parametrize("name", ["2026-06-25 14:20:00+03:00", "2026-06-25T142000%2B", "Mūthaiga 'x' \"y\" ../z"])
+def test_a_key_is_never_read_as_anything_but_itself(bucket: Bucket, name: str) -> None:
+    key = f"automations/inc/changes/{name}.csv"
+    etag = put(bucket, key, b"a")
+    assert [found.key for found in bucket.waiting()] == [key]
+    archive_key = bucket.archive(key, etag, sha256(b"a"), nothing)
+    assert archive_key == f"automations/inc/processed/{name}.csv"
+    assert content(bucket, archive_key) == b"a"
+    assert bucket.head(key) is None

@@ -1,0 +1,178 @@
+"""A Ceph RADOS Gateway over one in-memory OSD: S3 with AMQP notifications; it forgets all when it stops."""
+
+import shutil
+import subprocess
+import uuid
+from http import HTTPStatus
+from pathlib import Path
+from typing import ClassVar
+
+import processes
+from place import Place
+
+BIN = Path("/usr/bin")
+ACCESS_KEY = "fleettickets"
+SECRET_KEY = "fleettickets-local"
+REGION = "default"
+
+# The paxos intervals bring the start from 15 s to 2 s. cephx stays on: without it radosgw hangs.
+_CONFIGURATION = """\
+[global]
+fsid = {fsid}
+mon initial members = a
+mon host = [v2:127.0.0.1:{mon_v2},v1:127.0.0.1:{mon_v1}]
+public addr = 127.0.0.1
+cluster addr = 127.0.0.1
+ms bind port min = {osd_first}
+ms bind port max = {osd_last}
+ms bind ipv4 = true
+ms bind ipv6 = false
+run dir = {at}/run
+admin socket =
+pid file =
+log file = {log}
+crash dir = {at}/crash
+keyring = {at}/keyring
+osd crush chooseleaf type = 0
+osd pool default size = 1
+osd pool default min size = 1
+osd pool default pg num = 8
+osd pool default pgp num = 8
+osd pool default pg autoscale mode = off
+paxos propose interval = 0.05
+paxos min wait = 0.01
+mon allow pool size one = true
+mon warn on pool no redundancy = false
+mon max pg per osd = 1000
+mon pg warn min per osd = 0
+mon data avail warn = 2
+mon data avail crit = 1
+[mon]
+mon data = {at}/mon
+[osd]
+osd data = {at}/osd
+osd objectstore = memstore
+memstore device bytes = 2147483648
+osd class load list = *
+osd class default list = *
+[client.rgw.a]
+rgw data = {at}/rgw
+rgw frontends = beast endpoint=127.0.0.1:{rgw} tcp_nodelay=1
+rgw dns name = localhost
+"""
+
+_CAPABILITIES = {
+    "mon.": {"mon": "allow *"},
+    "client.admin": {"mon": "allow *", "osd": "allow *"},
+    "osd.0": {"mon": "allow profile osd", "osd": "allow *"},
+    "client.rgw.a": {"mon": "allow rw", "osd": "allow rwx"},
+}
+
+
+class Ceph:
+    name = "ceph"
+    variable = "RUSTFS_ENDPOINT"
+    packages: ClassVar[dict[str, Path]] = {
+        "ceph-base": BIN / "monmaptool",
+        "ceph-common": BIN / "ceph",
+        "ceph-mon": BIN / "ceph-mon",
+        "ceph-osd": BIN / "ceph-osd",
+        "radosgw": BIN / "radosgw",
+    }
+
+    def __init__(self, place: Place) -> None:
+        self._log = place.log(self.name)
+        self._directory = place.local / "ceph"
+        self._conf = self._directory / "ceph.conf"
+        self._mark = f"-c {self._conf}"
+        self._rgw, self._mon_v2, self._mon_v1 = range(place.port + 5, place.port + 8)
+        self._osd_first, self._osd_last = place.port + 10, place.port + 39
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._rgw}"
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "RUSTFS_ENDPOINT": self.url,
+            "RUSTFS_ACCESS_KEY": ACCESS_KEY,
+            "RUSTFS_SECRET_KEY": SECRET_KEY,
+            "RUSTFS_REGION": REGION,
+        }
+
+    def running(self) -> bool:
+        return all(self._lives(program) for program in ("ceph-mon", "ceph-osd", "radosgw"))
+
+    def answers(self) -> bool:
+        return processes.http_status(self._rgw, "/") == HTTPStatus.OK
+
+    def start(self) -> None:
+        anew = not (self._lives("ceph-mon") and self._lives("ceph-osd"))
+        if anew:
+            # What the OSD held is gone with it, so nothing of the old cluster is worth keeping.
+            self.stop()
+            self._make_cluster()
+        gateway = self._spawn("radosgw", "-n", "client.rgw.a")
+        processes.wait_until(self.answers, process=gateway, log=self._log)
+        if anew:
+            self._make_user()
+
+    def stop(self) -> None:
+        # From the top down, for a gateway without its OSD hangs. What they hold is in memory: no orderly end.
+        for program in ("radosgw", "ceph-osd", "ceph-mon"):
+            processes.stop(program, self._mark)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _lives(self, program: str) -> bool:
+        return bool(processes.find(program, self._mark))
+
+    def _make_cluster(self) -> None:
+        at, fsid, osd = self._directory, str(uuid.uuid4()), str(uuid.uuid4())
+        for name in ("mon", "osd", "rgw", "run"):
+            (at / name).mkdir(parents=True)
+        self._conf.write_text(
+            _CONFIGURATION.format(
+                at=at,
+                log=self._log,
+                fsid=fsid,
+                rgw=self._rgw,
+                mon_v1=self._mon_v1,
+                mon_v2=self._mon_v2,
+                osd_first=self._osd_first,
+                osd_last=self._osd_last,
+            )
+        )
+        self._make_keys()
+        addresses = f"[v2:127.0.0.1:{self._mon_v2},v1:127.0.0.1:{self._mon_v1}]"
+        self._call("monmaptool", "--create", "--fsid", fsid, "--addv", "a", addresses, at / "monmap")
+        self._call("ceph-mon", "--mkfs", "-i", "a", "--monmap", at / "monmap", "--keyring", at / "keyring")
+        self._spawn("ceph-mon", "-i", "a")
+        self._call("ceph", "osd", "new", osd, "0")
+        self._call("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", osd)
+        self._spawn("ceph-osd", "-i", "0")
+
+    def _make_keys(self) -> None:
+        create = ["--create-keyring"]
+        for entity, capabilities in _CAPABILITIES.items():
+            granted = [part for kind, what in capabilities.items() for part in ("--cap", kind, what)]
+            self._call("ceph-authtool", *create, "--gen-key", "-n", entity, *granted, self._directory / "keyring")
+            create = []
+
+    def _make_user(self) -> None:
+        keys = [f"--access-key={ACCESS_KEY}", f"--secret-key={SECRET_KEY}"]
+        self._call(
+            "radosgw-admin",
+            "-n",
+            "client.rgw.a",
+            "user",
+            "create",
+            "--uid=fleettickets",
+            "--display-name=x",
+            *keys,
+        )
+
+    def _call(self, program: str, *arguments: str | Path) -> None:
+        processes.call([BIN / program, "-c", self._conf, *arguments], log=self._log)
+
+    def _spawn(self, program: str, *arguments: str | Path) -> subprocess.Popen[bytes]:
+        return processes.spawn([BIN / program, "-f", "-c", self._conf, *arguments], log=self._log)
