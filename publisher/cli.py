@@ -128,8 +128,11 @@ def list_letters(
 ) -> None:
     """List dead letters, oldest first. Nothing is taken out of the queue."""
     chosen = Selection(key, group)
-    with broker.confirming_channel(load(BrokerSettings), "dead letters") as channel:
-        found = [letter for letter in dead_letters.browse(channel, queue) if chosen.holds(letter)]
+    with (
+        broker.confirming_channel(load(BrokerSettings), "dead letters") as channel,
+        dead_letters.browsing(channel, queue) as held,
+    ):
+        found = [letter for letter in held if chosen.holds(letter)]
     if as_json:
         typer.echo(json.dumps([_show_letter(letter) for letter in found]))
         return
@@ -152,8 +155,11 @@ def show_letter(
     as_json: AsJson = False,
 ) -> None:
     """Show one dead letter whole: reason, headers, body."""
-    with broker.confirming_channel(load(BrokerSettings), "dead letters") as channel:
-        letter = next((found for found in dead_letters.browse(channel, queue) if found.number == number), None)
+    with (
+        broker.confirming_channel(load(BrokerSettings), "dead letters") as channel,
+        dead_letters.browsing(channel, queue) as held,
+    ):
+        letter = next((found for found in held if found.number == number), None)
     if letter is None:
         raise Misconfigured(
             f"no dead letter number {number} in {queue.dead_letters}; see: fleettickets dead-letters list"

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -14,12 +15,16 @@ from publisher.errors import FleetticketsError
 from publisher.events import read_event
 from publisher.topology import DEAD, REQUESTS, Queue
 
+_PATIENCE = 100
+"""Looks at a queue, each 20 ms after the one before, until what was put back shows up in it."""
+
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One message of a dead-letter queue; `number` is its place in the queue, from 1."""
+    """One message of a dead-letter queue; `number` is its place in the queue, from 1, `tag` its delivery tag."""
 
     number: int
+    tag: int
     queue: Queue
     key: str
     reason: str
@@ -65,18 +70,38 @@ def bury(
     broker.publish(channel, DEAD, queue.value, body, headers=headers)
 
 
-def browse(channel: BlockingChannel, queue: Queue) -> Iterator[DeadLetter]:
-    """Every dead letter of a queue, oldest first. They stay unacked until the channel closes, then are all back.
+@contextmanager
+def browsing(channel: BlockingChannel, queue: Queue) -> Iterator[list[DeadLetter]]:
+    """Every dead letter of a queue, oldest first. Those still in the list at the end are put back.
 
     Raises: DependencyDown, Misconfigured.
     """
-    left, _ = broker.queue_depth(channel, queue.dead_letters)
-    for number in range(1, left + 1):
-        with broker.translated_errors():
+    broker.queue_depth(channel, queue.dead_letters)
+    held: list[DeadLetter] = []
+    with broker.translated_errors():
+        while True:
             method, properties, body = channel.basic_get(queue.dead_letters)
-        if method is None or properties is None:
-            return
-        yield _letter(number, queue, body or b"", properties.headers or {})
+            if method is None or properties is None:
+                break
+            tag = method.delivery_tag or 0  # only the type stubs doubt it
+            held.append(_letter(len(held) + 1, tag, queue, body or b"", properties.headers or {}))
+    try:
+        yield held
+    finally:
+        _put_back(channel, queue, len(held))
+
+
+def _put_back(channel: BlockingChannel, queue: Queue, count: int) -> None:
+    """Requeue what was not settled. That takes the broker a moment, in which the next look would find too few."""
+    if not channel.is_open or not count:
+        return
+    with broker.translated_errors():
+        channel.basic_nack(0, multiple=True, requeue=True)
+        for _ in range(_PATIENCE):
+            ready, _ = broker.queue_depth(channel, queue.dead_letters)
+            if ready >= count:
+                return
+            channel.connection.process_data_events(time_limit=0.02)
 
 
 def replay(channel: BlockingChannel, queue: Queue, selection: Selection, report: Callable[[DeadLetter], None]) -> int:
@@ -85,25 +110,25 @@ def replay(channel: BlockingChannel, queue: Queue, selection: Selection, report:
     A crash in between leaves a letter in both places, and the ledger makes the second arrival harmless.
     Raises: DependencyDown, Misconfigured.
     """
-    replayed = 0
-    for tag, letter in enumerate(browse(channel, queue), start=1):
-        if not selection.holds(letter):
-            continue
-        broker.publish(channel, REQUESTS, queue.value, letter.body, headers={messages.AGAIN: "replay"})
-        with broker.translated_errors():
-            channel.basic_ack(tag)  # the channel is fresh, so its tags count from 1 as browse does
-        replayed += 1
-        report(letter)
-    return replayed
+    with browsing(channel, queue) as held:
+        selected = [letter for letter in held if selection.holds(letter)]
+        for letter in selected:
+            broker.publish(channel, REQUESTS, queue.value, letter.body, headers={messages.AGAIN: "replay"})
+            with broker.translated_errors():
+                channel.basic_ack(letter.tag)
+            held.remove(letter)
+            report(letter)
+    return len(selected)
 
 
-def _letter(number: int, queue: Queue, body: bytes, headers: Mapping[str, Any]) -> DeadLetter:
+def _letter(number: int, tag: int, queue: Queue, body: bytes, headers: Mapping[str, Any]) -> DeadLetter:
     deaths = headers.get("x-death") or [{}]
     reason = str(headers.get(messages.REASON) or f"broker: {deaths[0].get('reason', 'unknown')}")
     error = str(headers.get(messages.ERROR) or "the broker gave up on this message by itself")
     died = deaths[0].get("time")
     return DeadLetter(
         number=number,
+        tag=tag,
         queue=queue,
         key=str(headers.get(messages.KEY) or _key_in(body)),
         reason=reason,

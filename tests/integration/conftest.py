@@ -5,27 +5,32 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from urllib.parse import urlsplit, urlunsplit
 
 import boto3
 import pytest
+import requests
 from botocore.config import Config
-from pydantic import SecretStr
+from botocore.response import StreamingBody
+from pika.adapters.blocking_connection import BlockingChannel
 
 from consumer import database as postgres
 from consumer.applying import AlreadyApplied, Applied, Duplicate, Sighting, apply_file
 from consumer.database import Pool
 from consumer.fail_points import nowhere
 from consumer.settings import ApplySettings, DatabaseSettings
+from publisher import broker, topology
 from publisher.bucket import Bucket, ObjectSummary, OpenObject
 from publisher.keys import ChangeFileKey, read_key
-from publisher.settings import BucketSettings
+from publisher.settings import BrokerSettings, BucketSettings
+from publisher.topology import Queue
 
 CHANGES = "automations/inc/changes/"
 
 
 @pytest.fixture
 def pool(database) -> Iterator[Pool]:  # type: ignore[no-untyped-def]  # noqa: ANN001 - its type is in another conftest
-    with postgres.open_pool(DatabaseSettings(database_url=SecretStr(database.url)), size=8) as opened:
+    with postgres.open_pool(DatabaseSettings.model_validate({"DATABASE_URL": database.url}), size=8) as opened:
         opened.wait()
         yield opened
 
@@ -67,11 +72,37 @@ def apply(pool: Pool) -> Apply:
         sighting = Sighting(
             "isptickets", "automations/inc/", key, file.etag, summary.size, file.modified, None, now, "poller"
         )
-        opened = OpenObject(summary, io.BytesIO(file.bytes))  # type: ignore[arg-type] - reads like a body
+        opened = OpenObject(summary, StreamingBody(io.BytesIO(file.bytes), summary.size))
         with postgres.transaction(pool) as connection:
             return apply_file(connection, sighting, opened, settings or ApplySettings(), again=again, at=nowhere)
 
     return apply
+
+
+@pytest.fixture(scope="session")
+def broker_settings(services: dict[str, str]) -> BrokerSettings:
+    """A virtual host made anew for this run, where the management API is known."""
+    url, management = services["RABBITMQ_URL"], services.get("RABBITMQ_MANAGEMENT_URL")
+    if management:
+        vhost, headers = "fleettickets-integration", {"Content-Type": "application/json"}
+        requests.delete(f"{management}/api/vhosts/{vhost}", timeout=10)
+        requests.put(f"{management}/api/vhosts/{vhost}", headers=headers, timeout=10).raise_for_status()
+        rights = {"configure": ".*", "write": ".*", "read": ".*"}
+        user = urlsplit(url).username or "guest"
+        requests.put(f"{management}/api/permissions/{vhost}/{user}", json=rights, timeout=10).raise_for_status()
+        url = urlunsplit(urlsplit(url)._replace(path=f"/{vhost}"))
+    return BrokerSettings.model_validate({"RABBITMQ_URL": url})
+
+
+@pytest.fixture
+def channel(broker_settings: BrokerSettings) -> Iterator[BlockingChannel]:
+    """A confirming channel on declared and empty queues."""
+    with broker.confirming_channel(broker_settings, "tests") as opened:
+        topology.declare(opened)
+        for queue in Queue:
+            opened.queue_purge(queue.broker_name)
+            opened.queue_purge(queue.dead_letters)
+        yield opened
 
 
 @pytest.fixture

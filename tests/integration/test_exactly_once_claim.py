@@ -18,7 +18,7 @@ NAME = "2026-06-25T142000"
 
 def count(pool: Pool, table: str) -> int:
     with postgres.transaction(pool) as connection:
-        row = connection.execute(f"SELECT count(*) AS rows FROM {table}").fetchone()  # type: ignore[arg-type]  # noqa: S608
+        row = connection.execute(f"SELECT count(*) AS rows FROM {table}").fetchone()  # noqa: S608
     assert row is not None
     return int(row["rows"])
 

@@ -1,0 +1,204 @@
+"""What publishing, dead-lettering and replaying promise, on the real broker."""
+
+import pytest
+from pika.adapters.blocking_connection import BlockingChannel
+
+from publisher import broker, dead_letters, messages, topology
+from publisher.bucket import Bucket
+from publisher.dead_letters import DeadLetter, Selection
+from publisher.errors import DependencyDown, Misconfigured
+from publisher.poller import Poller
+from publisher.settings import BrokerSettings
+from publisher.topology import EVENTS, REQUESTS, Queue
+
+FILES = Queue.FILES.broker_name
+DEAD_FILES = Queue.FILES.dead_letters
+
+
+def depth(channel: BlockingChannel, name: str) -> int:
+    return broker.queue_depth(channel, name)[0]
+
+
+def settled_depths(channel: BlockingChannel, total: int) -> tuple[int, int]:
+    """Depths of the work and the dead-letter queue once the broker has taken back what a lost connection held."""
+    for _ in range(50):
+        depths = depth(channel, FILES), depth(channel, DEAD_FILES)
+        if sum(depths) == total:
+            break
+        channel.connection.process_data_events(time_limit=0.1)
+    return depths
+
+
+def bury(channel: BlockingChannel, key: str, detail: str = "line 3") -> None:
+    dead_letters.bury(channel, Queue.FILES, b"{}", key=key, reason="not UTF-8", detail=detail, attempts=1)
+
+
+def test_declaring_twice_changes_nothing(channel: BlockingChannel) -> None:
+    assert topology.declare(channel) == topology.declare(channel)
+
+
+def test_a_queue_that_the_server_has_otherwise_is_named(
+    broker_settings: BrokerSettings, channel: BlockingChannel
+) -> None:
+    channel.queue_delete(DEAD_FILES)
+    channel.queue_declare(DEAD_FILES, durable=True)
+    try:
+        with (
+            broker.confirming_channel(broker_settings, "drift") as other,
+            pytest.raises(Misconfigured, match=r"'fleettickets.files.dead' with other arguments"),
+        ):
+            topology.declare(other)
+    finally:
+        channel.queue_delete(DEAD_FILES)
+        topology.declare(channel)
+
+
+def test_a_message_that_no_queue_takes_is_an_error_not_a_confirm(channel: BlockingChannel) -> None:
+    with pytest.raises(Misconfigured, match="no queue is bound"):
+        broker.publish(channel, REQUESTS, "nowhere", b"{}")
+
+
+def test_an_exchange_that_is_missing_is_an_error_that_says_what_to_run(channel: BlockingChannel) -> None:
+    with pytest.raises(Misconfigured, match=r"refuses to publish to 'fleettickets\.gone'"):
+        broker.publish(channel, "fleettickets.gone", "files", b"{}")
+
+
+@pytest.mark.parametrize("routing_key", ["files", "isptickets", "any.topic.of.a.store"])
+def test_whatever_routing_key_a_store_uses_its_event_arrives(channel: BlockingChannel, routing_key: str) -> None:
+    broker.publish(channel, EVENTS, routing_key, b"{}")
+    assert depth(channel, FILES) == 1
+
+
+def test_a_queue_that_does_not_exist_is_said(broker_settings: BrokerSettings) -> None:
+    with (
+        broker.confirming_channel(broker_settings, "missing") as other,
+        pytest.raises(Misconfigured, match=r"no queue 'fleettickets\.gone'; run: fleettickets topology"),
+    ):
+        broker.queue_depth(other, "fleettickets.gone")
+
+
+@pytest.mark.parametrize(
+    ("url", "error", "words"),
+    [
+        ("amqp://127.0.0.1:1/", DependencyDown, "rabbitmq is not available"),
+        ("{}wrong", Misconfigured, "RABBITMQ_URL: no such virtual host"),
+    ],
+)
+def test_a_broker_that_cannot_be_reached_is_said_in_one_line(
+    broker_settings: BrokerSettings, url: str, error: type[Exception], words: str
+) -> None:
+    wrong = BrokerSettings.model_validate({"RABBITMQ_URL": url.format(broker_settings.rabbitmq_url.get_secret_value())})
+    with pytest.raises(error, match=words) as failure:
+        broker.connect(wrong, "tests")
+    assert "\n" not in str(failure.value)
+
+
+def test_a_wait_queue_returns_a_message_to_the_queue_it_came_from(channel: BlockingChannel) -> None:
+    broker.publish_retry(channel, Queue.HISTORY.value, b"later", delay=topology.RETRY_DELAYS[0], attempts=2)
+    for _ in range(topology.RETRY_DELAYS[0] * 2 + 4):
+        channel.connection.process_data_events(time_limit=0.5)
+        method, properties, body = channel.basic_get(Queue.HISTORY.broker_name, auto_ack=True)
+        if method is not None and properties is not None:
+            break
+    else:
+        pytest.fail("the message did not come back")
+    assert body == b"later"
+    headers = properties.headers or {}
+    assert (headers[messages.AGAIN], headers[messages.ATTEMPTS]) == ("retry", 2)
+
+
+def test_looking_at_dead_letters_leaves_them_where_they_are(
+    broker_settings: BrokerSettings, channel: BlockingChannel
+) -> None:
+    for key in ("a", "b"):
+        bury(channel, key)
+    for _ in range(25):  # more often than the delivery limit that RabbitMQ 4 gives to every queue
+        with (
+            broker.confirming_channel(broker_settings, "look") as other,
+            dead_letters.browsing(other, Queue.FILES) as letters,
+        ):
+            assert [letter.key for letter in letters] == ["a", "b"]
+
+
+def test_a_dead_letter_tells_its_reason(broker_settings: BrokerSettings, channel: BlockingChannel) -> None:
+    bury(channel, "a", "near line 3")
+    with (
+        broker.confirming_channel(broker_settings, "look") as other,
+        dead_letters.browsing(other, Queue.FILES) as letters,
+    ):
+        (letter,) = letters
+    assert (letter.reason, letter.error, letter.attempts) == ("not UTF-8", "near line 3", 1)
+    assert letter.dead_at
+
+
+def test_a_message_that_the_broker_gave_up_on_tells_that(
+    broker_settings: BrokerSettings, channel: BlockingChannel
+) -> None:
+    broker.publish(
+        channel, EVENTS, "files", b'{"type": "ChangeFileArrived", "bucket": "b", "keys": ["k"], "seen_by": "poller"}'
+    )
+    method, _, _ = channel.basic_get(FILES)
+    assert method is not None
+    channel.basic_reject(method.delivery_tag or 0, requeue=False)
+    for _ in range(50):
+        if depth(channel, DEAD_FILES):
+            break
+        channel.connection.process_data_events(time_limit=0.1)
+    with (
+        broker.confirming_channel(broker_settings, "look") as other,
+        dead_letters.browsing(other, Queue.FILES) as letters,
+    ):
+        (letter,) = letters
+    assert (letter.key, letter.reason) == ("k", "broker: rejected")
+
+
+def test_replay_takes_the_chosen_ones_only(broker_settings: BrokerSettings, channel: BlockingChannel) -> None:
+    for key in ("a", "b", "a", "c"):
+        bury(channel, key)
+    replayed: list[DeadLetter] = []
+    with broker.confirming_channel(broker_settings, "replay") as other:
+        assert dead_letters.replay(other, Queue.FILES, Selection(key="a"), replayed.append) == 2
+    assert [letter.key for letter in replayed] == ["a", "a"]
+    assert (depth(channel, FILES), depth(channel, DEAD_FILES)) == (2, 2)
+    _, properties, _ = channel.basic_get(FILES, auto_ack=True)
+    assert properties is not None
+    assert (properties.headers or {})[messages.AGAIN] == "replay"
+
+
+def test_an_interrupted_replay_loses_no_letter(broker_settings: BrokerSettings, channel: BlockingChannel) -> None:
+    for key in ("a", "b", "c"):
+        bury(channel, key)
+
+    def interrupt(_letter: DeadLetter) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), broker.confirming_channel(broker_settings, "replay") as other:
+        dead_letters.replay(other, Queue.FILES, Selection(), interrupt)
+    assert settled_depths(channel, 3) == (1, 2)
+
+
+def test_a_crash_between_publish_and_settle_leaves_the_letter_in_both_places(
+    broker_settings: BrokerSettings, channel: BlockingChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bury(channel, "a")
+    with broker.confirming_channel(broker_settings, "replay") as other:
+        monkeypatch.setattr(other, "basic_ack", lambda _tag: other.connection.close())
+        dead_letters.replay(other, Queue.FILES, Selection(), lambda _letter: None)
+    assert settled_depths(channel, 2) == (1, 1)
+
+
+def test_dead_letters_are_for_ever(channel: BlockingChannel) -> None:
+    # Only the wait queues have a time to live: redeclaring the queue without one would be refused otherwise.
+    for queue in Queue:
+        arguments = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000}
+        channel.queue_declare(queue.dead_letters, durable=True, arguments=arguments)
+
+
+def test_polling_again_and_again_publishes_each_file_once(channel: BlockingChannel, bucket: Bucket) -> None:
+    for number in range(30):
+        bucket._s3.put_object(  # noqa: SLF001 - the program never puts
+            Bucket=bucket.name, Key=f"automations/inc/changes/2026-06-25T1420{number:02}.csv", Body=b"ticket_id\n"
+        )
+    pollers = [Poller(bucket, prefetch=8) for _ in range(3)]  # each as a new process of cron would be
+    assert [poller.poll(channel).published for poller in pollers] == [30, 0, 0]
+    assert depth(channel, FILES) == 30

@@ -1,0 +1,120 @@
+"""Migrating: under a lock, twice without effect, and over a database that the batch import made."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from consumer import database as postgres
+from consumer import migrate
+from consumer.settings import DatabaseSettings
+from publisher.errors import Misconfigured
+
+
+def connect(database: Any) -> postgres.Connection:
+    return postgres.connect(DatabaseSettings.model_validate({"DATABASE_URL": database.url}))
+
+
+def nothing(_name: str, _how: str) -> None:
+    pass
+
+
+def made_by_the_batch_import(connection: postgres.Connection, upto: int, watermark: str | None) -> None:
+    for migration in migrate.all_migrations()[:upto]:
+        connection.execute(migration.sql)
+    connection.execute("""INSERT INTO tickets.inc (ticket_id, raw) VALUES ('OLD1', '{"ticket_id": "OLD1"}')""")
+    if watermark:
+        connection.execute(
+            "INSERT INTO tickets.import_meta (source, metadata)"
+            " VALUES ('inc', jsonb_build_object('source_max_key', %s::text))",
+            (watermark,),
+        )
+
+
+def test_a_fresh_database_runs_every_migration_once(empty_database: Any) -> None:
+    with connect(empty_database) as connection:
+        names = [migration.name for migration in migrate.all_migrations()]
+        done: list[tuple[str, str]] = []
+        assert migrate.migrate(connection, lambda name, how: done.append((name, how))) == len(names)
+        assert done == [(name, "run") for name in names]
+        assert migrate.migrate(connection, nothing) == 0
+        assert [step.how for step in migrate.status(connection)] == ["run"] * len(names)
+        migrate.require_migrated(connection)
+
+
+def test_the_status_of_an_untouched_database_leaves_it_untouched(empty_database: Any) -> None:
+    with connect(empty_database) as connection:
+        assert {step.how for step in migrate.status(connection)} == {None}
+        assert postgres.row(connection, "migrations", "log_exists") == {"exists": False}
+        with pytest.raises(Misconfigured, match="lacks migration 01_tickets_schema; run: fleettickets migrate"):
+            migrate.require_migrated(connection)
+
+
+def test_migrating_from_four_places_at_once_runs_each_file_once(empty_database: Any) -> None:
+    def run(_number: int) -> int:
+        with connect(empty_database) as connection:
+            return migrate.migrate(connection, nothing)
+
+    with ThreadPoolExecutor(4) as threads:
+        counts = list(threads.map(run, range(4)))
+    assert sorted(counts) == [0, 0, 0, len(migrate.all_migrations())]
+
+
+def test_a_migration_that_fails_leaves_those_before_it_and_can_be_run_again(
+    empty_database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = migrate.all_migrations()[:2]
+    broken = migrate.Migration("02_broken", "CREATE TABLE half (); SELECT 1 / 0", "x")
+    with connect(empty_database) as connection:
+        monkeypatch.setattr(migrate, "all_migrations", lambda: [first, broken])
+        with pytest.raises(Exception, match="division by zero"):
+            migrate.migrate(connection, nothing)
+        assert connection.execute("SELECT to_regclass('half') AS half").fetchone() == {"half": None}
+        monkeypatch.setattr(migrate, "all_migrations", lambda: [first, second])
+        assert migrate.migrate(connection, nothing) == 1
+
+
+def test_a_migration_edited_after_it_was_run_stops_everything(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    *_, last = migrate.all_migrations()
+    monkeypatch.setattr(migrate, "all_migrations", lambda: [migrate.Migration(last.name, last.sql, "other")])
+    with connect(database) as connection, pytest.raises(Misconfigured, match=f"{last.name} was changed after"):
+        migrate.migrate(connection, nothing)
+
+
+@pytest.mark.parametrize("upto", range(1, 11))
+def test_a_database_at_any_of_the_first_ten_is_taken_over_from_there(empty_database: Any, upto: int) -> None:
+    with connect(empty_database) as connection:
+        watermark = "automations/inc/changes/2026-06-25T142000.csv" if upto >= 2 else None
+        made_by_the_batch_import(connection, upto, watermark)
+        migrate.migrate(connection, nothing)
+        steps = migrate.status(connection)
+        assert [step.how for step in steps] == ["adopted"] * upto + ["run"] * (len(steps) - upto)
+        assert connection.execute("SELECT ticket_id FROM tickets.inc").fetchall() == [{"ticket_id": "OLD1"}]
+
+
+def test_rows_that_were_there_count_as_written_at_the_old_watermark(empty_database: Any) -> None:
+    key = "automations/inc/changes/2026-06-25T142000.csv"
+    with connect(empty_database) as connection:
+        made_by_the_batch_import(connection, 10, key)
+        migrate.migrate(connection, nothing)
+        position = connection.execute(
+            "SELECT ticket_id, (position).epoch, (position).key FROM ingest.positions"
+        ).fetchall()
+        assert position == [{"ticket_id": "OLD1", "epoch": 1, "key": key}]
+        watermark = connection.execute("SELECT row_count, metadata FROM tickets.import_meta").fetchone()
+        assert watermark is not None
+        assert watermark["row_count"] == 1
+        assert watermark["metadata"]["source_max_key"] == key
+
+
+def test_a_watermark_that_names_no_instant_is_said_clearly_and_nothing_is_half_done(empty_database: Any) -> None:
+    with connect(empty_database) as connection:
+        made_by_the_batch_import(connection, 10, "automations/inc/changes/latest.csv")
+        with pytest.raises(Misconfigured, match=r"watermark '.*latest.csv', and its name is not a timestamp: set"):
+            migrate.migrate(connection, nothing)
+        connection.execute(
+            "UPDATE tickets.import_meta SET metadata = jsonb_build_object('source_max_key',"
+            " 'automations/inc/changes/2026-06-25T142000.csv')"
+        )
+        migrate.migrate(connection, nothing)
+        assert connection.execute("SELECT count(*) AS rows FROM ingest.positions").fetchone() == {"rows": 1}
