@@ -20,3 +20,8 @@ COMMENT ON COLUMN ingest.positions.file_id IS 'NULL for a ticket that was there 
 
 -- Two files may show the same closure with other details; the higher position keeps them, in any order.
 ALTER TABLE tickets.closure_events ADD COLUMN position ingest.position;
+
+-- All that a row says of its place.
+CREATE FUNCTION ingest.place(raw jsonb) RETURNS text[]
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN ARRAY[raw->>'cluster', raw->>'location_name', raw->>'latitude', raw->>'longitude'];

@@ -35,7 +35,14 @@ WITH last_rows AS (
     SELECT ticket_id, raw
     FROM last_rows JOIN moved USING (ticket_id)
     ORDER BY ticket_id
-    ON CONFLICT (ticket_id) DO UPDATE SET raw = excluded.raw, ingested_at = now()
+    ON CONFLICT (ticket_id) DO UPDATE
+    SET raw = excluded.raw, ingested_at = now(),
+        -- What the row says of its place decides where it is: a place that is said no more, or another one, is
+        -- looked up anew by the trigger. Without that the order of files would show.
+        geom = CASE WHEN ingest.place(ticket.raw) IS NOT DISTINCT FROM ingest.place(excluded.raw)
+                    THEN ticket.geom END,
+        geo_source = CASE WHEN ingest.place(ticket.raw) IS NOT DISTINCT FROM ingest.place(excluded.raw)
+                          THEN ticket.geo_source END
     WHERE ticket.raw IS DISTINCT FROM excluded.raw
     RETURNING xmax = 0 AS is_new
 )

@@ -1,29 +1,25 @@
 """Our own modules on real services: pools, buckets and virtual hosts of one test."""
 
-import io
+import functools
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from urllib.parse import urlsplit, urlunsplit
 
 import boto3
 import pytest
 import requests
 from botocore.config import Config
-from botocore.response import StreamingBody
 from pika.adapters.blocking_connection import BlockingChannel
 
 from consumer import database as postgres
-from consumer.applying import AlreadyApplied, Applied, Duplicate, Sighting, apply_file
+from consumer.applying import AlreadyApplied, Applied, Duplicate
 from consumer.database import Pool
-from consumer.fail_points import nowhere
-from consumer.settings import ApplySettings, DatabaseSettings
+from consumer.settings import DatabaseSettings
 from publisher import broker, topology
-from publisher.bucket import Bucket, ObjectSummary, OpenObject
-from publisher.keys import ChangeFileKey, read_key
+from publisher.bucket import Bucket
 from publisher.settings import BrokerSettings, BucketSettings
 from publisher.topology import Queue
+from tests.integration.change_files import apply_to
 
 CHANGES = "automations/inc/changes/"
 
@@ -35,48 +31,10 @@ def pool(database) -> Iterator[Pool]:  # type: ignore[no-untyped-def]  # noqa: A
         yield opened
 
 
-@dataclass(frozen=True)
-class ChangeFile:
-    """A change file that exists nowhere but in the test."""
-
-    name: str
-    content: str | bytes
-    etag: str = "etag"
-    modified: datetime = field(default=datetime(2026, 6, 25, tzinfo=UTC))
-
-    @property
-    def bytes(self) -> bytes:
-        return self.content.encode() if isinstance(self.content, str) else self.content
-
-
 @pytest.fixture
-def change_file_type() -> type[ChangeFile]:
-    """The class itself, since test modules cannot import a conftest."""
-    return ChangeFile
-
-
-Apply = Callable[..., Applied | AlreadyApplied | Duplicate]
-
-
-@pytest.fixture
-def apply(pool: Pool) -> Apply:
-    """Apply one change file in a transaction of its own, without bucket or broker."""
-
-    def apply(
-        file: ChangeFile, *, again: bool = False, settings: ApplySettings | None = None
-    ) -> Applied | AlreadyApplied | Duplicate:
-        key = read_key(f"{CHANGES}{file.name}.csv", CHANGES)
-        assert isinstance(key, ChangeFileKey)
-        summary = ObjectSummary(key.key, file.etag, len(file.bytes), file.modified)
-        now = datetime.now(UTC)
-        sighting = Sighting(
-            "isptickets", "automations/inc/", key, file.etag, summary.size, file.modified, None, now, "poller"
-        )
-        opened = OpenObject(summary, StreamingBody(io.BytesIO(file.bytes), summary.size))
-        with postgres.transaction(pool) as connection:
-            return apply_file(connection, sighting, opened, settings or ApplySettings(), again=again, at=nowhere)
-
-    return apply
+def apply(pool: Pool) -> Callable[..., Applied | AlreadyApplied | Duplicate]:
+    """Apply a change file to the test's database."""
+    return functools.partial(apply_to, pool)
 
 
 @pytest.fixture(scope="session")

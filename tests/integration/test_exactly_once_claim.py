@@ -11,6 +11,7 @@ from consumer.applying import AlreadyApplied, Applied, Duplicate
 from consumer.database import Pool
 from consumer.settings import ApplySettings
 from publisher.errors import Permanent
+from tests.integration.change_files import ChangeFile
 
 GOOD = "ticket_id,cluster,closed_at\nINC1,QOA,\nINC2,PTMP,2026-06-25 10:00\n"
 NAME = "2026-06-25T142000"
@@ -37,12 +38,12 @@ def fail(pool: Pool, *, retry_in: int | None, dead: bool) -> None:
         )
 
 
-def test_eight_deliveries_at_the_same_moment_apply_once(pool: Pool, apply: Any, change_file_type: Any) -> None:
+def test_eight_deliveries_at_the_same_moment_apply_once(pool: Pool, apply: Any) -> None:
     together = Barrier(8)
 
     def deliver(_number: int) -> Any:
         together.wait(timeout=10)
-        return apply(change_file_type(NAME, GOOD))
+        return apply(ChangeFile(NAME, GOOD))
 
     with ThreadPoolExecutor(8) as threads:
         outcomes = list(threads.map(deliver, range(8)))
@@ -53,45 +54,41 @@ def test_eight_deliveries_at_the_same_moment_apply_once(pool: Pool, apply: Any, 
     assert (count(pool, "tickets.inc"), count(pool, "ingest.outbox")) == (2, 2)
 
 
-def test_a_failed_file_leaves_nothing_behind(pool: Pool, apply: Any, change_file_type: Any) -> None:
+def test_a_failed_file_leaves_nothing_behind(pool: Pool, apply: Any) -> None:
     bad = GOOD + "".join(f"INC{number},too,many,fields\n" for number in range(5))
     with pytest.raises(Permanent, match=r"5 of 7 rows, more than the share of 0.5; the first is line 4: 4 fields"):
-        apply(change_file_type(NAME, bad))
+        apply(ChangeFile(NAME, bad))
     for table in ("tickets.inc", "tickets.closure_events", "ingest.ledger", "ingest.positions", "ingest.rejects"):
         assert count(pool, table) == 0, table
 
 
-def test_a_dead_letter_is_taken_up_again_only_on_purpose(pool: Pool, apply: Any, change_file_type: Any) -> None:
-    apply(change_file_type(NAME, GOOD))
+def test_a_dead_letter_is_taken_up_again_only_on_purpose(pool: Pool, apply: Any) -> None:
+    apply(ChangeFile(NAME, GOOD))
     fail(pool, retry_in=None, dead=True)
-    assert isinstance(apply(change_file_type(NAME, GOOD)), Duplicate)
-    assert isinstance(apply(change_file_type(NAME, GOOD), again=True), Applied)
+    assert isinstance(apply(ChangeFile(NAME, GOOD)), Duplicate)
+    assert isinstance(apply(ChangeFile(NAME, GOOD), again=True), Applied)
 
 
-def test_a_file_that_waits_for_its_retry_is_left_alone_until_then(
-    pool: Pool, apply: Any, change_file_type: Any
-) -> None:
-    apply(change_file_type(NAME, GOOD))
+def test_a_file_that_waits_for_its_retry_is_left_alone_until_then(pool: Pool, apply: Any) -> None:
+    apply(ChangeFile(NAME, GOOD))
     fail(pool, retry_in=600, dead=False)
-    assert isinstance(apply(change_file_type(NAME, GOOD)), Duplicate)
+    assert isinstance(apply(ChangeFile(NAME, GOOD)), Duplicate)
     fail(pool, retry_in=-1, dead=False)
-    assert isinstance(apply(change_file_type(NAME, GOOD)), Applied)
+    assert isinstance(apply(ChangeFile(NAME, GOOD)), Applied)
 
 
-def test_a_failure_whose_message_was_never_sent_on_is_tried_again(
-    pool: Pool, apply: Any, change_file_type: Any
-) -> None:
-    apply(change_file_type(NAME, GOOD))
+def test_a_failure_whose_message_was_never_sent_on_is_tried_again(pool: Pool, apply: Any) -> None:
+    apply(ChangeFile(NAME, GOOD))
     fail(pool, retry_in=None, dead=False)
-    assert isinstance(apply(change_file_type(NAME, GOOD)), Applied)
+    assert isinstance(apply(ChangeFile(NAME, GOOD)), Applied)
 
 
 @pytest.mark.parametrize("policy", ["quarantine", "ignore"])
 def test_other_bytes_under_a_known_key_are_applied_only_by_the_default_policy(
-    pool: Pool, apply: Any, change_file_type: Any, policy: str
+    pool: Pool, apply: Any, policy: str
 ) -> None:
-    apply(change_file_type(NAME, GOOD, etag="first"))
-    changed = change_file_type(NAME, "ticket_id\nINC3\n", etag="second")
+    apply(ChangeFile(NAME, GOOD, etag="first"))
+    changed = ChangeFile(NAME, "ticket_id\nINC3\n", etag="second")
     settings = ApplySettings.model_validate({"FLEETTICKETS_CHANGED_POLICY": policy})
     with pytest.raises(Permanent, match="changed"):
         apply(changed, settings=settings)
@@ -100,12 +97,12 @@ def test_other_bytes_under_a_known_key_are_applied_only_by_the_default_policy(
     assert (outcome.decision, count(pool, "tickets.inc")) == ("changed", 3)
 
 
-def test_the_counts_of_a_file_add_up_to_its_rows(apply: Any, change_file_type: Any) -> None:
+def test_the_counts_of_a_file_add_up_to_its_rows(apply: Any) -> None:
     header = "ticket_id,cluster,is_alarm\n"
-    apply(change_file_type("2026-06-25T142000", header + "INC1,A,\nINC2,A,\nINC3,A,\n"))
-    apply(change_file_type("2026-06-25T150000", header + "INC3,B,\n"))
+    apply(ChangeFile("2026-06-25T142000", header + "INC1,A,\nINC2,A,\nINC3,A,\n"))
+    apply(ChangeFile("2026-06-25T150000", header + "INC3,B,\n"))
     outcome = apply(
-        change_file_type(
+        ChangeFile(
             "2026-06-25T144000",
             header + "INC1,A,\nINC2,B,\nINC3,C,\nINC4,A,\nINC4,B,\nINC5,A,t\nEXPORT STOPPED\nINC6,A\n",
         )
@@ -116,10 +113,10 @@ def test_the_counts_of_a_file_add_up_to_its_rows(apply: Any, change_file_type: A
     assert (counts.rejected, counts.alarms, counts.sentinels, counts.read) == (1, 1, 1, 8)
 
 
-def test_an_unchanged_row_still_moves_its_position(pool: Pool, apply: Any, change_file_type: Any) -> None:
-    apply(change_file_type("2026-06-25T140000", "ticket_id,cluster\nINC1,A\n"))
-    apply(change_file_type("2026-06-25T150000", "ticket_id,cluster\nINC1,A\n"))
-    apply(change_file_type("2026-06-25T144000", "ticket_id,cluster\nINC1,late\n"))
+def test_an_unchanged_row_still_moves_its_position(pool: Pool, apply: Any) -> None:
+    apply(ChangeFile("2026-06-25T140000", "ticket_id,cluster\nINC1,A\n"))
+    apply(ChangeFile("2026-06-25T150000", "ticket_id,cluster\nINC1,A\n"))
+    apply(ChangeFile("2026-06-25T144000", "ticket_id,cluster\nINC1,late\n"))
     with postgres.transaction(pool) as connection:
         row = connection.execute("SELECT cluster FROM tickets.inc").fetchone()
     assert row == {"cluster": "A"}

@@ -8,6 +8,7 @@ from consumer import database as postgres
 from consumer.database import Pool
 from consumer.history import HistoryHandler
 from consumer.settings import HistorySettings
+from tests.integration.change_files import ChangeFile
 
 FILE = "ticket_id,cluster,created_at_service,closed_at\nINC{0},QOA,2026-06-25 10:00,\n"
 
@@ -23,41 +24,41 @@ def captured_open(pool: Pool) -> list[Any]:
     return [tuple(row.values()) for row in rows]
 
 
-def test_one_capture_covers_every_file_applied_before_it(pool: Pool, apply: Any, change_file_type: Any) -> None:
+def test_one_capture_covers_every_file_applied_before_it(pool: Pool, apply: Any) -> None:
     for number in range(5):
-        apply(change_file_type(f"2026-06-25T14200{number}", FILE.format(number)))
+        apply(ChangeFile(f"2026-06-25T14200{number}", FILE.format(number)))
     assert handler(pool).capture() == 5
     assert captured_open(pool) == [("QOA", 5)]
     assert handler(pool).capture() == 0
 
 
-def test_a_file_applied_after_a_capture_asks_again(pool: Pool, apply: Any, change_file_type: Any) -> None:
-    apply(change_file_type("2026-06-25T142000", FILE.format(1)))
+def test_a_file_applied_after_a_capture_asks_again(pool: Pool, apply: Any) -> None:
+    apply(ChangeFile("2026-06-25T142000", FILE.format(1)))
     assert handler(pool).capture() == 1
-    apply(change_file_type("2026-06-25T142001", FILE.format(2)))
+    apply(ChangeFile("2026-06-25T142001", FILE.format(2)))
     assert handler(pool).capture() == 1
     assert captured_open(pool) == [("QOA", 2)]
 
 
-def test_captures_asked_for_at_once_cover_each_request_once(pool: Pool, apply: Any, change_file_type: Any) -> None:
+def test_captures_asked_for_at_once_cover_each_request_once(pool: Pool, apply: Any) -> None:
     for number in range(6):
-        apply(change_file_type(f"2026-06-25T14200{number}", FILE.format(number)))
+        apply(ChangeFile(f"2026-06-25T14200{number}", FILE.format(number)))
     with ThreadPoolExecutor(4) as threads:
         covered = list(threads.map(lambda _number: handler(pool).capture(), range(4)))
     assert sorted(count or 0 for count in covered) == [0, 0, 0, 6]
 
 
-def test_a_file_that_changes_nothing_asks_for_nothing(pool: Pool, apply: Any, change_file_type: Any) -> None:
-    apply(change_file_type("2026-06-25T142000", "ticket_id,cluster\n"))
-    apply(change_file_type("2026-06-25T142001", "ticket_id,is_alarm\nINC1,true\n"))
+def test_a_file_that_changes_nothing_asks_for_nothing(pool: Pool, apply: Any) -> None:
+    apply(ChangeFile("2026-06-25T142000", "ticket_id,cluster\n"))
+    apply(ChangeFile("2026-06-25T142001", "ticket_id,is_alarm\nINC1,true\n"))
     with postgres.transaction(pool) as connection:
         assert connection.execute("SELECT count(*) AS rows FROM ingest.outbox").fetchone() == {"rows": 0}
 
 
-def test_a_stop_ends_the_wait_for_the_next_capture(pool: Pool, apply: Any, change_file_type: Any) -> None:
-    apply(change_file_type("2026-06-25T142000", FILE.format(1)))
+def test_a_stop_ends_the_wait_for_the_next_capture(pool: Pool, apply: Any) -> None:
+    apply(ChangeFile("2026-06-25T142000", FILE.format(1)))
     assert handler(pool).capture() == 1
-    apply(change_file_type("2026-06-25T142001", FILE.format(2)))
+    apply(ChangeFile("2026-06-25T142001", FILE.format(2)))
     stop = Event()
     stop.set()
     assert handler(pool, interval=3600, stop=stop).capture() is None

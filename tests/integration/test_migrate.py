@@ -7,8 +7,10 @@ import pytest
 
 from consumer import database as postgres
 from consumer import migrate
+from consumer.applying import Applied
 from consumer.settings import DatabaseSettings
 from publisher.errors import Misconfigured
+from tests.integration.change_files import ChangeFile, apply_to
 
 
 def connect(database: Any) -> postgres.Connection:
@@ -118,3 +120,26 @@ def test_a_watermark_that_names_no_instant_is_said_clearly_and_nothing_is_half_d
         )
         migrate.migrate(connection, nothing)
         assert connection.execute("SELECT count(*) AS rows FROM ingest.positions").fetchone() == {"rows": 1}
+
+
+def test_tables_that_the_batch_import_made_smaller_are_completed(empty_database: Any) -> None:
+    key = "automations/inc/changes/2026-06-25T142000.csv"
+    with connect(empty_database) as connection:
+        made_by_the_batch_import(connection, 10, None)
+        connection.execute(
+            "DROP TABLE tickets.import_meta, tickets.closure_events CASCADE;"
+            "CREATE TABLE tickets.import_meta (id integer PRIMARY KEY DEFAULT 1 CHECK (id = 1), metadata jsonb);"
+            "CREATE TABLE tickets.closure_events (ticket_id text, closed_at timestamptz)"
+        )
+        connection.execute(
+            "INSERT INTO tickets.import_meta (metadata) VALUES (jsonb_build_object('source_max_key', %s::text))", (key,)
+        )
+        migrate.migrate(connection, nothing)
+    settings = DatabaseSettings.model_validate({"DATABASE_URL": empty_database.url})
+    with postgres.open_pool(settings, size=1) as pool:
+        outcome = apply_to(pool, ChangeFile("2026-06-25T150000", "ticket_id,closed_at\nNEW1,2026-06-25 14:00\n"))
+        assert isinstance(outcome, Applied)
+        assert (outcome.decision, outcome.counts.closures) == ("new", 1)
+        late = apply_to(pool, ChangeFile("2026-06-25T140000", "ticket_id,cluster\nOLD1,x\nNEW2,x\n"))
+        assert isinstance(late, Applied)
+        assert (late.decision, late.counts.stale, late.counts.inserted) == ("late", 1, 1)

@@ -1,0 +1,47 @@
+"""Change files that exist nowhere but in a test."""
+
+import io
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from botocore.response import StreamingBody
+
+from consumer import database as postgres
+from consumer.applying import AlreadyApplied, Applied, Duplicate, Sighting, apply_file
+from consumer.database import Pool
+from consumer.fail_points import nowhere
+from consumer.settings import ApplySettings
+from publisher.bucket import ObjectSummary, OpenObject
+from publisher.keys import ChangeFileKey, read_key
+
+CHANGES = "automations/inc/changes/"
+
+
+@dataclass(frozen=True)
+class ChangeFile:
+    """A change file: the timestamp in its key, and what a GET would give."""
+
+    name: str
+    content: str | bytes
+    etag: str = "etag"
+    modified: datetime = field(default=datetime(2026, 6, 25, tzinfo=UTC))
+
+    @property
+    def bytes(self) -> bytes:
+        return self.content.encode() if isinstance(self.content, str) else self.content
+
+
+def apply_to(
+    pool: Pool, file: ChangeFile, *, again: bool = False, settings: ApplySettings | None = None
+) -> Applied | AlreadyApplied | Duplicate:
+    """Apply one change file in a transaction of its own, without bucket or broker."""
+    key = read_key(f"{CHANGES}{file.name}.csv", CHANGES)
+    assert isinstance(key, ChangeFileKey)
+    summary = ObjectSummary(key.key, file.etag, len(file.bytes), file.modified)
+    now = datetime.now(UTC)
+    sighting = Sighting(
+        "isptickets", "automations/inc/", key, file.etag, summary.size, file.modified, None, now, "poller"
+    )
+    opened = OpenObject(summary, StreamingBody(io.BytesIO(file.bytes), summary.size))
+    with postgres.transaction(pool) as connection:
+        return apply_file(connection, sighting, opened, settings or ApplySettings(), again=again, at=nowhere)

@@ -1,0 +1,236 @@
+"""tickets.capture_history(): closures that are only added to, and the snapshot of the day."""
+
+import threading
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+HOUR = timedelta(hours=1)
+MICROSECOND = timedelta(microseconds=1)
+
+
+class Database(Protocol):
+    @property
+    def url(self) -> str: ...
+
+
+@pytest.fixture
+def connection(database: Database) -> Iterator[psycopg.Connection[dict[str, Any]]]:
+    with psycopg.connect(database.url, autocommit=True, row_factory=dict_row) as connection:
+        yield connection
+
+
+def put(connection: psycopg.Connection[dict[str, Any]], ticket_id: str, **raw: str | None) -> None:
+    connection.execute(
+        "INSERT INTO tickets.inc (ticket_id, raw) VALUES (%s, %s)"
+        " ON CONFLICT (ticket_id) DO UPDATE SET raw = excluded.raw",
+        [ticket_id, Jsonb({"ticket_id": ticket_id} | raw)],
+    )
+
+
+def capture(connection: psycopg.Connection[dict[str, Any]]) -> dict[str, Any]:
+    row = connection.execute("SELECT tickets.capture_history() AS captured").fetchone()
+    assert row is not None
+    captured: dict[str, Any] = row["captured"]
+    return captured
+
+
+def moments(connection: psycopg.Connection[dict[str, Any]]) -> tuple[datetime, datetime, str]:
+    """Now, the last midnight in East Africa, and the day."""
+    row = connection.execute(
+        "SELECT now(), date_trunc('day', now(), 'Africa/Nairobi') AS midnight,"
+        " (now() AT TIME ZONE 'Africa/Nairobi')::date::text AS day"
+    ).fetchone()
+    assert row is not None
+    return row["now"], row["midnight"], row["day"]
+
+
+def snapshot(connection: psycopg.Connection[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Today's figures by cluster, without the zeros."""
+    rows = connection.execute(
+        "SELECT cluster, to_jsonb(daily) - '{snapshot_date,cluster,captured_at}'::text[] AS figures"
+        " FROM tickets.inc_daily_snapshot AS daily WHERE snapshot_date = (now() AT TIME ZONE 'Africa/Nairobi')::date"
+    ).fetchall()
+    return {row["cluster"]: {name: n for name, n in row["figures"].items() if n} for row in rows}
+
+
+def closures(connection: psycopg.Connection[dict[str, Any]]) -> list[tuple[str, str]]:
+    rows = connection.execute(
+        "SELECT ticket_id, (closed_at AT TIME ZONE 'Africa/Nairobi')::text AS closed_at"
+        " FROM tickets.closure_events ORDER BY 1, 2"
+    ).fetchall()
+    return [(row["ticket_id"], row["closed_at"]) for row in rows]
+
+
+def test_an_empty_database_has_an_empty_capture(connection: psycopg.Connection[dict[str, Any]]) -> None:
+    with connection.transaction():
+        assert capture(connection) == {
+            "closures_added": 0,
+            "snapshot_date": moments(connection)[2],
+            "clusters": 0,
+        }
+
+
+def test_a_closure_is_kept_as_it_was_observed(connection: psycopg.Connection[dict[str, Any]]) -> None:
+    closure: dict[str, str | None] = {
+        "cluster": "A",
+        "region": "nairobi",
+        "location_name": "HERE",
+        "assigned_team": "Team 7",
+        "owner": "Jane",
+        "sla_status": "Within SLA",
+    }
+    put(connection, "1", **closure, mttr="12.5", closed_at="2026-06-25 10:00", created_at_service="2026-06-24 10:00")
+    assert capture(connection)["closures_added"] == 1
+    put(connection, "1", cluster="B", mttr="99", closed_at="2026-06-25 10:00")
+    assert capture(connection)["closures_added"] == 0
+    row = connection.execute("SELECT * FROM tickets.closure_events").fetchone()
+    assert row is not None
+    assert {name: row[name] for name in closure} == closure
+    assert row["mttr"] == 13
+    assert row["created_at_service"] == datetime.fromisoformat("2026-06-24T10:00+03:00")
+    assert row["observed_at"] is not None
+
+
+def test_capturing_twice_changes_nothing(connection: psycopg.Connection[dict[str, Any]]) -> None:
+    now, _, _ = moments(connection)
+    put(connection, "1", cluster="A", closed_at=now.isoformat())
+    put(connection, "2", cluster="B", created_at_service=now.isoformat())
+    first = capture(connection)
+    before = (closures(connection), snapshot(connection))
+    assert capture(connection) == first | {"closures_added": 0}
+    assert (closures(connection), snapshot(connection)) == before
+
+
+def test_a_reopened_ticket_has_two_closures(connection: psycopg.Connection[dict[str, Any]]) -> None:
+    put(connection, "1", closed_at="2026-06-25 10:00")
+    capture(connection)
+    put(connection, "1", normalized_status="open")
+    assert capture(connection)["closures_added"] == 0
+    put(connection, "1", closed_at="2026-06-27 18:30")
+    assert capture(connection)["closures_added"] == 1
+    assert closures(connection) == [("1", "2026-06-25 10:00:00"), ("1", "2026-06-27 18:30:00")]
+
+
+def test_a_closure_outlives_its_ticket(connection: psycopg.Connection[dict[str, Any]]) -> None:
+    put(connection, "1", closed_at="2026-06-25 10:00")
+    capture(connection)
+    connection.execute("DELETE FROM tickets.inc")
+    capture(connection)
+    assert closures(connection) == [("1", "2026-06-25 10:00:00")]
+
+
+def test_the_snapshot_counts_the_backlog_by_cluster(connection: psycopg.Connection[dict[str, Any]]) -> None:
+    now, _, _ = moments(connection)
+    old = (now - 100 * HOUR).isoformat()
+    put(connection, "1", cluster="A", is_actionable="true", created_at_service=old)
+    put(connection, "2", cluster="A", is_actionable="false", created_at_service=(now - 40 * HOUR).isoformat())
+    put(connection, "3", cluster="A", first_seen_at=old)
+    put(connection, "4", is_actionable="1")
+    put(connection, "5", cluster="B", created_at_service=old, closed_at=old)
+    assert capture(connection)["clusters"] == 2
+    assert snapshot(connection) == {
+        "A": {"open_total": 3, "open_actionable": 1, "open_breached": 2, "open_at_risk": 1},
+        "(none)": {"open_total": 1, "open_actionable": 1, "open_unknown_age": 1},
+    }
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Pacific/Auckland"])
+def test_the_flow_is_that_of_the_day_in_east_africa(connection: psycopg.Connection[dict[str, Any]], zone: str) -> None:
+    connection.execute("SELECT set_config('TimeZone', %s, false)", [zone])
+    with connection.transaction():
+        _, midnight, day = moments(connection)
+        for ticket_id, moment in {
+            "yesterday": midnight - MICROSECOND,
+            "midnight": midnight,
+            "tonight": midnight + 24 * HOUR - MICROSECOND,
+            "tomorrow": midnight + 24 * HOUR,
+        }.items():
+            put(connection, f"created {ticket_id}", cluster="A", created_at_service=moment.isoformat(), closed_at=None)
+            put(connection, f"closed {ticket_id}", cluster="B", closed_at=moment.isoformat())
+        captured = capture(connection)
+        found = snapshot(connection)
+    assert (captured["snapshot_date"], captured["closures_added"]) == (day, 4)
+    assert found["A"]["created_count"] == 2
+    assert found["B"] == {"closed_count": 2}
+
+
+def test_a_ticket_closed_twice_in_a_day_counts_twice(connection: psycopg.Connection[dict[str, Any]]) -> None:
+    with connection.transaction():
+        _, midnight, _ = moments(connection)
+        for closed_at in (midnight, midnight + HOUR):
+            put(connection, "1", cluster="A", closed_at=closed_at.isoformat())
+            capture(connection)
+        assert snapshot(connection)["A"] == {"closed_count": 2}
+
+
+def test_a_cluster_that_has_emptied_goes_to_zero(connection: psycopg.Connection[dict[str, Any]]) -> None:
+    put(connection, "1", cluster="A")
+    put(connection, "2", cluster="B")
+    capture(connection)
+    put(connection, "1", cluster="A", closed_at="2026-01-01 10:00")
+    assert capture(connection)["clusters"] == 2
+    assert snapshot(connection) == {"A": {}, "B": {"open_total": 1, "open_unknown_age": 1}}
+
+
+def test_other_days_are_left_alone(connection: psycopg.Connection[dict[str, Any]]) -> None:
+    put(connection, "1", cluster="A")
+    capture(connection)
+    connection.execute("UPDATE tickets.inc_daily_snapshot SET snapshot_date = snapshot_date - 1, open_total = 77")
+    capture(connection)
+    rows = connection.execute("SELECT open_total FROM tickets.inc_daily_snapshot ORDER BY snapshot_date").fetchall()
+    assert [row["open_total"] for row in rows] == [77, 1]
+
+
+def test_a_second_capture_waits_for_the_first(
+    connection: psycopg.Connection[dict[str, Any]], database: Database
+) -> None:
+    put(connection, "1", cluster="A", closed_at="2026-06-25 10:00")
+    put(connection, "2", cluster="A")
+    second: list[dict[str, Any]] = []
+
+    def capture_again() -> None:
+        with psycopg.connect(database.url, autocommit=True, row_factory=dict_row) as other:
+            second.append(capture(other))
+
+    thread = threading.Thread(target=capture_again)
+    with (
+        psycopg.connect(database.url, autocommit=True, row_factory=dict_row) as observer,
+        connection.transaction(),
+    ):
+        first = capture(connection)
+        thread.start()
+        deadline = time.monotonic() + 30
+        while not observer.execute("SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted").fetchone():
+            assert time.monotonic() < deadline, "the second capture did not wait"
+            time.sleep(0.01)
+        assert second == []
+    thread.join(timeout=30)
+    assert first["closures_added"] == 1
+    assert second == [first | {"closures_added": 0}]
+    assert snapshot(connection) == {"A": {"open_total": 1, "open_unknown_age": 1}}
+
+
+def test_many_captures_at_once_agree(connection: psycopg.Connection[dict[str, Any]], database: Database) -> None:
+    for number in range(200):
+        put(connection, str(number), cluster=f"C{number % 7}", closed_at="2026-06-25 10:00" if number % 2 else None)
+    added: list[int] = []
+
+    def capture_some() -> None:
+        with psycopg.connect(database.url, autocommit=True, row_factory=dict_row) as other:
+            added.extend(capture(other)["closures_added"] for _ in range(5))
+
+    threads = [threading.Thread(target=capture_some) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert len(added) == 30
+    assert sum(added) == len(closures(connection)) == 100
+    assert sum(figures["open_total"] for figures in snapshot(connection).values()) == 100
