@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from threading import Lock
 
 import structlog
-from pika.adapters.blocking_connection import BlockingChannel
 
 from consumer import database, outbox
 from consumer.applying import AlreadyApplied, Applied, Duplicate, LedgerFile, Sighting, apply_file
@@ -16,6 +15,7 @@ from consumer.database import Pool
 from consumer.fail_points import AtPoint
 from consumer.settings import ApplySettings
 from publisher import broker, dead_letters, messages, topology
+from publisher.broker import Channel
 from publisher.bucket import Bucket, OpenObject
 from publisher.errors import DependencyDown, ObjectChanged, ObjectMissing, Permanent
 from publisher.events import IgnoredEvent, read_event
@@ -257,6 +257,6 @@ class FilesHandler:
             database.rows(connection, "ledger", "count_ignored_event", {"reason": event.reason})
 
 
-def _publishing(arrived: ChangeFileArrived) -> Callable[[BlockingChannel], None]:
+def _publishing(arrived: ChangeFileArrived) -> Callable[[Channel], None]:
     body = arrived.model_dump_json().encode()
     return lambda channel: broker.publish_arrival(channel, body)

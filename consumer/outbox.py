@@ -3,12 +3,11 @@
 from collections import defaultdict
 from collections.abc import Callable
 
-from pika.adapters.blocking_connection import BlockingChannel
-
 from consumer import database
 from consumer.database import Pool
 from consumer.fail_points import AtPoint
 from publisher import broker
+from publisher.broker import Channel
 from publisher.link import Link
 from publisher.messages import CaptureHistory, FollowOn, GeocodeTickets
 from publisher.topology import REQUESTS, Queue
@@ -39,7 +38,7 @@ def relay(pool: Pool, link: Link, at: AtPoint) -> int:
     return len(sent)
 
 
-def _publishing(kind: str, requests: tuple[int, ...]) -> Callable[[BlockingChannel], None]:
+def _publishing(kind: str, requests: tuple[int, ...]) -> Callable[[Channel], None]:
     queue, make = _MESSAGES[kind]
     body = make(requests).model_dump_json().encode()
     message_id = f"{kind}-{requests[0]}"

@@ -14,13 +14,13 @@ from typing import Any, TypeVar, assert_never
 
 import structlog
 import tenacity
-from pika.adapters.blocking_connection import BlockingChannel
 
 from consumer.applying import AlreadyApplied, Applied, Duplicate, LedgerFile
 from consumer.database import one_line
 from consumer.files import Failed, FileOutcome, FilesHandler, Ignored, Missing, Spread
 from consumer.history import HistoryHandler
 from publisher import broker, dead_letters, messages, topology
+from publisher.broker import Channel
 from publisher.errors import DependencyDown, FleetticketsError, Permanent
 from publisher.link import Delivery, Link
 from publisher.settings import BrokerSettings, WorkSettings
@@ -181,7 +181,7 @@ class Worker:
         else:
             self._send_on(delivery, _burying(delivery, reason, detail, attempts))
 
-    def _send_on(self, delivery: Delivery, publish: Callable[[BlockingChannel], None]) -> None:
+    def _send_on(self, delivery: Delivery, publish: Callable[[Channel], None]) -> None:
         try:
             self.link.call(publish)
         except FleetticketsError as error:
@@ -212,13 +212,13 @@ class Worker:
         )
 
 
-def _retrying(delivery: Delivery, delay: int, attempts: int | None) -> Callable[[BlockingChannel], None]:
+def _retrying(delivery: Delivery, delay: int, attempts: int | None) -> Callable[[Channel], None]:
     return lambda channel: broker.publish_retry(
         channel, delivery.queue.value, delivery.body, delay=delay, attempts=attempts
     )
 
 
-def _burying(delivery: Delivery, reason: str, detail: str, attempts: int) -> Callable[[BlockingChannel], None]:
+def _burying(delivery: Delivery, reason: str, detail: str, attempts: int) -> Callable[[Channel], None]:
     return lambda channel: dead_letters.bury(
         channel, delivery.queue, delivery.body, key="", reason=reason, detail=detail, attempts=attempts
     )

@@ -19,6 +19,9 @@ from publisher.messages import AGAIN, ATTEMPTS
 from publisher.settings import BrokerSettings
 from publisher.topology import EVENTS, retry_exchange
 
+Channel = BlockingChannel
+"""For those who only pass it on, or publish through this module."""
+
 BROKER = "rabbitmq"
 _BLOCKED_SECONDS = 60
 _CONNECTION_ERRORS = (pika.exceptions.AMQPError, OSError)
