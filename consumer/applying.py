@@ -20,6 +20,8 @@ from publisher.errors import Permanent
 from publisher.keys import ChangeFileKey
 from publisher.messages import SeenBy
 
+_PASSED_OVER = "a changed file, passed over by policy"
+
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
@@ -116,8 +118,11 @@ def apply_file(
         return _claimed_before(connection, parameters)
     at("after claim")
     file_id, decision = claim["file_id"], claim["decision"]
-    if decision == "changed" and settings.changed_policy != "reapply":
-        raise Permanent("changed", f"the key was applied before with other bytes; policy {settings.changed_policy}")
+    if decision == "changed" and settings.changed_policy == "ignore":
+        database.rows(connection, "ledger", "record_passed_over", {"file_id": file_id, "reason": _PASSED_OVER})
+        return Duplicate(sighting.key.key, _PASSED_OVER)
+    if decision == "changed" and settings.changed_policy == "quarantine" and not again:
+        raise Permanent("changed", "the key was applied before with other bytes; replay it to apply these")
     reader = ChangeFileReader(opened.read)
     read, alarms, sentinels, rejected = _stage(connection, reader, settings, at)
     parameters |= {"file_id": file_id, "epoch": claim["epoch"]}
@@ -151,6 +156,8 @@ def _claimed_before(connection: Connection, parameters: dict[str, Any]) -> Alrea
     assert known is not None  # noqa: S101 - the claim conflicted with it, and ledger rows are never deleted
     if known["state"] == "failed":
         return Duplicate(known["key"], "is a dead letter" if known["is_dead_lettered"] else "waits for its retry")
+    if known["sha256"] is None:
+        return Duplicate(known["key"], known["reason"])
     return AlreadyApplied(LedgerFile(known["file_id"], known["key"], known["etag"], known["sha256"], known["state"]))
 
 

@@ -24,5 +24,6 @@ def configure(log_format: LogFormat = "auto") -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
-    # pika reports each lost connection as an error with a stack of its own; our line says it once.
-    logging.getLogger("pika").setLevel(logging.CRITICAL)
+    # These report each lost connection in their own words, pika with a stack; our line says it once.
+    for library in ("pika", "psycopg.pool"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)

@@ -57,6 +57,9 @@ SET state = 'applied', applied_at = clock_timestamp(), sha256 = %(sha256)s, last
     rows_rejected = %(rejected)s, alarms_dropped = %(alarms)s, sentinels_dropped = %(sentinels)s
 WHERE file_id = %(file_id)s
 
+-- name: record_passed_over
+UPDATE ingest.ledger SET state = 'done', done_at = clock_timestamp(), reason = %(reason)s WHERE file_id = %(file_id)s
+
 -- name: record_archived
 UPDATE ingest.ledger
 SET state = 'archived', archived_at = clock_timestamp(), archive_key = %(archive_key)s,

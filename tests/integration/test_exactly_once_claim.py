@@ -83,18 +83,35 @@ def test_a_failure_whose_message_was_never_sent_on_is_tried_again(pool: Pool, ap
     assert isinstance(apply(ChangeFile(NAME, GOOD)), Applied)
 
 
-@pytest.mark.parametrize("policy", ["quarantine", "ignore"])
-def test_other_bytes_under_a_known_key_are_applied_only_by_the_default_policy(
-    pool: Pool, apply: Any, policy: str
-) -> None:
+def with_policy(policy: str) -> ApplySettings:
+    return ApplySettings.model_validate({"FLEETTICKETS_CHANGED_POLICY": policy})
+
+
+def test_other_bytes_under_a_known_key_are_applied_by_default(pool: Pool, apply: Any) -> None:
+    apply(ChangeFile(NAME, GOOD, etag="first"))
+    outcome = apply(ChangeFile(NAME, "ticket_id\nINC3\n", etag="second"))
+    assert (outcome.decision, count(pool, "tickets.inc")) == ("changed", 3)
+
+
+def test_other_bytes_can_be_quarantined_until_they_are_replayed(pool: Pool, apply: Any) -> None:
     apply(ChangeFile(NAME, GOOD, etag="first"))
     changed = ChangeFile(NAME, "ticket_id\nINC3\n", etag="second")
-    settings = ApplySettings.model_validate({"FLEETTICKETS_CHANGED_POLICY": policy})
-    with pytest.raises(Permanent, match="changed"):
-        apply(changed, settings=settings)
+    with pytest.raises(Permanent, match="changed: the key was applied before with other bytes"):
+        apply(changed, settings=with_policy("quarantine"))
     assert count(pool, "tickets.inc") == 2
-    outcome = apply(changed)
-    assert (outcome.decision, count(pool, "tickets.inc")) == ("changed", 3)
+    assert isinstance(apply(changed, settings=with_policy("quarantine"), again=True), Applied)
+    assert count(pool, "tickets.inc") == 3
+
+
+def test_other_bytes_can_be_passed_over_for_good(pool: Pool, apply: Any) -> None:
+    apply(ChangeFile(NAME, GOOD, etag="first"))
+    changed = ChangeFile(NAME, "ticket_id\nINC3\n", etag="second")
+    for _ in range(2):
+        outcome = apply(changed, settings=with_policy("ignore"))
+        assert isinstance(outcome, Duplicate)
+        assert outcome.reason == "a changed file, passed over by policy"
+    assert count(pool, "tickets.inc") == 2
+    assert [(file["decision"], file["state"]) for file in ledger(pool)] == [("new", "applied"), ("changed", "done")]
 
 
 def test_the_counts_of_a_file_add_up_to_its_rows(apply: Any) -> None:

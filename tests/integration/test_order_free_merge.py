@@ -56,8 +56,8 @@ def forget_everything(pool: Pool) -> None:
             " ingest.outbox, ingest.ledger"
         )
         connection.execute(
-            "INSERT INTO tickets.geo_clusters (cluster, latitude, longitude, status) VALUES ('QOA', -1.26, 36.86, 'hit')"
-            " ON CONFLICT DO NOTHING"
+            "INSERT INTO tickets.geo_clusters (cluster, latitude, longitude, status)"
+            " VALUES ('QOA', -1.26, 36.86, 'hit') ON CONFLICT DO NOTHING"
         )
 
 
