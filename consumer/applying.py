@@ -1,7 +1,7 @@
 """The exactly-once rule: everything that a file means, in one transaction, or nothing of it.
 
-Order matters. Lock the key, claim the version, stage the rows, merge, closures, rejects, ledger, follow-on requests,
-and the watermark last, which every file takes and so must hold for the shortest time.
+Order matters: claim the version, stage the rows, merge, closures, rejects, ledger, follow-on requests, and the
+watermark last, which every file takes and so must hold for the shortest time.
 """
 
 from dataclasses import asdict, dataclass
@@ -96,6 +96,11 @@ class Duplicate:
     reason: str
 
 
+def lock_key(connection: Connection, sighting: Sighting) -> None:
+    """Wait for whoever has this key in hand, in whatever version, and keep others out until the transaction ends."""
+    database.row(connection, "ledger", "lock_key", sighting.parameters())
+
+
 def apply_file(
     connection: Connection,
     sighting: Sighting,
@@ -105,14 +110,13 @@ def apply_file(
     again: bool,
     at: AtPoint,
 ) -> Applied | AlreadyApplied | Duplicate:
-    """Apply one version inside the caller's transaction, which then commits or rolls back all of it.
+    """Apply one version inside the caller's transaction, which holds the key's lock and keeps or undoes all of it.
 
     `again` takes up a version that failed before. `at` is told each point a crash could come at.
     Raises: Permanent, DependencyDown, psycopg.Error.
     """
     parameters = sighting.parameters()
     at("before claim")
-    database.row(connection, "ledger", "lock_key", parameters)
     claim = database.row(connection, "ledger", "claim_file", parameters | {"again": again})
     if claim is None:
         return _claimed_before(connection, parameters)
@@ -155,7 +159,7 @@ def _claimed_before(connection: Connection, parameters: dict[str, Any]) -> Alrea
     known = database.row(connection, "ledger", "count_duplicate", parameters)
     assert known is not None  # noqa: S101 - the claim conflicted with it, and ledger rows are never deleted
     if known["state"] == "failed":
-        return Duplicate(known["key"], "is a dead letter" if known["is_dead_lettered"] else "waits for its retry")
+        return Duplicate(known["key"], "is a dead letter" if known["is_dead_letter"] else "waits for its retry")
     if known["sha256"] is None:
         return Duplicate(known["key"], known["reason"])
     return AlreadyApplied(LedgerFile(known["file_id"], known["key"], known["etag"], known["sha256"], known["state"]))

@@ -4,17 +4,18 @@ Everything here may be repeated at any point. `Applied` and `AlreadyApplied` go 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 
 import structlog
 
 from consumer import database, outbox
-from consumer.applying import AlreadyApplied, Applied, Duplicate, LedgerFile, Sighting, apply_file
-from consumer.database import Pool
+from consumer.applying import AlreadyApplied, Applied, Duplicate, LedgerFile, Sighting, apply_file, lock_key
+from consumer.database import Connection, Pool
 from consumer.fail_points import AtPoint
+from consumer.failures import UNEXPECTED, Failure
 from consumer.settings import ApplySettings
-from publisher import broker, dead_letters, messages, topology
+from publisher import broker, messages
 from publisher.broker import Channel
 from publisher.bucket import Bucket, OpenObject
 from publisher.errors import DependencyDown, ObjectChanged, ObjectMissing, Permanent
@@ -22,7 +23,6 @@ from publisher.events import IgnoredEvent, read_event
 from publisher.keys import ChangeFileKey, NotAChangeFile, read_key
 from publisher.link import Delivery, Link
 from publisher.messages import ChangeFileArrived
-from publisher.topology import Queue
 
 log = structlog.get_logger()
 
@@ -49,18 +49,7 @@ class Spread:
     arrivals: int
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The file was sent to a wait queue, or to the dead letters where `retry_in` is None."""
-
-    key: str
-    reason: str
-    detail: str
-    attempts: int
-    retry_in: int | None
-
-
-FileOutcome = Applied | AlreadyApplied | Duplicate | Ignored | Missing | Spread | Failed
+FileOutcome = Applied | AlreadyApplied | Duplicate | Ignored | Missing | Spread | Failure
 
 
 class FilesHandler:
@@ -173,59 +162,37 @@ class FilesHandler:
             seen_by=arrived.seen_by,
         )
         again = messages.AGAIN in delivery.headers
-        try:
-            with database.transaction(self._pool) as connection:
-                outcome = apply_file(connection, sighting, opened, self._settings, again=again, at=self._at)
-            self._at("after commit, before archive")
-        except DependencyDown:
-            raise
-        except Permanent as error:
-            return self._fail(sighting, delivery, error.reason, error.detail, may_retry=False)
-        except Exception as error:
-            log.exception("unexpected", key=key.key)
-            detail = f"{type(error).__name__}: {database.one_line(error)}"
-            return self._fail(sighting, delivery, "unexpected", detail, may_retry=True)
+        with database.transaction(self._pool) as connection:
+            lock_key(connection, sighting)
+            try:
+                with database.translated_errors(), connection.transaction():
+                    outcome = apply_file(connection, sighting, opened, self._settings, again=again, at=self._at)
+            except DependencyDown:
+                raise
+            except Permanent as error:
+                return self._fail(connection, sighting, delivery, error.reason, error.detail)
+            except Exception as error:
+                log.exception("unexpected", key=key.key)
+                detail = f"{type(error).__name__}: {database.one_line(error)}"
+                return self._fail(connection, sighting, delivery, UNEXPECTED, detail)
+        self._at("after commit, before archive")
         return outcome
 
     def _fail(
-        self, sighting: Sighting, delivery: Delivery, reason: str, detail: str, *, may_retry: bool
-    ) -> FileOutcome:
-        # A failure outlives the rollback in a transaction of its own. Publishing comes before its mark in the
-        # ledger: a crash in between makes the file be tried again, never forgotten.
-        parameters = sighting.parameters() | {
-            "reason": reason,
-            "error": detail,
-            "fingerprint": dead_letters.fingerprint(reason, detail),
-        }
-        with database.transaction(self._pool) as connection:
-            failed = database.row(connection, "ledger", "record_failed", parameters)
-        if failed is None:
-            return Duplicate(sighting.key.key, "was applied by another delivery meanwhile")
-        file_id, attempts = failed["file_id"], failed["attempts"]
-        delay = topology.RETRY_DELAYS[attempts - 1] if may_retry and attempts < topology.MAX_ATTEMPTS else None
-        key = sighting.key.key
-        if delay is None:
-            self._link.call(
-                lambda channel: dead_letters.bury(
-                    channel,
-                    Queue.FILES,
-                    delivery.body,
-                    key=key,
-                    reason=reason,
-                    detail=detail,
-                    attempts=attempts,
-                )
-            )
-        else:
-            self._link.call(
-                lambda channel: broker.publish_retry(
-                    channel, Queue.FILES.value, delivery.body, delay=delay, attempts=attempts
-                )
-            )
-        with database.transaction(self._pool) as connection:
-            mark = "record_dead_lettered" if delay is None else "record_retry"
-            database.rows(connection, "ledger", mark, {"file_id": file_id, "delay": delay})
-        return Failed(key, reason, detail, attempts, delay)
+        self, connection: Connection, sighting: Sighting, delivery: Delivery, reason: str, detail: str
+    ) -> Failure:
+        # The file's own changes are rolled back by now; the key's lock is still held, so that of many deliveries of
+        # a bad file only one becomes a dead letter. It is published before the ledger says so: a crash in between
+        # makes the file be tried again, never forgotten.
+        failure = Failure(sighting.key.key, reason, detail, attempts=1)
+        parameters = sighting.parameters() | {"reason": reason, "error": detail, "fingerprint": failure.fingerprint}
+        failed = database.row(connection, "ledger", "record_failed", parameters)
+        assert failed is not None  # noqa: S101 - had another delivery applied it, there would be no claim to fail
+        failure = replace(failure, attempts=failed["attempts"])
+        self._link.call(failure.publishing(delivery))
+        mark = "record_dead_lettered" if failure.retry_in is None else "record_retry"
+        database.rows(connection, "ledger", mark, {"file_id": failed["file_id"], "delay": failure.retry_in})
+        return failure
 
     def _missing(
         self, arrived: ChangeFileArrived, delivery: Delivery, keys: list[ChangeFileKey]

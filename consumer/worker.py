@@ -17,9 +17,10 @@ import tenacity
 
 from consumer.applying import AlreadyApplied, Applied, Duplicate, LedgerFile
 from consumer.database import one_line
-from consumer.files import Failed, FileOutcome, FilesHandler, Ignored, Missing, Spread
+from consumer.failures import UNEXPECTED, Failure
+from consumer.files import FileOutcome, FilesHandler, Ignored, Missing, Spread
 from consumer.history import HistoryHandler
-from publisher import broker, dead_letters, messages, topology
+from publisher import broker, messages, topology
 from publisher.broker import Channel
 from publisher.errors import DependencyDown, FleetticketsError, Permanent
 from publisher.link import Delivery, Link
@@ -100,7 +101,7 @@ class Worker:
             self._not_now(delivery, error)
         except Exception as error:
             log.exception("unexpected", queue=delivery.queue.value)
-            self._give_up(delivery, "unexpected", f"{type(error).__name__}: {one_line(error)}")
+            self._give_up(delivery, UNEXPECTED, f"{type(error).__name__}: {one_line(error)}")
         finally:
             if not stays_in_hand:
                 self._release()
@@ -120,7 +121,7 @@ class Worker:
                     self._settling, delivery, lambda: self._finish(delivery, file, outcome, began)
                 )
                 return True
-            case Duplicate() | Ignored() | Missing() | Spread() | Failed():
+            case Duplicate() | Ignored() | Missing() | Spread() | Failure():
                 self._log(delivery, outcome, began)
                 self.link.ack(delivery)
                 return False
@@ -161,25 +162,18 @@ class Worker:
         """Put a delivery that cannot be worked on aside, with no attempt spent."""
         if not self._stop.is_set():
             log.warning("not now", queue=delivery.queue.value, detail=str(error), retry_in_s=_NOT_NOW_SECONDS)
-            self._send_on(delivery, _retrying(delivery, _NOT_NOW_SECONDS, None))
+            self._send_on(
+                delivery,
+                lambda channel: broker.publish_retry(
+                    channel, delivery.queue.value, delivery.body, delay=_NOT_NOW_SECONDS, attempts=None
+                ),
+            )
 
     def _give_up(self, delivery: Delivery, reason: str, detail: str) -> None:
-        """Retry an unexpected failure a few times, dead-letter a permanent one at once."""
-        attempts = int(delivery.headers.get(messages.ATTEMPTS) or 0) + 1
-        may_retry = reason == "unexpected" and attempts < topology.MAX_ATTEMPTS
-        delay = topology.RETRY_DELAYS[attempts - 1] if may_retry else None
-        log.warning(
-            "failed",
-            queue=delivery.queue.value,
-            reason=reason,
-            detail=detail,
-            attempts=attempts,
-            retry_in_s=delay,
-        )
-        if delay is not None:
-            self._send_on(delivery, _retrying(delivery, delay, attempts))
-        else:
-            self._send_on(delivery, _burying(delivery, reason, detail, attempts))
+        """Send a message on that failed outside any file: no event, or a follow-on that broke."""
+        failure = Failure("", reason, detail, attempts=int(delivery.headers.get(messages.ATTEMPTS) or 0) + 1)
+        log.warning("failed", queue=delivery.queue.value, **_describe(failure))
+        self._send_on(delivery, failure.publishing(delivery))
 
     def _send_on(self, delivery: Delivery, publish: Callable[[Channel], None]) -> None:
         try:
@@ -212,18 +206,6 @@ class Worker:
         )
 
 
-def _retrying(delivery: Delivery, delay: int, attempts: int | None) -> Callable[[Channel], None]:
-    return lambda channel: broker.publish_retry(
-        channel, delivery.queue.value, delivery.body, delay=delay, attempts=attempts
-    )
-
-
-def _burying(delivery: Delivery, reason: str, detail: str, attempts: int) -> Callable[[Channel], None]:
-    return lambda channel: dead_letters.bury(
-        channel, delivery.queue, delivery.body, key="", reason=reason, detail=detail, attempts=attempts
-    )
-
-
 def _describe(outcome: FileOutcome) -> dict[str, Any]:
     match outcome:
         case Applied(file, decision, counts):
@@ -243,10 +225,10 @@ def _describe(outcome: FileOutcome) -> dict[str, Any]:
             return {"key": key, "decision": "missing"}
         case Spread(arrivals):
             return {"decision": "spread", "count": arrivals}
-        case Failed(key, reason, detail, attempts, retry_in):
+        case Failure(key, reason, detail, attempts):
             return {
                 "key": key, "decision": "rejected", "reason": reason, "detail": detail, "attempts": attempts,
-                "retry_in_s": retry_in,
+                "retry_in_s": outcome.retry_in,
             }  # fmt: skip
         case _:
             assert_never(outcome)

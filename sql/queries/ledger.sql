@@ -4,7 +4,7 @@ SELECT pg_advisory_xact_lock(hashtextextended(%(bucket)s || '/' || %(key)s, 0))
 
 -- name: claim_file
 -- The claim is this INSERT; it gives no row when somebody else's claim of the same version stands. A failed version
--- is free again when its retry is due, when it is sent again on purpose, or when a crash came before either was set.
+-- is free again when its retry is due, and when it is sent again on purpose.
 INSERT INTO ingest.ledger AS ledger
     (bucket, prefix, key, etag, size, epoch, key_time, object_time, event_time,
      first_seen_at, first_seen_by, decision, state)
@@ -30,15 +30,13 @@ SELECT %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s,
 ON CONFLICT (bucket, key, etag) DO UPDATE
 SET state = 'seen', decision = excluded.decision, reason = NULL, epoch = excluded.epoch,
     object_time = excluded.object_time, size = excluded.size, retry_at = NULL, dead_lettered_at = NULL
-WHERE ledger.state = 'failed'
-  AND (%(again)s OR ledger.retry_at <= now() OR (ledger.retry_at IS NULL AND ledger.dead_lettered_at IS NULL))
+WHERE ledger.state = 'failed' AND (%(again)s OR ledger.retry_at <= now())
 RETURNING file_id, epoch, decision
 
 -- name: count_duplicate
 UPDATE ingest.ledger SET duplicates = duplicates + 1
 WHERE bucket = %(bucket)s AND key = %(key)s AND etag = %(etag)s
-RETURNING file_id, key, etag, sha256, state, attempts, reason, last_error,
-          dead_lettered_at IS NOT NULL AS is_dead_lettered, retry_at IS NOT NULL AS waits_for_retry
+RETURNING file_id, key, etag, sha256, state, reason, retry_at IS NULL AS is_dead_letter
 
 -- name: count_duplicate_of_archived
 -- For a key that the bucket has no more: the version of it that was applied, one whose tail is open before others.

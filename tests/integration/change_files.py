@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from botocore.response import StreamingBody
 
 from consumer import database as postgres
-from consumer.applying import AlreadyApplied, Applied, Duplicate, Sighting, apply_file
+from consumer.applying import AlreadyApplied, Applied, Duplicate, Sighting, apply_file, lock_key
 from consumer.database import Pool
 from consumer.fail_points import nowhere
 from consumer.settings import ApplySettings
@@ -44,4 +44,5 @@ def apply_to(
     )
     opened = OpenObject(summary, StreamingBody(io.BytesIO(file.bytes), summary.size))
     with postgres.transaction(pool) as connection:
+        lock_key(connection, sighting)
         return apply_file(connection, sighting, opened, settings or ApplySettings(), again=again, at=nowhere)

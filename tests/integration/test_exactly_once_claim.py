@@ -77,12 +77,6 @@ def test_a_file_that_waits_for_its_retry_is_left_alone_until_then(pool: Pool, ap
     assert isinstance(apply(ChangeFile(NAME, GOOD)), Applied)
 
 
-def test_a_failure_whose_message_was_never_sent_on_is_tried_again(pool: Pool, apply: Any) -> None:
-    apply(ChangeFile(NAME, GOOD))
-    fail(pool, retry_in=None, dead=False)
-    assert isinstance(apply(ChangeFile(NAME, GOOD)), Applied)
-
-
 def with_policy(policy: str) -> ApplySettings:
     return ApplySettings.model_validate({"FLEETTICKETS_CHANGED_POLICY": policy})
 

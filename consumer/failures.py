@@ -1,0 +1,48 @@
+"""What becomes of a message that failed: another try after a growing delay, or the dead letters."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from publisher import broker, dead_letters
+from publisher.broker import Channel
+from publisher.link import Delivery
+from publisher.topology import MAX_ATTEMPTS, RETRY_DELAYS
+
+UNEXPECTED = "unexpected"
+"""The reason of a failure that may be gone at the next try; every other one is permanent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One failed try of a message, of `attempts` so far."""
+
+    key: str
+    reason: str
+    detail: str
+    attempts: int
+
+    @property
+    def retry_in(self) -> int | None:
+        """Seconds to the next try; None for a dead letter."""
+        return RETRY_DELAYS[self.attempts - 1] if self.reason == UNEXPECTED and self.attempts < MAX_ATTEMPTS else None
+
+    @property
+    def fingerprint(self) -> str:
+        return dead_letters.fingerprint(self.reason, self.detail)
+
+    def publishing(self, delivery: Delivery) -> Callable[[Channel], None]:
+        """The call that puts the message where it belongs now, confirmed; the delivery is settled after it."""
+        delay = self.retry_in
+        if delay is not None:
+            return lambda channel: broker.publish_retry(
+                channel, delivery.queue.value, delivery.body, delay=delay, attempts=self.attempts
+            )
+        return lambda channel: dead_letters.bury(
+            channel,
+            delivery.queue,
+            delivery.body,
+            key=self.key,
+            reason=self.reason,
+            detail=self.detail,
+            attempts=self.attempts,
+        )
