@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from consumer import database, migrate
+from consumer.demo.command import demo
 from consumer.fail_points import crash_at, nowhere
 from consumer.files import FilesHandler
 from consumer.history import HistoryHandler
@@ -49,6 +50,7 @@ def add_commands(to: typer.Typer) -> None:
     to.command("migrate")(migrate_database)
     to.command("consume")(consume)
     to.command("status")(show_status)
+    to.command("demo")(demo)
 
 
 def migrate_database(

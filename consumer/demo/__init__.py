@@ -1,0 +1,1 @@
+"""The demo: a feed played into real services, watched, and compared with what the feed implies."""

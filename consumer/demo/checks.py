@@ -1,0 +1,90 @@
+"""The comparison: what is there against what the feed implies, one check for each promise. Pure."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from consumer.demo.expected import Expected, typed
+from consumer.demo.feed import Feed
+from consumer.demo.observing import Tables
+
+_DIFFERENCES_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the services hold at the end; keys without their folder."""
+
+    tables: Tables
+    rows: dict[str, int]
+    dead: list[str]
+    processed: dict[str, bytes]
+    waiting: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One comparison; `differences` has the first ones in words."""
+
+    name: str
+    compared: int
+    different: int
+    differences: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return self.different == 0
+
+
+def check(feed: Feed, expected: Expected, found: Found) -> list[Check]:
+    """Compare everything; the order is that of the way of a file, backwards."""
+    tables = found.tables
+    states = {key: ["done"] for key in expected.applied} | {key: ["failed"] for key in expected.dead}
+    written = sum(found.rows[name] for name in ("updated", "unchanged", "stale"))
+    accepted = expected.rows["read"] - sum(expected.rows[name] for name in ("rejected", "alarms", "sentinels"))
+    rows = expected.rows | {"inserted": len(expected.tickets)}
+    rows["updated + unchanged + stale"] = accepted - expected.rows["superseded"] - len(expected.tickets)
+    rows_found = {name: found.rows.get(name, written) for name in rows}
+    return [
+        compare("tickets.inc: raw", expected.tickets, tables.raw),
+        compare("tickets.inc: typed columns", {key: typed(raw) for key, raw in expected.tickets.items()}, tables.typed),
+        compare("tickets.closure_events", dict.fromkeys(expected.closures, True), dict.fromkeys(tables.closures, True)),
+        compare("rejected rows: file, line, text", expected.rejects, tables.rejects),
+        compare("rows counted in the ledger", rows, rows_found),
+        compare("ledger: each file once, to its end", states, {key: found[0] for key, found in tables.files.items()}),
+        compare("ledger: the late file", {feed.late: ["late"]}, {feed.late: tables.files.get(feed.late, ([], []))[1]}),
+        compare("dead letters", Counter(expected.dead), Counter(found.dead)),
+        compare("processed/: every byte applied", expected.applied, found.processed),
+        compare("changes/: only what is dead", dict.fromkeys(expected.dead), dict.fromkeys(found.waiting)),
+    ]
+
+
+def compare(name: str, expected: Mapping[Any, Any], found: Mapping[Any, Any]) -> Check:
+    """Compare entry by entry."""
+    different = [
+        key
+        for key in [*expected, *(key for key in found if key not in expected)]
+        if key not in expected or key not in found or expected[key] != found[key]
+    ]
+    shown = tuple(_difference(key, expected, found) for key in different[:_DIFFERENCES_SHOWN])
+    return Check(name, len(expected), len(different), shown)
+
+
+def _difference(key: object, expected: Mapping[Any, Any], found: Mapping[Any, Any]) -> str:
+    name = " ".join(map(str, key)) if isinstance(key, tuple) else str(key)
+    if key not in found:
+        return f"{name}: missing"
+    if key not in expected:
+        return f"{name}: not expected, found {_short(found[key])}"
+    wanted, got = expected[key], found[key]
+    if isinstance(wanted, dict) and isinstance(got, dict):
+        columns = [column for column in wanted | got if wanted.get(column) != got.get(column)]
+        parts = [f"{column} is {_short(got.get(column))}, not {_short(wanted.get(column))}" for column in columns[:3]]
+        return f"{name}: {'; '.join(parts)}"
+    return f"{name}: is {_short(got)}, not {_short(wanted)}"
+
+
+def _short(value: object) -> str:
+    text = f"{len(value)} bytes" if isinstance(value, bytes) else str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."  # noqa: PLR2004 - a line of a terminal

@@ -1,0 +1,153 @@
+"""A database, a virtual host and a bucket of the demo's own, made anew at each run and left until the next."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+import boto3
+import requests
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from consumer import database
+from consumer.demo.children import DemoFailed
+from consumer.settings import DatabaseSettings
+from publisher import broker
+from publisher.broker import BROKER
+from publisher.bucket import BUCKET
+from publisher.errors import DependencyDown, Misconfigured, Refused
+from publisher.settings import BrokerSettings, BucketSettings, load
+from publisher.topology import Queue
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+VIRTUAL_HOST = "fleettickets-demo"
+BUCKET_NAME = "fleettickets-demo"
+
+
+@contextmanager
+def fresh_database(server_url: str) -> Iterator[str]:
+    """Drop and create the demo's database; gives its URL. Holds a lock against a second demo meanwhile.
+
+    Raises: Misconfigured, DemoFailed, DependencyDown, Refused.
+    """
+    with database.connect(load(DatabaseSettings, database_url=server_url)) as connection:
+        with database.translated_errors():
+            locked = connection.execute("SELECT pg_try_advisory_lock(hashtextextended('fleettickets demo', 0)) AS had")
+            if not (had := locked.fetchone()) or not had["had"]:
+                raise DemoFailed("another demo is running on this PostgreSQL server")
+            connection.execute("DROP DATABASE IF EXISTS fleettickets_demo WITH (FORCE)")
+            connection.execute("CREATE DATABASE fleettickets_demo")
+        yield urlunsplit(urlsplit(server_url)._replace(path="/fleettickets_demo"))
+
+
+def fresh_virtual_host(rabbitmq_url: str, management_url: str | None) -> str:
+    """Make a virtual host through the management API and give its URL; without that API the given one, if idle.
+
+    Raises: Misconfigured, DependencyDown.
+    """
+    if not management_url:
+        _require_idle(rabbitmq_url)
+        return rabbitmq_url
+    user = unquote(urlsplit(rabbitmq_url).username or "guest")
+    api = f"{management_url.rstrip('/')}/api"
+    everything = {"configure": ".*", "write": ".*", "read": ".*"}
+    _manage("DELETE", f"{api}/vhosts/{VIRTUAL_HOST}")
+    _manage("PUT", f"{api}/vhosts/{VIRTUAL_HOST}")
+    _manage("PUT", f"{api}/permissions/{VIRTUAL_HOST}/{quote(user, safe='')}", everything)
+    return urlunsplit(urlsplit(rabbitmq_url)._replace(path=f"/{VIRTUAL_HOST}"))
+
+
+def _require_idle(rabbitmq_url: str) -> None:
+    """Refuse a virtual host where the demo's consumer would take another consumer's messages."""
+    settings = load(BrokerSettings, rabbitmq_url=rabbitmq_url)
+    with broker.confirming_channel(settings, "demo") as channel:
+        try:
+            messages, consumers = broker.queue_depth(channel, Queue.FILES.broker_name)
+        except Misconfigured:
+            return  # no such queue yet
+    if messages or consumers:
+        raise Misconfigured(
+            f"{Queue.FILES.broker_name} is in use in this virtual host ({messages} messages, {consumers} consumers); "
+            "set RABBITMQ_MANAGEMENT_URL, and the demo makes a virtual host of its own"
+        )
+
+
+def _manage(method: str, url: str, body: dict[str, str] | None = None) -> None:
+    try:
+        answer = requests.request(method, url, json=body or {}, timeout=15)
+    except requests.RequestException as error:
+        raise DependencyDown(BROKER, f"its management API: {type(error).__name__}") from error
+    if answer.status_code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        raise Misconfigured("RABBITMQ_MANAGEMENT_URL: the broker refuses this user, password or right")
+    if not answer.ok and not (method == "DELETE" and answer.status_code == HTTPStatus.NOT_FOUND):
+        raise Refused(BROKER, f"{method} {urlsplit(url).path}: {answer.status_code} {answer.text[:200]}")
+
+
+class DemoBucket:
+    """The bucket as the exporter and a visitor see it. Safe to share between threads."""
+
+    def __init__(self, settings: BucketSettings, connections: int) -> None:
+        self.name = settings.bucket
+        self.s3: S3Client = boto3.client(
+            "s3",
+            endpoint_url=str(settings.endpoint),
+            aws_access_key_id=settings.access_key.get_secret_value(),
+            aws_secret_access_key=settings.secret_key.get_secret_value(),
+            region_name=settings.region,
+            config=Config(
+                s3={"addressing_style": "path"},
+                connect_timeout=5,
+                read_timeout=15,
+                retries={"mode": "standard", "max_attempts": 2},
+                max_pool_connections=connections,
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        )
+        self._connections = connections
+
+    def make(self) -> None:
+        """Create the bucket anew: one of an earlier run would still announce to the broker of then.
+
+        Raises: DependencyDown.
+        """
+        with _translated_errors():
+            if self.name in {bucket["Name"] for bucket in self.s3.list_buckets()["Buckets"]}:
+                with ThreadPoolExecutor(self._connections) as threads:
+                    list(threads.map(lambda key: self.s3.delete_object(Bucket=self.name, Key=key), self.keys("")))
+                self.s3.delete_bucket(Bucket=self.name)
+            self.s3.create_bucket(Bucket=self.name)
+
+    def put(self, key: str, body: bytes) -> None:
+        """Raises: DependencyDown."""
+        with _translated_errors():
+            self.s3.put_object(Bucket=self.name, Key=key, Body=body, ContentType="text/csv")
+
+    def keys(self, prefix: str) -> list[str]:
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
+        return [found["Key"] for page in pages for found in page.get("Contents", [])]
+
+    def content(self, prefix: str) -> dict[str, bytes]:
+        """Every object below `prefix`, by the rest of its key.
+
+        Raises: DependencyDown.
+        """
+        with _translated_errors(), ThreadPoolExecutor(self._connections) as threads:
+            keys = self.keys(prefix)
+            return dict(zip((key.removeprefix(prefix) for key in keys), threads.map(self._get, keys), strict=True))
+
+    def _get(self, key: str) -> bytes:
+        return self.s3.get_object(Bucket=self.name, Key=key)["Body"].read()
+
+
+@contextmanager
+def _translated_errors() -> Iterator[None]:
+    try:
+        yield
+    except (ClientError, BotoCoreError) as error:
+        raise DependencyDown(BUCKET, " ".join(str(error).split())[:300]) from error

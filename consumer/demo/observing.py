@@ -1,0 +1,106 @@
+"""What the demo sees from outside: progress from the ledger, and at the end everything that is to be compared."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from consumer import database
+from consumer.database import Connection
+from consumer.demo.expected import TYPED, Raw
+from publisher import broker, dead_letters
+from publisher.settings import BrokerSettings
+from publisher.topology import Queue
+
+ROW_COUNTS = (
+    "read", "inserted", "updated", "unchanged", "stale", "superseded", "rejected", "alarms", "sentinels",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Seconds."""
+
+    p50: float
+    p99: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where the files and their rows are; `put` is the exporter's own count, the rest is the ledger's."""
+
+    put: int
+    applied: int
+    archived: int
+    done: int
+    dead: int
+    seen_by_poller: int
+    duplicates: int
+    rows: dict[str, int]
+    history_open: int
+    delivered_to_committed: Latency | None
+    """From the broker's delivery to the commit."""
+    stored_to_committed: Latency | None
+    """From the store's own time of the object, which includes its delay in announcing it."""
+
+    @property
+    def backlog(self) -> int:
+        return max(0, self.put - self.applied - self.dead)
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The final state in the database, keys without their folder; of a file, the states and decisions it has."""
+
+    raw: dict[str, Raw]
+    typed: dict[str, dict[str, object]]
+    closures: set[tuple[str, datetime]]
+    rejects: dict[tuple[str, int], str]
+    files: dict[str, tuple[list[str], list[str]]]
+
+
+def progress(connection: Connection, put: int) -> Progress:
+    """Raises: DependencyDown."""
+    with database.translated_errors():
+        found = database.row(connection, "demo", "progress") or {}
+    return Progress(
+        put=put,
+        rows={name: found.pop(name) for name in ROW_COUNTS},
+        delivered_to_committed=_latency(found.pop("delivered_to_committed")),
+        stored_to_committed=_latency(found.pop("stored_to_committed")),
+        **found,
+    )
+
+
+def tables(connection: Connection, folder: str) -> Tables:
+    """Raises: DependencyDown."""
+    with database.translated_errors():
+        tickets = database.rows(connection, "demo", "tickets")
+        return Tables(
+            raw={row["ticket_id"]: row["raw"] for row in tickets},
+            typed={row["ticket_id"]: {name: row.get(name) for name in TYPED} for row in tickets},
+            closures={(row["ticket_id"], row["closed_at"]) for row in database.rows(connection, "demo", "closures")},
+            rejects={
+                (row["key"].removeprefix(folder), row["line"]): row["raw"]
+                for row in database.rows(connection, "demo", "rejects")
+            },
+            files={
+                row["key"].removeprefix(folder): (row["states"], row["decisions"])
+                for row in database.rows(connection, "demo", "files")
+            },
+        )
+
+
+def dead_keys(settings: BrokerSettings, since: datetime) -> list[str]:
+    """Keys of the dead letters of files, one for each letter written since then.
+
+    Raises: DependencyDown, Misconfigured.
+    """
+    with (
+        broker.confirming_channel(settings, "demo") as channel,
+        dead_letters.browsing(channel, Queue.FILES) as letters,
+    ):
+        return [letter.key for letter in letters if letter.dead_at >= since.isoformat(timespec="milliseconds")]
+
+
+def _latency(percentiles: list[Any] | None) -> Latency | None:
+    return Latency(*percentiles) if percentiles else None

@@ -1,0 +1,194 @@
+"""One run of the demo: bring up, play the feed, wait until it is through, compare, take down."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event
+
+from consumer import database
+from consumer.database import Connection
+from consumer.demo import children, observing, services
+from consumer.demo.checks import Found, check
+from consumer.demo.children import CODE, DemoFailed
+from consumer.demo.expected import expect
+from consumer.demo.feed import ChangeFile, Feed, make_feed
+from consumer.demo.observing import Progress
+from consumer.demo.services import Services
+from consumer.demo.stage import Stage, ready, where_to_look
+from consumer.demo.view import Lines, Summary
+from publisher import broker
+from publisher.messages import ChangeFileArrived
+
+_EXPORTERS = 4
+_STALLED_SECONDS = 60.0
+_LOOK_EVERY = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What was asked for on the command line."""
+
+    files: int
+    rows: int
+    seed: int
+    rate: float
+    keep: bool
+
+
+@dataclass(slots=True)
+class _Laps:
+    seconds: dict[str, float] = field(default_factory=dict)
+    since: float = field(default_factory=time.monotonic)
+
+    def end(self, name: str) -> float:
+        now = time.monotonic()
+        self.seconds[name], self.since = round(now - self.since, 2), now
+        return self.seconds[name]
+
+
+def play(plan: Plan, view: Lines, report: Callable[[Summary], None]) -> bool:
+    """Play one feed; `report` gets the summary while the services still run. Gives whether every check held.
+
+    Raises: Misconfigured, DemoFailed, DependencyDown, Refused, Interrupted.
+    """
+    laps, logs = _Laps(), _log_folder()
+    if services.missing():
+        view.say("starting those private services that are not up yet")
+    with services.running(logs / "stack.log", keep=plan.keep) as running:
+        view.say(f"services: {_origin(running)} ({laps.end('services'):.1f} s)")
+        with ready(running, logs) as stage:
+            view.say(f"schema, topology and bucket made anew, consumer and poller at work ({laps.end('set up'):.1f} s)")
+            view.say(f"arrivals are announced by {_announced_by(stage)}")
+            view.say(f"logs: {logs}/")
+            feed = make_feed(files=plan.files, rows=plan.rows, seed=plan.seed, until=datetime.now(UTC))
+            began = datetime.now(UTC)
+            with database.connect(stage.database) as connection, view.playing():
+                progress = _Exporter(feed, plan.rate, stage, view, connection).play()
+            laps.end("play")
+            # Stopped before anything is compared: what is there then is there to stay.
+            children.stop(list(stage.processes))
+            checks = check(feed, expect(feed.files), _found(stage, progress, began))
+            laps.end("compare")
+            summary = Summary(
+                seed=plan.seed,
+                files=plan.files,
+                announced_by=_announced_by(stage),
+                seconds=laps.seconds,
+                progress=progress,
+                checks=checks,
+                logs=f"{logs}/",
+                look=where_to_look(stage, running),
+                afterwards=_afterwards(running, keep=plan.keep),
+            )
+            report(summary)
+    return summary.ok
+
+
+class _Exporter:
+    """Puts the files at a steady rate and watches until all of them are through."""
+
+    def __init__(self, feed: Feed, rate: float, stage: Stage, view: Lines, connection: Connection) -> None:
+        self._feed = feed
+        self._rate = rate
+        self._stage = stage
+        self._view = view
+        self._connection = connection
+        self._puts: list[Future[None]] = []
+        self._stop = Event()
+
+    def play(self) -> Progress:
+        """Raises: DemoFailed, DependencyDown."""
+        *files, late = self._feed.files
+        threads = ThreadPoolExecutor(_EXPORTERS)
+        try:
+            began = time.monotonic()
+            for number, file in enumerate(files):
+                self._puts.append(threads.submit(self._put, file, began + number / self._rate))
+            self._watch_until(len(files))
+            # With everything newer in the database, it cannot but be late.
+            self._puts.append(threads.submit(self._put, late, time.monotonic()))
+            return self._watch_until(len(self._feed.files))
+        finally:
+            self._stop.set()
+            threads.shutdown(cancel_futures=True)
+
+    def _put(self, file: ChangeFile, due: float) -> None:
+        if self._stop.wait(max(0.0, due - time.monotonic())):
+            return
+        key = self._stage.settings.changes_prefix + file.name
+        self._stage.bucket.put(key, file.body)
+        if file.name == self._feed.announced_twice:
+            arrived = ChangeFileArrived(
+                bucket=self._stage.settings.bucket, keys=(key,), seen_by="notification", event_time=datetime.now(UTC)
+            )
+            with broker.confirming_channel(self._stage.broker, "demo") as channel:
+                broker.publish_arrival(channel, arrived.model_dump_json().encode())
+
+    def _watch_until(self, files: int) -> Progress:
+        """Watch until `files` are through to their end, or nothing has moved for too long."""
+        reached, moved_at = -1, time.monotonic()
+        while True:
+            ended = [put for put in self._puts if put.done()]
+            for put in ended:
+                put.result()
+            progress = observing.progress(self._connection, len(ended))
+            self._view.show(progress, len(self._feed.files))
+            if progress.done + progress.dead == files and not progress.history_open:
+                return progress
+            moved = len(ended) + progress.applied + progress.done + progress.dead
+            if moved != reached:
+                reached, moved_at = moved, time.monotonic()
+            for child in self._stage.processes:
+                child.require_alive()
+            if time.monotonic() - moved_at > _STALLED_SECONDS:
+                raise DemoFailed(
+                    f"nothing has moved for {_STALLED_SECONDS:.0f} s: of {files} files {len(ended)} are put, "
+                    f"{progress.applied} applied, {progress.done} done, {progress.dead} dead letters, and "
+                    f"{progress.history_open} history requests are open; see {self._stage.processes[0].log}"
+                )
+            time.sleep(_LOOK_EVERY)
+
+
+def _found(stage: Stage, progress: Progress, began: datetime) -> Found:
+    changes = stage.settings.changes_prefix
+    with database.connect(stage.database) as connection:
+        tables = observing.tables(connection, changes)
+    return Found(
+        tables=tables,
+        rows=progress.rows,
+        dead=[key.removeprefix(changes) for key in observing.dead_keys(stage.broker, began)],
+        processed=stage.bucket.content(stage.settings.processed_prefix),
+        waiting=list(stage.bucket.content(changes)),
+    )
+
+
+def _log_folder() -> Path:
+    if not services.STACK.exists():
+        return Path(tempfile.mkdtemp(prefix="fleettickets-demo-"))
+    logs = CODE / ".local" / "demo"
+    logs.mkdir(parents=True, exist_ok=True)
+    return logs
+
+
+def _origin(running: Services) -> str:
+    if running.started:
+        return f"{', '.join(running.started)} started"
+    return "those that are up already"
+
+
+def _announced_by(stage: Stage) -> str:
+    if stage.refusal is None:
+        return "the store, and the poller should it miss one"
+    return f"the poller alone, as the store does not: {stage.refusal}"
+
+
+def _afterwards(running: Services, *, keep: bool) -> str:
+    if running.started and not keep:
+        return "The services stop now, and with them all of this but the logs; --keep leaves them up to look at."
+    if running.started:
+        return "The services stay up; to stop them: make down"
+    return "The services stay up, as they were before."

@@ -1,0 +1,126 @@
+"""The set-up of a run: settings for fresh places, the schema, the topology, notifications, and the two processes."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from consumer.demo import children, fresh
+from consumer.demo.children import Child, DemoFailed
+from consumer.demo.fresh import DemoBucket
+from consumer.demo.notifications import announce_arrivals
+from consumer.demo.services import Services
+from consumer.settings import DatabaseSettings
+from publisher import broker
+from publisher.errors import Refused
+from publisher.settings import BrokerSettings, BucketSettings, load
+from publisher.topology import Queue
+
+CONNECTIONS = 8
+_READY_SECONDS, _MIGRATE_SECONDS = 30.0, 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Everything that a play has at hand; `refusal` is why the store does not announce arrivals itself, if so."""
+
+    database: DatabaseSettings
+    broker: BrokerSettings
+    settings: BucketSettings
+    bucket: DemoBucket
+    refusal: str | None
+    processes: tuple[Child, ...]
+
+
+@contextmanager
+def ready(services: Services, logs: Path) -> Iterator[Stage]:
+    """A consumer and a poller at work on a database, a virtual host and a bucket made anew.
+
+    Raises: Misconfigured, DemoFailed, DependencyDown, Refused.
+    """
+    given = services.environment
+    bucket_settings = _bucket_settings(given)
+    with fresh.fresh_database(given["DATABASE_URL"]) as database_url:
+        rabbitmq_url = fresh.fresh_virtual_host(given["RABBITMQ_URL"], given.get("RABBITMQ_MANAGEMENT_URL"))
+        broker_settings = load(BrokerSettings, rabbitmq_url=rabbitmq_url)
+        environment = {
+            "DATABASE_URL": database_url,
+            "RABBITMQ_URL": rabbitmq_url,
+            "RUSTFS_ENDPOINT": str(bucket_settings.endpoint),
+            "RUSTFS_ACCESS_KEY": bucket_settings.access_key.get_secret_value(),
+            "RUSTFS_SECRET_KEY": bucket_settings.secret_key.get_secret_value(),
+            "RUSTFS_REGION": bucket_settings.region,
+            "RUSTFS_BUCKET": bucket_settings.bucket,
+            "FLEETTICKETS_PREFIX": bucket_settings.prefix,
+            "FLEETTICKETS_HISTORY_INTERVAL": "0.5",
+        }
+        bucket = DemoBucket(bucket_settings, CONNECTIONS)
+        processes: list[Child] = []
+
+        def start(package: str, *arguments: str) -> Child:
+            child = children.start([package, *arguments], environment, logs / f"{arguments[0]}.log")
+            processes.append(child)
+            return child
+
+        try:
+            migrate, topology = start("consumer", "migrate"), start("publisher", "topology")
+            bucket.make()
+            children.finish(topology, seconds=_READY_SECONDS)
+            refusal = _refusal(bucket, bucket_settings, broker_settings)
+            children.finish(migrate, seconds=_MIGRATE_SECONDS)
+            working = (start("consumer", "consume"), start("publisher", "poll", "--every", "1" if refusal else "5"))
+            _wait_for_consumer(broker_settings, working)
+            database_settings = load(DatabaseSettings, database_url=database_url)
+            yield Stage(database_settings, broker_settings, bucket_settings, bucket, refusal, working)
+        finally:
+            children.no_more_interruptions()
+            children.stop(processes)
+
+
+def _bucket_settings(given: dict[str, str]) -> BucketSettings:
+    names = {
+        "endpoint": "RUSTFS_ENDPOINT",
+        "access_key": "RUSTFS_ACCESS_KEY",
+        "secret_key": "RUSTFS_SECRET_KEY",
+        "region": "RUSTFS_REGION",
+    }
+    known = {field: given[name] for field, name in names.items() if name in given}
+    return load(BucketSettings, **known, bucket=fresh.BUCKET_NAME, prefix="automations/inc/")
+
+
+def _refusal(bucket: DemoBucket, settings: BucketSettings, broker_settings: BrokerSettings) -> str | None:
+    try:
+        announce_arrivals(bucket.s3, settings, broker_settings)
+    except Refused as error:
+        return error.detail
+    return None
+
+
+def _wait_for_consumer(settings: BrokerSettings, processes: tuple[Child, ...]) -> None:
+    """So that the first files do not count the consumer's start."""
+    end = time.monotonic() + _READY_SECONDS
+    with broker.confirming_channel(settings, "demo") as channel:
+        while broker.queue_depth(channel, Queue.FILES.broker_name)[1] == 0:
+            for child in processes:
+                child.require_alive()
+            if time.monotonic() > end:
+                raise DemoFailed(f"consume has not begun within {_READY_SECONDS:.0f} s (see {processes[0].log})")
+            time.sleep(0.05)
+
+
+def where_to_look(stage: Stage, services: Services) -> dict[str, str]:
+    """What a visitor can open, without passwords."""
+    look = {"database": f"psql '{_masked(stage.database.database_url.get_secret_value())}'"}
+    if management := services.environment.get("RABBITMQ_MANAGEMENT_URL"):
+        url = urlsplit(management)
+        look["broker"] = f"{url.scheme}://{url.hostname}:{url.port}/#/queues (user {url.username or 'guest'})"
+    endpoint = str(stage.settings.endpoint).rstrip("/")
+    look["bucket"] = f"{endpoint}/{stage.settings.bucket} (access key {stage.settings.access_key.get_secret_value()})"
+    return look
+
+
+def _masked(url: str) -> str:
+    parts = urlsplit(url)
+    return url.replace(f":{parts.password}@", ":***@") if parts.password else url

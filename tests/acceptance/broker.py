@@ -1,0 +1,109 @@
+"""The broker as its other users see it: publishing, counting and reading messages."""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import pika
+import requests
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import ChannelClosedByBroker
+
+EVENTS = "fleettickets.events"
+FILES = "fleettickets.files"
+DEAD_FILES = "fleettickets.files.dead"
+GEOCODE = "fleettickets.geocode"
+HISTORY = "fleettickets.history"
+
+
+@dataclass(frozen=True)
+class Message:
+    headers: Mapping[str, Any]
+    body: bytes
+
+
+@dataclass
+class Broker:
+    """One vhost; `management` is the address of the management API with its credentials, where it is known."""
+
+    url: str
+    management: str | None
+    queues: list[str] = field(default_factory=list)
+
+    @property
+    def vhost(self) -> str:
+        return urlsplit(self.url).path.removeprefix("/") or "%2f"
+
+    @contextlib.contextmanager
+    def channel(self) -> Iterator[BlockingChannel]:
+        connection = pika.BlockingConnection(pika.URLParameters(self.url))
+        try:
+            yield connection.channel()
+        finally:
+            if connection.is_open:
+                connection.close()
+
+    def publish(self, bodies: Iterable[bytes], exchange: str = EVENTS, routing_key: str = "store") -> None:
+        with self.channel() as channel:
+            channel.confirm_delivery()
+            for body in bodies:
+                channel.basic_publish(
+                    exchange, routing_key, body, pika.BasicProperties(delivery_mode=2), mandatory=True
+                )
+
+    def ready(self, queue: str) -> int:
+        """Messages that wait in the queue, without those in the hands of a consumer."""
+        with self.channel() as channel:
+            return int(channel.queue_declare(queue, passive=True).method.message_count)
+
+    def held(self, queue: str) -> int:
+        """Messages ready and unacknowledged, as last counted by the management API; 0 where there is none."""
+        if self.management is None:
+            return 0
+        answer = requests.get(f"{self.management}/api/queues/{self.vhost}/{quote(queue)}", timeout=10)
+        answer.raise_for_status()
+        return int(answer.json().get("messages", 0))
+
+    def messages(self, queue: str) -> list[Message]:
+        """What waits in the queue; it goes back unharmed when the channel closes."""
+        found: list[Message] = []
+        with self.channel() as channel:
+            while True:
+                method, properties, body = channel.basic_get(queue, auto_ack=False)
+                if method is None or properties is None or body is None:
+                    return found
+                found.append(Message(properties.headers or {}, body))
+
+    def find_queues(self, names: Iterable[str]) -> None:
+        """Keep for purging those of the names that are queues."""
+        for name in names:
+            with self.channel() as channel, contextlib.suppress(ChannelClosedByBroker):
+                channel.queue_declare(name, passive=True)
+                self.queues.append(name)
+
+    def purge(self) -> None:
+        with self.channel() as channel:
+            for queue in self.queues:
+                channel.queue_purge(queue)
+
+
+@contextlib.contextmanager
+def fresh_vhost(url: str, management: str | None, name: str) -> Iterator[Broker]:
+    """A vhost of its own where the management API can make one, else the one of the URL.
+
+    It is made anew and left behind: the Ceph gateway never forgets an endpoint it once published to, and keeps trying
+    to connect to one that is gone.
+    """
+    if management is None:
+        yield Broker(url, None)
+        return
+    address = f"{management}/api/vhosts/{name}"
+    user = urlsplit(url).username or "guest"
+    everything = {"configure": ".*", "write": ".*", "read": ".*"}
+    requests.delete(address, timeout=30)
+    requests.put(address, timeout=30).raise_for_status()
+    permissions = f"{management}/api/permissions/{name}/{user}"
+    requests.put(permissions, json=everything, timeout=30).raise_for_status()
+    yield Broker(urlsplit(url)._replace(path=f"/{name}").geturl(), management)

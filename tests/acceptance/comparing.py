@@ -1,0 +1,47 @@
+"""Whether a database holds what the reference says."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from tests.acceptance.feeds import ChangeFile
+from tests.acceptance.reference import CLOSURE, Reference
+from tests.acceptance.stage import Stage
+
+NOT_OF_THE_FEED = ("geom", "geo_source", "geog", "ingested_at")
+# Columns that a feed may leave out.
+EMPTY = dict.fromkeys(("scheduled_at", "first_seen_at", "last_seen_at", "bucket"))
+
+
+def tickets(stage: Stage) -> dict[str, dict[str, Any]]:
+    rows = stage.query("SELECT * FROM tickets.inc")
+    return {
+        row["ticket_id"]: {name: value for name, value in row.items() if name not in NOT_OF_THE_FEED} for row in rows
+    }
+
+
+def closures(stage: Stage) -> dict[tuple[str, datetime], dict[str, Any]]:
+    rows = stage.query("SELECT * FROM tickets.closure_events")
+    return {(row["ticket_id"], row["closed_at"]): {name: row[name] for name in CLOSURE} for row in rows}
+
+
+def assert_equals_reference(stage: Stage, files: Iterable[ChangeFile]) -> None:
+    expected = Reference()
+    for file in files:
+        expected.read(file.key, file.key_time, file.body)
+    found, wanted = tickets(stage), {name: EMPTY | row for name, row in expected.tickets().items()}
+    assert found.keys() == wanted.keys()
+    assert [(found[name], wanted[name]) for name in sorted(found) if found[name] != wanted[name]] == []
+    assert closures(stage) == expected.closures()
+    rejects = stage.query("SELECT key, line FROM ingest.rejects JOIN ingest.ledger USING (file_id)")
+    assert {(row["key"], row["line"]) for row in rejects} == expected.rejects
+
+    (sums,) = stage.query(
+        """SELECT sum(rows_read)::int AS rows_read, sum(rows_rejected)::int AS rows_rejected,
+                  sum(alarms_dropped)::int AS alarms_dropped, sum(sentinels_dropped)::int AS sentinels_dropped,
+                  sum(rows_superseded)::int AS rows_superseded, sum(rows_inserted)::int AS rows_inserted,
+                  sum(rows_inserted + rows_updated + rows_unchanged + rows_stale + rows_superseded)::int AS accepted
+           FROM ingest.ledger"""
+    )
+    counts = dict.fromkeys(sums, 0) | expected.counts
+    assert sums == counts | {"rows_inserted": len(wanted), "accepted": len(expected.accepted)}

@@ -1,0 +1,151 @@
+"""A stage: one database, one bucket and the broker, with real processes of the program on it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from tests.acceptance.broker import Broker
+from tests.acceptance.store import CHANGES, Bucket
+
+PROGRAM = str(Path(sys.executable).with_name("fleettickets"))
+LOG_TAIL = 2000
+
+
+def wait_until(predicate: Callable[[], object], what: str, timeout: float = 45) -> None:
+    """Come back as soon as the predicate holds; fail with `what` when it does not within the seconds."""
+    end = time.monotonic() + timeout
+    while not predicate():
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {timeout} s: {what}")
+        time.sleep(0.05)
+
+
+class Process:
+    """A running command of the program; whoever starts it ends it."""
+
+    def __init__(self, arguments: Iterable[str], environment: Mapping[str, str], log: Path) -> None:
+        self.log = log
+        with log.open("wb") as sink:
+            self._process = subprocess.Popen(
+                [PROGRAM, *arguments],
+                cwd=log.parent,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def wait(self, timeout: float = 45) -> int:
+        return self._process.wait(timeout)
+
+    def terminate(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+
+    def stop(self) -> None:
+        self.terminate()
+        assert self.wait() == 0, f"ended otherwise than by 0 after SIGTERM:\n{self.output()[-LOG_TAIL:]}"
+
+    def kill(self) -> None:
+        self._process.kill()
+        self.wait()
+
+
+class Stage:
+    """Everything that one test needs; `close` ends what it started."""
+
+    def __init__(
+        self, services: Mapping[str, str], database: str, broker: Broker, bucket: Bucket, folder: Path
+    ) -> None:
+        self.broker = broker
+        self.bucket = bucket
+        self.folder = folder
+        self.processes: list[Process] = []
+        self.connection = psycopg.connect(database, autocommit=True, row_factory=dict_row)
+        ours = ("FLEETTICKETS_", "RUSTFS_", "GEOCODER_")
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(ours)},
+            **{name: value for name, value in services.items() if name.startswith("RUSTFS_")},
+            "DATABASE_URL": database,
+            "RABBITMQ_URL": broker.url,
+            "RUSTFS_BUCKET": bucket.name,
+            "FLEETTICKETS_HISTORY_INTERVAL": "0.2",
+            "NO_COLOR": "1",
+        }
+
+    def start(self, *arguments: str, **environment: str) -> Process:
+        log = self.folder / f"{len(self.processes)}-{arguments[0]}.log"
+        process = Process(arguments, self.environment | environment, log)
+        self.processes.append(process)
+        return process
+
+    def run(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command to its end, whatever that is."""
+        return subprocess.run(
+            [PROGRAM, *arguments],
+            cwd=self.folder,
+            env=self.environment | environment,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def ask(self, *arguments: str) -> Any:
+        """The JSON answer of a command that has to succeed."""
+        ended = self.run(*arguments, "--json")
+        assert ended.returncode == 0, f"{arguments} ended with {ended.returncode}: {ended.stderr}"
+        return json.loads(ended.stdout)
+
+    def query(self, query: str, *parameters: object) -> list[dict[str, Any]]:
+        # The queries of a test are its own literals.
+        return self.connection.execute(query.encode(), parameters).fetchall()
+
+    def one(self, query: str, *parameters: object) -> Any:
+        """The only value of the only row."""
+        (row,) = self.query(query, *parameters)
+        (value,) = row.values()
+        return value
+
+    def ledger(self, key: str) -> dict[str, Any]:
+        """The only row of the key."""
+        (row,) = self.query("SELECT * FROM ingest.ledger WHERE key = %s", key)
+        return row
+
+    def announce(self, *keys: str) -> None:
+        """Send a notification for each key, as the store would."""
+        self.broker.publish(self.bucket.event(key, self.bucket.read(key)) for key in keys)
+
+    def wait_for(self, state: str, *keys: str, timeout: float = 45) -> None:
+        """Wait until every key has a ledger row in the state."""
+        query = "SELECT count(DISTINCT key) FROM ingest.ledger WHERE state = %s AND key = ANY(%s)"
+        wait_until(lambda: self.one(query, state, list(keys)) == len(set(keys)), f"{state}: {keys[:5]}", timeout)
+
+    def wait_for_history(self) -> None:
+        open_requests = "SELECT count(*) FROM ingest.outbox WHERE kind = 'history' AND handled_at IS NULL"
+        wait_until(lambda: self.one(open_requests) == 0, "every history request handled")
+
+    def waiting(self) -> list[str]:
+        return self.bucket.keys(CHANGES)
+
+    def close(self) -> None:
+        for process in self.processes:
+            if process.running:
+                process.kill()
+            sys.stdout.write(f"\n{process.log.name}\n{process.output()[-LOG_TAIL:]}")
+        self.connection.close()

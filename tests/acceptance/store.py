@@ -1,0 +1,134 @@
+"""The bucket as the exporter sees it, and the notifications that the store itself sends."""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
+    from mypy_boto3_sns import SNSClient
+
+    from tests.acceptance.broker import Broker
+
+CHANGES = "automations/inc/changes/"
+PROCESSED = "automations/inc/processed/"
+THREADS = 8
+
+
+class Bucket:
+    """One bucket; `s3` is there for whatever has no method here."""
+
+    def __init__(self, services: Mapping[str, str], name: str) -> None:
+        self.name = name
+        self.s3: S3Client = boto3.client(
+            "s3",
+            endpoint_url=services["RUSTFS_ENDPOINT"],
+            aws_access_key_id=services["RUSTFS_ACCESS_KEY"],
+            aws_secret_access_key=services["RUSTFS_SECRET_KEY"],
+            region_name=services.get("RUSTFS_REGION", "default"),
+            config=Config(s3={"addressing_style": "path"}, max_pool_connections=2 * THREADS),
+        )
+        self.sns: SNSClient = boto3.client(
+            "sns",
+            endpoint_url=services["RUSTFS_ENDPOINT"],
+            aws_access_key_id=services["RUSTFS_ACCESS_KEY"],
+            aws_secret_access_key=services["RUSTFS_SECRET_KEY"],
+            region_name=services.get("RUSTFS_REGION", "default"),
+        )
+        self._topic: str | None = None
+        self.s3.create_bucket(Bucket=name)
+
+    def put(self, key: str, body: bytes) -> None:
+        self.s3.put_object(Bucket=self.name, Key=key, Body=body)
+
+    def put_all(self, files: Mapping[str, bytes]) -> None:
+        with ThreadPoolExecutor(THREADS) as threads:
+            for _ in threads.map(self.put, files.keys(), files.values()):
+                pass
+
+    def read(self, key: str) -> bytes:
+        return self.s3.get_object(Bucket=self.name, Key=key)["Body"].read()
+
+    def read_all(self, folder: str) -> dict[str, bytes]:
+        keys = self.keys(folder)
+        with ThreadPoolExecutor(THREADS) as threads:
+            return dict(zip(keys, threads.map(self.read, keys), strict=True))
+
+    def keys(self, folder: str = "") -> list[str]:
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=folder)
+        return [found["Key"] for page in pages for found in page.get("Contents", [])]
+
+    def notify(self, broker: "Broker") -> None:
+        """Let the store announce every object that arrives in changes/, without queueing on its side."""
+        address = urlsplit(broker.url)
+        if (address.username or "guest", address.password or "guest") != ("guest", "guest"):
+            pytest.skip("native notifications: the store logs in as guest, the broker has another user")
+        attributes = {
+            "push-endpoint": f"amqp://{address.hostname}:{address.port}{address.path}",
+            "amqp-exchange": "fleettickets.events",
+            "amqp-ack-level": "broker",
+        }
+        try:
+            self._topic = self.sns.create_topic(Name=self.name, Attributes=attributes)["TopicArn"]
+        except ClientError as refused:
+            pytest.skip(f"native notifications: this store does not send any by AMQP ({refused})")
+        self.s3.put_bucket_notification_configuration(
+            Bucket=self.name,
+            NotificationConfiguration={
+                "TopicConfigurations": [
+                    {
+                        "Id": "changes",
+                        "TopicArn": self._topic,
+                        "Events": ["s3:ObjectCreated:*"],
+                        "Filter": {"Key": {"FilterRules": [{"Name": "prefix", "Value": CHANGES}]}},
+                    }
+                ]
+            },
+        )
+
+    def event(self, key: str, body: bytes = b"", name: str = "ObjectCreated:Put") -> bytes:
+        """What the store would send for the object; the extra deliveries of a test are made of it."""
+        etag = hashlib.md5(body, usedforsecurity=False).hexdigest()
+        found = {"key": key, "size": len(body), "eTag": etag, "versionId": "", "sequencer": "A64D046B10C09737"}
+        record = {
+            "eventVersion": "2.2",
+            "eventSource": "ceph:s3",
+            "awsRegion": "",
+            "eventTime": "2026-11-23T14:28:54.929694Z",
+            "eventName": name,
+            "userIdentity": {"principalId": "exporter"},
+            "requestParameters": {"sourceIPAddress": ""},
+            "responseElements": {"x-amz-request-id": "49ddd032.4112", "x-amz-id-2": "1010-default-default"},
+            "s3": {
+                "s3SchemaVersion": "1.0",
+                "configurationId": "changes",
+                "bucket": {"name": self.name, "arn": f"arn:aws:s3:::{self.name}", "id": "49ddd032.4114.1"},
+                "object": {**found, "metadata": [], "tags": []},
+            },
+            "eventId": f"1795444134.932691.{etag}",
+            "opaqueData": "",
+        }
+        return json.dumps({"Records": [record]}).encode()
+
+    def remove(self) -> None:
+        """Empty the bucket and delete it with its topic."""
+        keys = self.keys()
+        for start in range(0, len(keys), 1000):
+            found: list[ObjectIdentifierTypeDef] = [{"Key": key} for key in keys[start : start + 1000]]
+            self.s3.delete_objects(Bucket=self.name, Delete={"Objects": found, "Quiet": True})
+        self.s3.delete_bucket(Bucket=self.name)
+        if self._topic is not None:
+            with contextlib.suppress(ClientError):
+                self.sns.delete_topic(TopicArn=self._topic)
+        self.s3.close()
+        self.sns.close()
