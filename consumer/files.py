@@ -11,6 +11,7 @@ import structlog
 
 from consumer import database, outbox
 from consumer.applying import AlreadyApplied, Applied, Duplicate, LedgerFile, Sighting, apply_file, lock_key
+from consumer.archiving import archive_file
 from consumer.database import Connection, Pool
 from consumer.fail_points import AtPoint
 from consumer.failures import UNEXPECTED, Failure
@@ -18,7 +19,7 @@ from consumer.settings import ApplySettings
 from publisher import broker, messages
 from publisher.broker import Channel
 from publisher.bucket import Bucket, OpenObject
-from publisher.errors import DependencyDown, ObjectChanged, ObjectMissing, Permanent
+from publisher.errors import DependencyDown, ObjectMissing, Permanent
 from publisher.events import IgnoredEvent, read_event
 from publisher.keys import ChangeFileKey, NotAChangeFile, read_key
 from publisher.link import Delivery, Link
@@ -88,19 +89,7 @@ class FilesHandler:
 
         Raises: DependencyDown, Misconfigured.
         """
-        archive_key, reason = None, None
-        try:
-            archive_key = self._bucket.archive(file.key, file.etag, file.sha256, self._after_copy)
-            if archive_key is None:
-                reason = "gone from the bucket before it was archived"
-        except (ObjectChanged, ObjectMissing):
-            # The new version raises an event of its own and keeps its place.
-            reason = "replaced in the bucket before it was archived"
-        self._at("after delete, before state")
-        if file.state == "applied":
-            with database.transaction(self._pool) as connection:
-                parameters = {"file_id": file.file_id, "archive_key": archive_key, "reason": reason}
-                database.rows(connection, "ledger", "record_archived", parameters)
+        archive_key = archive_file(self._pool, self._bucket, file, self._at)
         if file.state != "done":
             self._at("after archive, before relay")
             self.relay()
@@ -108,9 +97,6 @@ class FilesHandler:
                 database.rows(connection, "ledger", "record_done", {"file_id": file.file_id})
         self._at("relay marked, before ack")
         return archive_key
-
-    def _after_copy(self) -> None:
-        self._at("after copy, before delete")
 
     def relay(self) -> int:
         """Send what waits in the outbox; one relay at a time in this process takes all there is.
