@@ -47,7 +47,7 @@ status: ## which of them answer
 	@$(run_python) $(STACK) status
 
 test: setup ## every test, against real services; ARGS="-k name" for some
-	@$(run_python) $(STACK) run $(BIN)/python -m pytest $(ARGS)
+	@$(run_python) $(STACK) run $(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 unit: $(VENV)/.installed ## the tests that need no service
 	@$(BIN)/python -m pytest tests/unit $(ARGS)

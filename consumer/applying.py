@@ -6,19 +6,20 @@ watermark last, which every file takes and so must hold for the shortest time.
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from consumer import database
 from consumer.cleaning import Cleaner, Dropped, RowReject, TicketRow
-from consumer.csv_reading import ChangeFileReader
+from consumer.csv_reading import ChangeFileReader, Read
 from consumer.database import Connection
 from consumer.fail_points import AtPoint
 from consumer.queries import statements
 from consumer.settings import ApplySettings
-from publisher.bucket import OpenObject
 from publisher.errors import Permanent
 from publisher.keys import ChangeFileKey
-from publisher.messages import SeenBy
+from publisher.messages import SeenBy as AnnouncedBy
+
+SeenBy = AnnouncedBy | Literal["drain", "import"]
 
 _PASSED_OVER = "a changed file, passed over by policy"
 
@@ -104,7 +105,7 @@ def lock_key(connection: Connection, sighting: Sighting) -> None:
 def apply_file(
     connection: Connection,
     sighting: Sighting,
-    opened: OpenObject,
+    read: Read,
     settings: ApplySettings,
     *,
     again: bool,
@@ -112,7 +113,8 @@ def apply_file(
 ) -> Applied | AlreadyApplied | Duplicate:
     """Apply one version inside the caller's transaction, which holds the key's lock and keeps or undoes all of it.
 
-    `again` takes up a version that failed before. `at` is told each point a crash could come at.
+    `read` gives up to so many bytes of it at a time. `again` takes up a version that failed before. `at` is told each
+    point a crash could come at.
     Raises: Permanent, DependencyDown, psycopg.Error.
     """
     parameters = sighting.parameters()
@@ -127,15 +129,15 @@ def apply_file(
         return Duplicate(sighting.key.key, _PASSED_OVER)
     if decision == "changed" and settings.changed_policy == "quarantine" and not again:
         raise Permanent("changed", "the key was applied before with other bytes; replay it to apply these")
-    reader = ChangeFileReader(opened.read)
-    read, alarms, sentinels, rejected = _stage(connection, reader, settings, at)
+    reader = ChangeFileReader(read)
+    rows, alarms, sentinels, rejected = _stage(connection, reader, settings, at)
     parameters |= {"file_id": file_id, "epoch": claim["epoch"]}
     merged = database.row(connection, "merge", "merge_tickets", parameters)
     assert merged is not None  # noqa: S101 - counts always make a row
     closures = connection.execute(statements("merge")["merge_closures"], parameters).rowcount
     database.rows(connection, "merge", "keep_rejects", parameters)
     counts = Counts(
-        read=read,
+        read=rows,
         inserted=merged["inserted"],
         updated=merged["updated"],
         unchanged=merged["moved"] - merged["inserted"] - merged["updated"],
@@ -149,7 +151,8 @@ def apply_file(
     database.rows(connection, "ledger", "record_applied", parameters | asdict(counts) | {"sha256": reader.sha256})
     if kinds := _follow_ons(counts):
         database.rows(connection, "merge", "request_follow_ons", {"file_id": file_id, "kinds": kinds})
-    database.rows(connection, "merge", "move_watermark", parameters | {"inserted": counts.inserted})
+    watermark = "count_import" if sighting.seen_by == "import" else "move_watermark"
+    database.rows(connection, "merge", watermark, parameters | {"inserted": counts.inserted})
     at("before commit")
     file = LedgerFile(file_id, sighting.key.key, sighting.etag, reader.sha256, "applied")
     return Applied(file, decision, counts)

@@ -16,6 +16,9 @@ from publisher.errors import Permanent
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+Read = Callable[[int], bytes]
+"""Gives up to so many bytes, b"" at the end."""
+
 MAX_RECORD_CHARS = 16 * 1024 * 1024
 """A record beyond this is taken for an opening quote that never closes."""
 
@@ -33,7 +36,7 @@ class Record:
 class ChangeFileReader:
     """Reads records from `read(amount) -> bytes`. After the last one, `size` and `sha256` tell of all the bytes."""
 
-    def __init__(self, read: Callable[[int], bytes]) -> None:
+    def __init__(self, read: Read) -> None:
         self._bytes = _CountedBytes(read)
         csv.field_size_limit(MAX_RECORD_CHARS)
 
@@ -74,7 +77,7 @@ class ChangeFileReader:
 class _CountedBytes(io.RawIOBase):
     """The raw stream, hashed and counted as it passes."""
 
-    def __init__(self, read: Callable[[int], bytes]) -> None:
+    def __init__(self, read: Read) -> None:
         super().__init__()
         self._read = read
         self.size = 0

@@ -77,12 +77,12 @@ def open_pool(settings: DatabaseSettings, size: int) -> Iterator[Pool]:
 
 
 @contextmanager
-def transaction(pool: Pool) -> Iterator[Connection]:
-    """One transaction on a connection of the pool.
+def transaction(pool: Pool, *, keep: bool = True) -> Iterator[Connection]:
+    """One transaction on a connection of the pool, undone at its end unless it is to be kept.
 
     Raises: DependencyDown, also when the answer to COMMIT was lost: the caller asks the ledger then.
     """
-    with translated_errors(), pool.connection() as connection, connection.transaction():
+    with translated_errors(), pool.connection() as connection, connection.transaction(force_rollback=not keep):
         yield connection
 
 

@@ -27,6 +27,9 @@ from publisher.messages import ChangeFileArrived
 
 log = structlog.get_logger()
 
+_LEFT_ALONE_SECONDS = 60
+"""A file applied longer ago than this and not archived is nobody's any more; archiving it twice would do no harm."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
@@ -106,6 +109,20 @@ class FilesHandler:
         with self._relaying:
             return outbox.relay(self._pool, self._link, self._at)
 
+    def sweep(self) -> None:
+        """Finish what a crash left half-way and no delivery comes for: unsent requests, objects not yet archived.
+
+        Raises: DependencyDown, Misconfigured.
+        """
+        with database.transaction(self._pool) as connection:
+            parameters = {"bucket": self._bucket.name, "age": _LEFT_ALONE_SECONDS}
+            tails = database.rows(connection, "ledger", "open_tails", parameters)
+        for tail in tails:
+            archive_file(self._pool, self._bucket, LedgerFile(**tail), self._at)
+        self.relay()
+        with database.transaction(self._pool) as connection:
+            database.rows(connection, "ledger", "finish_relayed")
+
     def _ours(self, arrived: ChangeFileArrived | IgnoredEvent) -> ChangeFileArrived | IgnoredEvent:
         if isinstance(arrived, IgnoredEvent):
             return arrived
@@ -152,7 +169,7 @@ class FilesHandler:
             lock_key(connection, sighting)
             try:
                 with database.translated_errors(), connection.transaction():
-                    outcome = apply_file(connection, sighting, opened, self._settings, again=again, at=self._at)
+                    outcome = apply_file(connection, sighting, opened.read, self._settings, again=again, at=self._at)
             except DependencyDown:
                 raise
             except Permanent as error:

@@ -22,14 +22,7 @@ class HistoryHandler:
         """
         if self._stop.wait(self._seconds_to_wait()):
             return None
-        with database.transaction(self._pool) as connection:
-            database.row(connection, "outbox", "lock_history")
-            # Only requests seen before the capture are marked: a file that commits meanwhile asks again.
-            requests = [r["request_id"] for r in database.rows(connection, "outbox", "unhandled", {"kind": "history"})]
-            if requests:
-                database.row(connection, "outbox", "capture_history")
-                database.rows(connection, "outbox", "mark_handled", {"requests": requests})
-        return len(requests)
+        return capture(self._pool, unasked=False)
 
     def _seconds_to_wait(self) -> float:
         with database.transaction(self._pool) as connection:
@@ -37,3 +30,18 @@ class HistoryHandler:
                 return 0.0
             last = database.row(connection, "outbox", "seconds_since_last_handled", {"kind": "history"})
         return max(0.0, self._interval - last["seconds"]) if last else 0.0
+
+
+def capture(pool: Pool, *, unasked: bool) -> int:
+    """Capture for all open requests, or also without any; gives how many it covered.
+
+    Raises: DependencyDown, Refused.
+    """
+    with database.transaction(pool) as connection:
+        database.row(connection, "outbox", "lock_history")
+        # Only requests seen before the capture are marked: a file that commits meanwhile asks again.
+        requests = [r["request_id"] for r in database.rows(connection, "outbox", "unhandled", {"kind": "history"})]
+        if requests or unasked:
+            database.row(connection, "outbox", "capture_history")
+            database.rows(connection, "outbox", "mark_handled", {"requests": requests})
+    return len(requests)

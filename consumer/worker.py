@@ -185,10 +185,10 @@ class Worker:
             self.link.ack(delivery)
 
     def _sweep(self) -> None:
-        """Send what a crash left in the outbox: at the start, then now and again."""
+        """Finish what a crash left half-way: at the start, then now and again."""
         while not self._stop.wait(1.0):
             try:
-                self._files.relay()
+                self._files.sweep()
             except DependencyDown as error:
                 log.warning("sweep", detail=str(error))
             except Exception:

@@ -18,6 +18,12 @@ PROGRAM = [sys.executable, "-m", "consumer"]
 NEEDED = ("DATABASE_URL", "RABBITMQ_URL", "RUSTFS_ENDPOINT", "RUSTFS_ACCESS_KEY", "RUSTFS_SECRET_KEY")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Two, since much is waiting; but one on a broker on which no virtual host can be made for each."""
+    shared = "RABBITMQ_URL" in os.environ and "RABBITMQ_MANAGEMENT_URL" not in os.environ
+    return 1 if shared else 2
+
+
 @dataclass(frozen=True)
 class Database:
     """A database of one test; `url` is what DATABASE_URL would be."""

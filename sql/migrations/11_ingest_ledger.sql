@@ -23,7 +23,7 @@ CREATE TABLE ingest.ledger (
     object_time       timestamptz,
     event_time        timestamptz,
     first_seen_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
-    first_seen_by     text NOT NULL CHECK (first_seen_by IN ('notification', 'poller')),
+    first_seen_by     text NOT NULL CHECK (first_seen_by IN ('notification', 'poller', 'drain', 'import')),
     decision          text NOT NULL
                       CHECK (decision IN ('new', 'late', 'changed', 'missing', 'rejected', 'ignored')),
     reason            text,

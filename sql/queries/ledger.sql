@@ -4,7 +4,7 @@ SELECT pg_advisory_xact_lock(hashtextextended(%(bucket)s || '/' || %(key)s, 0))
 
 -- name: claim_file
 -- The claim is this INSERT; it gives no row when somebody else's claim of the same version stands. A failed version
--- is free again when its retry is due, and when it is sent again on purpose.
+-- is free again when its retry is due, when it is sent again on purpose, and when it failed without a broker to take it.
 INSERT INTO ingest.ledger AS ledger
     (bucket, prefix, key, etag, size, epoch, key_time, object_time, event_time,
      first_seen_at, first_seen_by, decision, state)
@@ -30,7 +30,8 @@ SELECT %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s,
 ON CONFLICT (bucket, key, etag) DO UPDATE
 SET state = 'seen', decision = excluded.decision, reason = NULL, epoch = excluded.epoch,
     object_time = excluded.object_time, size = excluded.size, retry_at = NULL, dead_lettered_at = NULL
-WHERE ledger.state = 'failed' AND (%(again)s OR ledger.retry_at <= now())
+WHERE ledger.state = 'failed'
+  AND (%(again)s OR ledger.retry_at <= now() OR (ledger.retry_at IS NULL AND ledger.dead_lettered_at IS NULL))
 RETURNING file_id, epoch, decision
 
 -- name: count_duplicate
@@ -103,3 +104,24 @@ ON CONFLICT (bucket, key, etag) DO UPDATE SET duplicates = ledger.duplicates + 1
 INSERT INTO ingest.ignored_events AS ignored (day, reason, events)
 VALUES ((now() AT TIME ZONE 'Africa/Nairobi')::date, %(reason)s, 1)
 ON CONFLICT (day, reason) DO UPDATE SET events = ignored.events + 1
+
+-- name: begin_epoch
+INSERT INTO ingest.epochs (epoch, reason) SELECT max(epoch) + 1, %(reason)s FROM ingest.epochs
+RETURNING epoch
+
+-- name: current_epoch
+SELECT epoch, reason, began_at FROM ingest.epochs ORDER BY epoch DESC LIMIT 1
+
+-- name: open_tails
+-- Applied a while ago and still not archived: their process died, and nobody was told again.
+SELECT file_id, key, etag, sha256, state
+FROM ingest.ledger
+WHERE state = 'applied' AND bucket = %(bucket)s AND applied_at < now() - make_interval(secs => %(age)s)
+ORDER BY file_id
+LIMIT 1000
+
+-- name: finish_relayed
+UPDATE ingest.ledger AS file SET state = 'done', done_at = clock_timestamp()
+WHERE state = 'archived'
+  AND NOT EXISTS (SELECT FROM ingest.outbox AS request
+                  WHERE request.file_id = file.file_id AND request.sent_at IS NULL AND request.handled_at IS NULL)

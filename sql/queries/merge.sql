@@ -9,6 +9,9 @@ CREATE TEMPORARY TABLE staging (
     reject_raw    text
 ) ON COMMIT DELETE ROWS
 
+-- name: empty_staging
+DELETE FROM staging
+
 -- name: copy_to_staging
 COPY staging (line, ticket_id, raw, closed_at, reject_reason, reject_raw) FROM STDIN
 
@@ -93,3 +96,10 @@ SET imported_at = excluded.imported_at,
                        THEN excluded.snapshot_at ELSE meta.snapshot_at END,
     metadata = CASE WHEN ingest.is_ahead(excluded.metadata, meta.metadata)
                     THEN meta.metadata || excluded.metadata ELSE meta.metadata END
+
+-- name: count_import
+-- A local file is no part of the bucket's stream and leaves its watermark where it is.
+INSERT INTO tickets.import_meta AS meta (source, imported_at, row_count)
+VALUES ('inc', clock_timestamp(), %(inserted)s)
+ON CONFLICT (source) DO UPDATE
+SET imported_at = excluded.imported_at, row_count = coalesce(meta.row_count, 0) + excluded.row_count

@@ -23,10 +23,10 @@ MakeStage = Callable[[str], AbstractContextManager[Stage]]
 
 
 @pytest.fixture(scope="session")
-def broker(services: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+def broker(services: dict[str, str], worker_id: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """The topology declared in a vhost that nobody else uses."""
     management = services.get("RABBITMQ_MANAGEMENT_URL")
-    with fresh_vhost(services["RABBITMQ_URL"], management, "fleettickets-acceptance") as fresh:
+    with fresh_vhost(services["RABBITMQ_URL"], management, f"fleettickets-acceptance-{worker_id}") as fresh:
         declared = subprocess.run(
             [PROGRAM, "topology", "--json"],
             cwd=tmp_path_factory.mktemp("topology"),

@@ -4,14 +4,11 @@ import io
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from botocore.response import StreamingBody
-
 from consumer import database as postgres
 from consumer.applying import AlreadyApplied, Applied, Duplicate, Sighting, apply_file, lock_key
 from consumer.database import Pool
 from consumer.fail_points import nowhere
 from consumer.settings import ApplySettings
-from publisher.bucket import ObjectSummary, OpenObject
 from publisher.keys import ChangeFileKey, read_key
 
 CHANGES = "automations/inc/changes/"
@@ -37,12 +34,12 @@ def apply_to(
     """Apply one change file in a transaction of its own, without bucket or broker."""
     key = read_key(f"{CHANGES}{file.name}.csv", CHANGES)
     assert isinstance(key, ChangeFileKey)
-    summary = ObjectSummary(key.key, file.etag, len(file.bytes), file.modified)
     now = datetime.now(UTC)
     sighting = Sighting(
-        "isptickets", "automations/inc/", key, file.etag, summary.size, file.modified, None, now, "poller"
+        "isptickets", "automations/inc/", key, file.etag, len(file.bytes), file.modified, None, now, "poller"
     )
-    opened = OpenObject(summary, StreamingBody(io.BytesIO(file.bytes), summary.size))
     with postgres.transaction(pool) as connection:
         lock_key(connection, sighting)
-        return apply_file(connection, sighting, opened, settings or ApplySettings(), again=again, at=nowhere)
+        return apply_file(
+            connection, sighting, io.BytesIO(file.bytes).read, settings or ApplySettings(), again=again, at=nowhere
+        )

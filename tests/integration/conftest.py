@@ -38,11 +38,11 @@ def apply(pool: Pool) -> Callable[..., Applied | AlreadyApplied | Duplicate]:
 
 
 @pytest.fixture(scope="session")
-def broker_settings(services: dict[str, str]) -> BrokerSettings:
+def broker_settings(services: dict[str, str], worker_id: str) -> BrokerSettings:
     """A virtual host made anew for this run, where the management API is known."""
     url, management = services["RABBITMQ_URL"], services.get("RABBITMQ_MANAGEMENT_URL")
     if management:
-        vhost, headers = "fleettickets-integration", {"Content-Type": "application/json"}
+        vhost, headers = f"fleettickets-integration-{worker_id}", {"Content-Type": "application/json"}
         requests.delete(f"{management}/api/vhosts/{vhost}", timeout=10)
         requests.put(f"{management}/api/vhosts/{vhost}", headers=headers, timeout=10).raise_for_status()
         rights = {"configure": ".*", "write": ".*", "read": ".*"}

@@ -1,0 +1,173 @@
+"""The commands for an operator's hand, when there is no broker or the bucket changes."""
+
+import json
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, assert_never
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from consumer import database, history, migrate
+from consumer.applying import AlreadyApplied, Applied, Duplicate
+from consumer.drain import Drain, Drained, begin_epoch, import_csv
+from consumer.failures import Failure
+from consumer.settings import ApplySettings, DatabaseSettings
+from publisher.bucket import Bucket
+from publisher.cli import EXIT_FAILED, AsJson
+from publisher.keys import NotAChangeFile
+from publisher.settings import BucketSettings, load
+
+Apply = Annotated[bool, typer.Option("--apply", help="Do it; without this, only show what would be done.")]
+
+
+def add_commands(to: typer.Typer) -> None:
+    """Add these commands to a program."""
+    to.command("drain")(drain)
+    to.command("import-csv")(import_local_file)
+    to.command("reseed")(reseed)
+    to.command("capture-history")(capture_history)
+
+
+def drain(
+    apply: Apply = False,
+    with_reseed: Annotated[bool, typer.Option("--reseed", help="Begin a new epoch first; see `reseed`.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Apply the files in changes/ oldest to newest, without RabbitMQ.
+
+    The same transaction, ledger and archive as a delivery, so it is safe beside running consumers, and what it has
+    done they do not do again. Geocode and history requests wait in the outbox until a consumer has a broker. Without
+    --apply everything happens in one transaction that is rolled back at the end; consumers wait for it meanwhile.
+    """
+    database_settings, bucket_settings, settings = load(DatabaseSettings), load(BucketSettings), load(ApplySettings)
+    with database.connect(database_settings) as connection:
+        migrate.require_migrated(connection)
+    results: list[tuple[str, Drained]] = []
+    with database.open_pool(database_settings, size=2) as pool:
+        run = Drain(pool, Bucket(bucket_settings), settings, apply=apply, epoch_reason="drain" if with_reseed else None)
+        files, others = run.waiting()
+        with _progress(as_json=as_json) as bar:
+            task = bar.add_task("draining" if apply else "trying", total=len(files))
+
+            def report(key: str, outcome: Drained) -> None:
+                results.append((key, outcome))
+                if not as_json:
+                    bar.console.print(f"{key}: {_words(outcome)}", soft_wrap=True, markup=False, highlight=False)
+                bar.advance(task)
+
+            run.run(files, report)
+        results += [(other.key, other) for other in others]
+    _conclude(results, apply=apply, as_json=as_json)
+
+
+def import_local_file(
+    file: Annotated[Path, typer.Argument(help="A CSV file in the form of a change file.")],
+    apply: Apply = False,
+    as_json: AsJson = False,
+) -> None:
+    """Apply one local CSV file.
+
+    Its name gives the instant of the changes in it, as a key does (2026-06-25T142000.csv); with any other name it is
+    the file's time of change. Importing the same bytes twice does nothing the second time.
+    """
+    database_settings, settings = load(DatabaseSettings), load(ApplySettings)
+    with database.connect(database_settings) as connection:
+        migrate.require_migrated(connection)
+    with database.open_pool(database_settings, size=1) as pool:
+        outcome = import_csv(pool, file, settings, apply=apply)
+    if not as_json:
+        typer.echo(f"{file.name}: {_words(outcome)}")
+    _conclude([(file.name, outcome)], apply=apply, as_json=as_json)
+
+
+def reseed(
+    reason: Annotated[str, typer.Option(help="Kept with the epoch.")] = "reseed",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Begin a new epoch, for the cut-over to a new bucket.
+
+    Files claimed from then on outrank every row written before, whatever instant their names say: a new bucket whose
+    files are stamped older than what is in the database is then applied instead of being held back. It cannot be
+    undone.
+    """
+    with database.connect(load(DatabaseSettings)) as connection, database.translated_errors():
+        migrate.require_migrated(connection)
+        now = database.row(connection, "ledger", "current_epoch") or {}
+        watermark = database.row(connection, "status", "watermark") or {}
+        if not yes:
+            typer.echo(f"epoch {now['epoch']} began {now['began_at']:%Y-%m-%d %H:%M} ({now['reason']})", err=True)
+            typer.echo(f"watermark {watermark.get('key')}, {watermark.get('row_count') or 0} tickets", err=True)
+            typer.confirm("Let every file claimed from now on outrank all that is there?", abort=True, err=True)
+        epoch = begin_epoch(connection, reason)
+    typer.echo(json.dumps({"epoch": epoch}) if as_json else f"epoch {epoch} has begun")
+
+
+def capture_history(as_json: AsJson = False) -> None:
+    """Record closures and today's backlog now, for every file applied so far."""
+    settings = load(DatabaseSettings)
+    with database.connect(settings) as connection:
+        migrate.require_migrated(connection)
+    with database.open_pool(settings, size=1) as pool:
+        covered = history.capture(pool, unasked=True)
+    typer.echo(json.dumps({"requests": covered}) if as_json else f"captured; {covered} open requests are covered by it")
+
+
+def _progress(*, as_json: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=as_json),
+        transient=True,
+    )
+
+
+def _words(outcome: Drained) -> str:
+    match outcome:
+        case Applied(decision=decision, counts=counts):
+            shown = {name: count for name, count in asdict(counts).items() if count and name != "read"}
+            return f"{decision}, {counts.read} rows: " + (
+                ", ".join(f"{n} {name}" for name, n in shown.items()) or "none"
+            )
+        case AlreadyApplied():
+            return "was applied before"
+        case Duplicate(reason=reason):
+            return f"left alone: {reason}"
+        case NotAChangeFile(reason=reason):
+            return f"left alone: {reason}"
+        case Failure(reason=reason, detail=detail):
+            return f"FAILS, {reason}: {detail}"
+        case _:
+            assert_never(outcome)
+
+
+def _conclude(results: list[tuple[str, Drained]], *, apply: bool, as_json: bool) -> None:
+    failed = sum(isinstance(outcome, Failure) for _, outcome in results)
+    if as_json:
+        files = [_plain(key, outcome) for key, outcome in results]
+        typer.echo(json.dumps({"applied": apply, "failed": failed, "files": files}))
+    else:
+        rows: Counter[str] = Counter()
+        for _, outcome in results:
+            if isinstance(outcome, Applied):
+                rows.update(asdict(outcome.counts))
+        shown = ", ".join(f"{rows[name]} {name}" for name in ("inserted", "updated", "unchanged", "stale", "rejected"))
+        typer.echo(f"{len(results)} files, {failed} failed; rows: {shown}")
+        if not apply:
+            typer.echo("nothing was changed; --apply does it")
+    if failed:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _plain(key: str, outcome: Drained) -> dict[str, object]:
+    plain: dict[str, object] = {"key": key, "outcome": _words(outcome)}
+    if isinstance(outcome, Applied):
+        plain |= {"decision": outcome.decision} | asdict(outcome.counts)
+    if isinstance(outcome, Failure):
+        plain |= {"reason": outcome.reason, "detail": outcome.detail}
+    return plain
