@@ -14,7 +14,7 @@ import structlog
 import tenacity
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 
-from publisher.errors import DependencyDown, Misconfigured
+from publisher.errors import DependencyDown, HeldByAnother, Misconfigured
 from publisher.messages import AGAIN, ATTEMPTS
 from publisher.settings import BrokerSettings
 from publisher.topology import EVENTS, retry_exchange
@@ -102,6 +102,29 @@ def confirming_channel(settings: BrokerSettings, purpose: str) -> Iterator[Block
         if connection.is_open:
             with translated_errors():
                 connection.close()
+
+
+@contextmanager
+def alone(channel: BlockingChannel, purpose: str) -> Iterator[None]:
+    """Keep everybody else on this virtual host from the same purpose.
+
+    The lock is an exclusive queue, so the broker frees it when our connection ends, in whatever way.
+
+    Raises: HeldByAnother, DependencyDown.
+    """
+    name = f"fleettickets.lock.{purpose}"
+    with translated_errors():
+        lock = channel.connection.channel()
+        try:
+            lock.queue_declare(name, exclusive=True)
+        except pika.exceptions.ChannelClosedByBroker as error:
+            raise HeldByAnother(purpose, "another process is doing it") from error
+    try:
+        yield
+    finally:
+        if lock.is_open:
+            with translated_errors():
+                lock.queue_delete(name)
 
 
 def publish(

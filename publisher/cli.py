@@ -15,7 +15,7 @@ from rich.table import Table
 from publisher import broker, dead_letters, log, topology
 from publisher.bucket import Bucket
 from publisher.dead_letters import DeadLetter, Selection
-from publisher.errors import DependencyDown, FleetticketsError, Misconfigured
+from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother, Misconfigured
 from publisher.poller import Poll, Poller
 from publisher.settings import BrokerSettings, BucketSettings, WorkSettings, load
 from publisher.topology import Queue
@@ -70,7 +70,8 @@ def poll(
     """Publish every key that still waits in changes/.
 
     The guarantee behind the notifications: what an event did not announce, this does. While a backlog is being worked
-    off it publishes only what is missing from the queue, so it can run at any rate beside notifications.
+    off it publishes only what is missing from the queue, so it can run at any rate beside notifications. One poll runs
+    at a time: a run of cron that meets another one, or the loop, says so and ends with 0.
     """
     broker_settings, bucket_settings, work = load(BrokerSettings), load(BucketSettings), load(WorkSettings)
     log.configure()
@@ -78,15 +79,22 @@ def poll(
     if every is None:
         with broker.confirming_channel(broker_settings, "poll") as channel:
             topology.declare(channel)
-            _report(poller.poll(channel), as_json=as_json)
+            try:
+                with broker.alone(channel, "poll"):
+                    done = poller.poll(channel)
+            except HeldByAnother:
+                typer.echo("another poll is running, this one is not needed", err=True)
+                return
+        _report(done, as_json=as_json)
         return
     stop = stop_on_signals()
     try:
         for attempt in broker.reconnecting(stop):
             with attempt, broker.confirming_channel(broker_settings, "poller") as channel:
                 topology.declare(channel)
-                attempt.retry_state.attempt_number = 1
-                poller.poll_every(every, channel, stop, _log_poll)
+                with broker.alone(channel, "poll"):
+                    attempt.retry_state.attempt_number = 1
+                    poller.poll_every(every, channel, stop, _log_poll)
     except DependencyDown:
         if not stop.is_set():
             raise

@@ -27,6 +27,10 @@ class DependencyDown(FleetticketsError):
         self.detail = detail
 
 
+class HeldByAnother(DependencyDown):
+    """Somebody else is doing this one thing that only one may do at a time."""
+
+
 class Refused(FleetticketsError):
     """A dependency is there and says no to this one request: a bug of ours, or a right that is missing."""
 

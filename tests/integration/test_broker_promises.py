@@ -1,12 +1,14 @@
 """What publishing, dead-lettering and replaying promise, on the real broker."""
 
+import contextlib
+
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
 from publisher import broker, dead_letters, messages, topology
 from publisher.bucket import Bucket
 from publisher.dead_letters import DeadLetter, Selection
-from publisher.errors import DependencyDown, Misconfigured
+from publisher.errors import DependencyDown, HeldByAnother, Misconfigured
 from publisher.poller import Poller
 from publisher.settings import BrokerSettings
 from publisher.topology import EVENTS, REQUESTS, Queue
@@ -202,3 +204,23 @@ def test_polling_again_and_again_publishes_each_file_once(channel: BlockingChann
     pollers = [Poller(bucket, prefetch=8) for _ in range(3)]  # each as a new process of cron would be
     assert [poller.poll(channel).published for poller in pollers] == [30, 0, 0]
     assert depth(channel, FILES) == 30
+
+
+def test_only_one_poll_runs_at_a_time(broker_settings: BrokerSettings, channel: BlockingChannel) -> None:
+    with broker.confirming_channel(broker_settings, "other") as other:
+        with broker.alone(channel, "poll"), pytest.raises(HeldByAnother), broker.alone(other, "poll"):
+            pytest.fail("both have it")
+        with broker.alone(other, "poll"):
+            pass
+
+
+def test_a_lock_ends_with_the_connection_of_its_holder(
+    broker_settings: BrokerSettings, channel: BlockingChannel
+) -> None:
+    with broker.confirming_channel(broker_settings, "dies") as other, broker.alone(other, "poll"):
+        other.connection.close()
+    for _ in range(50):
+        with contextlib.suppress(HeldByAnother), broker.alone(channel, "poll"):
+            return
+        channel.connection.process_data_events(time_limit=0.1)
+    pytest.fail("the lock outlived its holder")
