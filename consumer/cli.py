@@ -32,6 +32,7 @@ program = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
     help="Trouble-ticket change files from a bucket into PostgreSQL the moment they arrive, exactly once.\n\n"
     "Settings come from the environment or a .env file: DATABASE_URL, RABBITMQ_URL, RUSTFS_ENDPOINT, "
     "RUSTFS_ACCESS_KEY, RUSTFS_SECRET_KEY, RUSTFS_BUCKET, RUSTFS_REGION and FLEETTICKETS_*; see docs/.",
