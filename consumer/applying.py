@@ -5,7 +5,7 @@ watermark last, which every file takes and so must hold for the shortest time.
 """
 
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from consumer import database
@@ -20,6 +20,9 @@ from publisher.keys import ChangeFileKey
 from publisher.messages import SeenBy as AnnouncedBy
 
 SeenBy = AnnouncedBy | Literal["drain", "import"]
+
+_AHEAD = timedelta(days=1)
+"""A clock may be this far off. A file of the year 9999 would outrank every later one for ever."""
 
 _PASSED_OVER = "a changed file, passed over by policy"
 
@@ -129,6 +132,10 @@ def apply_file(
         return Duplicate(sighting.key.key, _PASSED_OVER)
     if decision == "changed" and settings.changed_policy == "quarantine" and not again:
         raise Permanent("changed", "the key was applied before with other bytes; replay it to apply these")
+    if sighting.key.time > sighting.seen_at + _AHEAD:
+        raise Permanent(
+            "from the future", f"its name says {sighting.key.time:%Y-%m-%d %H:%M} UTC; replay it when it is due"
+        )
     reader = ChangeFileReader(read)
     rows, alarms, sentinels, rejected = _stage(connection, reader, settings, at)
     parameters |= {"file_id": file_id, "epoch": claim["epoch"]}

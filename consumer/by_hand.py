@@ -47,7 +47,9 @@ def drain(
         migrate.require_migrated(connection)
     results: list[tuple[str, Drained]] = []
     with database.open_pool(database_settings, size=2) as pool:
-        run = Drain(pool, Bucket(bucket_settings), settings, apply=apply, epoch_reason="drain" if with_reseed else None)
+        bucket = Bucket(bucket_settings)
+        bucket.require()
+        run = Drain(pool, bucket, settings, apply=apply, epoch_reason="drain" if with_reseed else None)
         files, others = run.waiting()
         with _progress(as_json=as_json) as bar:
             task = bar.add_task("draining" if apply else "trying", total=len(files))

@@ -7,13 +7,12 @@ from typing import Annotated
 
 import structlog
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from consumer import by_hand, database, migrate
 from consumer.demo.command import demo
-from consumer.fail_points import crash_at, nowhere
+from consumer.fail_points import FAIL_POINTS, crash_at, nowhere
 from consumer.files import FilesHandler
 from consumer.history import HistoryHandler
 from consumer.settings import ApplySettings, DatabaseSettings, HistorySettings
@@ -22,7 +21,7 @@ from consumer.worker import Worker
 from publisher import cli, log
 from publisher.bucket import Bucket
 from publisher.cli import EXIT_FAILED, AsJson
-from publisher.errors import DependencyDown
+from publisher.errors import DependencyDown, FleetticketsError, Misconfigured
 from publisher.settings import BrokerSettings, BucketSettings, WorkSettings, load
 from publisher.topology import Queue
 
@@ -96,18 +95,31 @@ def consume(
     log.configure()
     stop = cli.stop_on_signals()
     fail_point = os.environ.get("FLEETTICKETS_FAIL_POINT")
+    if fail_point and fail_point not in FAIL_POINTS:
+        raise Misconfigured(f"FLEETTICKETS_FAIL_POINT is wrong: none of {', '.join(map(repr, FAIL_POINTS))}")
     at = crash_at(fail_point) if fail_point else nowhere
-    _wait_for_schema(database_settings, stop)
+    if not _wait_for_schema(database_settings, stop):
+        return
     # One connection for each file being applied or archived, one for history, one for the sweep.
     with database.open_pool(database_settings, size=work.prefetch + 2) as pool:
         worker = Worker(broker_settings, work, queues, stop)
         bucket = Bucket(bucket_settings, connections=work.prefetch + 2)
+        _warn_of_bucket(bucket)
         files = FilesHandler(pool, bucket, worker.link, apply_settings, at)
         worker.run(files, HistoryHandler(pool, history_settings, stop))
     structlog.get_logger().info("stopped")
 
 
-def _wait_for_schema(settings: DatabaseSettings, stop: Event) -> None:
+def _warn_of_bucket(bucket: Bucket) -> None:
+    """Say early what is wrong with the bucket. No reason to end: it may be mended while files wait."""
+    try:
+        bucket.require()
+    except FleetticketsError as error:
+        structlog.get_logger().error("bucket", detail=str(error))
+
+
+def _wait_for_schema(settings: DatabaseSettings, stop: Event) -> bool:
+    """Wait for a migrated database; False when stopped before there is one."""
     delay = 0.5
     while not stop.is_set():
         try:
@@ -118,7 +130,8 @@ def _wait_for_schema(settings: DatabaseSettings, stop: Event) -> None:
             stop.wait(delay)
             delay = min(delay * 2, 15)
         else:
-            return
+            return True
+    return False
 
 
 def show_status(as_json: AsJson = False) -> None:
@@ -170,10 +183,15 @@ def _print_status(status: Status) -> None:
             table.add_row(f"{kind} requests", f"{requests['unhandled']} open, {requests['unsent']} of them not sent")
         for file in found["last_files"]:
             counts = f"{file['rows_inserted']} new, {file['rows_updated']} updated, {file['rows_rejected']} rejected"
-            table.add_row("last file", f"{escape(file['key'])}: {file['decision']}, {file['state']}, {counts}")
+            table.add_row(
+                "last file", f"{escape(cli.printable(file['key']))}: {file['decision']}, {file['state']}, {counts}"
+            )
         if error := found["last_error"]:
-            table.add_row("last error", f"{escape(error['key'])}: {escape(str(error['last_error']))}")
-    Console().print(table)
+            table.add_row(
+                "last error",
+                f"{escape(cli.printable(error['key']))}: {escape(cli.printable(str(error['last_error'])))}",
+            )
+    cli.console().print(table)
 
 
 def _duration(seconds: float | None) -> str:

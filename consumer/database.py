@@ -14,6 +14,8 @@ from publisher.errors import DependencyDown, Refused
 
 DATABASE = "postgres"
 _CONNECT_SECONDS = 10
+_PASSING = frozenset({"08", "40", "53", "55", "57", "58"})
+"""Classes of SQLSTATE that say something of the server, not of what it was asked."""
 
 Connection = psycopg.Connection[DictRow]
 Pool = ConnectionPool[Connection]
@@ -28,13 +30,16 @@ def translated_errors() -> Iterator[None]:
     """Turn psycopg's errors into ours.
 
     Raises: DependencyDown for what waiting can mend (server away, disk full, deadlock, a lock not had in time),
-    Refused for the rest.
+    Refused for the rest: psycopg calls more than those operational, such as a value too long for an index.
     """
     try:
         yield
-    except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
+    except (psycopg.InterfaceError, PoolTimeout) as error:
         raise DependencyDown(DATABASE, one_line(error)) from error
     except psycopg.Error as error:
+        is_passing = error.sqlstate[:2] in _PASSING if error.sqlstate else isinstance(error, psycopg.OperationalError)
+        if is_passing:
+            raise DependencyDown(DATABASE, one_line(error)) from error
         raise Refused(DATABASE, f"{type(error).__name__}: {one_line(error)}") from error
 
 
@@ -82,8 +87,18 @@ def transaction(pool: Pool, *, keep: bool = True) -> Iterator[Connection]:
 
     Raises: DependencyDown, also when the answer to COMMIT was lost: the caller asks the ledger then.
     """
-    with translated_errors(), pool.connection() as connection, connection.transaction(force_rollback=not keep):
-        yield connection
+    with translated_errors():
+        try:
+            connection = pool.getconn()
+        except PoolTimeout:
+            # The pool keeps to itself why it has none; a connection of our own says it.
+            psycopg.connect(str(pool.conninfo), connect_timeout=_CONNECT_SECONDS).close()
+            raise
+        try:
+            with connection.transaction(force_rollback=not keep):
+                yield connection
+        finally:
+            pool.putconn(connection)
 
 
 def _prepare_staging(connection: Connection) -> None:

@@ -18,8 +18,8 @@ from consumer.failures import UNEXPECTED, Failure
 from consumer.settings import ApplySettings
 from publisher import broker, messages
 from publisher.broker import Channel
-from publisher.bucket import Bucket, OpenObject
-from publisher.errors import DependencyDown, ObjectMissing, Permanent
+from publisher.bucket import BUCKET, Bucket, ObjectSummary, OpenObject
+from publisher.errors import DependencyDown, ObjectMissing, Permanent, Refused
 from publisher.events import IgnoredEvent, read_event
 from publisher.keys import ChangeFileKey, NotAChangeFile, read_key
 from publisher.link import Delivery, Link
@@ -148,22 +148,16 @@ class FilesHandler:
                     return self._apply_object(arrived, delivery, key, opened)
             except ObjectMissing:
                 continue
+            except Refused as error:
+                if error.dependency != BUCKET:
+                    raise
+                return self._refused(arrived, delivery, key, error)
         return self._missing(arrived, delivery, keys)
 
     def _apply_object(
         self, arrived: ChangeFileArrived, delivery: Delivery, key: ChangeFileKey, opened: OpenObject
     ) -> FileOutcome:
-        sighting = Sighting(
-            bucket=self._bucket.name,
-            prefix=self._bucket.prefix,
-            key=key,
-            etag=opened.summary.etag,
-            size=opened.summary.size,
-            object_time=opened.summary.modified,
-            event_time=arrived.event_time,
-            seen_at=delivery.delivered_at,
-            seen_by=arrived.seen_by,
-        )
+        sighting = self._sighting(arrived, delivery, key, opened.summary)
         again = messages.AGAIN in delivery.headers
         with database.transaction(self._pool) as connection:
             lock_key(connection, sighting)
@@ -183,19 +177,46 @@ class FilesHandler:
 
     def _fail(
         self, connection: Connection, sighting: Sighting, delivery: Delivery, reason: str, detail: str
-    ) -> Failure:
+    ) -> Failure | Duplicate:
         # The file's own changes are rolled back by now; the key's lock is still held, so that of many deliveries of
         # a bad file only one becomes a dead letter. It is published before the ledger says so: a crash in between
         # makes the file be tried again, never forgotten.
         failure = Failure(sighting.key.key, reason, detail, attempts=1)
         parameters = sighting.parameters() | {"reason": reason, "error": detail, "fingerprint": failure.fingerprint}
         failed = database.row(connection, "ledger", "record_failed", parameters)
-        assert failed is not None  # noqa: S101 - had another delivery applied it, there would be no claim to fail
+        if failed is None:
+            return Duplicate(sighting.key.key, "was applied before")
         failure = replace(failure, attempts=failed["attempts"])
         self._link.call(failure.publishing(delivery))
         mark = "record_dead_lettered" if failure.retry_in is None else "record_retry"
         database.rows(connection, "ledger", mark, {"file_id": failed["file_id"], "delay": failure.retry_in})
         return failure
+
+    def _refused(
+        self, arrived: ChangeFileArrived, delivery: Delivery, key: ChangeFileKey, error: Refused
+    ) -> Failure | Duplicate:
+        """Treat an object that the store will not give as the file's own failure: the others are not to wait for it."""
+        at = arrived.event_time or delivery.delivered_at
+        announced = ObjectSummary(key.key, arrived.etag, arrived.size or 0, at)
+        sighting = self._sighting(arrived, delivery, key, announced)
+        with database.transaction(self._pool) as connection:
+            lock_key(connection, sighting)
+            return self._fail(connection, sighting, delivery, UNEXPECTED, str(error))
+
+    def _sighting(
+        self, arrived: ChangeFileArrived, delivery: Delivery, key: ChangeFileKey, found: ObjectSummary
+    ) -> Sighting:
+        return Sighting(
+            bucket=self._bucket.name,
+            prefix=self._bucket.prefix,
+            key=key,
+            etag=found.etag,
+            size=found.size,
+            object_time=found.modified,
+            event_time=arrived.event_time,
+            seen_at=delivery.delivered_at,
+            seen_by=arrived.seen_by,
+        )
 
     def _missing(
         self, arrived: ChangeFileArrived, delivery: Delivery, keys: list[ChangeFileKey]

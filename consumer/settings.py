@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-from pydantic import Field, PostgresDsn, SecretStr, TypeAdapter, field_validator
+import psycopg.conninfo
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings
 
 from publisher.settings import FROM_ENVIRONMENT
@@ -20,7 +21,13 @@ class DatabaseSettings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _is_postgres(cls, url: SecretStr) -> SecretStr:
-        TypeAdapter(PostgresDsn).validate_python(url.get_secret_value())
+        text = url.get_secret_value()
+        if not text.startswith(("postgresql://", "postgres://")):
+            raise ValueError("it begins with postgresql://")
+        try:
+            psycopg.conninfo.conninfo_to_dict(text)
+        except psycopg.ProgrammingError as error:
+            raise ValueError(" ".join(str(error).split())) from None
         return url
 
 

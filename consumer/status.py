@@ -44,13 +44,13 @@ def _part(status: Status, name: str, read: Callable[[], dict[str, Any]]) -> None
 
 def _bucket(settings: BucketSettings) -> dict[str, Any]:
     waiting = list(Bucket(settings).waiting())
-    oldest = min((found.modified for found in waiting), default=None)
+    oldest = min(waiting, key=lambda found: found.modified, default=None)
     return {
         "bucket": settings.bucket,
         "prefix": settings.changes_prefix,
         "waiting": len(waiting),
-        "oldest_waiting_seconds": _age(oldest),
-        "oldest_waiting_key": min((found.key for found in waiting), default=None),
+        "oldest_waiting_seconds": _age(oldest.modified if oldest else None),
+        "oldest_waiting_key": oldest.key if oldest else None,
     }
 
 

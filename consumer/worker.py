@@ -6,7 +6,7 @@ thread wait with its delivery unacked: no attempt is spent, nothing is requeued,
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from threading import Event, Lock, Thread
 from time import monotonic
@@ -82,13 +82,16 @@ class Worker:
             self._in_hand += 1
         match delivery.queue:
             case Queue.FILES:
-                self._apply_threads.submit(self._settling, delivery, lambda: self._apply(delivery))
+                self._submit(self._apply_threads, delivery, lambda: self._apply(delivery))
             case Queue.HISTORY:
-                self._history_thread.submit(self._settling, delivery, lambda: self._capture(delivery))
+                self._submit(self._history_thread, delivery, lambda: self._capture(delivery))
             case Queue.GEOCODE:
                 raise AssertionError("no handler of the geocode queue is in this process")
             case _:
                 assert_never(delivery.queue)
+
+    def _submit(self, threads: ThreadPoolExecutor, delivery: Delivery, work: Callable[[], bool]) -> None:
+        threads.submit(self._settling, delivery, work).add_done_callback(self._never_silent)
 
     def _settling(self, delivery: Delivery, work: Callable[[], bool]) -> None:
         """Do `work`, which says whether the delivery stays in hand; whatever it raises settles the delivery."""
@@ -106,6 +109,12 @@ class Worker:
             if not stays_in_hand:
                 self._release()
 
+    @staticmethod
+    def _never_silent(work: "Future[None]") -> None:
+        error = work.exception()
+        if error is not None:
+            log.error("a delivery stays unsettled", exc_info=error)
+
     def _release(self) -> None:
         with self._lock:
             self._in_hand -= 1
@@ -117,9 +126,7 @@ class Worker:
         outcome = self._holding(lambda: self._files.apply(delivery))
         match outcome:
             case Applied(file=file) | AlreadyApplied(file=file):
-                self._finish_threads.submit(
-                    self._settling, delivery, lambda: self._finish(delivery, file, outcome, began)
-                )
+                self._submit(self._finish_threads, delivery, lambda: self._finish(delivery, file, outcome, began))
                 return True
             case Duplicate() | Ignored() | Missing() | Spread() | Failure():
                 self._log(delivery, outcome, began)
@@ -150,7 +157,7 @@ class Worker:
         """
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(DependencyDown),
-            wait=tenacity.wait_exponential_jitter(initial=0.25, max=15),
+            wait=tenacity.wait_exponential_jitter(multiplier=0.25, max=15),
             stop=tenacity.stop_when_event_set(self._stop) | tenacity.stop_after_delay(HOLD_SECONDS),
             sleep=tenacity.sleep_using_event(self._stop),
             before_sleep=_log_wait,
@@ -171,7 +178,7 @@ class Worker:
 
     def _give_up(self, delivery: Delivery, reason: str, detail: str) -> None:
         """Send a message on that failed outside any file: no event, or a follow-on that broke."""
-        failure = Failure("", reason, detail, attempts=int(delivery.headers.get(messages.ATTEMPTS) or 0) + 1)
+        failure = Failure("", reason, detail, attempts=messages.attempts(delivery.headers) + 1)
         log.warning("failed", queue=delivery.queue.value, **_describe(failure))
         self._send_on(delivery, failure.publishing(delivery))
 

@@ -53,7 +53,10 @@ def connect(settings: BrokerSettings, purpose: str) -> BlockingConnection:
 
     Raises: DependencyDown; Misconfigured when the broker refuses the credentials or the virtual host.
     """
-    parameters = pika.URLParameters(settings.rabbitmq_url.get_secret_value())
+    try:
+        parameters = pika.URLParameters(settings.rabbitmq_url.get_secret_value())
+    except ValueError as error:
+        raise Misconfigured(f"RABBITMQ_URL is wrong: {error}") from None
     parameters.blocked_connection_timeout = _BLOCKED_SECONDS
     parameters.client_properties = {"connection_name": f"fleettickets {purpose}"}
     try:
@@ -76,7 +79,7 @@ def reconnecting(stop: Event) -> tenacity.Retrying:
     """
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(DependencyDown),
-        wait=tenacity.wait_exponential_jitter(initial=0.5, max=30),
+        wait=tenacity.wait_exponential_jitter(multiplier=0.5, max=30),
         stop=tenacity.stop_when_event_set(stop),
         sleep=tenacity.sleep_using_event(stop),
         before_sleep=_log_loss,
@@ -86,7 +89,7 @@ def reconnecting(stop: Event) -> tenacity.Retrying:
 
 def _log_loss(state: tenacity.RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
-    structlog.get_logger().warning("disconnected", detail=str(error), retry_in_s=round(state.upcoming_sleep, 1))
+    structlog.get_logger().warning("waiting", detail=str(error), retry_in_s=round(state.upcoming_sleep, 1))
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.response import StreamingBody
 from urllib3.exceptions import HTTPError
 
-from publisher.errors import DependencyDown, ObjectChanged, ObjectMissing
+from publisher.errors import DependencyDown, Misconfigured, ObjectChanged, ObjectMissing, Refused
 from publisher.settings import BucketSettings
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 BUCKET = "the bucket's store"
 _CHUNK = 1 << 20
 _MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
+_TRY_AGAIN = frozenset({408, 429})
 _CHANGED = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict"})
 
 
@@ -54,15 +55,13 @@ class OpenObject:
             raise DependencyDown(BUCKET, f"reading {self.summary.key!r} broke off: {_one_line(error)}") from error
 
 
-class Bucket:
-    """One bucket and the feed's folders in it. Safe to share between threads."""
+def s3_client(settings: BucketSettings, connections: int = 10) -> "S3Client":
+    """Make a client for any S3 store, addressed path-style.
 
-    def __init__(self, settings: BucketSettings, connections: int = 10) -> None:
-        self.name = settings.bucket
-        self.prefix = settings.prefix
-        self.changes_prefix = settings.changes_prefix
-        self.processed_prefix = settings.processed_prefix
-        self._s3: S3Client = boto3.client(
+    Raises: Misconfigured.
+    """
+    try:
+        return boto3.client(
             "s3",
             endpoint_url=str(settings.endpoint),
             aws_access_key_id=settings.access_key.get_secret_value(),
@@ -71,14 +70,44 @@ class Bucket:
             config=Config(
                 s3={"addressing_style": "path"},
                 connect_timeout=5,
-                read_timeout=60,
-                retries={"mode": "standard", "max_attempts": 3},
+                read_timeout=20,
+                retries={"mode": "standard", "max_attempts": 2},
                 max_pool_connections=connections,
                 # Stores other than AWS lag behind its newest checksums.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
             ),
         )
+    except ValueError as error:
+        raise Misconfigured(f"RUSTFS_ENDPOINT or RUSTFS_REGION is wrong: {error}") from None
+
+
+class Bucket:
+    """One bucket and the feed's folders in it. Safe to share between threads."""
+
+    def __init__(self, settings: BucketSettings, connections: int = 10) -> None:
+        self.name = settings.bucket
+        self.prefix = settings.prefix
+        self.changes_prefix = settings.changes_prefix
+        self.processed_prefix = settings.processed_prefix
+        self._s3 = s3_client(settings, connections)
+
+    def require(self) -> None:
+        """Ask the store once whether settings and bucket fit together, for a clear word at the start.
+
+        Raises: Misconfigured, DependencyDown.
+        """
+        try:
+            with self._translated_errors(self.changes_prefix):
+                self._s3.list_objects_v2(Bucket=self.name, Prefix=self.changes_prefix, MaxKeys=1)
+        except DependencyDown as error:
+            refusal = error.__cause__
+            if isinstance(refusal, ClientError) and _is_refusal(refusal):
+                raise Misconfigured(
+                    "RUSTFS_BUCKET, RUSTFS_ACCESS_KEY and RUSTFS_SECRET_KEY do not fit the store at RUSTFS_ENDPOINT: "
+                    f"{error.detail}"
+                ) from error
+            raise
 
     def waiting(self) -> Iterator[ObjectSummary]:
         """Every object in `changes/`, in the order of the keys; one request per thousand.
@@ -98,7 +127,7 @@ class Bucket:
     def open(self, key: str) -> Iterator[OpenObject]:
         """Read one object as a stream.
 
-        Raises: ObjectMissing, DependencyDown.
+        Raises: ObjectMissing; Refused, when the store will not give this one; DependencyDown.
         """
         with self._translated_errors(key):
             answer = self._s3.get_object(Bucket=self.name, Key=key)
@@ -184,6 +213,14 @@ class Bucket:
                 digest.update(chunk)
         return digest.hexdigest() == sha256
 
+    def _is_open(self) -> bool:
+        """Whether the bucket as a whole answers, so that a refusal was meant for one object."""
+        try:
+            self._s3.list_objects_v2(Bucket=self.name, Prefix=self.changes_prefix, MaxKeys=1)
+        except (ClientError, BotoCoreError, HTTPError, OSError):
+            return False
+        return True
+
     @contextmanager
     def _translated_errors(self, key: str) -> Iterator[None]:
         try:
@@ -194,10 +231,18 @@ class Bucket:
                 raise ObjectMissing(self.name, key) from error
             if code in _CHANGED:
                 raise ObjectChanged(self.name, key) from error
+            detail = f"{error.operation_name} of {key!r} in {self.name!r}: {_one_line(error)}"
+            if _is_refusal(error) and self._is_open():
+                raise Refused(BUCKET, detail) from error
             # Refused credentials and a missing bucket too: the operator can mend them while files wait.
-            raise DependencyDown(BUCKET, f"{error.operation_name} on {self.name!r}: {_one_line(error)}") from error
+            raise DependencyDown(BUCKET, detail) from error
         except (BotoCoreError, HTTPError, OSError) as error:
             raise DependencyDown(BUCKET, _one_line(error)) from error
+
+
+def _is_refusal(error: ClientError) -> bool:
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return 400 <= status < 500 and status not in _TRY_AGAIN  # noqa: PLR2004 - the class of HTTP's client errors
 
 
 def _one_line(error: BaseException) -> str:

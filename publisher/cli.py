@@ -22,6 +22,7 @@ from publisher.topology import Queue
 
 EXIT_FAILED = 1
 EXIT_MISCONFIGURED = 2
+_ENDLESS = 10_000
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of text for a person.")]
 
@@ -37,6 +38,16 @@ def run(program: typer.Typer) -> NoReturn:
         print(f"fleettickets: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(EXIT_FAILED)
     sys.exit(0)
+
+
+def console() -> Console:
+    """A console that cuts and wraps nothing where a script or a pager reads."""
+    return Console() if sys.stdout.isatty() else Console(width=_ENDLESS)
+
+
+def printable(text: str) -> str:
+    """The text with its control characters spelled out: what strangers wrote must not steer a terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
 
 
 def stop_on_signals() -> Event:
@@ -75,8 +86,10 @@ def poll(
     """
     broker_settings, bucket_settings, work = load(BrokerSettings), load(BucketSettings), load(WorkSettings)
     log.configure()
-    poller = Poller(Bucket(bucket_settings), work.prefetch)
+    bucket = Bucket(bucket_settings)
+    poller = Poller(bucket, work.prefetch)
     if every is None:
+        bucket.require()
         with broker.confirming_channel(broker_settings, "poll") as channel:
             topology.declare(channel)
             try:
@@ -147,13 +160,13 @@ def list_letters(
     if not found:
         typer.echo(f"no dead letters in {queue.dead_letters}")
         return
-    table = Table("no.", "dead since", "key", "reason", "group", "attempts", box=None)
+    table = Table("no.", "dead since", "group", "attempts", "reason", "key", box=None)
     for letter in found:
         table.add_row(
-            str(letter.number), letter.dead_at[:19], escape(letter.key or "(no key)"), escape(letter.reason),
-            letter.fingerprint, str(letter.attempts),
+            str(letter.number), letter.dead_at[:19], letter.fingerprint, str(letter.attempts),
+            escape(printable(letter.reason)), escape(printable(letter.key or "(no key)")),
         )  # fmt: skip
-    Console().print(table)
+    console().print(table)
 
 
 @letters.command("show")
@@ -179,9 +192,9 @@ def show_letter(
         return
     for name, value in shown.items():
         if name != "headers":
-            typer.echo(f"{name:9} {value}")
+            typer.echo(f"{name:9} {printable(str(value))}")
     for name, value in headers.items():
-        typer.echo(f"header    {name}: {value}")
+        typer.echo(f"header    {printable(f'{name}: {value}')}")
 
 
 @letters.command("replay")
@@ -206,7 +219,7 @@ def replay_letters(
         typer.echo(json.dumps({"replayed": replayed}))
     else:
         for letter in replayed:
-            typer.echo(f"replayed {letter['key'] or letter['number']}")
+            typer.echo(f"replayed {printable(str(letter['key'] or letter['number']))}")
         typer.echo(f"{len(replayed)} replayed")
 
 

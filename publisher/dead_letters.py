@@ -134,11 +134,15 @@ def _letter(number: int, tag: int, queue: Queue, body: bytes, headers: Mapping[s
         reason=reason,
         error=error,
         fingerprint=str(headers.get(messages.FINGERPRINT) or fingerprint(reason, error)),
-        attempts=int(headers.get(messages.ATTEMPTS) or headers.get("x-delivery-count") or 1),
+        attempts=messages.attempts(headers) or _count(headers.get("x-delivery-count")),
         dead_at=str(headers.get(messages.DEAD_AT) or (died.isoformat() if isinstance(died, datetime) else "")),
         body=body,
         headers=headers,
     )
+
+
+def _count(header: Any) -> int:
+    return header if isinstance(header, int) and header > 0 else 1
 
 
 def _key_in(body: bytes) -> str:

@@ -18,6 +18,8 @@ from publisher.messages import ChangeFileArrived
 
 _ARRIVALS = frozenset({"Put", "Post", "Copy", "CompleteMultipartUpload"})
 _MAX_ENVELOPES = 3
+_MAX_KEY_BYTES = 1024
+_MAX_ETAG = 200
 
 
 class NotAnEvent(Permanent):
@@ -73,8 +75,8 @@ def _own(event: dict[str, Any]) -> ChangeFileArrived:
         arrived = ChangeFileArrived.model_validate(event)
     except ValidationError as error:
         raise NotAnEvent(f"ChangeFileArrived with a wrong {error.errors()[0]['loc']}") from None
-    for key in arrived.keys:
-        _storable(key)
+    if not all(map(_is_storable, arrived.keys)):
+        raise NotAnEvent("a key that no store can have")
     return arrived
 
 
@@ -114,13 +116,14 @@ def _sends_raw_keys(record: dict[str, Any], event_name: str) -> bool:
 
 
 def _arrival(bucket: str, keys: tuple[str, str], etag: Any, size: Any, time: Any) -> ChangeFileArrived:
-    for key in keys:
-        _storable(key)
+    storable = tuple(dict.fromkeys(filter(_is_storable, keys)))
+    if not storable:
+        raise NotAnEvent("a key that no store can have: empty, over 1,024 bytes, or with NUL or half a character in it")
     try:
         return ChangeFileArrived(
             bucket=bucket,
-            keys=tuple(dict.fromkeys(keys)),
-            etag=etag.strip('"') if isinstance(etag, str) else "",
+            keys=storable,
+            etag=etag.strip('"') if isinstance(etag, str) and len(etag) <= _MAX_ETAG else "",
             size=_size(size),
             seen_by="notification",
             event_time=_time(time),
@@ -129,10 +132,12 @@ def _arrival(bucket: str, keys: tuple[str, str], etag: Any, size: Any, time: Any
         raise NotAnEvent(f"a record with a wrong {error.errors()[0]['loc'][0]}") from None
 
 
-def _storable(key: str) -> None:
-    """Refuse what no store can have named and what Postgres cannot keep as text."""
-    if not key or "\0" in key or any("\ud800" <= char <= "\udfff" for char in key):
-        raise NotAnEvent("an object key that is empty or holds NUL or half a character")
+def _is_storable(key: str) -> bool:
+    """Whether a store can have named an object so, and Postgres can keep it as text."""
+    try:
+        return 0 < len(key.encode()) <= _MAX_KEY_BYTES and "\0" not in key
+    except UnicodeEncodeError:
+        return False
 
 
 def _size(size: Any) -> int | None:

@@ -124,6 +124,9 @@ class Link:
             if consuming and not self._still_consuming():
                 # The broker may end a consumer without any error: after a time-out (4.3), or a deleted queue.
                 raise DependencyDown(broker.BROKER, "the broker ended the consumer")
+            if self._publishing is None or not self._publishing.is_open:
+                # After a publish to an exchange that is gone. Connecting anew declares it.
+                raise DependencyDown(broker.BROKER, "the broker closed the channel for publishing")
 
     def _cancel_consumers(self) -> None:
         for channel, consumer_tag in self._consumers:

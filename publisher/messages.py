@@ -1,7 +1,8 @@
 """The message contract: what travels between the store, the poller, the consumer and its follow-ons. Pure."""
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,6 +18,12 @@ KEY = "fleettickets-key"
 DEAD_AT = "fleettickets-dead-at"
 
 
+def attempts(headers: Mapping[str, Any]) -> int:
+    """The failed tries that a message has behind it, as far as its headers can be believed."""
+    claimed = headers.get(ATTEMPTS)
+    return max(claimed, 0) if isinstance(claimed, int) else 0
+
+
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -28,7 +35,7 @@ class ChangeFileArrived(_Message):
     bucket: Annotated[str, Field(min_length=1, max_length=255)]
     keys: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]
     """How the key may read, likeliest first: stores differ in whether they form-encode it."""
-    etag: str = ""
+    etag: Annotated[str, Field(max_length=200)] = ""
     size: int | None = None
     seen_by: SeenBy
     event_time: datetime | None = None

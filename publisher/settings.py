@@ -32,7 +32,9 @@ class BucketSettings(BaseSettings):
     endpoint: HttpUrl = Field(validation_alias="RUSTFS_ENDPOINT")
     access_key: SecretStr = Field(validation_alias="RUSTFS_ACCESS_KEY")
     secret_key: SecretStr = Field(validation_alias="RUSTFS_SECRET_KEY")
-    bucket: str = Field("isptickets", validation_alias="RUSTFS_BUCKET", min_length=3, max_length=63)
+    bucket: str = Field(
+        "isptickets", validation_alias="RUSTFS_BUCKET", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]$"
+    )
     region: str = Field("us-east-1", validation_alias="RUSTFS_REGION")
     prefix: str = Field("automations/inc/", validation_alias="FLEETTICKETS_PREFIX")
 

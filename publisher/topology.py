@@ -22,8 +22,9 @@ RETRY_DELAYS = (5, 30, 120, 600)
 """Seconds before the 2nd, 3rd, … attempt; one wait queue each, since a TTL only expires at a queue's head."""
 MAX_ATTEMPTS = len(RETRY_DELAYS) + 1
 
-# A file that kills its consumer is redelivered this often before the broker itself dead-letters it.
-_DELIVERY_LIMIT = 20
+# A file that kills its consumer is redelivered this often before the broker itself dead-letters it. Restarts of a
+# consumer while a dependency is away count too, up to RabbitMQ 4.2, so there is room for many of those.
+_DELIVERY_LIMIT = 500
 # Looking at dead letters requeues them, which counts as a delivery; 4.x would drop them after 20 looks,
 # and -1 ("no limit") dead-letters at the first requeue on 3.10.
 _NO_DELIVERY_LIMIT = 1_000_000

@@ -4,12 +4,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http import HTTPStatus
-from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-import boto3
 import requests
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from consumer import database
@@ -17,13 +14,10 @@ from consumer.demo.children import DemoFailed
 from consumer.settings import DatabaseSettings
 from publisher import broker
 from publisher.broker import BROKER
-from publisher.bucket import BUCKET
+from publisher.bucket import BUCKET, s3_client
 from publisher.errors import DependencyDown, Misconfigured, Refused
 from publisher.settings import BrokerSettings, BucketSettings, load
 from publisher.topology import Queue
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 VIRTUAL_HOST = "fleettickets-demo"
 BUCKET_NAME = "fleettickets-demo"
@@ -93,22 +87,7 @@ class DemoBucket:
 
     def __init__(self, settings: BucketSettings, connections: int) -> None:
         self.name = settings.bucket
-        self.s3: S3Client = boto3.client(
-            "s3",
-            endpoint_url=str(settings.endpoint),
-            aws_access_key_id=settings.access_key.get_secret_value(),
-            aws_secret_access_key=settings.secret_key.get_secret_value(),
-            region_name=settings.region,
-            config=Config(
-                s3={"addressing_style": "path"},
-                connect_timeout=5,
-                read_timeout=15,
-                retries={"mode": "standard", "max_attempts": 2},
-                max_pool_connections=connections,
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-            ),
-        )
+        self.s3 = s3_client(settings, connections)
         self._connections = connections
 
     def make(self) -> None:

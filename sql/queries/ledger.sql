@@ -5,6 +5,7 @@ SELECT pg_advisory_xact_lock(hashtextextended(%(bucket)s || '/' || %(key)s, 0))
 -- name: claim_file
 -- The claim is this INSERT; it gives no row when somebody else's claim of the same version stands. A failed version
 -- is free again when its retry is due, when it is sent again on purpose, and when it failed without a broker to take it.
+-- So is one that was put again after another version of its key was applied.
 INSERT INTO ingest.ledger AS ledger
     (bucket, prefix, key, etag, size, epoch, key_time, object_time, event_time,
      first_seen_at, first_seen_by, decision, state)
@@ -32,6 +33,10 @@ SET state = 'seen', decision = excluded.decision, reason = NULL, epoch = exclude
     object_time = excluded.object_time, size = excluded.size, retry_at = NULL, dead_lettered_at = NULL
 WHERE ledger.state = 'failed'
   AND (%(again)s OR ledger.retry_at <= now() OR (ledger.retry_at IS NULL AND ledger.dead_lettered_at IS NULL))
+   OR ledger.state <> 'failed' AND ledger.applied_at IS NOT NULL AND excluded.object_time > ledger.object_time
+  AND EXISTS (SELECT FROM ingest.ledger AS between_them
+              WHERE between_them.bucket = ledger.bucket AND between_them.key = ledger.key
+                AND between_them.applied_at IS NOT NULL AND between_them.object_time > ledger.object_time)
 RETURNING file_id, epoch, decision
 
 -- name: count_duplicate
@@ -43,7 +48,7 @@ RETURNING file_id, key, etag, sha256, state, reason, retry_at IS NULL AS is_dead
 -- For a key that the bucket has no more: the version of it that was applied, one whose tail is open before others.
 UPDATE ingest.ledger SET duplicates = duplicates + 1
 WHERE file_id = (SELECT file_id FROM ingest.ledger
-                 WHERE bucket = %(bucket)s AND key = ANY(%(keys)s) AND state IN ('applied', 'archived', 'done')
+                 WHERE bucket = %(bucket)s AND key = ANY(%(keys)s) AND applied_at IS NOT NULL
                  ORDER BY state = 'done', file_id DESC
                  LIMIT 1)
 RETURNING file_id, key, etag, sha256, state

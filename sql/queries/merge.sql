@@ -77,10 +77,12 @@ WHERE known.position IS NULL OR known.position < excluded.position
 -- name: keep_rejects
 INSERT INTO ingest.rejects (file_id, line, reason, raw)
 SELECT %(file_id)s, line, reject_reason, reject_raw FROM staging WHERE reject_reason IS NOT NULL
+ON CONFLICT (file_id, line) DO NOTHING
 
 -- name: request_follow_ons
 INSERT INTO ingest.outbox (kind, file_id)
 SELECT kind, %(file_id)s FROM unnest(%(kinds)s::text[]) AS kind
+ON CONFLICT (file_id, kind) DO UPDATE SET sent_at = NULL, handled_at = NULL, created_at = now()
 
 -- name: move_watermark
 -- Last before the commit: every file takes this row, so it is held for no longer than the commit itself.

@@ -32,7 +32,7 @@ WHERE source = 'inc' AND metadata->>'source_max_key' IS NOT NULL AND metadata->>
 -- name: complete_old_watermark
 UPDATE tickets.import_meta
 SET metadata = metadata || jsonb_build_object('source_max_key_time', %(key_time)s::timestamptz),
-    row_count = coalesce(row_count, (SELECT count(*) FROM tickets.inc))
+    row_count = (SELECT count(*) FROM tickets.inc)
 WHERE source = 'inc'
 
 -- name: position_old_rows

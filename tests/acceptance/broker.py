@@ -53,6 +53,10 @@ class Broker:
                     exchange, routing_key, body, pika.BasicProperties(delivery_mode=2), mandatory=True
                 )
 
+    def publish_with(self, channel: BlockingChannel, body: bytes, headers: dict[str, Any]) -> None:
+        properties = pika.BasicProperties(delivery_mode=2, headers=headers)
+        channel.basic_publish(EVENTS, "store", body, properties, mandatory=True)
+
     def ready(self, queue: str) -> int:
         """Messages that wait in the queue, without those in the hands of a consumer."""
         with self.channel() as channel:

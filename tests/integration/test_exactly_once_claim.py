@@ -1,8 +1,9 @@
 """Promise 2: a version of a file takes effect once, however often and by however many it is delivered."""
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from threading import Barrier
-from typing import Any
+from typing import Any, LiteralString
 
 import pytest
 
@@ -10,7 +11,7 @@ from consumer import database as postgres
 from consumer.applying import AlreadyApplied, Applied, Duplicate
 from consumer.database import Pool
 from consumer.settings import ApplySettings
-from publisher.errors import Permanent
+from publisher.errors import DependencyDown, Permanent, Refused
 from tests.integration.change_files import ChangeFile
 
 GOOD = "ticket_id,cluster,closed_at\nINC1,QOA,\nINC2,PTMP,2026-06-25 10:00\n"
@@ -131,3 +132,53 @@ def test_an_unchanged_row_still_moves_its_position(pool: Pool, apply: Any) -> No
     with postgres.transaction(pool) as connection:
         row = connection.execute("SELECT cluster FROM tickets.inc").fetchone()
     assert row == {"cluster": "A"}
+
+
+def cluster(pool: Pool) -> object:
+    with postgres.transaction(pool) as connection:
+        row = connection.execute("SELECT cluster FROM tickets.inc").fetchone()
+    return row and row["cluster"]
+
+
+def test_bytes_that_return_after_others_under_the_same_key_win_again(pool: Pool, apply: Any) -> None:
+    def version(etag: str, second: int) -> ChangeFile:
+        at = datetime(2026, 6, 25, 12, 0, second, tzinfo=UTC)
+        return ChangeFile(NAME, f"ticket_id,cluster\nINC1,{etag}\n", etag=etag, modified=at)
+
+    apply(version("A", 0))
+    apply(version("B", 1))
+    assert cluster(pool) == "B"
+    assert apply(version("A", 2)).decision == "changed"
+    assert cluster(pool) == "A"
+    assert isinstance(apply(version("A", 2)), AlreadyApplied), "delivered again it is a duplicate"
+    assert isinstance(apply(version("B", 1)), AlreadyApplied), "and the version between them stays between them"
+    assert cluster(pool) == "A"
+
+
+def test_a_file_that_names_a_far_future_does_not_outrank_everything_for_ever(apply: Any) -> None:
+    with pytest.raises(Permanent, match="from the future: its name says 9999-12-31"):
+        apply(ChangeFile("9999-12-31T235959", GOOD))
+    assert apply(ChangeFile(NAME, GOOD)).decision == "new"
+
+
+def test_no_text_that_the_cleaner_lets_through_is_too_long_for_an_index(apply: Any) -> None:
+    text = "".join(chr(0x4E00 + number * 37 % 20000) for number in range(333))
+    identifier = "".join(chr(0x4E00 + number * 91 % 20000) for number in range(200))
+    outcome = apply(ChangeFile(NAME, f"ticket_id,cluster,location_name\n{identifier},{text},{text[::-1]}\n"))
+    assert outcome.counts.inserted == 1
+
+
+@pytest.mark.parametrize(
+    ("statement", "error"),
+    [
+        ("SELECT 1 / 0", Refused),
+        ("SELECT repeat('x', 1 << 30)", Refused),
+        ("SET statement_timeout = 1; SELECT pg_sleep(1)", DependencyDown),
+        ("SELECT pg_terminate_backend(pg_backend_pid())", DependencyDown),
+    ],
+)
+def test_only_what_waiting_can_mend_counts_as_the_database_being_away(
+    pool: Pool, statement: LiteralString, error: type[Exception]
+) -> None:
+    with pytest.raises(error), postgres.transaction(pool) as connection:
+        connection.execute(statement)

@@ -84,7 +84,9 @@ def test_the_sentinel_is_dropped_whatever_its_shape(fields: list[str]) -> None:
         ("is_alarm", "perhaps"),
         ("latitude", "1,2"),
         ("longitude", "inf"),
-        ("cluster", "x" * 501),
+        ("cluster", "x" * 1001),
+        ("location_name", "\u5bae" * 334),
+        ("mttr", "2147483647.5"),
     ],
 )
 def test_a_value_that_its_column_cannot_take_rejects_the_row(column: str, value: str) -> None:
@@ -118,6 +120,16 @@ def test_a_header_that_cannot_be_used_fails_the_file(header: str, reason: str) -
     with pytest.raises(Permanent) as failure:
         Cleaner(Record(1, header.split(","), header))
     assert failure.value.reason == reason
+
+
+def test_a_name_made_up_for_a_column_must_not_hide_another() -> None:
+    with pytest.raises(Permanent, match="'column_3' twice"):
+        Cleaner(Record(1, ["ticket_id", "column_3", ""], ""))
+
+
+def test_a_header_of_millions_of_columns_fails_the_file_before_it_fills_the_memory() -> None:
+    with pytest.raises(Permanent, match="too many columns: the header has 2,001"):
+        Cleaner(Record(1, ["ticket_id"] + [f"c{number}" for number in range(2000)], ""))
 
 
 def test_an_empty_file_has_no_header() -> None:

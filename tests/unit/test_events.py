@@ -110,7 +110,7 @@ def test_what_announces_no_arrival_is_ignored_with_a_reason(event: bytes, reason
         b'{"Records": [7]}',
         body(record("ObjectCreated:Put", "", "ceph:s3")),
         body(record("ObjectCreated:Put", "a\0b", "ceph:s3")),
-        body(record("ObjectCreated:Put", "a%00b", "aws:s3")),
+        body(record("ObjectCreated:Put", "k" * 1025, "ceph:s3")),
         body(record("ObjectCreated:Put", "\ud800", "ceph:s3")),
         b'{"type": "ChangeFileArrived", "bucket": "b", "keys": [], "seen_by": "poller"}',
         b'{"Type": "Notification", "Message": "no json"}',
@@ -159,3 +159,15 @@ def test_a_size_that_makes_no_sense_is_no_reason_to_lose_the_file(size: object) 
     (arrived,) = read_event(body(record("ObjectCreated:Put", RAW, "ceph:s3", size=size)))
     assert isinstance(arrived, ChangeFileArrived)
     assert arrived.size is None
+
+
+def test_a_reading_of_a_key_that_cannot_be_is_dropped_and_the_other_kept() -> None:
+    (arrived,) = read_event(body(record("ObjectCreated:Put", "%00.csv", "ceph:s3")))
+    assert isinstance(arrived, ChangeFileArrived)
+    assert arrived.keys == ("%00.csv",)
+
+
+def test_an_etag_beyond_reason_is_no_reason_to_lose_the_file() -> None:
+    (arrived,) = read_event(body(record("ObjectCreated:Put", RAW, "ceph:s3", eTag="e" * 9000)))
+    assert isinstance(arrived, ChangeFileArrived)
+    assert arrived.etag == ""

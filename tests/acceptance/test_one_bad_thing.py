@@ -1,0 +1,78 @@
+"""Promise 7: more bad things than a consumer has threads do not keep it from the next good one."""
+
+import json
+import signal
+
+from tests.acceptance.broker import DEAD_FILES
+from tests.acceptance.feeds import csv, key_at, ticket
+from tests.acceptance.stage import Stage, wait_until
+
+MANY = 10  # more than the files that a consumer has in hand, and than it fetches ahead
+
+
+def test_objects_that_the_store_refuses_hold_up_no_other(stage: Stage) -> None:
+    refused, good = [key_at(number) for number in range(MANY)], key_at(100)
+    stage.bucket.put_all({key: csv([ticket(f"R{place}")]) for place, key in enumerate(refused)})
+    stage.bucket.put(good, csv([ticket("GOOD")]))
+    statement = {
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:GetObject",
+        "Resource": [f"arn:aws:s3:::{stage.bucket.name}/{key}" for key in refused],
+    }
+    policy = {"Version": "2012-10-17", "Statement": [statement]}
+    stage.bucket.s3.put_bucket_policy(Bucket=stage.bucket.name, Policy=json.dumps(policy))
+    consumer = stage.start("consume")
+    stage.broker.publish(stage.bucket.event(key, b"") for key in [*refused, good])
+    stage.wait_for("done", good)
+    stage.wait_for("failed", *refused)
+    row = stage.ledger(refused[0])
+    assert refused[0] in row["last_error"]
+    assert row["retry_at"] is not None
+    stage.bucket.s3.delete_bucket_policy(Bucket=stage.bucket.name)
+    stage.wait_for("done", *refused)
+    consumer.stop()
+
+
+def test_messages_with_senseless_headers_become_dead_letters(stage: Stage) -> None:
+    good = key_at(1)
+    stage.bucket.put(good, csv([ticket("GOOD")]))
+    senseless = ["abc", -7, {"deep": 1}, 10**12, None, b"\xff", True, "", [1], "-1"]
+    with stage.broker.channel() as channel:
+        for value in senseless:
+            stage.broker.publish_with(channel, b"not json", {"fleettickets-attempts": value})
+    stage.announce(good)
+    consumer = stage.start("consume")
+    stage.wait_for("done", good)
+    wait_until(lambda: stage.broker.ready(DEAD_FILES) == len(senseless), "all are dead letters")
+    assert {letter["reason"] for letter in stage.ask("dead-letters", "list")} == {"not an event"}
+    consumer.stop()
+
+
+def test_an_exchange_that_somebody_deleted_is_declared_again(stage: Stage) -> None:
+    bad, good = key_at(1), key_at(2)
+    consumer = stage.start("consume")
+    wait_until(lambda: "consuming" in consumer.output(), "the consumer is there")
+    with stage.broker.channel() as channel:
+        channel.exchange_delete("fleettickets.dead")
+    stage.bucket.put_all({bad: b"ticket_id\nM\xfc\n", good: csv([ticket("GOOD")])})
+    stage.announce(bad, good)
+    stage.wait_for("done", good)
+    wait_until(lambda: stage.broker.ready(DEAD_FILES) == 1, "the bad file is a dead letter")
+    consumer.stop()
+
+
+def test_restarts_while_the_store_is_away_do_not_fill_the_dead_letters(stage: Stage) -> None:
+    keys = [key_at(number) for number in range(3)]
+    stage.bucket.put_all({key: csv([ticket("T")]) for key in keys})
+    stage.broker.publish(stage.bucket.event(key, b"") for key in keys)
+    for _ in range(3):
+        consumer = stage.start("consume", RUSTFS_ENDPOINT="http://127.0.0.1:1")
+        wait_until(lambda consumer=consumer: "waiting" in consumer.output(), "a file is in hand")  # type: ignore[misc]
+        consumer.terminate()
+        assert consumer.wait() in {0, -signal.SIGTERM}
+    assert stage.broker.ready(DEAD_FILES) == 0
+    assert stage.query("SELECT * FROM ingest.ledger") == []
+    healthy = stage.start("consume")
+    stage.wait_for("done", *keys)
+    healthy.stop()
