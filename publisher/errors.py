@@ -27,6 +27,14 @@ class DependencyDown(FleetticketsError):
         self.detail = detail
 
 
+class NotConfirmed(DependencyDown):
+    """The broker did not take a message on, as far as we know. `reason` is a short stable word for counting."""
+
+    def __init__(self, dependency: str, reason: str, detail: str) -> None:
+        super().__init__(dependency, detail)
+        self.reason = reason
+
+
 class Refused(FleetticketsError):
     """A dependency is there and says no to this one request: a bug of ours, or a right that is missing."""
 
