@@ -25,7 +25,7 @@ Channel = BlockingChannel
 BROKER = "rabbitmq"
 ARRIVALS = "files"
 """The routing key of our own arrivals; any other reaches the files queue as well."""
-RECONNECT_WAIT = tenacity.wait_exponential_jitter(initial=0.5, max=30)
+RECONNECT_WAIT = tenacity.wait_exponential_jitter(multiplier=0.5, max=30)
 _BLOCKED_SECONDS = 60
 _CONNECTION_ERRORS = (pika.exceptions.AMQPError, OSError)
 
