@@ -44,9 +44,9 @@ class AsyncLink:
     def require_broker(self) -> None:
         """Raises: NotConfirmed, when the broker takes no messages now."""
         if self._channel is None or not self._channel.is_open:
-            raise NotConfirmed(broker.BROKER, "away", "not connected")
+            raise NotConfirmed("away", "not connected")
         if self._blocked:
-            raise NotConfirmed(broker.BROKER, "blocked", f"the broker takes no messages now ({self._blocked})")
+            raise NotConfirmed("blocked", f"the broker takes no messages now ({self._blocked})")
 
     async def publish(self, body: bytes) -> None:
         """Publish the body of an event and wait until the broker has it in a queue, on disk.
@@ -62,15 +62,13 @@ class AsyncLink:
                 topology.EVENTS, broker.ARRIVALS, body, broker.persistent(message_id), mandatory=True
             )
         except pika.exceptions.AMQPError as error:
-            raise NotConfirmed(broker.BROKER, "away", broker.describe(error)) from error
+            raise NotConfirmed("away", broker.describe(error)) from error
         confirmed = self._confirms.published(message_id)
         try:
             async with asyncio.timeout(self._confirm_seconds):
                 await confirmed
         except TimeoutError:
-            raise NotConfirmed(
-                broker.BROKER, "late", f"it did not confirm a message within {self._confirm_seconds:g} s"
-            ) from None
+            raise NotConfirmed("late", f"it did not confirm a message within {self._confirm_seconds:g} s") from None
 
     async def run(self) -> None:
         """Hold a connection until cancelled.
@@ -146,8 +144,7 @@ class AsyncLink:
             yield
         finally:
             metrics.CONNECTED.set(0)
-            self._channel = None
-            self._block("")
+            self._channel, self._blocked = None, ""
             confirms.lose("the connection was lost before it confirmed a message")
             lost.cancel()
             if not ended.is_set():

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 from publisher.errors import NotConfirmed
 
-BROKER = "rabbitmq"
-
 
 @dataclass(slots=True)
 class _Waiting:
@@ -34,7 +32,7 @@ class Confirms:
     def require_room(self) -> None:
         """Raises: NotConfirmed, when as many messages as allowed wait already."""
         if len(self._waiting) >= self._limit:
-            raise NotConfirmed(BROKER, "busy", f"{self._limit} messages wait for its confirm already")
+            raise NotConfirmed("busy", f"{self._limit} messages wait for its confirm already")
 
     def published(self, message_id: str) -> "asyncio.Future[None]":
         """Note the next message of the channel; the broker numbers them from 1."""
@@ -57,16 +55,16 @@ class Confirms:
                 continue
             del self._ids[waiting.message_id]
             if waiting.returned:
-                _fail(waiting, NotConfirmed(BROKER, "unroutable", waiting.returned))
+                _fail(waiting, NotConfirmed("unroutable", waiting.returned))
             elif not taken:
-                _fail(waiting, NotConfirmed(BROKER, "nacked", "the broker refused a message (queue full or no quorum)"))
+                _fail(waiting, NotConfirmed("nacked", "the broker refused a message (queue full or no quorum)"))
             elif not waiting.future.done():
                 waiting.future.set_result(None)
 
     def lose(self, detail: str) -> None:
         """End every wait: the channel is gone, and with it the answers."""
         for waiting in self._waiting.values():
-            _fail(waiting, NotConfirmed(BROKER, "away", detail))
+            _fail(waiting, NotConfirmed("away", detail))
         self._waiting.clear()
         self._ids.clear()
 

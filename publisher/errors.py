@@ -27,12 +27,13 @@ class DependencyDown(FleetticketsError):
         self.detail = detail
 
 
-class NotConfirmed(DependencyDown):
+class NotConfirmed(FleetticketsError):
     """The broker did not take a message on, as far as we know. `reason` is a short stable word for counting."""
 
-    def __init__(self, dependency: str, reason: str, detail: str) -> None:
-        super().__init__(dependency, detail)
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"rabbitmq has not confirmed the message: {detail}")
         self.reason = reason
+        self.detail = detail
 
 
 class Refused(FleetticketsError):

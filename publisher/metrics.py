@@ -2,7 +2,7 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
-RECEIVED = Counter("fleettickets_webhook_received", "Events that a store sent, whatever became of them.")
+RECEIVED = Counter("fleettickets_webhook_received", "Events posted, whatever became of them.")
 CONFIRMED = Counter("fleettickets_webhook_confirmed", "Events that the broker confirmed, answered with 200.")
 REFUSED = Counter(
     "fleettickets_webhook_refused",

@@ -28,7 +28,7 @@ class Broker:
 
     def require_broker(self) -> None:
         if self.reason:
-            raise NotConfirmed("rabbitmq", self.reason, "not now")
+            raise NotConfirmed(self.reason, "not now")
 
     async def publish(self, body: bytes) -> None:
         self.require_broker()
