@@ -28,7 +28,7 @@ from publisher.events import read_event
 from publisher.settings import BrokerSettings, WebhookSettings
 
 RETRY_AFTER_SECONDS = 5
-_BODY_SECONDS = 30
+BODY_SECONDS = 30
 _KEEP_ALIVE_SECONDS = 75
 log = structlog.get_logger()
 
@@ -102,13 +102,13 @@ class Receiver:
             raise too_large
         body = bytearray()
         try:
-            async with asyncio.timeout(_BODY_SECONDS):
+            async with asyncio.timeout(BODY_SECONDS):
                 async for chunk in request.stream():
                     body += chunk
                     if len(body) > limit:
                         raise too_large
         except TimeoutError:
-            raise Refusal(408, "slow", f"the body did not arrive within {_BODY_SECONDS} s") from None
+            raise Refusal(408, "slow", f"the body did not arrive within {BODY_SECONDS} s") from None
         except ClientDisconnect:
             raise Refusal(400, "broken_off", "the body broke off") from None
         if not body:

@@ -124,6 +124,14 @@ def test_what_is_refused_says_why_and_is_in_no_queue(shared_stage: Stage, receiv
     assert TOKEN not in receiver.process.output()
 
 
+def test_a_body_that_broke_off_is_in_no_queue(shared_stage: Stage, receiver: Receiver) -> None:
+    head = f"POST / HTTP/1.1\r\nHost: webhook\r\nAuthorization: {TOKEN}\r\nContent-Length: {len(EVENT)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", receiver.port), timeout=10) as store:
+        store.sendall(head.encode() + EVENT[:20])
+    wait_until(lambda: receiver.counted('refused_total{reason="broken_off"}') == 1, "the end is noticed")
+    assert queued(shared_stage) == []
+
+
 def test_a_broker_that_went_away_is_503_at_once_and_found_again(
     shared_stage: Stage, receiver: Receiver, proxy: Proxy
 ) -> None:

@@ -126,6 +126,16 @@ def test_a_body_over_the_limit_is_refused_before_it_is_whole() -> None:
     assert broker.taken == []
 
 
+def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook, "BODY_SECONDS", 0.05)
+
+    async def stuck() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(30)
+
+    assert ask(Broker(), "POST", "/", content=stuck(), headers=RIGHT).status_code == 408
+
+
 @pytest.mark.parametrize("reason", ["away", "blocked", "nacked", "unroutable", "late", "busy"])
 def test_what_the_broker_does_not_confirm_is_to_be_sent_again(reason: str) -> None:
     before = counted("refused", reason=reason)
