@@ -27,7 +27,7 @@ TOKEN = secrets.token_urlsafe(24)
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=10_000, choices=range(1, 200_001), metavar="N")
-    parser.add_argument("--connections", type=int, default=50, choices=range(1, 501), metavar="N")
+    parser.add_argument("--connections", type=int, default=50, choices=range(1, 201), metavar="N")
     parser.add_argument("--seconds", type=int, default=120, help="give up after so long")
     asked = parser.parse_args()
     url, management = os.environ["RABBITMQ_URL"], os.environ.get("RABBITMQ_MANAGEMENT_URL")
