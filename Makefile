@@ -16,7 +16,7 @@ run_python = $(or $(PYTHON),$(error Python 3.11 or newer is needed; apt-get inst
 .DELETE_ON_ERROR:
 # Two goals can need the same .venv.
 .NOTPARALLEL:
-.PHONY: help setup system up down status test unit check format demo lock clean
+.PHONY: help setup system up down status test unit check format demo load lock clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
@@ -64,6 +64,9 @@ format: $(VENV)/.installed ## put the code into the agreed form
 
 demo: setup ## the whole way of a file, to watch; KEEP=1 leaves it running
 	@$(BIN)/fleettickets demo $(if $(KEEP),--keep) $(ARGS)
+
+load: setup ## events at the webhook receiver, as fast as it takes them; nothing may get lost
+	@$(run_python) $(STACK) run $(BIN)/python -m tests.load.webhook $(ARGS)
 
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command 'make lock' pyproject.toml

@@ -23,6 +23,9 @@ Channel = BlockingChannel
 """For those who only pass it on, or publish through this module."""
 
 BROKER = "rabbitmq"
+ARRIVALS = "files"
+"""The routing key of our own arrivals; any other reaches the files queue as well."""
+RECONNECT_WAIT = tenacity.wait_exponential_jitter(multiplier=0.5, max=30)
 _BLOCKED_SECONDS = 60
 _CONNECTION_ERRORS = (pika.exceptions.AMQPError, OSError)
 
@@ -54,21 +57,32 @@ def connect(settings: BrokerSettings, purpose: str) -> BlockingConnection:
     Raises: DependencyDown; Misconfigured when the broker refuses the credentials or the virtual host.
     """
     try:
-        parameters = pika.URLParameters(settings.rabbitmq_url.get_secret_value())
+        with translated_errors():
+            return BlockingConnection(parameters(settings, purpose))
+    except DependencyDown as error:
+        raise _refusal(error.__cause__) or error from error.__cause__
+
+
+def parameters(settings: BrokerSettings, purpose: str) -> pika.URLParameters:
+    """How every connection of the program is opened: by a name that the broker shows, and with an end to its waits.
+
+    Raises: Misconfigured.
+    """
+    try:
+        found = pika.URLParameters(settings.rabbitmq_url.get_secret_value())
     except ValueError as error:
         raise Misconfigured(f"RABBITMQ_URL is wrong: {error}") from None
-    parameters.blocked_connection_timeout = _BLOCKED_SECONDS
-    parameters.client_properties = {"connection_name": f"fleettickets {purpose}"}
-    try:
-        with translated_errors():
-            return BlockingConnection(parameters)
-    except DependencyDown as error:
-        refused = error.__cause__
-        if isinstance(refused, pika.exceptions.ProbableAuthenticationError | pika.exceptions.AuthenticationError):
-            raise Misconfigured("RABBITMQ_URL: the broker refuses this user or password") from refused
-        if isinstance(refused, pika.exceptions.ProbableAccessDeniedError):
-            raise Misconfigured("RABBITMQ_URL: no such virtual host, or no access to it") from refused
-        raise
+    found.blocked_connection_timeout = _BLOCKED_SECONDS
+    found.client_properties = {"connection_name": f"fleettickets {purpose}"}
+    return found
+
+
+def _refusal(error: BaseException | None) -> Misconfigured | None:
+    if isinstance(error, pika.exceptions.ProbableAuthenticationError | pika.exceptions.AuthenticationError):
+        return Misconfigured("RABBITMQ_URL: the broker refuses this user or password")
+    if isinstance(error, pika.exceptions.ProbableAccessDeniedError):
+        return Misconfigured("RABBITMQ_URL: no such virtual host, or no access to it")
+    return None
 
 
 def reconnecting(stop: Event) -> tenacity.Retrying:
@@ -79,15 +93,16 @@ def reconnecting(stop: Event) -> tenacity.Retrying:
     """
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(DependencyDown),
-        wait=tenacity.wait_exponential_jitter(multiplier=0.5, max=30),
+        wait=RECONNECT_WAIT,
         stop=tenacity.stop_when_event_set(stop),
         sleep=tenacity.sleep_using_event(stop),
-        before_sleep=_log_loss,
+        before_sleep=log_loss,
         reraise=True,
     )
 
 
-def _log_loss(state: tenacity.RetryCallState) -> None:
+def log_loss(state: tenacity.RetryCallState) -> None:
+    """Say once per attempt that there is no connection, and when the next attempt comes."""
     error = state.outcome.exception() if state.outcome else None
     structlog.get_logger().warning("waiting", detail=str(error), retry_in_s=round(state.upcoming_sleep, 1))
 
@@ -143,15 +158,9 @@ def publish(
 
     Raises: DependencyDown; Misconfigured when no queue is bound there (a plain confirm would hide that).
     """
-    properties = pika.BasicProperties(
-        content_type="application/json",
-        delivery_mode=pika.DeliveryMode.Persistent,
-        message_id=message_id,
-        headers=dict(headers or {}),
-    )
     try:
         with translated_errors():
-            channel.basic_publish(exchange, routing_key, body, properties, mandatory=True)
+            channel.basic_publish(exchange, routing_key, body, persistent(message_id, headers), mandatory=True)
     except DependencyDown as error:
         if isinstance(error.__cause__, pika.exceptions.UnroutableError):
             raise Misconfigured(
@@ -162,9 +171,19 @@ def publish(
         raise
 
 
+def persistent(message_id: str | None = None, headers: Mapping[str, Any] | None = None) -> pika.BasicProperties:
+    """Properties of a message that outlives a restart of the broker."""
+    return pika.BasicProperties(
+        content_type="application/json",
+        delivery_mode=pika.DeliveryMode.Persistent,
+        message_id=message_id,
+        headers=dict(headers or {}),
+    )
+
+
 def publish_arrival(channel: BlockingChannel, body: bytes) -> None:
     """Publish a ChangeFileArrived the way a store publishes its events."""
-    publish(channel, EVENTS, "files", body)
+    publish(channel, EVENTS, ARRIVALS, body)
 
 
 def queue_depth(channel: BlockingChannel, name: str) -> tuple[int, int]:

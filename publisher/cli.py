@@ -1,5 +1,6 @@
 """The publisher's commands, and how every command of the program ends: one line for an error, codes for cron."""
 
+import asyncio
 import json
 import signal
 import sys
@@ -17,7 +18,7 @@ from publisher.bucket import Bucket
 from publisher.dead_letters import DeadLetter, Selection
 from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother, Misconfigured
 from publisher.poller import Poll, Poller
-from publisher.settings import BrokerSettings, BucketSettings, WorkSettings, load
+from publisher.settings import BrokerSettings, BucketSettings, WebhookSettings, WorkSettings, load
 from publisher.topology import Queue
 
 EXIT_FAILED = 1
@@ -111,6 +112,25 @@ def poll(
     except DependencyDown:
         if not stop.is_set():
             raise
+
+
+def webhook(
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8080,
+) -> None:
+    """Receive the webhook of a store and hand its events to RabbitMQ.
+
+    For stores that cannot publish to RabbitMQ themselves. An event is answered with 200 once the broker has it on
+    disk; otherwise the store sends it again. Callers need FLEETTICKETS_WEBHOOK_TOKEN. SIGTERM finishes the requests
+    under way.
+    """
+    # FastAPI takes half a second to import, which no other command should wait for.
+    from publisher.webhook import listen, serve  # noqa: PLC0415
+
+    broker_settings, settings = load(BrokerSettings), load(WebhookSettings)
+    log.configure()
+    stop = stop_on_signals()
+    asyncio.run(serve(listen(host, port), broker_settings, settings, stop))
 
 
 def _report(done: Poll, *, as_json: bool) -> None:
@@ -227,4 +247,5 @@ def add_commands(program: typer.Typer) -> None:
     """Add the publisher's commands to a program."""
     program.command("topology")(declare_topology)
     program.command("poll")(poll)
+    program.command("webhook")(webhook)
     program.add_typer(letters, name="dead-letters")

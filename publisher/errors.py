@@ -31,6 +31,15 @@ class HeldByAnother(DependencyDown):
     """Somebody else is doing this one thing that only one may do at a time."""
 
 
+class NotConfirmed(FleetticketsError):
+    """The broker did not take a message on, as far as we know. `reason` is a short stable word for counting."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"rabbitmq has not confirmed the message: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
 class Refused(FleetticketsError):
     """A dependency is there and says no to this one request: a bug of ours, or a right that is missing."""
 

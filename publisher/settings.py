@@ -65,6 +65,24 @@ class WorkSettings(BaseSettings):
         return 2 * self.files_in_hand
 
 
+class WebhookSettings(BaseSettings):
+    """What the webhook receiver asks of its callers."""
+
+    model_config = FROM_ENVIRONMENT
+
+    token: SecretStr = Field(validation_alias="FLEETTICKETS_WEBHOOK_TOKEN")
+    max_bytes: int = Field(1 << 20, validation_alias="FLEETTICKETS_WEBHOOK_MAX_BYTES", ge=1, le=1 << 27)
+    confirm_seconds: float = Field(10, validation_alias="FLEETTICKETS_WEBHOOK_CONFIRM_SECONDS", gt=0, le=600)
+
+    @field_validator("token")
+    @classmethod
+    def _can_be_sent(cls, token: SecretStr) -> SecretStr:
+        bare = token.get_secret_value().strip()
+        if not bare or not bare.isascii() or not bare.isprintable():
+            raise ValueError("a token of printable ASCII characters is needed")
+        return SecretStr(bare)
+
+
 AnySettings = TypeVar("AnySettings", bound=BaseSettings)
 
 

@@ -6,14 +6,22 @@ import pytest
 
 from consumer.settings import ApplySettings, DatabaseSettings
 from publisher.errors import Misconfigured
-from publisher.settings import BrokerSettings, BucketSettings, WorkSettings, load
+from publisher.settings import BrokerSettings, BucketSettings, WebhookSettings, WorkSettings, load
 
 BUCKET = {"RUSTFS_ENDPOINT": "http://127.0.0.1:9000", "RUSTFS_ACCESS_KEY": "a", "RUSTFS_SECRET_KEY": "s3cret"}
 
 
 @pytest.fixture(autouse=True)
 def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in (*BUCKET, "RUSTFS_BUCKET", "RUSTFS_REGION", "FLEETTICKETS_PREFIX", "DATABASE_URL", "RABBITMQ_URL"):
+    for name in (
+        *BUCKET,
+        "RUSTFS_BUCKET",
+        "RUSTFS_REGION",
+        "FLEETTICKETS_PREFIX",
+        "DATABASE_URL",
+        "RABBITMQ_URL",
+        "FLEETTICKETS_WEBHOOK_TOKEN",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 
@@ -65,6 +73,14 @@ def test_a_share_beyond_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEETTICKETS_MAX_REJECT_SHARE", "20")
     with pytest.raises(Misconfigured, match="FLEETTICKETS_MAX_REJECT_SHARE is wrong"):
         load(ApplySettings)
+
+
+@pytest.mark.parametrize("token", ["", "  ", "s3crét", "s3\ncret"])
+def test_a_token_that_no_store_can_send_is_refused(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    monkeypatch.setenv("FLEETTICKETS_WEBHOOK_TOKEN", token)
+    with pytest.raises(Misconfigured, match="FLEETTICKETS_WEBHOOK_TOKEN is wrong") as complaint:
+        load(WebhookSettings)
+    assert "s3" not in str(complaint.value)
 
 
 def test_a_dot_env_file_is_read(tmp_path: Path) -> None:
