@@ -17,7 +17,8 @@ from publisher.bucket import Bucket
 from publisher.dead_letters import DeadLetter, Selection
 from publisher.errors import DependencyDown, FleetticketsError, Misconfigured
 from publisher.poller import Poll, Poller
-from publisher.settings import BrokerSettings, BucketSettings, WorkSettings, load
+from publisher.settings import BrokerSettings, BucketSettings, SqsSettings, WorkSettings, load
+from publisher.sqs import Batch, Bridge, SqsQueue
 from publisher.topology import Queue
 
 EXIT_FAILED = 1
@@ -101,6 +102,48 @@ def _report(done: Poll, *, as_json: bool) -> None:
 
 def _log_poll(done: Poll) -> None:
     structlog.get_logger().info("poll", waiting=done.waiting, queued=done.queued, published=done.published)
+
+
+def carry_from_sqs(
+    once: Annotated[
+        bool, typer.Option("--once", help="Carry over what is there and end, for cron; without it, run until SIGTERM.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Carry a bucket's notifications from an AWS SQS queue to the broker.
+
+    A message is deleted from SQS only after the broker has confirmed it. A signal finishes the batch in hand and
+    exits 0. Credentials and region come from AWS's own environment.
+    """
+    broker_settings, sqs_settings = load(BrokerSettings), load(SqsSettings)
+    log.configure()
+    stop = stop_on_signals()
+    with Bridge(SqsQueue(sqs_settings)) as bridge:
+        if once:
+            with broker.confirming_channel(broker_settings, "sqs") as channel:
+                topology.declare(channel)
+                batch = bridge.drain(channel, stop)
+            _report_batch(batch, as_json=as_json)
+            return
+        try:
+            bridge.run(broker_settings, stop, _log_batch)
+        except DependencyDown:
+            if not stop.is_set():
+                raise
+    structlog.get_logger().info("stopped")
+
+
+def _report_batch(batch: Batch, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"published": batch.published, "deleted": batch.deleted}))
+    else:
+        typer.echo(f"published {batch.published}, deleted from SQS {batch.deleted}")
+    if batch.deleted < batch.published:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _log_batch(batch: Batch) -> None:
+    structlog.get_logger().info("sqs batch", published=batch.published, deleted=batch.deleted)
 
 
 def _show_letter(letter: DeadLetter) -> dict[str, object]:
@@ -206,4 +249,5 @@ def add_commands(program: typer.Typer) -> None:
     """Add the publisher's commands to a program."""
     program.command("topology")(declare_topology)
     program.command("poll")(poll)
+    program.command("sqs")(carry_from_sqs)
     program.add_typer(letters, name="dead-letters")

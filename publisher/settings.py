@@ -50,6 +50,22 @@ class BucketSettings(BaseSettings):
         return f"{self.prefix}processed/"
 
 
+class SqsSettings(BaseSettings):
+    """The SQS queue that an AWS bucket announces to. Credentials and region are read by boto3, AWS's own way."""
+
+    model_config = FROM_ENVIRONMENT
+
+    queue_url: HttpUrl = Field(validation_alias="FLEETTICKETS_SQS_QUEUE_URL")
+    endpoint: HttpUrl | None = Field(None, validation_alias="FLEETTICKETS_SQS_ENDPOINT")
+
+    @field_validator("queue_url")
+    @classmethod
+    def _names_a_queue(cls, url: HttpUrl) -> HttpUrl:
+        if not (url.path or "").strip("/"):
+            raise ValueError("no queue in it; like https://sqs.eu-west-1.amazonaws.com/123456789012/name")
+        return url
+
+
 class WorkSettings(BaseSettings):
     """How much one consumer process takes in hand; the poller needs it to judge the backlog."""
 
