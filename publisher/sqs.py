@@ -37,9 +37,9 @@ _BATCH = 10
 _LONG_POLL = 20
 _DRAIN_POLL = 1
 """Seconds. Not 0: that would ask only some of the servers that hold the queue."""
-_HIDDEN = 30
+_HIDDEN = 20
 """Seconds for which a message is hidden from other readers, counted anew at each extension."""
-_EXTEND_EVERY = 10
+_EXTEND_EVERY = 5
 _BEAT = 0.1
 _BUSY_CODES = frozenset({"OverLimit", "RequestTimeout", "InternalFailure", "InternalError", "ServiceUnavailable"})
 _SERVER_ERROR = 500
