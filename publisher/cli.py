@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+from dataclasses import asdict
 from threading import Event
 from typing import Annotated, NoReturn
 
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from publisher import broker, dead_letters, log, topology
+from publisher import broker, dead_letters, log, management, topology
 from publisher.bucket import Bucket
 from publisher.dead_letters import DeadLetter, Selection
 from publisher.errors import DependencyDown, FleetticketsError, Misconfigured
@@ -48,17 +49,49 @@ def stop_on_signals() -> Event:
     return stop
 
 
-def declare_topology(as_json: AsJson = False) -> None:
+def declare_topology(
+    mqtt_topics: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--mqtt-topic",
+            metavar="TOPIC",
+            help="Also take what a store publishes on this MQTT topic; may be given more than once.",
+        ),
+    ] = None,
+    only_check: Annotated[
+        bool,
+        typer.Option("--check", help="Declare nothing; say what is missing, different or not ours; exit 1 if any."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Declare the exchanges and queues on RabbitMQ.
 
-    Safe to repeat. Stores publish to the exchange `fleettickets.events`, which must exist before they do.
+    Safe to repeat. Stores publish to the exchange `fleettickets.events`, which must exist before they do. What the
+    server has with other arguments is reported, with exit status 1, and left as it is. With RABBITMQ_MANAGEMENT_URL
+    set, so is what it has under our prefix that is not declared here (status 1 only with --check).
     """
-    with broker.confirming_channel(load(BrokerSettings), "topology") as channel:
-        declared = topology.declare(channel)
+    settings = load(BrokerSettings)
+    wanted = topology.bindings() + [topology.mqtt_binding(topic) for topic in mqtt_topics or []]
+    with broker.confirming_channel(settings, "topology") as channel, broker.translated_errors():
+        outcome = topology.compare(channel) if only_check else topology.reconcile(channel, wanted)
+    different, surplus = outcome.differences, []
+    if settings.management_url:
+        surplus = management.surplus(settings)
+        if only_check:
+            different += management.unbound(settings, wanted)
     if as_json:
-        typer.echo(json.dumps({"declared": declared}))
+        names = {"declared": [] if only_check else outcome.agreed, "different": [asdict(found) for found in different]}
+        typer.echo(json.dumps(names | {"undeclared": [asdict(found) for found in surplus]}))
     else:
-        typer.echo(f"declared {len(declared)} exchanges and queues; stores publish to exchange {topology.EVENTS}")
+        for found in different + surplus:
+            typer.echo(found)
+        agreed = f"{len(outcome.agreed)} exchanges and queues"
+        done = f"{agreed} are as declared" if only_check else f"declared {agreed}"
+        typer.echo(f"{done}; stores publish to exchange {topology.EVENTS}")
+        if only_check and not settings.management_url:
+            typer.echo("not looked at without RABBITMQ_MANAGEMENT_URL: bindings, and what is not declared here")
+    if different or (only_check and surplus):
+        raise typer.Exit(EXIT_FAILED)
 
 
 def poll(

@@ -11,16 +11,25 @@ FROM_ENVIRONMENT = SettingsConfigDict(env_file=".env", extra="ignore", populate_
 
 
 class BrokerSettings(BaseSettings):
-    """Where RabbitMQ is. The URL holds a password, so it is kept as a secret."""
+    """Where RabbitMQ is. The URLs hold passwords, so they are kept as secrets."""
 
     model_config = FROM_ENVIRONMENT
 
     rabbitmq_url: SecretStr = Field(validation_alias="RABBITMQ_URL")
+    management_url: SecretStr | None = Field(None, validation_alias="RABBITMQ_MANAGEMENT_URL")
 
     @field_validator("rabbitmq_url")
     @classmethod
     def _is_amqp(cls, url: SecretStr) -> SecretStr:
         TypeAdapter(AmqpDsn).validate_python(url.get_secret_value())
+        return url
+
+    @field_validator("management_url")
+    @classmethod
+    def _is_http(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is None or not url.get_secret_value():
+            return None
+        TypeAdapter(HttpUrl).validate_python(url.get_secret_value())
         return url
 
 

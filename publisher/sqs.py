@@ -154,7 +154,8 @@ class Bridge:
         """
         for attempt in broker.reconnecting(stop):
             with attempt, broker.confirming_channel(settings, "sqs") as channel:
-                topology.declare(channel)
+                with broker.translated_errors():
+                    topology.declare(channel)
                 while not stop.is_set():
                     batch = self._carry(channel, stop, _LONG_POLL)
                     attempt.retry_state.attempt_number = 1
