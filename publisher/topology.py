@@ -221,6 +221,7 @@ def _different(declared: Exchange | QuorumQueue, refusal: str) -> Difference:
     # PRECONDITION_FAILED - inequivalent arg 'durable' for queue 'q' in vhost 'v': received … but current is …
     told = re.search(r"inequivalent arg ('[^']+').*?: received (.*) but current is (.*)", refusal)
     what = f"{told[1]} is {told[3]}, should be {told[2]}" if told else refusal
+    what = re.sub(r"the value ('.*?') of type '\w+'", r"\1", what)
     emptied = "stop what publishes there, let it run empty, " if declared.kind == "queue" else ""
     return Difference(
         declared.kind, declared.name, what, f"{emptied}delete it on the server, then run: fleettickets topology"

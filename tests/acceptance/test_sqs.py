@@ -162,10 +162,9 @@ def test_a_file_in_an_aws_bucket_becomes_rows_by_way_of_sqs(aws: Aws, wrapped: b
     stage = aws.stage
     (aws.notify_topic if wrapped else aws.notify_queue)()
     bridge, consumer = stage.start("sqs"), stage.start("consume")
-    keys = [KEY, f"{CHANGES}2026-06-25 14:20:00+03:00.csv", f"{CHANGES}2026-06-25T142100 (ü).csv"]
-    put(stage, *keys[:2])
-    stage.wait_for("done", *keys[:2])
-    assert_once(stage, *keys[:2])
+    keys = [KEY, f"{CHANGES}2026-06-25 14:20:00+03:00.csv"]
+    put(stage, *keys)
+    assert_once(stage, *keys)
     assert {row["first_seen_by"] for row in stage.query("SELECT first_seen_by FROM ingest.ledger")} == {"notification"}
     aws.settle()
     bridge.stop()
