@@ -54,6 +54,27 @@ class OpenObject:
             raise DependencyDown(BUCKET, f"reading {self.summary.key!r} broke off: {_one_line(error)}") from error
 
 
+def s3_client(settings: BucketSettings, connections: int = 10) -> "S3Client":
+    """Every request has an end, and is tried three times."""
+    return boto3.client(
+        "s3",
+        endpoint_url=str(settings.endpoint),
+        aws_access_key_id=settings.access_key.get_secret_value(),
+        aws_secret_access_key=settings.secret_key.get_secret_value(),
+        region_name=settings.region,
+        config=Config(
+            s3={"addressing_style": "path"},
+            connect_timeout=5,
+            read_timeout=60,
+            retries={"mode": "standard", "max_attempts": 3},
+            max_pool_connections=connections,
+            # Stores other than AWS lag behind its newest checksums.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        ),
+    )
+
+
 class Bucket:
     """One bucket and the feed's folders in it. Safe to share between threads."""
 
@@ -62,23 +83,7 @@ class Bucket:
         self.prefix = settings.prefix
         self.changes_prefix = settings.changes_prefix
         self.processed_prefix = settings.processed_prefix
-        self._s3: S3Client = boto3.client(
-            "s3",
-            endpoint_url=str(settings.endpoint),
-            aws_access_key_id=settings.access_key.get_secret_value(),
-            aws_secret_access_key=settings.secret_key.get_secret_value(),
-            region_name=settings.region,
-            config=Config(
-                s3={"addressing_style": "path"},
-                connect_timeout=5,
-                read_timeout=60,
-                retries={"mode": "standard", "max_attempts": 3},
-                max_pool_connections=connections,
-                # Stores other than AWS lag behind its newest checksums.
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-            ),
-        )
+        self._s3 = s3_client(settings, connections)
 
     def waiting(self) -> Iterator[ObjectSummary]:
         """Every object in `changes/`, in the order of the keys; one request per thousand.

@@ -4,6 +4,8 @@ import json
 import signal
 import sys
 from dataclasses import asdict
+from enum import StrEnum
+from functools import partial
 from threading import Event
 from typing import Annotated, NoReturn
 
@@ -13,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from publisher import broker, dead_letters, log, management, topology
+from publisher import broker, dead_letters, log, management, notifications, topology
 from publisher.bucket import Bucket
 from publisher.dead_letters import DeadLetter, Selection
 from publisher.errors import DependencyDown, FleetticketsError, Misconfigured
@@ -179,6 +181,54 @@ def _log_batch(batch: Batch) -> None:
     structlog.get_logger().info("sqs batch", published=batch.published, deleted=batch.deleted)
 
 
+class Store(StrEnum):
+    """Stores that publish on the broker themselves."""
+
+    CEPH = "ceph"
+    RUSTFS = "rustfs"
+
+
+def set_notifications(
+    store: Annotated[Store | None, typer.Option("--store", help="A store that publishes on RabbitMQ itself.")] = None,
+    arn: Annotated[
+        str | None, typer.Option("--arn", help="A queue or topic that the store knows already, like AWS's SQS queue.")
+    ] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Set it; without this, only show.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what the bucket announces and what it should, and with --apply set that.
+
+    One rule, for objects created in changes/; other rules of the bucket stay. Exit status 1 when it is not in place.
+    For RustFS it also shows the environment that its server needs; the rule is taken once the server runs with that.
+    """
+    if (store is None) == (arn is None):
+        raise Misconfigured("say which: --store ceph, --store rustfs or --arn ARN")
+    bucket_settings = load(BucketSettings)
+    bucket = notifications.Notifications(bucket_settings)
+    environment: dict[str, str] = {}
+    if store is Store.CEPH:
+        read = partial(bucket.plan_for_ceph, load(BrokerSettings))
+    else:
+        if arn is None:
+            environment, arn = notifications.rustfs_target(bucket_settings, load(BrokerSettings))
+            if not as_json:  # of use before the store can be asked anything
+                typer.echo("\n".join(f"{name}={value}" for name, value in environment.items()))
+        read = partial(bucket.plan_for_arn, arn)
+    plan = read()
+    if apply:
+        bucket.apply(plan)
+        plan = read()
+    shown = notifications.describe(plan)
+    if as_json:
+        typer.echo(json.dumps(shown | {"environment": environment, "in_place": plan.in_place}))
+    else:
+        for name, value in shown.items():
+            typer.echo(f"{name}: {json.dumps(value, indent=2)}")
+        typer.echo("in place" if plan.in_place else "not in place" if apply else "not in place; to set it: --apply")
+    if not plan.in_place:
+        raise typer.Exit(EXIT_FAILED)
+
+
 def _show_letter(letter: DeadLetter) -> dict[str, object]:
     return {
         "queue": letter.queue.value,
@@ -283,4 +333,5 @@ def add_commands(program: typer.Typer) -> None:
     program.command("topology")(declare_topology)
     program.command("poll")(poll)
     program.command("sqs")(carry_from_sqs)
+    program.command("notifications")(set_notifications)
     program.add_typer(letters, name="dead-letters")

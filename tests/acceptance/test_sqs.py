@@ -2,9 +2,6 @@
 
 import json
 import signal
-import socket
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -27,7 +24,6 @@ if TYPE_CHECKING:
     from mypy_boto3_sns import SNSClient
     from mypy_boto3_sqs import SQSClient
 
-MOTO_SERVER = Path(sys.executable).with_name("moto_server")
 REGION = "us-east-1"
 AWS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_EC2_METADATA_DISABLED": "true"}
 KEY = key_at(0)
@@ -83,31 +79,6 @@ class Aws:
         """Wait until neither queue holds a message."""
         wait_until(lambda: self.queue.counts() == (0, 0), "SQS is empty")
         wait_until(lambda: self.stage.broker.held(FILES) == 0, "the files queue is empty")
-
-
-@pytest.fixture(scope="module")
-def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of moto's server."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = int(probe.getsockname()[1])
-    log = tmp_path_factory.mktemp("moto") / "log"
-    with log.open("wb") as sink:
-        server = subprocess.Popen([MOTO_SERVER, "-H", "127.0.0.1", "-p", str(port)], stdout=sink, stderr=sink)
-    try:
-        wait_until(lambda: _listens(port) or server.poll() is not None, "moto listens")
-        assert server.poll() is None, log.read_text()
-        yield port
-    finally:
-        server.kill()
-        server.wait()
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port)).close()
-    except OSError:
-        return False
-    return True
 
 
 @pytest.fixture
