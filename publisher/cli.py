@@ -4,6 +4,9 @@ import asyncio
 import json
 import signal
 import sys
+from dataclasses import asdict
+from enum import StrEnum
+from functools import partial
 from threading import Event
 from typing import Annotated, NoReturn
 
@@ -13,12 +16,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from publisher import broker, dead_letters, log, topology
+from publisher import broker, dead_letters, log, management, notifications, topology
 from publisher.bucket import Bucket
 from publisher.dead_letters import DeadLetter, Selection
 from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother, Misconfigured
 from publisher.poller import Poll, Poller
-from publisher.settings import BrokerSettings, BucketSettings, WebhookSettings, WorkSettings, load
+from publisher.settings import BrokerSettings, BucketSettings, SqsSettings, WebhookSettings, WorkSettings, load
+from publisher.sqs import Batch, Bridge, SqsQueue
 from publisher.topology import Queue
 
 EXIT_FAILED = 1
@@ -59,17 +63,49 @@ def stop_on_signals() -> Event:
     return stop
 
 
-def declare_topology(as_json: AsJson = False) -> None:
+def declare_topology(
+    mqtt_topics: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--mqtt-topic",
+            metavar="TOPIC",
+            help="Also take what a store publishes on this MQTT topic; may be given more than once.",
+        ),
+    ] = None,
+    only_check: Annotated[
+        bool,
+        typer.Option("--check", help="Declare nothing; say what is missing, different or not ours; exit 1 if any."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Declare the exchanges and queues on RabbitMQ.
 
-    Safe to repeat. Stores publish to the exchange `fleettickets.events`, which must exist before they do.
+    Safe to repeat. Stores publish to the exchange `fleettickets.events`, which must exist before they do. What the
+    server has with other arguments is reported, with exit status 1, and left as it is. With RABBITMQ_MANAGEMENT_URL
+    set, so is what it has under our prefix that is not declared here (status 1 only with --check).
     """
-    with broker.confirming_channel(load(BrokerSettings), "topology") as channel:
-        declared = topology.declare(channel)
+    settings = load(BrokerSettings)
+    wanted = topology.bindings() + [topology.mqtt_binding(topic) for topic in mqtt_topics or []]
+    with broker.confirming_channel(settings, "topology") as channel, broker.translated_errors():
+        outcome = topology.compare(channel) if only_check else topology.reconcile(channel, wanted)
+    different, surplus = outcome.differences, []
+    if settings.management_url:
+        surplus = management.surplus(settings)
+        if only_check:
+            different += management.unbound(settings, wanted)
     if as_json:
-        typer.echo(json.dumps({"declared": declared}))
+        names = {"declared": [] if only_check else outcome.agreed, "different": [asdict(found) for found in different]}
+        typer.echo(json.dumps(names | {"undeclared": [asdict(found) for found in surplus]}))
     else:
-        typer.echo(f"declared {len(declared)} exchanges and queues; stores publish to exchange {topology.EVENTS}")
+        for found in different + surplus:
+            typer.echo(found)
+        agreed = f"{len(outcome.agreed)} exchanges and queues"
+        done = f"{agreed} are as declared" if only_check else f"declared {agreed}"
+        typer.echo(f"{done}; stores publish to exchange {topology.EVENTS}")
+        if only_check and not settings.management_url:
+            typer.echo("not looked at without RABBITMQ_MANAGEMENT_URL: bindings, and what is not declared here")
+    if different or (only_check and surplus):
+        raise typer.Exit(EXIT_FAILED)
 
 
 def poll(
@@ -142,6 +178,96 @@ def _report(done: Poll, *, as_json: bool) -> None:
 
 def _log_poll(done: Poll) -> None:
     structlog.get_logger().info("poll", waiting=done.waiting, queued=done.queued, published=done.published)
+
+
+def carry_from_sqs(
+    once: Annotated[
+        bool, typer.Option("--once", help="Carry over what is there and end, for cron; without it, run until SIGTERM.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Carry a bucket's notifications from an AWS SQS queue to the broker.
+
+    A message is deleted from SQS only after the broker has confirmed it. A signal finishes the batch in hand and
+    exits 0. Credentials and region come from AWS's own environment.
+    """
+    broker_settings, sqs_settings = load(BrokerSettings), load(SqsSettings)
+    log.configure()
+    stop = stop_on_signals()
+    with Bridge(SqsQueue(sqs_settings)) as bridge:
+        if once:
+            with broker.confirming_channel(broker_settings, "sqs") as channel:
+                topology.declare(channel)
+                batch = bridge.drain(channel, stop)
+            _report_batch(batch, as_json=as_json)
+            return
+        try:
+            bridge.run(broker_settings, stop, _log_batch)
+        except DependencyDown:
+            if not stop.is_set():
+                raise
+    structlog.get_logger().info("stopped")
+
+
+def _report_batch(batch: Batch, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"published": batch.published, "deleted": batch.deleted}))
+    else:
+        typer.echo(f"published {batch.published}, deleted from SQS {batch.deleted}")
+    if batch.deleted < batch.published:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _log_batch(batch: Batch) -> None:
+    structlog.get_logger().info("sqs batch", published=batch.published, deleted=batch.deleted)
+
+
+class Store(StrEnum):
+    """Stores that publish on the broker themselves."""
+
+    CEPH = "ceph"
+    RUSTFS = "rustfs"
+
+
+def set_notifications(
+    store: Annotated[Store | None, typer.Option("--store", help="A store that publishes on RabbitMQ itself.")] = None,
+    arn: Annotated[
+        str | None, typer.Option("--arn", help="A queue or topic that the store knows already, like AWS's SQS queue.")
+    ] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Set it; without this, only show.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what the bucket announces and what it should, and with --apply set that.
+
+    One rule, for objects created in changes/; other rules of the bucket stay. Exit status 1 when it is not in place.
+    For RustFS it also shows the environment that its server needs; the rule is taken once the server runs with that.
+    """
+    if (store is None) == (arn is None):
+        raise Misconfigured("say which: --store ceph, --store rustfs or --arn ARN")
+    bucket_settings = load(BucketSettings)
+    bucket = notifications.Notifications(bucket_settings)
+    environment: dict[str, str] = {}
+    if store is Store.CEPH:
+        read = partial(bucket.plan_for_ceph, load(BrokerSettings))
+    else:
+        if arn is None:
+            environment, arn = notifications.rustfs_target(bucket_settings, load(BrokerSettings))
+            if not as_json:  # of use before the store can be asked anything
+                typer.echo("\n".join(f"{name}={value}" for name, value in environment.items()))
+        read = partial(bucket.plan_for_arn, arn)
+    plan = read()
+    if apply:
+        bucket.apply(plan)
+        plan = read()
+    shown = notifications.describe(plan)
+    if as_json:
+        typer.echo(json.dumps(shown | {"environment": environment, "in_place": plan.in_place}))
+    else:
+        for name, value in shown.items():
+            typer.echo(f"{name}: {json.dumps(value, indent=2)}")
+        typer.echo("in place" if plan.in_place else "not in place" if apply else "not in place; to set it: --apply")
+    if not plan.in_place:
+        raise typer.Exit(EXIT_FAILED)
 
 
 def _show_letter(letter: DeadLetter) -> dict[str, object]:
@@ -248,4 +374,6 @@ def add_commands(program: typer.Typer) -> None:
     program.command("topology")(declare_topology)
     program.command("poll")(poll)
     program.command("webhook")(webhook)
+    program.command("sqs")(carry_from_sqs)
+    program.command("notifications")(set_notifications)
     program.add_typer(letters, name="dead-letters")

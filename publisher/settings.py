@@ -11,16 +11,25 @@ FROM_ENVIRONMENT = SettingsConfigDict(env_file=".env", extra="ignore", populate_
 
 
 class BrokerSettings(BaseSettings):
-    """Where RabbitMQ is. The URL holds a password, so it is kept as a secret."""
+    """Where RabbitMQ is. The URLs hold passwords, so they are kept as secrets."""
 
     model_config = FROM_ENVIRONMENT
 
     rabbitmq_url: SecretStr = Field(validation_alias="RABBITMQ_URL")
+    management_url: SecretStr | None = Field(None, validation_alias="RABBITMQ_MANAGEMENT_URL")
 
     @field_validator("rabbitmq_url")
     @classmethod
     def _is_amqp(cls, url: SecretStr) -> SecretStr:
         TypeAdapter(AmqpDsn).validate_python(url.get_secret_value())
+        return url
+
+    @field_validator("management_url")
+    @classmethod
+    def _is_http(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is None or not url.get_secret_value():
+            return None
+        TypeAdapter(HttpUrl).validate_python(url.get_secret_value())
         return url
 
 
@@ -50,6 +59,22 @@ class BucketSettings(BaseSettings):
     @property
     def processed_prefix(self) -> str:
         return f"{self.prefix}processed/"
+
+
+class SqsSettings(BaseSettings):
+    """The SQS queue that an AWS bucket announces to. Credentials and region are read by boto3, AWS's own way."""
+
+    model_config = FROM_ENVIRONMENT
+
+    queue_url: HttpUrl = Field(validation_alias="FLEETTICKETS_SQS_QUEUE_URL")
+    endpoint: HttpUrl | None = Field(None, validation_alias="FLEETTICKETS_SQS_ENDPOINT")
+
+    @field_validator("queue_url")
+    @classmethod
+    def _names_a_queue(cls, url: HttpUrl) -> HttpUrl:
+        if not (url.path or "").strip("/"):
+            raise ValueError("no queue in it; like https://sqs.eu-west-1.amazonaws.com/123456789012/name")
+        return url
 
 
 class WorkSettings(BaseSettings):

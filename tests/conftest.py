@@ -1,8 +1,10 @@
 """Where the services are, and a fresh database for each test."""
 
 import os
+import socket
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -70,6 +72,35 @@ def empty_database(services: dict[str, str]) -> Iterator[Database]:
     name = f"ft_{uuid.uuid4().hex[:12]}"
     yield Database(_create(services["DATABASE_URL"], name, None))
     _drop(services["DATABASE_URL"], name)
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of moto's S3, SNS and SQS."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    log = tmp_path_factory.mktemp("moto") / "log"
+    command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
+    with log.open("wb") as sink:
+        server = subprocess.Popen(command, stdout=sink, stderr=sink)
+    try:
+        end = time.monotonic() + 30
+        while not _listens(port):
+            if server.poll() is not None or time.monotonic() > end:
+                pytest.fail(f"moto does not come up: {log.read_text()}")
+            time.sleep(0.05)
+        yield port
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def _create(server: str, name: str, template: str | None) -> str:

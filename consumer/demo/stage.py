@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 from consumer.demo import children, fresh
 from consumer.demo.children import Child, DemoFailed
 from consumer.demo.fresh import DemoBucket
-from consumer.demo.notifications import announce_arrivals
 from consumer.demo.services import Services
 from consumer.settings import DatabaseSettings
 from publisher import broker
-from publisher.errors import Refused
+from publisher.errors import DependencyDown, Refused
+from publisher.notifications import Notifications
 from publisher.settings import BrokerSettings, BucketSettings, load
 from publisher.topology import Queue
 
@@ -68,7 +68,7 @@ def ready(services: Services, logs: Path) -> Iterator[Stage]:
             migrate, topology = start("consumer", "migrate"), start("publisher", "topology")
             bucket.make()
             children.finish(topology, seconds=_READY_SECONDS)
-            refusal = _refusal(bucket, bucket_settings, broker_settings)
+            refusal = _refusal(bucket_settings, broker_settings)
             children.finish(migrate, seconds=_MIGRATE_SECONDS)
             working = (start("consumer", "consume"), start("publisher", "poll", "--every", "1" if refusal else "5"))
             _wait_for_consumer(broker_settings, working)
@@ -90,10 +90,13 @@ def _bucket_settings(given: dict[str, str]) -> BucketSettings:
     return load(BucketSettings, **known, bucket=fresh.BUCKET_NAME, prefix="automations/inc/")
 
 
-def _refusal(bucket: DemoBucket, settings: BucketSettings, broker_settings: BrokerSettings) -> str | None:
+def _refusal(settings: BucketSettings, broker_settings: BrokerSettings) -> str | None:
+    notifications = Notifications(settings)
     try:
-        announce_arrivals(bucket.s3, settings, broker_settings)
-    except Refused as error:
+        # Not persistent: the store then announces while it answers the PUT, with no half minute until a new
+        # topic's first event. What gets lost that way, the poller finds.
+        notifications.apply(notifications.plan_for_ceph(broker_settings, persistent=False))
+    except (DependencyDown, Refused) as error:
         return error.detail
     return None
 

@@ -15,6 +15,7 @@ import processes
 from place import Place
 
 SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+PLUGINS = SERVER.with_name("rabbitmq-plugins")
 
 _CONFIGURATION = """\
 listeners.tcp.1 = 127.0.0.1:{amqp}
@@ -25,6 +26,7 @@ vm_memory_high_watermark.absolute = 1GB
 disk_free_limit.absolute = 50MB
 raft.wal_max_size_bytes = 67108864
 log.file.level = info
+mqtt.listeners.tcp.1 = 127.0.0.1:{mqtt}
 """
 
 
@@ -38,16 +40,20 @@ class RabbitMQ:
         self._directory = place.local / "rabbitmq"
         self._node = f"{place.name}@localhost"
         self._amqp, self._management, self._distribution, self._epmd = range(place.port + 1, place.port + 5)
+        self._mqtt = place.port + 8
 
     @property
     def url(self) -> str:
         return f"amqp://guest:guest@127.0.0.1:{self._amqp}/"
 
     def environment(self) -> dict[str, str]:
-        return {
+        found = {
             "RABBITMQ_URL": self.url,
             "RABBITMQ_MANAGEMENT_URL": f"http://guest:guest@127.0.0.1:{self._management}",
         }
+        if _listens(self._mqtt):
+            found["RABBITMQ_MQTT_URL"] = f"mqtt://guest:guest@127.0.0.1:{self._mqtt}"
+        return found
 
     def running(self) -> bool:
         return bool(processes.find("beam.smp", self._mark))
@@ -58,17 +64,25 @@ class RabbitMQ:
 
     def start(self) -> None:
         self._configure()
-        erlang = {"ERL_EPMD_ADDRESS": "127.0.0.1", "ERL_EPMD_PORT": str(self._epmd)}
         if not processes.find("epmd", self._epmd_mark):
             processes.spawn(["epmd", "-port", str(self._epmd), "-address", "127.0.0.1"], log=self._log)
-        server = processes.spawn([SERVER], log=self._log, env=erlang | self._settings())
+        server = processes.spawn([SERVER], log=self._log, env=self._erlang | self._settings())
         processes.wait_until(self.answers, process=server, log=self._log)
+
+    def enable_mqtt(self) -> None:
+        """Have the running broker speak MQTT; only when asked for, since every start would take four seconds longer."""
+        if not _listens(self._mqtt):
+            processes.call([PLUGINS, "enable", "rabbitmq_mqtt"], log=self._log, env=self._erlang | self._settings())
 
     def stop(self) -> None:
         # An orderly stop takes six seconds and saves what is thrown away right after.
         processes.stop("beam.smp", self._mark)
         processes.stop("epmd", self._epmd_mark)
         shutil.rmtree(self._directory, ignore_errors=True)
+
+    @property
+    def _erlang(self) -> dict[str, str]:
+        return {"ERL_EPMD_ADDRESS": "127.0.0.1", "ERL_EPMD_PORT": str(self._epmd)}
 
     @property
     def _mark(self) -> str:
@@ -85,7 +99,7 @@ class RabbitMQ:
         if not cookie.exists():
             cookie.touch(mode=0o600)
             cookie.write_text(secrets.token_hex(16))
-        configuration = _CONFIGURATION.format(amqp=self._amqp, management=self._management)
+        configuration = _CONFIGURATION.format(amqp=self._amqp, management=self._management, mqtt=self._mqtt)
         (self._directory / "rabbitmq.conf").write_text(configuration)
         (self._directory / "enabled_plugins").write_text("[rabbitmq_management].\n")
 
@@ -126,3 +140,11 @@ class RabbitMQ:
         guest = base64.b64encode(b"guest:guest").decode()
         headers = {"Authorization": f"Basic {guest}"}
         return processes.http_status(self._management, "/api/overview", headers) == HTTPStatus.OK
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=3).close()
+    except OSError:
+        return False
+    return True

@@ -79,6 +79,19 @@ class Services:
             self._write_environment()
             return [service.name for service in down]
 
+    def mqtt(self) -> None:
+        """Have our own RabbitMQ, which has to be up, speak MQTT, and write down where.
+
+        Raises: StackError.
+        """
+        if given(self._rabbitmq) or not self._rabbitmq.running():
+            raise StackError("no RabbitMQ of our own is up")
+        with self._locked():
+            began = time.monotonic()
+            self._rabbitmq.enable_mqtt()
+            self._write_environment()
+            say(self._rabbitmq.name, f"speaks MQTT after {time.monotonic() - began:.1f} s")
+
     def down(self, names: list[str]) -> None:
         with self._locked():
             for service in self._services:
@@ -104,7 +117,8 @@ class Services:
 
     def _use(self, chosen: Place) -> None:
         self.place = chosen
-        self._services: list[Service] = [Postgres(chosen), RabbitMQ(chosen), Ceph(chosen)]
+        self._rabbitmq = RabbitMQ(chosen)
+        self._services: list[Service] = [Postgres(chosen), self._rabbitmq, Ceph(chosen)]
 
     def _own(self) -> list[Service]:
         return [service for service in self._services if not given(service)]

@@ -1,6 +1,6 @@
 """PostgreSQL, RabbitMQ and an S3 store of this checkout's own, for tests and the demo.
 
-    stack.py install | up [--json] | down [SERVICE...] | status | env [--json] | run COMMAND...
+    stack.py install | up [--json] | mqtt | down [SERVICE...] | status | env [--json] | run COMMAND...
 
 They listen on loopback and keep everything under .local/. A service whose variable (DATABASE_URL,
 RABBITMQ_URL, RUSTFS_ENDPOINT) is set in the environment is not started: the given one is used.
@@ -17,6 +17,7 @@ from types import FrameType
 from typing import NoReturn
 
 import packages
+from processes import StackError
 from services import Services, given, say
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,6 +28,7 @@ def main(argv: list[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("install", help="the Debian packages that are missing")
     commands.add_parser("up", help="start what is not up").add_argument("--json", action="store_true")
+    commands.add_parser("mqtt", help="have our own RabbitMQ speak MQTT as well, and print where")
     commands.add_parser("down", help="stop and forget; all, or those named").add_argument("service", nargs="*")
     commands.add_parser("status", help="one line each; exit status 0 when all answer")
     commands.add_parser("env", help="their addresses, to be evaluated by a shell").add_argument(
@@ -44,6 +46,9 @@ def main(argv: list[str]) -> int:
             started = services.up()
             if asked.json:
                 _print(json.dumps({"started": started, "environment": services.environment()}))
+        case "mqtt":
+            services.mqtt()
+            _print(services.environment()["RABBITMQ_MQTT_URL"])
         case "down":
             if unknown := set(asked.service) - services.names:
                 parser.error(f"no such service: {' '.join(sorted(unknown))}")
@@ -51,11 +56,7 @@ def main(argv: list[str]) -> int:
         case "status":
             return _status(services)
         case "env":
-            environment = services.environment()
-            if not environment:
-                say("stack", "is not up")
-                return 1
-            _print(json.dumps(environment) if asked.json else _exports(environment))
+            return _env(services, as_json=asked.json)
         case "run":
             return _run(services, asked.argv)
     return 0
@@ -67,6 +68,15 @@ def _status(services: Services) -> int:
         origin = f" (given by {service.variable})" if given(service) else ""
         _print(f"{service.name:10} {'up' if up else 'down':5} {address}{origin}")
     return 0 if all(up for _, up, _ in states) else 1
+
+
+def _env(services: Services, *, as_json: bool) -> int:
+    environment = services.environment()
+    if not environment:
+        say("stack", "is not up")
+        return 1
+    _print(json.dumps(environment) if as_json else _exports(environment))
+    return 0
 
 
 def _run(services: Services, command: list[str]) -> int:
@@ -110,6 +120,9 @@ def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
+    except StackError as error:
+        say("stack", str(error))
+        sys.exit(1)
     except packages.InstallError as error:
         say("install", str(error))
         sys.exit(2)

@@ -6,7 +6,7 @@ import pytest
 
 from consumer.settings import ApplySettings, DatabaseSettings
 from publisher.errors import Misconfigured
-from publisher.settings import BrokerSettings, BucketSettings, WebhookSettings, WorkSettings, load
+from publisher.settings import BrokerSettings, BucketSettings, SqsSettings, WebhookSettings, WorkSettings, load
 
 BUCKET = {"RUSTFS_ENDPOINT": "http://127.0.0.1:9000", "RUSTFS_ACCESS_KEY": "a", "RUSTFS_SECRET_KEY": "s3cret"}
 
@@ -91,3 +91,10 @@ def test_a_dot_env_file_is_read(tmp_path: Path) -> None:
 def test_no_settings_show_their_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     set_all(monkeypatch, BUCKET)
     assert "s3cret" not in repr(load(BucketSettings))
+
+
+@pytest.mark.parametrize("url", ["", "name-of-a-queue", "https://sqs.eu-west-1.amazonaws.com/"])
+def test_what_is_not_the_url_of_a_queue_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("FLEETTICKETS_SQS_QUEUE_URL", url)
+    with pytest.raises(Misconfigured, match="FLEETTICKETS_SQS_QUEUE_URL is wrong"):
+        load(SqsSettings)

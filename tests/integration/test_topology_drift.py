@@ -1,0 +1,140 @@
+"""What `topology` says of a server that has things otherwise; it never takes anything away."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from pika.adapters.blocking_connection import BlockingChannel
+from typer import Typer
+from typer.testing import CliRunner
+
+from publisher import broker, cli, topology
+from publisher.errors import DependencyDown, Misconfigured
+from publisher.settings import BrokerSettings
+from publisher.topology import EVENTS, Queue, QuorumQueue
+
+DEAD_FILES = Queue.FILES.dead_letters
+GEOCODE = Queue.GEOCODE.broker_name
+RETRY = topology.retry_exchange(topology.RETRY_DELAYS[0])
+STALE_QUEUE, STALE_EXCHANGE = "fleettickets.retry.7s", "fleettickets.old"
+
+
+@pytest.fixture
+def drifted(channel: BlockingChannel) -> Iterator[BlockingChannel]:
+    """A queue of another type, one with another limit, an exchange of another type, and two that nobody declares."""
+    for name in (DEAD_FILES, GEOCODE):
+        channel.queue_delete(name)
+    channel.exchange_delete(RETRY)
+    channel.queue_declare(DEAD_FILES, durable=True)
+    (geocode,) = (declared for declared in topology.declarations() if declared.name == GEOCODE)
+    assert isinstance(geocode, QuorumQueue)
+    QuorumQueue(GEOCODE, geocode.arguments | {"x-delivery-limit": 7}).declare(channel)
+    channel.exchange_declare(RETRY, exchange_type="direct", durable=True)
+    channel.queue_declare(STALE_QUEUE, durable=True)
+    channel.exchange_declare(STALE_EXCHANGE, durable=True)
+    yield channel
+    for name in (DEAD_FILES, GEOCODE, STALE_QUEUE):
+        channel.queue_delete(name)
+    for name in (RETRY, STALE_EXCHANGE):
+        channel.exchange_delete(name)
+    topology.declare(channel)
+
+
+@pytest.fixture
+def run(broker_settings: BrokerSettings, services: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    monkeypatch.setenv("RABBITMQ_URL", broker_settings.rabbitmq_url.get_secret_value())
+    if management := services.get("RABBITMQ_MANAGEMENT_URL"):
+        monkeypatch.setenv("RABBITMQ_MANAGEMENT_URL", management)
+    else:
+        monkeypatch.delenv("RABBITMQ_MANAGEMENT_URL", raising=False)
+    return CliRunner()
+
+
+def program() -> Typer:
+    commands = Typer()
+    cli.add_commands(commands)
+    return commands
+
+
+def test_everything_that_differs_is_listed_with_what_to_do(drifted: BlockingChannel, run: CliRunner) -> None:
+    drifted.queue_delete(Queue.HISTORY.broker_name)
+    ended = run.invoke(program(), ["topology"])
+    assert ended.exit_code == 1, ended.output
+    lines = dict(line.split(": ", 1) for line in ended.output.splitlines() if ": " in line)
+    assert lines[f"queue {DEAD_FILES}"].startswith("'x-queue-type' is ")
+    assert lines[f"queue {GEOCODE}"].startswith("'x-delivery-limit' is '7', should be '20'; stop what publishes there")
+    assert "let it run empty, delete it on the server, then run: fleettickets topology" in lines[f"queue {GEOCODE}"]
+    assert lines[f"exchange {RETRY}"].startswith("'type' is 'direct', should be 'fanout'; delete it")
+    assert broker.queue_depth(drifted, Queue.HISTORY.broker_name) == (0, 0)  # what was missing is there again
+
+
+def test_checking_declares_nothing_and_deletes_nothing(
+    drifted: BlockingChannel, run: CliRunner, services: dict[str, str], broker_settings: BrokerSettings
+) -> None:
+    missing = Queue.HISTORY.broker_name
+    drifted.queue_delete(missing)
+    for _ in range(2):
+        ended = run.invoke(program(), ["topology", "--check", "--json"])
+        assert ended.exit_code == 1
+        found = json.loads(ended.output)
+        assert found["declared"] == []
+        whats = {difference["name"]: difference["what"] for difference in found["different"]}
+        assert whats[missing] == "missing"
+        assert {DEAD_FILES, GEOCODE, RETRY} <= whats.keys()
+        if "RABBITMQ_MANAGEMENT_URL" in services:
+            assert {(other["kind"], other["name"]) for other in found["undeclared"]} == {
+                ("queue", STALE_QUEUE),
+                ("exchange", STALE_EXCHANGE),
+            }
+            assert f"{EVENTS} -> {Queue.FILES.broker_name} for '#'" not in whats
+            assert whats[f"fleettickets -> {missing} for 'history'"] == "missing"
+    with (
+        broker.confirming_channel(broker_settings, "tests") as other,
+        pytest.raises(Misconfigured, match="no queue"),
+    ):
+        broker.queue_depth(other, missing)
+
+
+def test_what_is_not_declared_here_fails_the_check_alone(
+    channel: BlockingChannel, run: CliRunner, services: dict[str, str]
+) -> None:
+    if "RABBITMQ_MANAGEMENT_URL" not in services:
+        pytest.skip("the management API's address is not known")
+    channel.queue_declare(STALE_QUEUE, durable=True)
+    try:
+        declared, checked = (run.invoke(program(), ["topology", *check]) for check in ([], ["--check"]))
+    finally:
+        channel.queue_delete(STALE_QUEUE)
+    assert (declared.exit_code, checked.exit_code) == (0, 1)
+    for ended in (declared, checked):
+        assert f"queue {STALE_QUEUE}: undeclared" in ended.output
+
+
+def test_a_server_that_has_it_all_passes_the_check(channel: BlockingChannel, run: CliRunner) -> None:
+    ended = run.invoke(program(), ["topology", "--check"])
+    assert (ended.exit_code, channel.is_open) == (0, True), ended.output
+
+
+def test_a_binding_for_mqtt_is_made_and_checked(channel: BlockingChannel, run: CliRunner) -> None:
+    asked = ["topology", "--mqtt-topic", "plant/changes", "--mqtt-topic", "depot/changes"]
+    assert run.invoke(program(), asked).exit_code == 0
+    assert run.invoke(program(), [*asked, "--check"]).exit_code == 0
+    for key in ("plant.changes", "depot.changes"):
+        broker.publish(channel, topology.MQTT, key, b"{}")
+    assert broker.queue_depth(channel, Queue.FILES.broker_name)[0] == 2
+    channel.queue_unbind(Queue.FILES.broker_name, topology.MQTT, "plant.changes")
+    channel.queue_unbind(Queue.FILES.broker_name, topology.MQTT, "depot.changes")
+
+
+@pytest.mark.parametrize(
+    ("url", "error"),
+    [("http://127.0.0.1:1", DependencyDown), ("{}", Misconfigured), ("http://guest:wrong@{}", Misconfigured)],
+)
+def test_a_management_api_that_does_not_answer_is_said(
+    run: CliRunner, services: dict[str, str], monkeypatch: pytest.MonkeyPatch, url: str, error: type[Exception]
+) -> None:
+    known = services.get("RABBITMQ_MANAGEMENT_URL", "").rpartition("@")[2]
+    monkeypatch.setenv("RABBITMQ_MANAGEMENT_URL", url.format(known))
+    ended = run.invoke(program(), ["topology"])
+    assert isinstance(ended.exception, error)
+    assert "\n" not in str(ended.exception)
