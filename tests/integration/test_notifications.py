@@ -59,6 +59,7 @@ def on_aws(moto: int) -> BucketSettings:
             "RUSTFS_ENDPOINT": f"http://127.0.0.1:{moto}",
             "RUSTFS_ACCESS_KEY": "testing",
             "RUSTFS_SECRET_KEY": "testing",
+            "RUSTFS_REGION": "us-east-1",
             "RUSTFS_BUCKET": f"ft-{uuid.uuid4().hex[:12]}",
         }
     )

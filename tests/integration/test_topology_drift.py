@@ -62,7 +62,7 @@ def test_everything_that_differs_is_listed_with_what_to_do(drifted: BlockingChan
     assert ended.exit_code == 1, ended.output
     lines = dict(line.split(": ", 1) for line in ended.output.splitlines() if ": " in line)
     assert lines[f"queue {DEAD_FILES}"].startswith("'x-queue-type' is ")
-    assert lines[f"queue {GEOCODE}"].startswith("'x-delivery-limit' is '7', should be '20'; stop what publishes there")
+    assert lines[f"queue {GEOCODE}"].startswith("'x-delivery-limit' is '7', should be '500'; stop what publishes there")
     assert "let it run empty, delete it on the server, then run: fleettickets topology" in lines[f"queue {GEOCODE}"]
     assert lines[f"exchange {RETRY}"].startswith("'type' is 'direct', should be 'fanout'; delete it")
     assert broker.queue_depth(drifted, Queue.HISTORY.broker_name) == (0, 0)  # what was missing is there again
