@@ -128,7 +128,8 @@ def poll(
     if every is None:
         bucket.require()
         with broker.confirming_channel(broker_settings, "poll") as channel:
-            topology.declare(channel)
+            with broker.translated_errors():
+                topology.declare(channel)
             try:
                 with broker.alone(channel, "poll"):
                     done = poller.poll(channel)
@@ -141,7 +142,8 @@ def poll(
     try:
         for attempt in broker.reconnecting(stop):
             with attempt, broker.confirming_channel(broker_settings, "poller") as channel:
-                topology.declare(channel)
+                with broker.translated_errors():
+                    topology.declare(channel)
                 with broker.alone(channel, "poll"):
                     attempt.retry_state.attempt_number = 1
                     poller.poll_every(every, channel, stop, _log_poll)
@@ -197,7 +199,8 @@ def carry_from_sqs(
     with Bridge(SqsQueue(sqs_settings)) as bridge:
         if once:
             with broker.confirming_channel(broker_settings, "sqs") as channel:
-                topology.declare(channel)
+                with broker.translated_errors():
+                    topology.declare(channel)
                 batch = bridge.drain(channel, stop)
             _report_batch(batch, as_json=as_json)
             return
@@ -359,7 +362,8 @@ def replay_letters(
         raise Misconfigured("say which: --key, --group or --all")
     replayed: list[dict[str, object]] = []
     with broker.confirming_channel(load(BrokerSettings), "replay") as channel:
-        topology.declare(channel)
+        with broker.translated_errors():
+            topology.declare(channel)
         dead_letters.replay(channel, queue, Selection(key, group), lambda letter: replayed.append(_show_letter(letter)))
     if as_json:
         typer.echo(json.dumps({"replayed": replayed}))
