@@ -106,7 +106,7 @@ def consume(
         bucket = Bucket(bucket_settings, connections=work.prefetch + 2)
         _warn_of_bucket(bucket)
         files = FilesHandler(pool, bucket, worker.link, apply_settings, at)
-        worker.run(files, HistoryHandler(pool, history_settings, stop))
+        worker.run(files, HistoryHandler(pool, history_settings, stop, at))
     structlog.get_logger().info("stopped")
 
 

@@ -15,6 +15,10 @@ FAIL_POINTS = (
     "after archive, before relay",
     "relay published, not marked",
     "relay marked, before ack",
+    "letter published, not recorded",
+    "failure recorded, before ack",
+    "captured, not committed",
+    "captured, before ack",
 )
 
 AtPoint = Callable[[str], None]

@@ -159,6 +159,7 @@ class FilesHandler:
     ) -> FileOutcome:
         sighting = self._sighting(arrived, delivery, key, opened.summary)
         again = messages.AGAIN in delivery.headers
+        outcome: FileOutcome
         with database.transaction(self._pool) as connection:
             lock_key(connection, sighting)
             try:
@@ -167,12 +168,12 @@ class FilesHandler:
             except DependencyDown:
                 raise
             except Permanent as error:
-                return self._fail(connection, sighting, delivery, error.reason, error.detail)
+                outcome = self._fail(connection, sighting, delivery, error.reason, error.detail)
             except Exception as error:
                 log.exception("unexpected", key=key.key)
                 detail = f"{type(error).__name__}: {database.one_line(error)}"
-                return self._fail(connection, sighting, delivery, UNEXPECTED, detail)
-        self._at("after commit, before archive")
+                outcome = self._fail(connection, sighting, delivery, UNEXPECTED, detail)
+        self._at("failure recorded, before ack" if isinstance(outcome, Failure) else "after commit, before archive")
         return outcome
 
     def _fail(
@@ -188,6 +189,7 @@ class FilesHandler:
             return Duplicate(sighting.key.key, "was applied before")
         failure = replace(failure, attempts=failed["attempts"])
         self._link.call(failure.publishing(delivery))
+        self._at("letter published, not recorded")
         mark = "record_dead_lettered" if failure.retry_in is None else "record_retry"
         database.rows(connection, "ledger", mark, {"file_id": failed["file_id"], "delay": failure.retry_in})
         return failure

@@ -4,16 +4,18 @@ from threading import Event
 
 from consumer import database
 from consumer.database import Pool
+from consumer.fail_points import AtPoint, nowhere
 from consumer.settings import HistorySettings
 
 
 class HistoryHandler:
     """Handles CaptureHistory. Requests that an earlier capture has covered find nothing left to do."""
 
-    def __init__(self, pool: Pool, settings: HistorySettings, stop: Event) -> None:
+    def __init__(self, pool: Pool, settings: HistorySettings, stop: Event, at: AtPoint) -> None:
         self._pool = pool
         self._interval = settings.history_interval
         self._stop = stop
+        self._at = at
 
     def capture(self) -> int | None:
         """Run one capture for all open requests; gives how many it covered, None when stopped while waiting.
@@ -22,7 +24,9 @@ class HistoryHandler:
         """
         if self._stop.wait(self._seconds_to_wait()):
             return None
-        return capture(self._pool, unasked=False)
+        covered = capture(self._pool, unasked=False, at=self._at)
+        self._at("captured, before ack")
+        return covered
 
     def _seconds_to_wait(self) -> float:
         with database.transaction(self._pool) as connection:
@@ -32,7 +36,7 @@ class HistoryHandler:
         return max(0.0, self._interval - last["seconds"]) if last else 0.0
 
 
-def capture(pool: Pool, *, unasked: bool) -> int:
+def capture(pool: Pool, *, unasked: bool, at: AtPoint = nowhere) -> int:
     """Capture for all open requests, or also without any; gives how many it covered.
 
     Raises: DependencyDown, Refused.
@@ -44,4 +48,5 @@ def capture(pool: Pool, *, unasked: bool) -> int:
         if requests or unasked:
             database.row(connection, "outbox", "capture_history")
             database.rows(connection, "outbox", "mark_handled", {"requests": requests})
+            at("captured, not committed")
     return len(requests)

@@ -31,6 +31,8 @@ POINTS = (
     "after archive, before relay",
     "relay published, not marked",
     "relay marked, before ack",
+    "captured, not committed",
+    "captured, before ack",
 )
 
 
@@ -42,6 +44,7 @@ def test_a_consumer_killed_at(stage: Stage, point: str) -> None:
     assert doomed.wait() == -signal.SIGKILL, doomed.output()
 
     healthy = stage.start("consume")
+    wait_until(lambda: "consuming" in healthy.output(), "the next consumer is there")
     stage.wait_for("done", KEY)
     stage.wait_for_history()
     wait_until(lambda: stage.broker.ready(GEOCODE) >= 1, "a geocode request")
@@ -69,4 +72,33 @@ def test_a_consumer_killed_at(stage: Stage, point: str) -> None:
     assert len(requests) == 2
     assert stage.one("SELECT sum(open_total) FROM tickets.inc_daily_snapshot") == 1
     assert stage.broker.ready(FILES) == 0
+    assert stage.broker.ready(DEAD_FILES) == 0
+
+
+@pytest.mark.parametrize("point", ["letter published, not recorded", "failure recorded, before ack"])
+def test_a_bad_file_whose_consumer_is_killed_at(stage: Stage, point: str) -> None:
+    doomed = stage.start("consume", FLEETTICKETS_FAIL_POINT=point)
+    stage.bucket.put(KEY, b"ticket_id\nM\xfc\n")
+    stage.announce(KEY)
+    assert doomed.wait() == -signal.SIGKILL, doomed.output()
+
+    healthy = stage.start("consume")
+    wait_until(lambda: "consuming" in healthy.output(), "the next consumer is there")
+    wait_until(lambda: stage.query("SELECT 1 FROM ingest.ledger WHERE dead_lettered_at IS NOT NULL"), "a dead letter")
+    wait_until(lambda: stage.broker.ready(FILES) == 0, "the delivery is settled")
+    row = stage.ledger(KEY)
+    assert (row["state"], row["decision"], row["reason"], row["attempts"]) == ("failed", "rejected", "not UTF-8", 1)
+    assert stage.query("SELECT * FROM tickets.inc") == []
+    assert stage.waiting() == [KEY]
+    # Published first, recorded second: a crash in between may leave a second letter, and never none.
+    letters = stage.ask("dead-letters", "list")
+    assert {letter["key"] for letter in letters} == {KEY}
+    assert len(letters) == (2 if point == "letter published, not recorded" else 1)
+
+    stage.bucket.put(KEY, BODY)
+    assert len(stage.ask("dead-letters", "replay", "--all")["replayed"]) == len(letters)
+    stage.wait_for("done", KEY)
+    wait_until(lambda: stage.broker.ready(FILES) == 0, "every letter is settled")
+    healthy.stop()
+    assert stage.one("SELECT count(*) FROM tickets.inc") == 2
     assert stage.broker.ready(DEAD_FILES) == 0

@@ -6,6 +6,7 @@ from typing import Any
 
 from consumer import database as postgres
 from consumer.database import Pool
+from consumer.fail_points import nowhere
 from consumer.history import HistoryHandler
 from consumer.settings import HistorySettings
 from tests.integration.change_files import ChangeFile
@@ -15,7 +16,7 @@ FILE = "ticket_id,cluster,created_at_service,closed_at\nINC{0},QOA,2026-06-25 10
 
 def handler(pool: Pool, interval: float = 0, stop: Event | None = None) -> HistoryHandler:
     settings = HistorySettings.model_validate({"FLEETTICKETS_HISTORY_INTERVAL": interval})
-    return HistoryHandler(pool, settings, stop or Event())
+    return HistoryHandler(pool, settings, stop or Event(), nowhere)
 
 
 def captured_open(pool: Pool) -> list[Any]:
