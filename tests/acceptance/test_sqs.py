@@ -8,16 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import boto3
 import pytest
 
 from tests.acceptance.broker import FILES, Broker
 from tests.acceptance.feeds import csv, key_at, ticket
+from tests.acceptance.proxy import Proxy
 from tests.acceptance.stage import Stage, wait_until
 from tests.acceptance.store import CHANGES, PROCESSED, Bucket
-from tests.acceptance.swallowing import SwallowingProxy
 from tests.conftest import Database
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ class Aws:
     stage: Stage
     queue: Queue
     sns: "SNSClient"
-    port: int
+    url: str
 
     def notify_queue(self) -> None:
         rule = {
@@ -100,7 +99,7 @@ def aws(moto: int, broker: Broker, database: Database, tmp_path: Path) -> Iterat
     stage.environment |= AWS | {"FLEETTICKETS_SQS_QUEUE_URL": url, "FLEETTICKETS_SQS_ENDPOINT": endpoint}
     stage.environment["AWS_DEFAULT_REGION"] = REGION
     try:
-        yield Aws(stage, Queue(sqs, url), sns, moto)
+        yield Aws(stage, Queue(sqs, url), sns, endpoint)
     finally:
         stage.close()
         bucket.remove()
@@ -161,10 +160,10 @@ def test_a_bridge_killed_before_the_delete_leaves_the_message_to_the_next(aws: A
     stage = aws.stage
     aws.notify_queue()
     assert stage.ask("sqs", "--once")["published"] == 1  # the test event
-    with SwallowingProxy(aws.port, swallow=b"DeleteMessageBatch") as proxy:
-        doomed = stage.start("sqs", FLEETTICKETS_SQS_ENDPOINT=f"http://127.0.0.1:{proxy.port}")
+    with Proxy(aws.url, losing=b"DeleteMessageBatch") as proxy:
+        doomed = stage.start("sqs", FLEETTICKETS_SQS_ENDPOINT=proxy.url)
         put(stage, KEY)
-        assert proxy.swallowed.wait(30)
+        assert proxy.lost.wait(30)
         doomed.kill()
     assert doomed.wait() == -signal.SIGKILL
     assert aws.queue.counts() == (0, 1)
@@ -182,11 +181,10 @@ def test_a_bridge_killed_before_the_delete_leaves_the_message_to_the_next(aws: A
 def test_while_the_broker_is_away_messages_stay_in_sqs_and_hidden(aws: Aws) -> None:
     stage = aws.stage
     aws.notify_queue()
-    broker = urlsplit(stage.broker.url)
-    with SwallowingProxy(broker.port or 5672) as proxy:
-        bridge = stage.start("sqs", RABBITMQ_URL=broker._replace(netloc=f"guest:guest@127.0.0.1:{proxy.port}").geturl())
+    with Proxy(stage.broker.url) as proxy:
+        bridge = stage.start("sqs", RABBITMQ_URL=proxy.url)
         wait_until(lambda: logged(bridge.output(), "sqs batch"), "the test event is through")
-        proxy.cut()
+        proxy.refuse()
         put(stage, KEY)
         wait_until(lambda: aws.queue.counts() == (0, 1), "the bridge has it in hand")
         deadline = time.monotonic() + HIDDEN_SECONDS + 5
@@ -195,7 +193,7 @@ def test_while_the_broker_is_away_messages_stay_in_sqs_and_hidden(aws: Aws) -> N
             time.sleep(0.5)
         assert len(logged(bridge.output(), "sqs visibility extended")) >= 2
         assert stage.broker.ready(FILES) == 1  # the test event alone
-        proxy.mend()
+        proxy.restore()
         stage.start("consume")
         stage.wait_for("done", KEY)
         aws.settle()
@@ -207,11 +205,10 @@ def test_while_the_broker_is_away_messages_stay_in_sqs_and_hidden(aws: Aws) -> N
 def test_a_bridge_stopped_while_the_broker_is_away_gives_its_messages_back(aws: Aws) -> None:
     stage = aws.stage
     aws.notify_queue()
-    broker = urlsplit(stage.broker.url)
-    with SwallowingProxy(broker.port or 5672) as proxy:
-        bridge = stage.start("sqs", RABBITMQ_URL=broker._replace(netloc=f"guest:guest@127.0.0.1:{proxy.port}").geturl())
+    with Proxy(stage.broker.url) as proxy:
+        bridge = stage.start("sqs", RABBITMQ_URL=proxy.url)
         wait_until(lambda: logged(bridge.output(), "sqs batch"), "the test event is through")
-        proxy.cut()
+        proxy.refuse()
         put(stage, KEY)
         wait_until(lambda: aws.queue.counts() == (0, 1), "the bridge has it in hand")
         bridge.stop()
@@ -221,14 +218,13 @@ def test_a_bridge_stopped_while_the_broker_is_away_gives_its_messages_back(aws: 
 def test_a_delete_that_fails_costs_a_duplicate_and_no_more(aws: Aws) -> None:
     stage = aws.stage
     aws.notify_queue()
-    with SwallowingProxy(aws.port, swallow=b"DeleteMessageBatch") as proxy:
-        endpoint = f"http://127.0.0.1:{proxy.port}"
-        bridge = stage.start("sqs", FLEETTICKETS_SQS_ENDPOINT=endpoint)
-        assert proxy.swallowed.wait(30)
-        proxy.cut()  # the delete breaks off, and SQS is away
+    with Proxy(aws.url, losing=b"DeleteMessageBatch") as proxy:
+        bridge = stage.start("sqs", FLEETTICKETS_SQS_ENDPOINT=proxy.url)
+        assert proxy.lost.wait(30)
+        proxy.refuse()  # the delete breaks off, and SQS is away
         wait_until(lambda: logged(bridge.output(), "sqs delete failed"), "the bridge has noticed")
         assert bridge.running
-        proxy.mend()
+        proxy.restore()
         bridge.stop()
 
 

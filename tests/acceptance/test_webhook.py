@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import pika.frame
 import pika.spec
@@ -61,15 +61,8 @@ class Receiver:
 
 @pytest.fixture
 def proxy(broker: Broker) -> Iterator[Proxy]:
-    address = urlsplit(broker.url)
-    with Proxy(address.hostname or "127.0.0.1", address.port or 5672) as opened:
+    with Proxy(broker.url) as opened:
         yield opened
-
-
-def through(proxy: Proxy, broker: Broker) -> str:
-    address = urlsplit(broker.url)
-    login = f"{address.username}:{address.password}@" if address.username else ""
-    return address._replace(netloc=f"{login}127.0.0.1:{proxy.port}").geturl()
 
 
 @pytest.fixture
@@ -77,7 +70,7 @@ def receiver(shared_stage: Stage, proxy: Proxy) -> Iterator[Receiver]:
     shared_stage.broker.purge()
     started = Receiver(
         shared_stage,
-        RABBITMQ_URL=through(proxy, shared_stage.broker),
+        RABBITMQ_URL=proxy.url,
         FLEETTICKETS_WEBHOOK_CONFIRM_SECONDS="2",
         FLEETTICKETS_WEBHOOK_MAX_BYTES="5000",
     )
@@ -190,7 +183,7 @@ def test_a_receiver_started_before_its_broker_answers_probes_and_serves_later(
     shared_stage: Stage, proxy: Proxy
 ) -> None:
     proxy.refuse()
-    early = Receiver(shared_stage, RABBITMQ_URL=through(proxy, shared_stage.broker))
+    early = Receiver(shared_stage, RABBITMQ_URL=proxy.url)
     wait_until(lambda: "listening" in early.process.output(), "it listens")
     assert requests.head(early.url, timeout=10).status_code == 200
     assert early.post().status_code == 503
