@@ -1,6 +1,7 @@
 """A TCP proxy in front of a service, to take the service away from one client without touching it."""
 
 import contextlib
+import re
 import socket
 import threading
 from types import TracebackType
@@ -8,12 +9,14 @@ from typing import Self
 from urllib.parse import urlsplit
 
 CHUNK = 1 << 16
+HTTP_REQUEST = re.compile(rb"^[A-Z]+ \S+ HTTP/1\.1(?=\r\n)", re.MULTILINE)
 
 
 class Proxy:
     """Passes bytes on, until told otherwise; `url` is the service's own, by way of the proxy.
 
     `losing` is a text that no request gets past; with `after` the request still does, and its answer does not.
+    `http_requests` are the first lines of what passed, where that is HTTP.
     """
 
     def __init__(self, url: str, losing: bytes | None = None, *, after: bool = False) -> None:
@@ -22,6 +25,7 @@ class Proxy:
         self._losing = losing
         self._lose_answer = after
         self.lost = threading.Event()
+        self.http_requests: list[str] = []
         self._open = threading.Event()
         self._open.set()
         self._lock = threading.Lock()
@@ -107,6 +111,7 @@ class Proxy:
                         self.lost.set()
                         return
                     answers_lost.set()
+                self.http_requests += [line.decode() for line in HTTP_REQUEST.findall(data)]
                 service.sendall(data)
         _shut((client, service))
 
