@@ -183,10 +183,12 @@ def _print_status(status: Status) -> None:
             f"{queue['ready']} ready, {queue['consumers']} consumers, {queue['dead_letters']} dead letters",
         )
     if found := status.parts.get("database"):
-        table.add_row(
-            "watermark", f"{escape(str(found['watermark']))}, {_duration(found['watermark_age_seconds'])} old"
-        )
-        table.add_row("tickets", f"{found['tickets']}, last import {_duration(found['last_import_seconds'])} ago")
+        if found["watermark"] is None:
+            table.add_row("watermark", "none yet, no file was applied")
+        else:
+            age = _duration(found["watermark_age_seconds"])
+            table.add_row("watermark", f"{escape(cli.printable(found['watermark']))}, {age} old")
+            table.add_row("tickets", f"{found['tickets']}, last import {_duration(found['last_import_seconds'])} ago")
         unfinished = ", ".join(f"{count} {state}" for state, count in found["unfinished_files"].items())
         table.add_row("unfinished", unfinished or "none")
         for kind, requests in found["open_requests"].items():
