@@ -4,7 +4,7 @@ import json
 import signal
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from tests.acceptance.store import CHANGES, PROCESSED, Bucket
 from tests.conftest import Database
 
 if TYPE_CHECKING:
+    from mypy_boto3_events import EventBridgeClient
     from mypy_boto3_sns import SNSClient
     from mypy_boto3_sqs import SQSClient
 
@@ -54,6 +55,7 @@ class Aws:
     stage: Stage
     queue: Queue
     sns: "SNSClient"
+    events: "EventBridgeClient"
     url: str
 
     def notify_queue(self) -> None:
@@ -65,10 +67,21 @@ class Aws:
         }
         self._configure({"QueueConfigurations": [rule]})
 
-    def notify_topic(self) -> None:
-        topic = self.sns.create_topic(Name="changes")["TopicArn"]
-        self.sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=self.queue.arn)
+    def notify_topic(self, *, raw: bool = False) -> None:
+        topic = self.sns.create_topic(Name=self.stage.bucket.name)["TopicArn"]
+        attributes = {"RawMessageDelivery": str(raw).lower()}
+        self.sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=self.queue.arn, Attributes=attributes)
         self._configure({"TopicConfigurations": [{"TopicArn": topic, "Events": ["s3:ObjectCreated:*"]}]})
+
+    def notify_topic_raw(self) -> None:
+        self.notify_topic(raw=True)
+
+    def notify_event_bridge(self) -> None:
+        self._configure({"EventBridgeConfiguration": {}})
+        name = self.stage.bucket.name
+        pattern = {"source": ["aws.s3"], "detail-type": ["Object Created"], "detail": {"bucket": {"name": [name]}}}
+        self.events.put_rule(Name=name, EventPattern=json.dumps(pattern))
+        self.events.put_targets(Rule=name, Targets=[{"Id": "queue", "Arn": self.queue.arn}])
 
     def _configure(self, configuration: Any) -> None:
         bucket = self.stage.bucket
@@ -93,18 +106,20 @@ def aws(moto: int, broker: Broker, database: Database, tmp_path: Path) -> Iterat
     }
     session = boto3.Session("testing", "testing", region_name=REGION)
     sqs, sns = session.client("sqs", endpoint_url=endpoint), session.client("sns", endpoint_url=endpoint)
+    events = session.client("events", endpoint_url=endpoint)
     url = sqs.create_queue(QueueName=name)["QueueUrl"]
     bucket = Bucket(store, name)
     stage = Stage(store, database.url, broker, bucket, tmp_path)
     stage.environment |= AWS | {"FLEETTICKETS_SQS_QUEUE_URL": url, "FLEETTICKETS_SQS_ENDPOINT": endpoint}
     stage.environment["AWS_DEFAULT_REGION"] = REGION
     try:
-        yield Aws(stage, Queue(sqs, url), sns, endpoint)
+        yield Aws(stage, Queue(sqs, url), sns, events, endpoint)
     finally:
         stage.close()
         bucket.remove()
         sqs.close()
         sns.close()
+        events.close()
 
 
 def assert_once(stage: Stage, *keys: str, ignored: Sequence[str] = ()) -> None:
@@ -129,10 +144,18 @@ def logged(output: str, event: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["event"] == event]
 
 
-@pytest.mark.parametrize("wrapped", [False, True], ids=["plain", "through SNS"])
-def test_a_file_in_an_aws_bucket_becomes_rows_by_way_of_sqs(aws: Aws, wrapped: bool) -> None:
+@pytest.mark.parametrize(
+    "notify",
+    [
+        pytest.param(Aws.notify_queue, id="plain"),
+        pytest.param(Aws.notify_topic, id="through SNS"),
+        pytest.param(Aws.notify_topic_raw, id="through SNS, raw"),
+        pytest.param(Aws.notify_event_bridge, id="through EventBridge"),
+    ],
+)
+def test_a_file_in_an_aws_bucket_becomes_rows_by_way_of_sqs(aws: Aws, notify: Callable[[Aws], None]) -> None:
     stage = aws.stage
-    (aws.notify_topic if wrapped else aws.notify_queue)()
+    notify(aws)
     bridge, consumer = stage.start("sqs"), stage.start("consume")
     keys = OddKeys(0)
     put(stage, *keys.all)
