@@ -171,6 +171,11 @@ class Bucket:
                 return archive_key
         if self.head(key) is not None:
             raise ObjectChanged(self.name, key)
+        # Gone since the first look: another delivery of the file may have archived it in between.
+        for archive_key in self._archive_names(key, sha256):
+            taken = self.head(archive_key)
+            if taken is not None and self._is_copy(archive_key, taken.etag, etag, sha256):
+                return archive_key
         return None
 
     def _holds(self, key: str, etag: str) -> bool:

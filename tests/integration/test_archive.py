@@ -106,6 +106,20 @@ def test_a_file_that_somebody_took_away_has_no_archive(bucket: Bucket) -> None:
     assert bucket.archive(KEY, "etag", sha256(b"a"), nothing) is None
 
 
+def test_a_file_that_another_delivery_archives_meanwhile_has_its_archive(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    etag, holds = put(bucket, KEY, b"a"), bucket._holds  # noqa: SLF001
+
+    def another_is_faster(key: str, etag: str) -> bool:
+        monkeypatch.undo()
+        assert bucket.archive(KEY, etag, sha256(b"a"), nothing) == ARCHIVED
+        return holds(key, etag)
+
+    monkeypatch.setattr(bucket, "_holds", another_is_faster)
+    assert bucket.archive(KEY, etag, sha256(b"a"), nothing) == ARCHIVED
+
+
 def test_an_object_stored_in_parts_is_known_by_its_bytes(bucket: Bucket) -> None:
     body = b"ticket_id\n" * 1000
     etag = put_in_parts(bucket, KEY, body)
