@@ -10,9 +10,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from consumer import by_hand, database, migrate
+from consumer import by_hand, database, fail_points, migrate
 from consumer.demo.command import demo
-from consumer.fail_points import FAIL_POINTS, crash_at, nowhere
 from consumer.files import FilesHandler
 from consumer.history import HistoryHandler
 from consumer.settings import ApplySettings, DatabaseSettings, HistorySettings
@@ -21,7 +20,7 @@ from consumer.worker import Worker
 from publisher import cli, log
 from publisher.bucket import Bucket
 from publisher.cli import EXIT_FAILED, AsJson
-from publisher.errors import DependencyDown, FleetticketsError, Misconfigured
+from publisher.errors import DependencyDown, FleetticketsError
 from publisher.settings import BrokerSettings, BucketSettings, WorkSettings, load
 from publisher.topology import Queue
 
@@ -94,10 +93,7 @@ def consume(
     apply_settings, history_settings = load(ApplySettings), load(HistorySettings)
     log.configure()
     stop = cli.stop_on_signals()
-    fail_point = os.environ.get("FLEETTICKETS_FAIL_POINT")
-    if fail_point and fail_point not in FAIL_POINTS:
-        raise Misconfigured(f"FLEETTICKETS_FAIL_POINT is wrong: none of {', '.join(map(repr, FAIL_POINTS))}")
-    at = crash_at(fail_point) if fail_point else nowhere
+    at = fail_points.chosen(os.environ)
     if not _wait_for_schema(database_settings, stop):
         return
     # One connection for each file being applied or archived, one for history, one for the sweep.
