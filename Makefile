@@ -19,8 +19,8 @@ run_python = $(or $(PYTHON),$(error Python 3.11 or newer is needed; apt-get inst
 .PHONY: help setup system up down status test unit check format demo load lock clean
 
 help: ## these lines
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
-		printf '  make %-8s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
+		printf '  make %-12s %s\n' "$$name" "$$what"; done
 
 setup: system ## everything the other targets need: Debian packages, then .venv
 	@$(MAKE) --no-print-directory --silent $(VENV)/.installed
@@ -48,6 +48,9 @@ status: ## which of them answer
 
 test: setup ## every test, against real services; ARGS="-k name" for some
 	@$(run_python) $(STACK) run $(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
+
+crash-matrix: setup ## kill a process at every point, in every way; writes the table in docs/reliability.md
+	@CRASH_MATRIX=full $(run_python) $(STACK) run $(BIN)/python -m pytest tests/acceptance/test_crash_matrix.py $(ARGS)
 
 unit: $(VENV)/.installed ## the tests that need no service
 	@$(BIN)/python -m pytest tests/unit $(ARGS)

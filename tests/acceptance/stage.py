@@ -1,5 +1,6 @@
 """A stage: one database, one bucket and the broker, with real processes of the program on it."""
 
+import contextlib
 import json
 import os
 import signal
@@ -53,6 +54,11 @@ class Process:
 
     def wait(self, timeout: float = 45) -> int:
         return self._process.wait(timeout)
+
+    def ends_within(self, seconds: float) -> bool:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return not self.running
 
     def terminate(self) -> None:
         self._process.send_signal(signal.SIGTERM)
