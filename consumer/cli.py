@@ -11,10 +11,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from consumer import by_hand, database, fail_points, migrate
+from consumer.breaker import Breaker
 from consumer.demo.command import demo
 from consumer.files import FilesHandler
 from consumer.history import HistoryHandler
-from consumer.settings import ApplySettings, DatabaseSettings, HistorySettings
+from consumer.settings import ApplySettings, DatabaseSettings, FailureSettings, HistorySettings
 from consumer.status import Status, read_status
 from consumer.worker import Worker
 from publisher import cli, log
@@ -91,6 +92,7 @@ def consume(
     database_settings, broker_settings = load(DatabaseSettings), load(BrokerSettings)
     bucket_settings, work = load(BucketSettings), load(WorkSettings)
     apply_settings, history_settings = load(ApplySettings), load(HistorySettings)
+    limit = load(FailureSettings).in_a_row
     log.configure()
     stop = cli.stop_on_signals()
     at = fail_points.chosen(os.environ)
@@ -98,10 +100,11 @@ def consume(
         return
     # One connection for each file being applied or archived, one for history, one for the sweep.
     with database.open_pool(database_settings, size=work.prefetch + 2) as pool:
-        worker = Worker(broker_settings, work, queues, stop)
+        breakers = {queue: Breaker(limit) for queue in CONSUMED}
+        worker = Worker(broker_settings, work, queues, breakers, stop)
         bucket = Bucket(bucket_settings, connections=work.prefetch + 2)
         _warn_of_bucket(bucket)
-        files = FilesHandler(pool, bucket, worker.link, apply_settings, at)
+        files = FilesHandler(pool, bucket, worker.link, apply_settings, breaker=breakers[Queue.FILES], at=at)
         worker.run(files, HistoryHandler(pool, history_settings, stop, at))
     structlog.get_logger().info("stopped")
 

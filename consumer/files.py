@@ -12,6 +12,7 @@ import structlog
 from consumer import database, outbox
 from consumer.applying import AlreadyApplied, Applied, Duplicate, LedgerFile, Sighting, apply_file, lock_key
 from consumer.archiving import archive_file
+from consumer.breaker import Breaker
 from consumer.database import Connection, Pool
 from consumer.fail_points import AtPoint
 from consumer.failures import UNEXPECTED, Failure
@@ -59,18 +60,21 @@ FileOutcome = Applied | AlreadyApplied | Duplicate | Ignored | Missing | Spread 
 class FilesHandler:
     """Handles what the store and the poller publish. Safe to share between threads."""
 
-    def __init__(self, pool: Pool, bucket: Bucket, link: Link, settings: ApplySettings, at: AtPoint) -> None:
+    def __init__(
+        self, pool: Pool, bucket: Bucket, link: Link, settings: ApplySettings, *, breaker: Breaker, at: AtPoint
+    ) -> None:
         self._pool = pool
         self._bucket = bucket
         self._link = link
         self._settings = settings
+        self._breaker = breaker
         self._at = at
         self._relaying = Lock()
 
     def apply(self, delivery: Delivery) -> FileOutcome:
         """Make the rows of the delivery take effect, or record why not.
 
-        Raises: Permanent when the body is no event; DependencyDown.
+        Raises: Permanent when the body is no event; DependencyDown; EverythingFails.
         """
         arrivals, reason = [], ""
         for event in read_event(delivery.body):
@@ -182,6 +186,8 @@ class FilesHandler:
         # The file's own changes are rolled back by now; the key's lock is still held, so that of many deliveries of
         # a bad file only one becomes a dead letter. It is published before the ledger says so: a crash in between
         # makes the file be tried again, never forgotten.
+        if reason == UNEXPECTED:
+            self._breaker.failed(sighting.key.key, detail)
         failure = Failure(sighting.key.key, reason, detail, attempts=1)
         parameters = sighting.parameters() | {"reason": reason, "error": detail, "fingerprint": failure.fingerprint}
         failed = database.row(connection, "ledger", "record_failed", parameters)
