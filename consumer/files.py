@@ -96,7 +96,7 @@ class FilesHandler:
 
         Raises: DependencyDown, Misconfigured.
         """
-        archive_key = archive_file(self._pool, self._bucket, file, self._at)
+        archive_key = self._archive(file)
         if file.state != "done":
             self._at("after archive, before relay")
             self.relay()
@@ -122,10 +122,24 @@ class FilesHandler:
             parameters = {"bucket": self._bucket.name, "age": _LEFT_ALONE_SECONDS}
             tails = database.rows(connection, "ledger", "open_tails", parameters)
         for tail in tails:
-            archive_file(self._pool, self._bucket, LedgerFile(**tail), self._at)
+            self._archive(LedgerFile(**tail))
         self.relay()
         with database.transaction(self._pool) as connection:
             database.rows(connection, "ledger", "finish_relayed")
+
+    def _archive(self, file: LedgerFile) -> str | None:
+        try:
+            return archive_file(self._pool, self._bucket, file, self._at)
+        except Refused as error:
+            if error.dependency != BUCKET:
+                raise
+            # The rows are in and the object is where it was, so this is no failure of the file, and no reason to keep
+            # its requests back. The sweep tries again until the store allows it.
+            log.warning("not archived", key=file.key, detail=str(error))
+            parameters = {"file_id": file.file_id, "error": str(error)}
+            with database.transaction(self._pool) as connection:
+                database.rows(connection, "ledger", "record_not_archived", parameters)
+            return None
 
     def _ours(self, arrived: ChangeFileArrived | IgnoredEvent) -> ChangeFileArrived | IgnoredEvent:
         if isinstance(arrived, IgnoredEvent):
