@@ -52,6 +52,9 @@ test: setup ## every test, against real services; ARGS="-k name" for some
 crash-matrix: setup ## kill a process at every point, in every way; writes the table in docs/reliability.md
 	@CRASH_MATRIX=full $(run_python) $(STACK) run $(BIN)/python -m pytest tests/acceptance/test_crash_matrix.py $(ARGS)
 
+faults: setup ## what takes too long for every run: brokers restarted, alarmed, a cluster's leader killed
+	@$(run_python) $(STACK) run $(BIN)/python -m pytest -m faults $(ARGS)
+
 unit: $(VENV)/.installed ## the tests that need no service
 	@$(BIN)/python -m pytest tests/unit $(ARGS)
 

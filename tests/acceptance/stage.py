@@ -82,7 +82,8 @@ class Stage:
         self.bucket = bucket
         self.folder = folder
         self.processes: list[Process] = []
-        self.connection = psycopg.connect(database, autocommit=True, row_factory=dict_row)
+        self.database = database
+        self.connection = self._connect()
         ours = ("FLEETTICKETS_", "RUSTFS_", "GEOCODER_")
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(ours)},
@@ -93,6 +94,14 @@ class Stage:
             "FLEETTICKETS_HISTORY_INTERVAL": "0.2",
             "NO_COLOR": "1",
         }
+
+    def reconnect(self) -> None:
+        """After a restart of the database."""
+        self.connection.close()
+        self.connection = self._connect()
+
+    def _connect(self) -> psycopg.Connection[dict[str, Any]]:
+        return psycopg.connect(self.database, autocommit=True, row_factory=dict_row)
 
     def start(self, *arguments: str, **environment: str) -> Process:
         log = self.folder / f"{len(self.processes)}-{arguments[0]}.log"
