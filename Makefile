@@ -74,6 +74,12 @@ demo: setup ## the whole way of a file, to watch; KEEP=1 leaves it running
 load: setup ## events at the webhook receiver, as fast as it takes them; nothing may get lost
 	@$(run_python) $(STACK) run $(BIN)/python -m tests.load.webhook $(ARGS)
 
+load-file: setup ## one change file of a gigabyte in less than 200 MB of memory; takes long
+	@$(run_python) $(STACK) run $(BIN)/python -m tests.load.big_file $(ARGS)
+
+load-growth: setup ## a file after a million files costs what the first one did
+	@$(run_python) $(STACK) run $(BIN)/python -m tests.load.growth $(ARGS)
+
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command 'make lock' pyproject.toml
 
