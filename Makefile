@@ -19,8 +19,8 @@ run_python = $(or $(PYTHON),$(error Python 3.11 or newer is needed; apt-get inst
 .PHONY: help setup system up down status test unit check format demo load lock clean
 
 help: ## these lines
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
-		printf '  make %-8s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
+		printf '  make %-12s %s\n' "$$name" "$$what"; done
 
 setup: system ## everything the other targets need: Debian packages, then .venv
 	@$(MAKE) --no-print-directory --silent $(VENV)/.installed
@@ -49,6 +49,12 @@ status: ## which of them answer
 test: setup ## every test, against real services; ARGS="-k name" for some
 	@$(run_python) $(STACK) run $(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
+crash-matrix: setup ## kill a process at every point, in every way; writes the table in docs/reliability.md
+	@CRASH_MATRIX=full $(run_python) $(STACK) run $(BIN)/python -m pytest tests/acceptance/test_crash_matrix.py $(ARGS)
+
+faults: setup ## what takes too long for every run: brokers restarted, alarmed, a cluster's leader killed
+	@$(run_python) $(STACK) run $(BIN)/python -m pytest -m faults $(ARGS)
+
 unit: $(VENV)/.installed ## the tests that need no service
 	@$(BIN)/python -m pytest tests/unit $(ARGS)
 
@@ -67,6 +73,12 @@ demo: setup ## the whole way of a file, to watch; KEEP=1 leaves it running
 
 load: setup ## events at the webhook receiver, as fast as it takes them; nothing may get lost
 	@$(run_python) $(STACK) run $(BIN)/python -m tests.load.webhook $(ARGS)
+
+load-file: setup ## one change file of a gigabyte in less than 200 MB of memory; takes long
+	@$(run_python) $(STACK) run $(BIN)/python -m tests.load.big_file $(ARGS)
+
+load-growth: setup ## a file after a million files costs what the first one did
+	@$(run_python) $(STACK) run $(BIN)/python -m tests.load.growth $(ARGS)
 
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command 'make lock' pyproject.toml

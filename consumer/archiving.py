@@ -5,20 +5,20 @@ from consumer.applying import LedgerFile
 from consumer.database import Pool
 from consumer.fail_points import AtPoint
 from publisher.bucket import Bucket
-from publisher.errors import ObjectChanged, ObjectMissing
+from publisher.errors import ObjectChanged
 
 
 def archive_file(pool: Pool, bucket: Bucket, file: LedgerFile, at: AtPoint) -> str | None:
     """Archive the applied version. Repeatable; gives the archive's key, None when there was nothing left to archive.
 
-    Raises: DependencyDown.
+    Raises: Refused, DependencyDown.
     """
     archive_key, reason = None, None
     try:
         archive_key = bucket.archive(file.key, file.etag, file.sha256, lambda: at("after copy, before delete"))
         if archive_key is None:
             reason = "gone from the bucket before it was archived"
-    except (ObjectChanged, ObjectMissing):
+    except ObjectChanged:
         # The new version raises an event of its own and keeps its place.
         reason = "replaced in the bucket before it was archived"
     at("after delete, before state")

@@ -1,6 +1,7 @@
 """The commands for an operator's hand, when there is no broker or the bucket changes."""
 
 import json
+import os
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from consumer import database, history, migrate
+from consumer import database, fail_points, history, migrate
 from consumer.applying import AlreadyApplied, Applied, Duplicate
 from consumer.drain import Drain, Drained, begin_epoch, import_csv
 from consumer.failures import Failure
@@ -43,13 +44,14 @@ def drain(
     --apply everything happens in one transaction that is rolled back at the end; consumers wait for it meanwhile.
     """
     database_settings, bucket_settings, settings = load(DatabaseSettings), load(BucketSettings), load(ApplySettings)
+    at = fail_points.chosen(os.environ)
     with database.connect(database_settings) as connection:
         migrate.require_migrated(connection)
     results: list[tuple[str, Drained]] = []
     with database.open_pool(database_settings, size=2) as pool:
         bucket = Bucket(bucket_settings)
         bucket.require()
-        run = Drain(pool, bucket, settings, apply=apply, epoch_reason="drain" if with_reseed else None)
+        run = Drain(pool, bucket, settings, apply=apply, epoch_reason="drain" if with_reseed else None, at=at)
         files, others = run.waiting()
         with _progress(as_json=as_json) as bar:
             task = bar.add_task("draining" if apply else "trying", total=len(files))

@@ -10,18 +10,18 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from consumer import by_hand, database, migrate
+from consumer import by_hand, database, fail_points, migrate
+from consumer.breaker import Breaker
 from consumer.demo.command import demo
-from consumer.fail_points import FAIL_POINTS, crash_at, nowhere
 from consumer.files import FilesHandler
 from consumer.history import HistoryHandler
-from consumer.settings import ApplySettings, DatabaseSettings, HistorySettings
+from consumer.settings import ApplySettings, DatabaseSettings, FailureSettings, HistorySettings
 from consumer.status import Status, read_status
 from consumer.worker import Worker
 from publisher import cli, log
 from publisher.bucket import Bucket
 from publisher.cli import EXIT_FAILED, AsJson
-from publisher.errors import DependencyDown, FleetticketsError, Misconfigured
+from publisher.errors import DependencyDown, FleetticketsError
 from publisher.settings import BrokerSettings, BucketSettings, WorkSettings, load
 from publisher.topology import Queue
 
@@ -92,20 +92,19 @@ def consume(
     database_settings, broker_settings = load(DatabaseSettings), load(BrokerSettings)
     bucket_settings, work = load(BucketSettings), load(WorkSettings)
     apply_settings, history_settings = load(ApplySettings), load(HistorySettings)
+    limit = load(FailureSettings).in_a_row
     log.configure()
     stop = cli.stop_on_signals()
-    fail_point = os.environ.get("FLEETTICKETS_FAIL_POINT")
-    if fail_point and fail_point not in FAIL_POINTS:
-        raise Misconfigured(f"FLEETTICKETS_FAIL_POINT is wrong: none of {', '.join(map(repr, FAIL_POINTS))}")
-    at = crash_at(fail_point) if fail_point else nowhere
+    at = fail_points.chosen(os.environ)
     if not _wait_for_schema(database_settings, stop):
         return
     # One connection for each file being applied or archived, one for history, one for the sweep.
     with database.open_pool(database_settings, size=work.prefetch + 2) as pool:
-        worker = Worker(broker_settings, work, queues, stop)
+        breakers = {queue: Breaker(limit) for queue in CONSUMED}
+        worker = Worker(broker_settings, work, queues, breakers, stop)
         bucket = Bucket(bucket_settings, connections=work.prefetch + 2)
         _warn_of_bucket(bucket)
-        files = FilesHandler(pool, bucket, worker.link, apply_settings, at)
+        files = FilesHandler(pool, bucket, worker.link, apply_settings, breaker=breakers[Queue.FILES], at=at)
         worker.run(files, HistoryHandler(pool, history_settings, stop, at))
     structlog.get_logger().info("stopped")
 

@@ -73,6 +73,9 @@ def open_pool(settings: DatabaseSettings, size: int) -> Iterator[Pool]:
         min_size=1,
         max_size=size,
         timeout=_CONNECT_SECONDS,
+        # An attempt that is given up is begun anew by whoever needs a connection. The pool's own would come at pauses
+        # that double for five minutes, and Postgres could be back for as long as it was away before one is made.
+        reconnect_timeout=_CONNECT_SECONDS,
         configure=_prepare_staging,
         check=ConnectionPool.check_connection,
         open=False,

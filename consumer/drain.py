@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from consumer import database
-from consumer.applying import AlreadyApplied, Applied, Duplicate, Sighting, apply_file, lock_key
+from consumer.applying import AlreadyApplied, Applied, Duplicate, LedgerFile, Sighting, apply_file, lock_key
 from consumer.archiving import archive_file
 from consumer.csv_reading import Read
 from consumer.database import Connection, Pool
-from consumer.fail_points import nowhere
+from consumer.fail_points import AtPoint, nowhere
 from consumer.failures import UNEXPECTED, Failure
 from consumer.settings import ApplySettings
 from publisher.bucket import Bucket, ObjectSummary
@@ -38,6 +38,7 @@ class Drain:
     settings: ApplySettings
     apply: bool
     epoch_reason: str | None = None
+    at: AtPoint = nowhere
 
     def waiting(self) -> tuple[list[tuple[ChangeFileKey, ObjectSummary]], list[NotAChangeFile]]:
         """The change files in the order of their instants, and what else lies there.
@@ -59,6 +60,8 @@ class Drain:
         Raises: DependencyDown, Refused.
         """
         trial_or_none = contextlib.nullcontext() if self.apply else database.transaction(self.pool, keep=False)
+        if self.apply:
+            self._finish_tails(report)
         with trial_or_none as trial:
             if self.epoch_reason is not None:
                 self._begin_epoch(trial, self.epoch_reason)
@@ -66,6 +69,15 @@ class Drain:
                 outcome = self._apply_one(key, trial)
                 if outcome is not None:
                     report(key.key, outcome)
+
+    def _finish_tails(self, report: Callable[[str, Drained], None]) -> None:
+        """Finish what a crash left half-way. An object that is archived already is in no listing of `changes/`."""
+        with database.transaction(self.pool) as connection:
+            tails = database.rows(connection, "ledger", "open_tails", {"bucket": self.bucket.name, "age": 0})
+        for tail in tails:
+            file = LedgerFile(**tail)
+            archive_file(self.pool, self.bucket, file, self.at)
+            report(file.key, AlreadyApplied(file))
 
     def _begin_epoch(self, trial: Connection | None, reason: str) -> None:
         if trial is not None:
@@ -90,13 +102,14 @@ class Drain:
                     seen_by="drain",
                 )
                 if trial is not None:
-                    return _apply(trial, sighting, opened.read, self.settings)
+                    return _apply(trial, sighting, opened.read, self.settings, nowhere)
                 with database.transaction(self.pool) as connection:
-                    outcome = _apply(connection, sighting, opened.read, self.settings)
+                    outcome = _apply(connection, sighting, opened.read, self.settings, self.at)
         except ObjectMissing:
             return None  # a consumer has it archived meanwhile
         if isinstance(outcome, Applied | AlreadyApplied):
-            archive_file(self.pool, self.bucket, outcome.file, nowhere)
+            self.at("after commit, before archive")
+            archive_file(self.pool, self.bucket, outcome.file, self.at)
         return outcome
 
 
@@ -130,7 +143,7 @@ def import_csv(pool: Pool, path: Path, settings: ApplySettings, *, apply: bool) 
                 seen_by="import",
             )
             with database.transaction(pool, keep=apply) as connection:
-                outcome = _apply(connection, sighting, file.read, settings)
+                outcome = _apply(connection, sighting, file.read, settings, nowhere)
                 if isinstance(outcome, Applied):
                     parameters = {"file_id": outcome.file.file_id, "archive_key": None, "reason": "a local file"}
                     database.rows(connection, "ledger", "record_archived", parameters)
@@ -139,12 +152,12 @@ def import_csv(pool: Pool, path: Path, settings: ApplySettings, *, apply: bool) 
     return outcome
 
 
-def _apply(connection: Connection, sighting: Sighting, read: Read, settings: ApplySettings) -> Drained:
+def _apply(connection: Connection, sighting: Sighting, read: Read, settings: ApplySettings, at: AtPoint) -> Drained:
     lock_key(connection, sighting)
     database.rows(connection, "merge", "empty_staging")
     try:
         with database.translated_errors(), connection.transaction():
-            return apply_file(connection, sighting, read, settings, again=True, at=nowhere)
+            return apply_file(connection, sighting, read, settings, again=True, at=at)
     except DependencyDown:
         raise
     except Permanent as error:

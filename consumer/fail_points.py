@@ -2,7 +2,9 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+from publisher.errors import Misconfigured
 
 FAIL_POINTS = (
     "before claim",
@@ -21,6 +23,8 @@ FAIL_POINTS = (
     "captured, before ack",
 )
 
+VARIABLE = "FLEETTICKETS_FAIL_POINT"
+
 AtPoint = Callable[[str], None]
 
 
@@ -36,3 +40,16 @@ def crash_at(fail_point: str) -> AtPoint:
             os.kill(os.getpid(), signal.SIGKILL)
 
     return at
+
+
+def chosen(environment: Mapping[str, str]) -> AtPoint:
+    """What the environment asks for: to crash at the point it names, or nowhere.
+
+    Raises: Misconfigured.
+    """
+    fail_point = environment.get(VARIABLE)
+    if not fail_point:
+        return nowhere
+    if fail_point not in FAIL_POINTS:
+        raise Misconfigured(f"{VARIABLE} is wrong: none of {', '.join(map(repr, FAIL_POINTS))}")
+    return crash_at(fail_point)

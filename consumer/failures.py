@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from publisher import broker, dead_letters
+from publisher import broker, dead_letters, messages
 from publisher.broker import Channel
 from publisher.link import Delivery
 from publisher.topology import MAX_ATTEMPTS, RETRY_DELAYS
@@ -34,8 +34,9 @@ class Failure:
         """The call that puts the message where it belongs now, confirmed; the delivery is settled after it."""
         delay = self.retry_in
         if delay is not None:
+            headers = {messages.AGAIN: "retry", messages.ATTEMPTS: self.attempts}
             return lambda channel: broker.publish_retry(
-                channel, delivery.queue.value, delivery.body, delay=delay, attempts=self.attempts
+                channel, delivery.queue.value, delivery.body, delay=delay, headers=headers
             )
         return lambda channel: dead_letters.bury(
             channel,

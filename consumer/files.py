@@ -12,6 +12,7 @@ import structlog
 from consumer import database, outbox
 from consumer.applying import AlreadyApplied, Applied, Duplicate, LedgerFile, Sighting, apply_file, lock_key
 from consumer.archiving import archive_file
+from consumer.breaker import Breaker
 from consumer.database import Connection, Pool
 from consumer.fail_points import AtPoint
 from consumer.failures import UNEXPECTED, Failure
@@ -59,18 +60,21 @@ FileOutcome = Applied | AlreadyApplied | Duplicate | Ignored | Missing | Spread 
 class FilesHandler:
     """Handles what the store and the poller publish. Safe to share between threads."""
 
-    def __init__(self, pool: Pool, bucket: Bucket, link: Link, settings: ApplySettings, at: AtPoint) -> None:
+    def __init__(
+        self, pool: Pool, bucket: Bucket, link: Link, settings: ApplySettings, *, breaker: Breaker, at: AtPoint
+    ) -> None:
         self._pool = pool
         self._bucket = bucket
         self._link = link
         self._settings = settings
+        self._breaker = breaker
         self._at = at
         self._relaying = Lock()
 
     def apply(self, delivery: Delivery) -> FileOutcome:
         """Make the rows of the delivery take effect, or record why not.
 
-        Raises: Permanent when the body is no event; DependencyDown.
+        Raises: Permanent when the body is no event; DependencyDown; EverythingFails.
         """
         arrivals, reason = [], ""
         for event in read_event(delivery.body):
@@ -92,7 +96,7 @@ class FilesHandler:
 
         Raises: DependencyDown, Misconfigured.
         """
-        archive_key = archive_file(self._pool, self._bucket, file, self._at)
+        archive_key = self._archive(file)
         if file.state != "done":
             self._at("after archive, before relay")
             self.relay()
@@ -118,10 +122,24 @@ class FilesHandler:
             parameters = {"bucket": self._bucket.name, "age": _LEFT_ALONE_SECONDS}
             tails = database.rows(connection, "ledger", "open_tails", parameters)
         for tail in tails:
-            archive_file(self._pool, self._bucket, LedgerFile(**tail), self._at)
+            self._archive(LedgerFile(**tail))
         self.relay()
         with database.transaction(self._pool) as connection:
             database.rows(connection, "ledger", "finish_relayed")
+
+    def _archive(self, file: LedgerFile) -> str | None:
+        try:
+            return archive_file(self._pool, self._bucket, file, self._at)
+        except Refused as error:
+            if error.dependency != BUCKET:
+                raise
+            # The rows are in and the object is where it was, so this is no failure of the file, and no reason to keep
+            # its requests back. The sweep tries again until the store allows it.
+            log.warning("not archived", key=file.key, detail=str(error))
+            parameters = {"file_id": file.file_id, "error": str(error)}
+            with database.transaction(self._pool) as connection:
+                database.rows(connection, "ledger", "record_not_archived", parameters)
+            return None
 
     def _ours(self, arrived: ChangeFileArrived | IgnoredEvent) -> ChangeFileArrived | IgnoredEvent:
         if isinstance(arrived, IgnoredEvent):
@@ -183,6 +201,8 @@ class FilesHandler:
         # The file's own changes are rolled back by now; the key's lock is still held, so that of many deliveries of
         # a bad file only one becomes a dead letter. It is published before the ledger says so: a crash in between
         # makes the file be tried again, never forgotten.
+        if reason == UNEXPECTED:
+            self._breaker.failed(sighting.key.key, detail)
         failure = Failure(sighting.key.key, reason, detail, attempts=1)
         parameters = sighting.parameters() | {"reason": reason, "error": detail, "fingerprint": failure.fingerprint}
         failed = database.row(connection, "ledger", "record_failed", parameters)

@@ -46,3 +46,11 @@ class HistorySettings(BaseSettings):
     model_config = FROM_ENVIRONMENT
 
     history_interval: float = Field(2.0, validation_alias="FLEETTICKETS_HISTORY_INTERVAL", ge=0)
+
+
+class FailureSettings(BaseSettings):
+    """So many messages in a row that fail for no reason of their own make the consumer pause."""
+
+    model_config = FROM_ENVIRONMENT
+
+    in_a_row: int = Field(20, validation_alias="FLEETTICKETS_MAX_FAILURES_IN_A_ROW", ge=1)

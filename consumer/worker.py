@@ -5,9 +5,10 @@ no file's archive delays the next file's rows; history has a thread of its own. 
 thread wait with its delivery unacked: no attempt is spent, nothing is requeued, nothing reaches the dead letters.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
+from hashlib import sha256
 from threading import Event, Lock, Thread
 from time import monotonic
 from typing import Any, TypeVar, assert_never
@@ -16,6 +17,7 @@ import structlog
 import tenacity
 
 from consumer.applying import AlreadyApplied, Applied, Duplicate, LedgerFile
+from consumer.breaker import Breaker, EverythingFails
 from consumer.database import one_line
 from consumer.failures import UNEXPECTED, Failure
 from consumer.files import FileOutcome, FilesHandler, Ignored, Missing, Spread
@@ -34,6 +36,7 @@ HOLD_SECONDS = 600
 """Longest wait with a delivery in hand. The broker takes back what is unacked for half an hour, and up to
 RabbitMQ 4.2 that counts against the delivery; so before that the message goes to a wait queue instead."""
 _NOT_NOW_SECONDS = topology.RETRY_DELAYS[1]
+_NEXT_PROBE_SECONDS = topology.RETRY_DELAYS[0]
 _HISTORY_PREFETCH = 100
 _SWEEP_SECONDS = 30.0
 
@@ -41,8 +44,16 @@ _SWEEP_SECONDS = 30.0
 class Worker:
     """One consumer process, for the queues it is given."""
 
-    def __init__(self, broker_settings: BrokerSettings, work: WorkSettings, queues: list[Queue], stop: Event) -> None:
+    def __init__(
+        self,
+        broker_settings: BrokerSettings,
+        work: WorkSettings,
+        queues: list[Queue],
+        breakers: Mapping[Queue, Breaker],
+        stop: Event,
+    ) -> None:
         self._stop = stop
+        self._breakers = breakers
         self._lock = Lock()
         self._in_hand = 0
         self._apply_threads = ThreadPoolExecutor(work.files_in_hand, "apply")
@@ -101,7 +112,9 @@ class Worker:
         except Permanent as error:
             self._give_up(delivery, error.reason, error.detail)
         except DependencyDown as error:
-            self._not_now(delivery, error)
+            self._not_now(delivery, error, _NOT_NOW_SECONDS)
+        except EverythingFails as error:
+            self._not_now(delivery, error, _NEXT_PROBE_SECONDS)
         except Exception as error:
             log.exception("unexpected", queue=delivery.queue.value)
             self._give_up(delivery, UNEXPECTED, f"{type(error).__name__}: {one_line(error)}")
@@ -122,6 +135,9 @@ class Worker:
     def _apply(self, delivery: Delivery) -> bool:
         if self._stop.is_set():
             return False  # fetched but not begun: unacked, it goes back to the queue
+        breaker = self._breakers[delivery.queue]
+        if not breaker.turn(self._stop, HOLD_SECONDS):
+            raise EverythingFails("no turn to be tried came in time")
         began = monotonic()
         outcome = self._holding(lambda: self._files.apply(delivery))
         match outcome:
@@ -129,6 +145,7 @@ class Worker:
                 self._submit(self._finish_threads, delivery, lambda: self._finish(delivery, file, outcome, began))
                 return True
             case Duplicate() | Ignored() | Missing() | Spread() | Failure():
+                breaker.undecided()
                 self._log(delivery, outcome, began)
                 self.link.ack(delivery)
                 return False
@@ -137,15 +154,22 @@ class Worker:
 
     def _finish(self, delivery: Delivery, file: LedgerFile, outcome: FileOutcome, began: float) -> bool:
         archive_key = self._holding(lambda: self._files.finish(file))
+        self._breakers[delivery.queue].succeeded()
         self._log(delivery, outcome, began, archive_key=archive_key)
         self.link.ack(delivery)
         return False
 
     def _capture(self, delivery: Delivery) -> bool:
+        breaker = self._breakers[delivery.queue]
+        if not breaker.turn(self._stop, HOLD_SECONDS):
+            raise EverythingFails("no turn to be tried came in time")
         began = monotonic()
         covered = self._holding(self._history.capture)
         if covered:
+            breaker.succeeded()
             log.info("history", requests=covered, seconds=round(monotonic() - began, 3))
+        else:
+            breaker.undecided()
         if covered is not None:
             self.link.ack(delivery)
         return False
@@ -165,19 +189,26 @@ class Worker:
         )
         return retrying(action)
 
-    def _not_now(self, delivery: Delivery, error: DependencyDown) -> None:
+    def _not_now(self, delivery: Delivery, error: FleetticketsError, delay: int) -> None:
         """Put a delivery that cannot be worked on aside, with no attempt spent."""
         if not self._stop.is_set():
-            log.warning("not now", queue=delivery.queue.value, detail=str(error), retry_in_s=_NOT_NOW_SECONDS)
+            log.warning("not now", queue=delivery.queue.value, detail=str(error), retry_in_s=delay)
+            headers = messages.kept(delivery.headers)
             self._send_on(
                 delivery,
                 lambda channel: broker.publish_retry(
-                    channel, delivery.queue.value, delivery.body, delay=_NOT_NOW_SECONDS, attempts=None
+                    channel, delivery.queue.value, delivery.body, delay=delay, headers=headers
                 ),
             )
 
     def _give_up(self, delivery: Delivery, reason: str, detail: str) -> None:
         """Send a message on that failed outside any file: no event, or a follow-on that broke."""
+        if reason == UNEXPECTED:
+            try:
+                self._breakers[delivery.queue].failed(sha256(delivery.body).hexdigest(), detail)
+            except EverythingFails as error:
+                self._not_now(delivery, error, _NEXT_PROBE_SECONDS)
+                return
         failure = Failure("", reason, detail, attempts=messages.attempts(delivery.headers) + 1)
         log.warning("failed", queue=delivery.queue.value, **_describe(failure))
         self._send_on(delivery, failure.publishing(delivery))

@@ -155,14 +155,17 @@ class Bucket:
         A taken name with other bytes is never overwritten: the copy gets a suffix from its own hash. `copied` is
         called once the copy is known to be good, before the delete.
         Gives the archive's key; None when that version is gone and no copy of it was ever made.
-        Raises: ObjectChanged when the key now holds another version, which stays; ObjectMissing; DependencyDown.
+        Raises: ObjectChanged when the key now holds another version, which stays; Refused; DependencyDown.
         """
         for archive_key in self._archive_names(key, sha256):
             taken = self.head(archive_key)
             if taken is not None:
                 archive_etag = taken.etag
             elif self._holds(key, etag):
-                archive_etag = self._copy(key, etag, archive_key)
+                try:
+                    archive_etag = self._copy(key, etag, archive_key)
+                except ObjectMissing:
+                    continue
             else:
                 continue
             if self._is_copy(archive_key, archive_etag, etag, sha256):
@@ -171,6 +174,11 @@ class Bucket:
                 return archive_key
         if self.head(key) is not None:
             raise ObjectChanged(self.name, key)
+        # Gone since the first look: another delivery of the file may have archived it in between.
+        for archive_key in self._archive_names(key, sha256):
+            taken = self.head(archive_key)
+            if taken is not None and self._is_copy(archive_key, taken.etag, etag, sha256):
+                return archive_key
         return None
 
     def _holds(self, key: str, etag: str) -> bool:

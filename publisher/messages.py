@@ -24,6 +24,11 @@ def attempts(headers: Mapping[str, Any]) -> int:
     return max(claimed, 0) if isinstance(claimed, int) else 0
 
 
+def kept(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """What a message that is put aside, with no attempt spent, has to have when it comes back."""
+    return {name: headers[name] for name in (AGAIN, ATTEMPTS) if name in headers}
+
+
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 

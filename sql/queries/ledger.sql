@@ -67,8 +67,11 @@ UPDATE ingest.ledger SET state = 'done', done_at = clock_timestamp(), reason = %
 -- name: record_archived
 UPDATE ingest.ledger
 SET state = 'archived', archived_at = clock_timestamp(), archive_key = %(archive_key)s,
-    reason = coalesce(%(reason)s, reason)
+    reason = coalesce(%(reason)s, reason), last_error = NULL
 WHERE file_id = %(file_id)s AND state = 'applied'
+
+-- name: record_not_archived
+UPDATE ingest.ledger SET last_error = %(error)s WHERE file_id = %(file_id)s AND state = 'applied'
 
 -- name: record_done
 UPDATE ingest.ledger SET state = 'done', done_at = clock_timestamp()

@@ -11,9 +11,12 @@ ORDER BY applied_at DESC NULLS LAST, file_id DESC
 LIMIT 5
 
 -- name: last_error
+-- Failed files, and applied ones that the store does not let us archive.
 SELECT key, reason, last_error, attempts, dead_lettered_at
-FROM ingest.ledger
-WHERE state = 'failed'
+FROM ((SELECT * FROM ingest.ledger WHERE state = 'failed' ORDER BY file_id DESC LIMIT 1)
+      UNION ALL
+      (SELECT * FROM ingest.ledger WHERE state = 'applied' AND last_error IS NOT NULL ORDER BY file_id DESC LIMIT 1)
+     ) AS newest
 ORDER BY file_id DESC
 LIMIT 1
 

@@ -16,14 +16,26 @@ class Proxy:
     """Passes bytes on, until told otherwise; `url` is the service's own, by way of the proxy.
 
     `losing` is a text that no request gets past; with `after` the request still does, and its answer does not.
+    `once` is what a connection has to have sent before that. With `holding` a connection whose answer is lost stays
+    open and silent; otherwise it ends.
     `http_requests` are the first lines of what passed, where that is HTTP.
     """
 
-    def __init__(self, url: str, losing: bytes | None = None, *, after: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        losing: bytes | None = None,
+        *,
+        after: bool = False,
+        once: bytes = b"",
+        holding: bool = False,
+    ) -> None:
         address = urlsplit(url)
         self._target = (address.hostname or "127.0.0.1", address.port or 5672)
         self._losing = losing
         self._lose_answer = after
+        self._once = once
+        self._holding = holding
         self.lost = threading.Event()
         self.http_requests: list[str] = []
         self._open = threading.Event()
@@ -44,6 +56,9 @@ class Proxy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._closing = True
         self._open.set()
         with contextlib.suppress(OSError):
@@ -102,10 +117,12 @@ class Proxy:
             threading.Thread(target=self._answers, args=(service, client, answers_lost), daemon=True).start()
 
     def _requests(self, client: socket.socket, service: socket.socket, answers_lost: threading.Event) -> None:
+        armed = not self._once
         with contextlib.suppress(OSError):
             while data := client.recv(CHUNK):
                 self._open.wait()
-                if self._losing is not None and self._losing in data:
+                armed = armed or self._once in data
+                if armed and self._losing is not None and self._losing in data:
                     if not self._lose_answer:
                         # The connection stays as it is: whoever sent this waits for an answer.
                         self.lost.set()
@@ -121,6 +138,8 @@ class Proxy:
                 self._open.wait()
                 if answers_lost.is_set():
                     self.lost.set()
+                    if self._holding:
+                        return
                     break
                 client.sendall(data)
         _shut((client, service))

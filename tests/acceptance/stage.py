@@ -1,5 +1,6 @@
 """A stage: one database, one bucket and the broker, with real processes of the program on it."""
 
+import contextlib
 import json
 import os
 import signal
@@ -45,6 +46,10 @@ class Process:
             )
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def running(self) -> bool:
         return self._process.poll() is None
 
@@ -53,6 +58,11 @@ class Process:
 
     def wait(self, timeout: float = 45) -> int:
         return self._process.wait(timeout)
+
+    def ends_within(self, seconds: float) -> bool:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return not self.running
 
     def terminate(self) -> None:
         self._process.send_signal(signal.SIGTERM)
@@ -77,7 +87,8 @@ class Stage:
         self.bucket = bucket
         self.folder = folder
         self.processes: list[Process] = []
-        self.connection = psycopg.connect(database, autocommit=True, row_factory=dict_row)
+        self.database = database
+        self.connection = self._connect()
         ours = ("FLEETTICKETS_", "RUSTFS_", "GEOCODER_")
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(ours)},
@@ -88,6 +99,14 @@ class Stage:
             "FLEETTICKETS_HISTORY_INTERVAL": "0.2",
             "NO_COLOR": "1",
         }
+
+    def reconnect(self) -> None:
+        """After a restart of the database."""
+        self.connection.close()
+        self.connection = self._connect()
+
+    def _connect(self) -> psycopg.Connection[dict[str, Any]]:
+        return psycopg.connect(self.database, autocommit=True, row_factory=dict_row)
 
     def start(self, *arguments: str, **environment: str) -> Process:
         log = self.folder / f"{len(self.processes)}-{arguments[0]}.log"

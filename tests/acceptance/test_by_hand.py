@@ -72,9 +72,10 @@ def test_a_broken_file_stops_neither_the_drain_nor_its_later_dead_letter(stage: 
     assert [letter["key"] for letter in stage.ask("dead-letters", "list")] == [broken]
 
 
-def test_a_drain_finishes_what_a_killed_consumer_left(stage: Stage) -> None:
+@pytest.mark.parametrize("point", ["after commit, before archive", "after delete, before state"])
+def test_a_drain_finishes_what_a_killed_consumer_left(stage: Stage, point: str) -> None:
     key, body = key_at(1), csv([ticket("HALF")])
-    doomed = stage.start("consume", FLEETTICKETS_FAIL_POINT="after commit, before archive")
+    doomed = stage.start("consume", FLEETTICKETS_FAIL_POINT=point)
     stage.bucket.put(key, body)
     stage.announce(key)
     doomed.wait()
@@ -82,6 +83,7 @@ def test_a_drain_finishes_what_a_killed_consumer_left(stage: Stage) -> None:
     assert "was applied before" in drained.stdout
     assert stage.waiting() == []
     assert stage.bucket.read(key.replace(CHANGES, PROCESSED)) == body
+    assert stage.ledger(key)["state"] == "archived"
     assert stage.one("SELECT count(*) FROM tickets.inc") == 1
 
 

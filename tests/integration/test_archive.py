@@ -106,6 +106,21 @@ def test_a_file_that_somebody_took_away_has_no_archive(bucket: Bucket) -> None:
     assert bucket.archive(KEY, "etag", sha256(b"a"), nothing) is None
 
 
+@pytest.mark.parametrize("before", ["_holds", "_copy"])
+def test_a_file_that_another_delivery_archives_meanwhile_has_its_archive(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    etag, request = put(bucket, KEY, b"a"), getattr(bucket, before)
+
+    def another_is_faster(*arguments: str) -> object:
+        monkeypatch.undo()
+        assert bucket.archive(KEY, etag, sha256(b"a"), nothing) == ARCHIVED
+        return request(*arguments)
+
+    monkeypatch.setattr(bucket, before, another_is_faster)
+    assert bucket.archive(KEY, etag, sha256(b"a"), nothing) == ARCHIVED
+
+
 def test_an_object_stored_in_parts_is_known_by_its_bytes(bucket: Bucket) -> None:
     body = b"ticket_id\n" * 1000
     etag = put_in_parts(bucket, KEY, body)

@@ -96,7 +96,8 @@ def test_a_broker_that_cannot_be_reached_is_said_in_one_line(
 
 
 def test_a_wait_queue_returns_a_message_to_the_queue_it_came_from(channel: BlockingChannel) -> None:
-    broker.publish_retry(channel, Queue.HISTORY.value, b"later", delay=topology.RETRY_DELAYS[0], attempts=2)
+    sent = {messages.AGAIN: "retry", messages.ATTEMPTS: 2}
+    broker.publish_retry(channel, Queue.HISTORY.value, b"later", delay=topology.RETRY_DELAYS[0], headers=sent)
     for _ in range(topology.RETRY_DELAYS[0] * 2 + 4):
         channel.connection.process_data_events(time_limit=0.5)
         method, properties, body = channel.basic_get(Queue.HISTORY.broker_name, auto_ack=True)

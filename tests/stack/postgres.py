@@ -27,6 +27,7 @@ class Postgres:
 
     def __init__(self, place: Place) -> None:
         self._place = place
+        self._server: subprocess.Popen[bytes] | None = None
         self._port = place.port
         self._log = place.log(self.name)
         # A link to a directory elsewhere when the checkout is closed to the postgres user.
@@ -52,13 +53,21 @@ class Postgres:
         if not (data / "PG_VERSION").exists():
             self._initdb(data)
         _forget_dead_server(data)
-        server = processes.spawn([*_as_postgres(), BIN / "postgres", "-D", data, *self._options()], log=self._log)
+        self._server = server = processes.spawn(
+            [*_as_postgres(), BIN / "postgres", "-D", data, *self._options()], log=self._log
+        )
         processes.wait_until(lambda: self._psql("select 1", "postgres"), process=server, log=self._log)
         if not self.answers() and not self._psql(f"create database {DATABASE}", "postgres"):
             raise processes.StackError(f"cannot create the database {DATABASE}", self._log)
 
+    def halt(self, by: signal.Signals = signal.SIGINT) -> None:
+        """End it and keep what it holds: SIGINT as for a restart, SIGQUIT as a crash would."""
+        processes.stop("postgres", self._mark, by=by)
+        if self._server is not None:
+            self._server.wait(10)
+
     def stop(self) -> None:
-        processes.stop("postgres", self._mark, by=signal.SIGINT)
+        self.halt()
         if self._directory.is_symlink():
             shutil.rmtree(self._directory.resolve(), ignore_errors=True)
             self._directory.unlink(missing_ok=True)

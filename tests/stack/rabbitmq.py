@@ -7,15 +7,20 @@ import base64
 import secrets
 import shutil
 import socket
+from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import processes
 from place import Place
 
+if TYPE_CHECKING:
+    import subprocess
+
 SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 PLUGINS = SERVER.with_name("rabbitmq-plugins")
+CONTROL = SERVER.with_name("rabbitmqctl")
 
 _CONFIGURATION = """\
 listeners.tcp.1 = 127.0.0.1:{amqp}
@@ -29,17 +34,28 @@ log.file.level = info
 mqtt.listeners.tcp.1 = 127.0.0.1:{mqtt}
 """
 
+_CLUSTER = """\
+cluster_formation.peer_discovery_backend = classic_config
+cluster_partition_handling = pause_minority
+"""
+
 
 class RabbitMQ:
     name = "rabbitmq"
     variable = "RABBITMQ_URL"
     packages: ClassVar[dict[str, Path]] = {"rabbitmq-server": SERVER}
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, members: Sequence[Place] = (), cookie: str = "") -> None:
+        """With `members`, of which `place` is one, it is a node of a cluster; all need the same cookie."""
+        self._members = members
+        self._cookie = cookie or secrets.token_hex(16)
+        self._children: list[subprocess.Popen[bytes]] = []
         self._log = place.log(self.name)
         self._directory = place.local / "rabbitmq"
-        self._node = f"{place.name}@localhost"
+        self.node = f"{place.name}@localhost"
         self._amqp, self._management, self._distribution, self._epmd = range(place.port + 1, place.port + 5)
+        if members:
+            self._epmd = members[0].port + 4  # nodes find each other by one epmd
         self._mqtt = place.port + 8
 
     @property
@@ -64,20 +80,36 @@ class RabbitMQ:
 
     def start(self) -> None:
         self._configure()
-        if not processes.find("epmd", self._epmd_mark):
-            processes.spawn(["epmd", "-port", str(self._epmd), "-address", "127.0.0.1"], log=self._log)
+        self.start_epmd()
         server = processes.spawn([SERVER], log=self._log, env=self._erlang | self._settings())
+        self._children.append(server)
         processes.wait_until(self.answers, process=server, log=self._log)
+
+    def start_epmd(self) -> None:
+        if not processes.find("epmd", self._epmd_mark):
+            epmd = ["epmd", "-port", str(self._epmd), "-address", "127.0.0.1"]
+            self._children.append(processes.spawn(epmd, log=self._log))
 
     def enable_mqtt(self) -> None:
         """Have the running broker speak MQTT; only when asked for, since every start would take four seconds longer."""
         if not _listens(self._mqtt):
             processes.call([PLUGINS, "enable", "rabbitmq_mqtt"], log=self._log, env=self._erlang | self._settings())
 
+    def halt(self) -> None:
+        """Kill it and keep what it holds."""
+        processes.stop("beam.smp", self._mark)
+
+    def control(self, *arguments: str) -> None:
+        """Run rabbitmqctl on it; that takes seconds."""
+        processes.call([CONTROL, *arguments], log=self._log, env=self._erlang | self._settings())
+
     def stop(self) -> None:
         # An orderly stop takes six seconds and saves what is thrown away right after.
-        processes.stop("beam.smp", self._mark)
+        self.halt()
         processes.stop("epmd", self._epmd_mark)
+        for child in self._children:
+            child.wait(10)
+        self._children.clear()
         shutil.rmtree(self._directory, ignore_errors=True)
 
     @property
@@ -98,8 +130,13 @@ class RabbitMQ:
         cookie = self._directory / "home" / ".erlang.cookie"
         if not cookie.exists():
             cookie.touch(mode=0o600)
-            cookie.write_text(secrets.token_hex(16))
+            cookie.write_text(self._cookie)
         configuration = _CONFIGURATION.format(amqp=self._amqp, management=self._management, mqtt=self._mqtt)
+        if self._members:
+            configuration += _CLUSTER + "".join(
+                f"cluster_formation.classic_config.nodes.{number} = {member.name}@localhost\n"
+                for number, member in enumerate(self._members, start=1)
+            )
         (self._directory / "rabbitmq.conf").write_text(configuration)
         (self._directory / "enabled_plugins").write_text("[rabbitmq_management].\n")
 
@@ -110,7 +147,7 @@ class RabbitMQ:
             "HOME": str(at / "home"),
             "ERL_CRASH_DUMP_SECONDS": "0",
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
-            "RABBITMQ_NODENAME": self._node,
+            "RABBITMQ_NODENAME": self.node,
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self._amqp),
             "RABBITMQ_DIST_PORT": str(self._distribution),

@@ -1,0 +1,91 @@
+"""If everything fails, stop: the reason is then not in the files, and each try would only make one more dead letter.
+
+Failures count when their reason is none of the file's own (`unexpected`), on different files, with no success in
+between. At the limit the breaker opens: no attempt is spent any more, deliveries go back, and one file is tried now
+and then as a probe. The first that succeeds closes it. The process pauses instead of ending, because a supervisor
+would start it again and each start would spend attempts anew; and because nobody has to be awake for it to go on.
+"""
+
+from collections.abc import Callable
+from threading import Event, Lock
+from time import monotonic
+
+import structlog
+
+from publisher.errors import FleetticketsError
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
+_LOOK_SECONDS = 0.2
+log = structlog.get_logger()
+
+
+class EverythingFails(FleetticketsError):
+    """This failure is one of too many in a row to be the message's own: it is to be tried later, no attempt spent."""
+
+
+class Breaker:
+    """Of one kind of messages in one process. Safe to share between threads."""
+
+    def __init__(self, limit: int, clock: Callable[[], float] = monotonic) -> None:
+        self._limit = limit
+        self._clock = clock
+        self._lock = Lock()
+        self._failed: set[str] = set()
+        self._is_open = False
+        self._pause = _FIRST_PAUSE
+        self._next_probe = 0.0
+
+    def turn(self, stop: Event, seconds: float) -> bool:
+        """Wait until a message may be tried: at once as a rule, else as the next probe.
+
+        False when stopped before, or after `seconds`.
+        """
+        end = self._clock() + seconds
+        while not stop.is_set() and self._clock() < end:
+            if self._may_try():
+                return True
+            stop.wait(_LOOK_SECONDS)
+        return False
+
+    def failed(self, name: str, detail: str) -> None:
+        """Count an unexpected failure of the message `name`, which returning from here allows to be recorded.
+
+        Raises: EverythingFails.
+        """
+        with self._lock:
+            if not self._is_open:
+                self._failed.add(name)
+                if len(self._failed) < self._limit:
+                    return
+                self._is_open = True
+                self._pause = _FIRST_PAUSE
+                self._next_probe = self._clock() + self._pause
+                log.error(
+                    "everything fails",
+                    failures=len(self._failed),
+                    detail=detail,
+                    do="paused, with no more attempts spent; goes on by itself once a message succeeds",
+                )
+        raise EverythingFails(f"the last {self._limit} failed alike, this one with: {detail}")
+
+    def succeeded(self) -> None:
+        with self._lock:
+            self._failed.clear()
+            if self._is_open:
+                self._is_open = False
+                log.info("not everything fails any more")
+
+    def undecided(self) -> None:
+        """Give the turn back: what was tried tells nothing, such as a duplicate or a file that is itself bad."""
+        with self._lock:
+            self._next_probe = min(self._next_probe, self._clock())
+
+    def _may_try(self) -> bool:
+        with self._lock:
+            now = self._clock()
+            if self._is_open:
+                if now < self._next_probe:
+                    return False
+                self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+                self._next_probe = now + self._pause
+            return True

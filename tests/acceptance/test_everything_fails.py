@@ -1,0 +1,100 @@
+"""When everything fails, for a reason in none of the files, they wait instead of becoming dead letters."""
+
+import json
+import time
+
+from tests.acceptance.broker import DEAD_FILES
+from tests.acceptance.comparing import assert_equals_reference
+from tests.acceptance.feeds import RandomFeed, csv, key_at, ticket
+from tests.acceptance.stage import Stage, wait_until
+
+SAYS = "everything fails"
+DENY = """
+CREATE FUNCTION public.deny() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN RAISE EXCEPTION 'a migration went wrong'; END $$;
+CREATE TRIGGER deny BEFORE INSERT OR UPDATE ON tickets.inc FOR EACH STATEMENT EXECUTE FUNCTION public.deny()"""
+ALLOW = "DROP TRIGGER deny ON tickets.inc"
+
+
+def execute(stage: Stage, statements: str) -> None:
+    stage.connection.execute(statements.encode())
+
+
+def test_sixty_good_files_outlive_a_broken_schema(stage: Stage) -> None:
+    stage.environment["FLEETTICKETS_MAX_REJECT_SHARE"] = "1"
+    files = RandomFeed(seed=5, tickets=60).files(60, rows=8)
+    stage.bucket.put_all({file.key: file.body for file in files})
+    execute(stage, DENY)
+    stage.announce(*(file.key for file in files))
+    consumer = stage.start("consume")
+    wait_until(lambda: SAYS in consumer.output(), "the consumer says that everything fails")
+    time.sleep(7)  # the first retries are due after five seconds
+    (spent,) = stage.query("SELECT count(*) AS files, max(attempts) AS attempts FROM ingest.ledger")
+    assert spent["files"] <= 19, "one less than the limit"
+    assert spent["attempts"] == 1
+    assert consumer.running
+    assert consumer.output().count(SAYS) == 1
+    execute(stage, ALLOW)
+    stage.wait_for("done", *(file.key for file in files), timeout=60)
+    stage.wait_for_history()
+    consumer.stop()
+    assert stage.broker.ready(DEAD_FILES) == 0
+    assert stage.one("SELECT max(attempts) FROM ingest.ledger") == 1
+    assert_equals_reference(stage, files)
+
+
+def test_many_bad_files_among_good_ones_stop_nothing(stage: Stage) -> None:
+    bad, refused, good = ([key_at(3 * number + kind) for number in range(30)] for kind in range(3))
+    stage.bucket.put_all(dict.fromkeys(bad, b"ticket_id\nM\xfc\n"))
+    bodies = {key: csv([ticket(key[-10:-4])]) for key in [*refused, *good]}
+    stage.bucket.put_all(bodies)
+    deny = {
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:GetObject",
+        "Resource": [f"arn:aws:s3:::{stage.bucket.name}/{key}" for key in refused],
+    }
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [deny]})
+    stage.bucket.s3.put_bucket_policy(Bucket=stage.bucket.name, Policy=policy)
+    consumer = stage.start("consume")
+    # Thirty bad ones in a row, and thirty that fail for no reason of their own with good ones between them.
+    mixed = [key for pair in zip(refused, good, strict=True) for key in pair]
+    stage.broker.publish(stage.bucket.event(key, bodies.get(key, b"")) for key in [*bad, *mixed])
+    stage.wait_for("done", *good)
+    stage.wait_for("failed", *bad, *refused)
+    wait_until(lambda: stage.broker.ready(DEAD_FILES) == len(bad), "the bad ones are dead letters")
+    consumer.stop()
+    assert SAYS not in consumer.output()
+
+
+def test_a_replay_in_the_meantime_is_not_forgotten(stage: Stage) -> None:
+    key = key_at(1)
+    stage.bucket.put(key, b"ticket_id\nM\xfc\n")
+    consumer = stage.start("consume", FLEETTICKETS_MAX_FAILURES_IN_A_ROW="1")
+    stage.announce(key)
+    wait_until(lambda: stage.query("SELECT 1 FROM ingest.ledger WHERE dead_lettered_at IS NOT NULL"), "a dead letter")
+    # The same version, now for another reason: that an object cannot be read is no property of its bytes.
+    execute(stage, DENY.replace("tickets.inc", "ingest.ledger").replace("BEFORE INSERT OR UPDATE", "BEFORE INSERT"))
+    stage.ask("dead-letters", "replay", "--all")
+    wait_until(lambda: SAYS in consumer.output(), "the consumer says that everything fails")
+    wait_until(lambda: "not now" in consumer.output(), "the message is put aside")
+    execute(stage, "DROP TRIGGER deny ON ingest.ledger")
+    wait_until(lambda: stage.ledger(key)["attempts"] == 2, "it is tried as a replay")
+    wait_until(lambda: stage.broker.ready(DEAD_FILES) == 1, "and is a dead letter again, no less")
+    consumer.stop()
+
+
+def test_a_capture_that_always_fails_makes_no_dead_letters_either(stage: Stage) -> None:
+    execute(stage, "ALTER FUNCTION tickets.capture_history() RENAME TO capture_history_away")
+    consumer = stage.start("consume", FLEETTICKETS_MAX_FAILURES_IN_A_ROW="2")
+    keys = [key_at(number) for number in range(6)]
+    for key in keys:
+        stage.bucket.put(key, csv([ticket(key[-10:-4])]))
+        stage.announce(key)
+        stage.wait_for("done", key)
+    wait_until(lambda: SAYS in consumer.output(), "the consumer says that everything fails")
+    execute(stage, "ALTER FUNCTION tickets.capture_history_away() RENAME TO capture_history")
+    stage.wait_for_history()
+    consumer.stop()
+    assert stage.broker.ready("fleettickets.history.dead") == 0
+    assert stage.one("SELECT sum(open_total) FROM tickets.inc_daily_snapshot") == len(keys)

@@ -1,0 +1,88 @@
+from threading import Event
+
+import pytest
+
+from consumer.breaker import Breaker, EverythingFails
+
+
+class Impatient(Event):
+    def wait(self, timeout: float | None = None) -> bool:
+        del timeout
+        return self.is_set()
+
+
+STOP = Impatient()
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        self.now += 0.01
+        return self.now
+
+
+def opened(clock: Clock, limit: int = 3) -> Breaker:
+    breaker = Breaker(limit, clock)
+    for number in range(limit - 1):
+        breaker.failed(f"file {number}", "broken")
+    with pytest.raises(EverythingFails):
+        breaker.failed("one more", "broken")
+    return breaker
+
+
+def test_fewer_failures_than_the_limit_are_recorded() -> None:
+    breaker = Breaker(3)
+    for number in range(2):
+        breaker.failed(f"file {number}", "broken")
+    assert breaker.turn(STOP, 1)
+
+
+def test_one_file_that_fails_again_and_again_counts_once() -> None:
+    breaker = Breaker(3)
+    for _ in range(10):
+        breaker.failed("the same", "broken")
+
+
+def test_a_success_in_between_begins_the_count_anew() -> None:
+    breaker = Breaker(3)
+    for number in range(30):
+        breaker.failed(f"file {number}", "broken")
+        if number % 2:
+            breaker.succeeded()
+
+
+def test_open_it_lets_one_try_at_a_time_after_growing_pauses() -> None:
+    clock = Clock()
+    breaker = opened(clock)
+    began, tried = clock.now, []
+    while clock.now < began + 200:
+        if breaker.turn(STOP, 0.05):
+            tried.append(clock.now - began)
+            with pytest.raises(EverythingFails):
+                breaker.failed("a probe", "broken")
+    pauses = [round(later - before) for before, later in zip([0.0, *tried], tried, strict=False)]
+    assert pauses[:7] == [1, 2, 4, 8, 16, 30, 30]
+
+
+def test_one_success_closes_it_for_all() -> None:
+    breaker = opened(Clock())
+    breaker.succeeded()
+    assert all(breaker.turn(STOP, 0.1) for _ in range(5))
+
+
+def test_a_probe_that_tells_nothing_gives_its_turn_back() -> None:
+    clock = Clock()
+    breaker = opened(clock)
+    clock.now += 2
+    assert breaker.turn(STOP, 0.05)
+    assert not breaker.turn(STOP, 0.05)
+    breaker.undecided()
+    assert breaker.turn(STOP, 0.1)
+
+
+def test_whoever_waits_for_a_turn_is_let_go_when_stopped() -> None:
+    stop = Event()
+    stop.set()
+    assert not opened(Clock()).turn(stop, 100)
