@@ -40,12 +40,14 @@ class Sighting:
     event_time: datetime | None
     seen_at: datetime
     seen_by: SeenBy
+    epoch: int | None = None
+    """The epoch that it belongs to, None for the current one."""
 
     def parameters(self) -> dict[str, Any]:
         return {
             "bucket": self.bucket, "prefix": self.prefix, "key": self.key.key, "key_time": self.key.time,
             "etag": self.etag, "size": self.size, "object_time": self.object_time, "event_time": self.event_time,
-            "seen_at": self.seen_at, "seen_by": self.seen_by,
+            "seen_at": self.seen_at, "seen_by": self.seen_by, "epoch": self.epoch,
         }  # fmt: skip
 
 
