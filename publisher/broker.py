@@ -186,6 +186,12 @@ def publish_arrival(channel: BlockingChannel, body: bytes) -> None:
     publish(channel, EVENTS, ARRIVALS, body)
 
 
+def server_version(channel: BlockingChannel) -> str:
+    """What the server says of itself, like `RabbitMQ 3.10.8`."""
+    properties = getattr(channel.connection, "_impl").server_properties or {}  # noqa: B009 - pika keeps it to itself
+    return f"{properties.get('product', 'unknown')} {properties.get('version', '')}".strip()
+
+
 def queue_depth(channel: BlockingChannel, name: str) -> tuple[int, int]:
     """Messages ready (unacked ones not counted) and consumers of a queue that must exist.
 

@@ -103,6 +103,14 @@ class Notifications:
         topic = Topic(name, arn, wanted, self._topic_attributes(arn) if arn else None)
         return Plan(self._settings.bucket, now, merged(now, _TOPICS, self._rule(arn or _TO_BE_MADE, _TOPICS)), topic)
 
+    def read(self) -> Configuration:
+        """What the bucket is set to announce.
+
+        Raises: Misconfigured, DependencyDown, Refused.
+        """
+        with _translated_errors():
+            return dict(self._s3.get_bucket_notification_configuration(Bucket=self._settings.bucket))
+
     def apply(self, plan: Plan) -> None:
         """Set what is planned. Safe to repeat.
 
@@ -188,6 +196,22 @@ def merged(now: Configuration, section: str, rule: Configuration) -> Configurati
         if rules:
             kept[name] = rules
     return kept
+
+
+def announcing(configuration: Configuration, folder: str) -> list[str]:
+    """The targets of the rules that announce objects created in `folder`, as far as it goes by prefixes."""
+    targets = []
+    for section in _SECTIONS:
+        for rule in configuration.get(section, []):
+            prefixes = [
+                found["Value"]
+                for found in rule.get("Filter", {}).get("Key", {}).get("FilterRules", [])
+                if found["Name"].lower() == "prefix"
+            ]
+            is_of_creation = any(event.startswith("s3:ObjectCreated:") for event in rule["Events"])
+            if is_of_creation and folder.startswith(prefixes[0] if prefixes else ""):
+                targets += [value for name, value in rule.items() if name in _TARGET_ARNS]
+    return targets
 
 
 def comparable(configuration: Configuration) -> Configuration:
