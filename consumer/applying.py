@@ -40,12 +40,14 @@ class Sighting:
     event_time: datetime | None
     seen_at: datetime
     seen_by: SeenBy
+    epoch: int | None = None
+    """The epoch that it belongs to, None for the current one."""
 
     def parameters(self) -> dict[str, Any]:
         return {
             "bucket": self.bucket, "prefix": self.prefix, "key": self.key.key, "key_time": self.key.time,
             "etag": self.etag, "size": self.size, "object_time": self.object_time, "event_time": self.event_time,
-            "seen_at": self.seen_at, "seen_by": self.seen_by,
+            "seen_at": self.seen_at, "seen_by": self.seen_by, "epoch": self.epoch,
         }  # fmt: skip
 
 
@@ -112,12 +114,14 @@ def apply_file(
     settings: ApplySettings,
     *,
     again: bool,
+    released: bool,
     at: AtPoint,
 ) -> Applied | AlreadyApplied | Duplicate:
     """Apply one version inside the caller's transaction, which holds the key's lock and keeps or undoes all of it.
 
-    `read` gives up to so many bytes of it at a time. `again` takes up a version that failed before. `at` is told each
-    point a crash could come at.
+    `read` gives up to so many bytes of it at a time. `again` takes up a version that failed before; `released`
+    says that a person wants this version, whatever the policy for changed ones. `at` is told each point a crash could
+    come at.
     Raises: Permanent, DependencyDown, psycopg.Error.
     """
     parameters = sighting.parameters()
@@ -130,7 +134,7 @@ def apply_file(
     if decision == "changed" and settings.changed_policy == "ignore":
         database.rows(connection, "ledger", "record_passed_over", {"file_id": file_id, "reason": _PASSED_OVER})
         return Duplicate(sighting.key.key, _PASSED_OVER)
-    if decision == "changed" and settings.changed_policy == "quarantine" and not again:
+    if decision == "changed" and settings.changed_policy == "quarantine" and not released:
         raise Permanent("changed", "the key was applied before with other bytes; replay it to apply these")
     if sighting.key.time > sighting.seen_at + _AHEAD:
         raise Permanent(

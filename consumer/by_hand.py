@@ -16,6 +16,7 @@ from consumer.applying import AlreadyApplied, Applied, Duplicate
 from consumer.drain import Drain, Drained, begin_epoch, import_csv
 from consumer.failures import Failure
 from consumer.settings import ApplySettings, DatabaseSettings
+from publisher import cli
 from publisher.bucket import Bucket
 from publisher.cli import EXIT_FAILED, AsJson
 from publisher.keys import NotAChangeFile
@@ -35,6 +36,13 @@ def add_commands(to: typer.Typer) -> None:
 def drain(
     apply: Apply = False,
     with_reseed: Annotated[bool, typer.Option("--reseed", help="Begin a new epoch first; see `reseed`.")] = False,
+    from_archive: Annotated[
+        bool,
+        typer.Option(
+            "--from-archive",
+            help="Instead of changes/: apply the files of processed/ that the database lacks, after it was restored.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Apply the files in changes/ oldest to newest, without RabbitMQ.
@@ -42,28 +50,45 @@ def drain(
     The same transaction, ledger and archive as a delivery, so it is safe beside running consumers, and what it has
     done they do not do again. Geocode and history requests wait in the outbox until a consumer has a broker. Without
     --apply everything happens in one transaction that is rolled back at the end; consumers wait for it meanwhile.
+
+    With --from-archive it brings a database that was restored to an earlier state back to where the bucket is: it
+    applies what `verify` calls unrecorded, each file in the epoch it was archived in, and leaves the objects where
+    they are. It can be interrupted and repeated. See docs/operations.md.
     """
     database_settings, bucket_settings, settings = load(DatabaseSettings), load(BucketSettings), load(ApplySettings)
     at = fail_points.chosen(os.environ)
     with database.connect(database_settings) as connection:
         migrate.require_migrated(connection)
     results: list[tuple[str, Drained]] = []
-    with database.open_pool(database_settings, size=2) as pool:
+    with database.open_pool(database_settings, size=2) as pool, _progress(as_json=as_json) as bar:
         bucket = Bucket(bucket_settings)
         bucket.require()
         run = Drain(pool, bucket, settings, apply=apply, epoch_reason="drain" if with_reseed else None, at=at)
-        files, others = run.waiting()
-        with _progress(as_json=as_json) as bar:
-            task = bar.add_task("draining" if apply else "trying", total=len(files))
+        task = bar.add_task("listing", total=None)
 
-            def report(key: str, outcome: Drained) -> None:
-                results.append((key, outcome))
-                if not as_json:
-                    bar.console.print(f"{key}: {_words(outcome)}", soft_wrap=True, markup=False, highlight=False)
-                bar.advance(task)
+        def report(key: str, outcome: Drained) -> None:
+            results.append((key, outcome))
+            if not as_json:
+                line = f"{cli.printable(key)}: {_words(outcome)}"
+                bar.console.print(line, soft_wrap=True, markup=False, highlight=False)
+            bar.update(task, completed=len({key for key, _ in results}))
 
+        def begin(files: int) -> None:
+            bar.reset(task, description="draining" if apply else "trying", total=files)
+
+        if from_archive:
+            with database.connect(database_settings) as connection:
+                missing, others = run.unapplied(connection, lambda listed: bar.update(task, completed=listed))
+            begin(len(missing) + len(others))
+            run.run_archived(missing, report)
+        else:
+            files, strays = run.waiting()
+            others = [stray for stray, _ in strays]
+            begin(len(files) + len(others))
             run.run(files, report)
-        results += [(other.key, other) for other in others]
+            run.leave_alone(strays)
+        for other in others:
+            report(other.key, other)
     _conclude(results, apply=apply, as_json=as_json)
 
 
@@ -83,7 +108,7 @@ def import_local_file(
     with database.open_pool(database_settings, size=1) as pool:
         outcome = import_csv(pool, file, settings, apply=apply)
     if not as_json:
-        typer.echo(f"{file.name}: {_words(outcome)}")
+        typer.echo(f"{cli.printable(file.name)}: {_words(outcome)}")
     _conclude([(file.name, outcome)], apply=apply, as_json=as_json)
 
 

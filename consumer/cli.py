@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from consumer import by_hand, database, fail_points, migrate
+from consumer import by_hand, database, fail_points, inspection, migrate
 from consumer.breaker import Breaker
 from consumer.demo.command import demo
 from consumer.files import FilesHandler
@@ -50,6 +50,7 @@ def add_commands(to: typer.Typer) -> None:
     to.command("migrate")(migrate_database)
     to.command("consume")(consume)
     to.command("status")(show_status)
+    inspection.add_commands(to)
     by_hand.add_commands(to)
     to.command("demo")(demo)
 

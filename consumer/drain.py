@@ -2,16 +2,19 @@
 
 A dry run applies everything in one transaction and rolls it back, so that each file is judged on top of those before
 it, as it would be. Follow-on requests wait in the outbox until a consumer has a broker again.
+
+After the database was restored to an earlier state, the archive has files that it lacks: those are applied once more,
+in the epoch that they were archived in, and stay where they are.
 """
 
 import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from consumer import database
+from consumer import database, inventory
 from consumer.applying import AlreadyApplied, Applied, Duplicate, LedgerFile, Sighting, apply_file, lock_key
 from consumer.archiving import archive_file
 from consumer.csv_reading import Read
@@ -19,14 +22,29 @@ from consumer.database import Connection, Pool
 from consumer.fail_points import AtPoint, nowhere
 from consumer.failures import UNEXPECTED, Failure
 from consumer.settings import ApplySettings
-from publisher.bucket import Bucket, ObjectSummary
-from publisher.errors import DependencyDown, Misconfigured, ObjectMissing, Permanent
+from publisher.bucket import BUCKET, Bucket, ObjectSummary
+from publisher.errors import DependencyDown, Misconfigured, ObjectMissing, Permanent, Refused
 from publisher.keys import ChangeFileKey, NotAChangeFile, read_key
 
 LOCAL = "(local file)"
 """What the ledger has for the bucket of a file that came from none."""
 
 Drained = Applied | AlreadyApplied | Duplicate | Failure | NotAChangeFile
+
+
+Report = Callable[[str, Drained], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Archived:
+    """A file of the archive that is to be applied once more; its summary's time is the best known of the original.
+
+    `epoch` is the one in which it was archived, None for a new one.
+    """
+
+    summary: ObjectSummary
+    key: ChangeFileKey
+    epoch: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,44 +58,124 @@ class Drain:
     epoch_reason: str | None = None
     at: AtPoint = nowhere
 
-    def waiting(self) -> tuple[list[tuple[ChangeFileKey, ObjectSummary]], list[NotAChangeFile]]:
+    def unapplied(
+        self, connection: Connection, counted: Callable[[int], None]
+    ) -> tuple[list[Archived], list[NotAChangeFile]]:
+        """The archived files that the database lacks, in the order of their instants, and what else of that lies there.
+
+        Raises: DependencyDown.
+        """
+        with database.translated_errors():
+            inventory.take(connection, self.bucket, counted, with_changes=False)
+            rows = database.rows(connection, "inventory", "unapplied_archives", {"bucket": self.bucket.name})
+        others = [
+            NotAChangeFile(row["object_key"], "not named as an archived change file")
+            for row in rows
+            if row["key_time"] is None
+        ]
+        files = [
+            Archived(
+                ObjectSummary(row["object_key"], row["etag"], row["size"], row["object_time"]),
+                ChangeFileKey(row["key"], row["key_time"]),
+                None if self.epoch_reason is not None else row["epoch"],
+            )
+            for row in rows
+            if row["key_time"] is not None
+        ]
+        return files, others
+
+    def run_archived(self, files: list[Archived], report: Report) -> None:
+        """Apply archived files; `report(object key, outcome)` after each.
+
+        All of them were applied once, so the policy for changed files is not asked.
+        Raises: DependencyDown.
+        """
+        with self._begun() as trial:
+            for file in files:
+                self._conclude(file.summary.key, self._apply_archived(file, trial), report)
+        if self.apply:
+            with database.transaction(self.pool) as connection:
+                database.rows(connection, "ledger", "finish_relayed")
+
+    def waiting(
+        self,
+    ) -> tuple[list[tuple[ChangeFileKey, ObjectSummary]], list[tuple[NotAChangeFile, ObjectSummary]]]:
         """The change files in the order of their instants, and what else lies there.
 
         Raises: DependencyDown.
         """
-        files, others = [], []
+        files, strays = [], []
         for found in self.bucket.waiting():
             key = read_key(found.key, self.bucket.changes_prefix)
             if isinstance(key, ChangeFileKey):
                 files.append((key, found))
             else:
-                others.append(key)
-        return sorted(files, key=lambda file: (file[0].time, file[0].key)), others
+                strays.append((key, found))
+        return sorted(files, key=lambda file: (file[0].time, file[0].key)), strays
 
-    def run(self, files: list[tuple[ChangeFileKey, ObjectSummary]], report: Callable[[str, Drained], None]) -> None:
+    def run(self, files: list[tuple[ChangeFileKey, ObjectSummary]], report: Report) -> None:
         """Apply the files; `report(key, outcome)` after each.
 
-        Raises: DependencyDown, Refused.
+        Raises: DependencyDown.
         """
-        trial_or_none = contextlib.nullcontext() if self.apply else database.transaction(self.pool, keep=False)
         if self.apply:
             self._finish_tails(report)
-        with trial_or_none as trial:
-            if self.epoch_reason is not None:
-                self._begin_epoch(trial, self.epoch_reason)
-            for key, _ in files:
-                outcome = self._apply_one(key, trial)
-                if outcome is not None:
-                    report(key.key, outcome)
+        with self._begun() as trial:
+            for key, found in files:
+                self._conclude(key.key, self._apply_one(key, found, trial), report)
 
-    def _finish_tails(self, report: Callable[[str, Drained], None]) -> None:
+    def leave_alone(self, strays: list[tuple[NotAChangeFile, ObjectSummary]]) -> None:
+        """Tell the ledger what else lies in `changes/`, unless this is a dry run.
+
+        Raises: DependencyDown.
+        """
+        if not self.apply:
+            return
+        with database.transaction(self.pool) as connection:
+            for stray, found in strays:
+                parameters = {
+                    "bucket": self.bucket.name, "prefix": self.bucket.prefix, "key": stray.key, "etag": found.etag,
+                    "size": found.size, "event_time": None, "seen_at": datetime.now(UTC), "seen_by": "drain",
+                    "decision": "ignored", "reason": stray.reason,
+                }  # fmt: skip
+                database.rows(connection, "ledger", "record_unread", parameters)
+
+    def _conclude(self, key: str, outcome: Drained | None, report: Report) -> None:
+        if outcome is None:
+            return
+        report(key, outcome)
+        if self.apply and isinstance(outcome, Applied | AlreadyApplied):
+            self.at("after commit, before archive")
+            self._archive(key, outcome.file, report)
+
+    def _finish_tails(self, report: Report) -> None:
         """Finish what a crash left half-way. An object that is archived already is in no listing of `changes/`."""
         with database.transaction(self.pool) as connection:
             tails = database.rows(connection, "ledger", "open_tails", {"bucket": self.bucket.name, "age": 0})
         for tail in tails:
             file = LedgerFile(**tail)
-            archive_file(self.pool, self.bucket, file, self.at)
             report(file.key, AlreadyApplied(file))
+            self._archive(file.key, file, report)
+
+    def _archive(self, key: str, file: LedgerFile, report: Report) -> None:
+        """Finish the tail; of a file in the archive that means to find it there and to clear `changes/` of it."""
+        try:
+            archive_file(self.pool, self.bucket, file, self.at)
+        except Refused as error:
+            # The rows are in, and the object is where it was: said, and no reason to keep the other files waiting.
+            with database.transaction(self.pool) as connection:
+                parameters = {"file_id": file.file_id, "error": str(error)}
+                database.rows(connection, "ledger", "record_not_archived", parameters)
+            report(key, Failure(key, "not archived", str(error), attempts=1))
+
+    @contextlib.contextmanager
+    def _begun(self) -> Iterator[Connection | None]:
+        """The one transaction of a dry run; begins the new epoch where one is wanted."""
+        trial_or_none = contextlib.nullcontext() if self.apply else database.transaction(self.pool, keep=False)
+        with trial_or_none as trial:
+            if self.epoch_reason is not None:
+                self._begin_epoch(trial, self.epoch_reason)
+            yield trial
 
     def _begin_epoch(self, trial: Connection | None, reason: str) -> None:
         if trial is not None:
@@ -86,31 +184,67 @@ class Drain:
         with database.transaction(self.pool) as connection:
             begin_epoch(connection, reason)
 
-    def _apply_one(self, key: ChangeFileKey, trial: Connection | None) -> Drained | None:
+    def _apply_one(self, key: ChangeFileKey, found: ObjectSummary, trial: Connection | None) -> Drained | None:
         try:
             with self.bucket.open(key.key) as opened:
-                now = datetime.now(UTC)
-                sighting = Sighting(
-                    bucket=self.bucket.name,
-                    prefix=self.bucket.prefix,
-                    key=key,
-                    etag=opened.summary.etag,
-                    size=opened.summary.size,
-                    object_time=opened.summary.modified,
-                    event_time=None,
-                    seen_at=now,
-                    seen_by="drain",
-                )
-                if trial is not None:
-                    return _apply(trial, sighting, opened.read, self.settings, nowhere)
-                with database.transaction(self.pool) as connection:
-                    outcome = _apply(connection, sighting, opened.read, self.settings, self.at)
+                sighting = self._sighting(key, opened.summary, None)
+                return self._apply(trial, sighting, opened.read, self.settings)
         except ObjectMissing:
             return None  # a consumer has it archived meanwhile
-        if isinstance(outcome, Applied | AlreadyApplied):
-            self.at("after commit, before archive")
-            archive_file(self.pool, self.bucket, outcome.file, self.at)
-        return outcome
+        except Refused as error:
+            return self._refused(trial, self._sighting(key, found, None), error)
+
+    def _apply_archived(self, file: Archived, trial: Connection | None) -> Drained | None:
+        sighting = self._sighting(file.key, file.summary, file.epoch)
+        try:
+            if (known := self._known_by_content(file)) is not None:
+                return AlreadyApplied(known)
+            with self.bucket.open(file.summary.key) as opened:
+                settings = self.settings.model_copy(update={"changed_policy": "reapply"})
+                return self._apply(trial, sighting, opened.read, settings)
+        except ObjectMissing:
+            return None
+        except Refused as error:
+            return self._refused(trial, sighting, error)
+
+    def _refused(self, trial: Connection | None, sighting: Sighting, error: Refused) -> Failure:
+        """Treat an object that the store will not give as that file's failure alone."""
+        if error.dependency != BUCKET:
+            raise error
+        failure = Failure(sighting.key.key, UNEXPECTED, str(error), attempts=1)
+        with contextlib.nullcontext(trial) if trial is not None else database.transaction(self.pool) as connection:
+            lock_key(connection, sighting)
+            _record_failure(connection, sighting, failure)
+        return failure
+
+    def _known_by_content(self, file: Archived) -> LedgerFile | None:
+        """Another ETag does not make another version: an object stored in parts gets a new one with its copy."""
+        summary = file.summary
+        parameters = {"bucket": self.bucket.name, "key": file.key.key, "etag": summary.etag, "size": summary.size}
+        with database.transaction(self.pool) as connection:
+            candidates = database.rows(connection, "inventory", "applied_elsewise", parameters)
+        digest = self.bucket.digest(summary.key) if candidates else ""
+        return next((LedgerFile(**row) for row in candidates if row["sha256"] == digest), None)
+
+    def _sighting(self, key: ChangeFileKey, found: ObjectSummary, epoch: int | None) -> Sighting:
+        return Sighting(
+            bucket=self.bucket.name,
+            prefix=self.bucket.prefix,
+            key=key,
+            etag=found.etag,
+            size=found.size,
+            object_time=found.modified,
+            event_time=None,
+            seen_at=datetime.now(UTC),
+            seen_by="drain",
+            epoch=epoch,
+        )
+
+    def _apply(self, trial: Connection | None, sighting: Sighting, read: Read, settings: ApplySettings) -> Drained:
+        if trial is not None:
+            return _apply(trial, sighting, read, settings, nowhere)
+        with database.transaction(self.pool) as connection:
+            return _apply(connection, sighting, read, settings, self.at)
 
 
 def begin_epoch(connection: Connection, reason: str) -> int:
@@ -125,6 +259,10 @@ def import_csv(pool: Pool, path: Path, settings: ApplySettings, *, apply: bool) 
 
     Raises: Misconfigured, DependencyDown, Refused.
     """
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        raise Misconfigured(f"{str(path)!a}: the name of the file is not UTF-8; rename it") from None
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "md5").hexdigest()
@@ -148,16 +286,18 @@ def import_csv(pool: Pool, path: Path, settings: ApplySettings, *, apply: bool) 
                     parameters = {"file_id": outcome.file.file_id, "archive_key": None, "reason": "a local file"}
                     database.rows(connection, "ledger", "record_archived", parameters)
     except OSError as error:
-        raise Misconfigured(f"{path}: {error.strerror}") from None
+        raise Misconfigured(f"{path}: {error.strerror or error}") from None
     return outcome
 
 
 def _apply(connection: Connection, sighting: Sighting, read: Read, settings: ApplySettings, at: AtPoint) -> Drained:
     lock_key(connection, sighting)
     database.rows(connection, "merge", "empty_staging")
+    # Whoever names a local file means that one; what lies in the bucket nobody has looked at.
+    is_meant = sighting.seen_by == "import"
     try:
         with database.translated_errors(), connection.transaction():
-            return apply_file(connection, sighting, read, settings, again=True, at=at)
+            return apply_file(connection, sighting, read, settings, again=True, released=is_meant, at=at)
     except DependencyDown:
         raise
     except Permanent as error:
@@ -166,11 +306,18 @@ def _apply(connection: Connection, sighting: Sighting, read: Read, settings: App
         failure = Failure(
             sighting.key.key, UNEXPECTED, f"{type(error).__name__}: {database.one_line(error)}", attempts=1
         )
-    # Neither a retry nor a dead letter, for there is no broker: the next delivery takes it up again.
+    if not is_meant:
+        _record_failure(connection, sighting, failure)
+    return failure
+
+
+def _record_failure(connection: Connection, sighting: Sighting, failure: Failure) -> None:
+    # Neither a retry nor a dead letter, for there is no broker: the next delivery takes it up again. One that is a
+    # dead letter already stays one.
     parameters = sighting.parameters() | {
         "reason": failure.reason,
         "error": failure.detail,
         "fingerprint": failure.fingerprint,
+        "has_letter": True,
     }
     database.row(connection, "ledger", "record_failed", parameters)
-    return failure

@@ -21,7 +21,7 @@ from publisher import broker, messages
 from publisher.broker import Channel
 from publisher.bucket import BUCKET, Bucket, ObjectSummary, OpenObject
 from publisher.errors import DependencyDown, ObjectMissing, Permanent, Refused
-from publisher.events import IgnoredEvent, read_event
+from publisher.events import IgnoredEvent, NotAnEvent, read_event
 from publisher.keys import ChangeFileKey, NotAChangeFile, read_key
 from publisher.link import Delivery, Link
 from publisher.messages import ChangeFileArrived
@@ -77,17 +77,23 @@ class FilesHandler:
         Raises: Permanent when the body is no event; DependencyDown; EverythingFails.
         """
         arrivals, reason = [], ""
-        for event in read_event(delivery.body):
+        events = read_event(delivery.body)
+        broken = next((event for event in events if isinstance(event, NotAnEvent)), None)
+        for event in events:
+            if isinstance(event, NotAnEvent):
+                continue
             ours = self._ours(event)
             if isinstance(ours, ChangeFileArrived):
                 arrivals.append(ours)
             else:
                 reason = ours.reason
                 self._count_ignored(ours)
-        if len(arrivals) > 1:
+        if broken is not None or len(arrivals) > 1:
             # Each key gets a message of its own, so that each can fail, wait and be replayed by itself.
             for arrived in arrivals:
                 self._link.call(_publishing(arrived))
+            if broken is not None:
+                raise broken  # the whole body is kept; replaying it repeats the others, which does no harm
             return Spread(len(arrivals))
         return self._apply_arrival(arrivals[0], delivery) if arrivals else Ignored(reason)
 
@@ -177,13 +183,16 @@ class FilesHandler:
         self, arrived: ChangeFileArrived, delivery: Delivery, key: ChangeFileKey, opened: OpenObject
     ) -> FileOutcome:
         sighting = self._sighting(arrived, delivery, key, opened.summary)
-        again = messages.AGAIN in delivery.headers
+        again = delivery.headers.get(messages.AGAIN)
         outcome: FileOutcome
         with database.transaction(self._pool) as connection:
             lock_key(connection, sighting)
             try:
                 with database.translated_errors(), connection.transaction():
-                    outcome = apply_file(connection, sighting, opened.read, self._settings, again=again, at=self._at)
+                    outcome = apply_file(
+                        connection, sighting, opened.read, self._settings,
+                        again=again is not None, released=again == "replay", at=self._at,
+                    )  # fmt: skip
             except DependencyDown:
                 raise
             except Permanent as error:
@@ -204,7 +213,10 @@ class FilesHandler:
         if reason == UNEXPECTED:
             self._breaker.failed(sighting.key.key, detail)
         failure = Failure(sighting.key.key, reason, detail, attempts=1)
-        parameters = sighting.parameters() | {"reason": reason, "error": detail, "fingerprint": failure.fingerprint}
+        parameters = sighting.parameters() | {
+            "reason": reason, "error": detail, "fingerprint": failure.fingerprint,
+            "has_letter": False,
+        }  # fmt: skip
         failed = database.row(connection, "ledger", "record_failed", parameters)
         if failed is None:
             return Duplicate(sighting.key.key, "was applied before")

@@ -74,7 +74,7 @@ class Worker:
         sweeper.start()
         try:
             self.link.run(self._stop, self._is_idle)
-        except DependencyDown:
+        except FleetticketsError:
             if not self._stop.is_set():
                 raise
         finally:

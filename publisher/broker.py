@@ -16,7 +16,7 @@ from pika.adapters.blocking_connection import BlockingChannel, BlockingConnectio
 
 from publisher.errors import DependencyDown, HeldByAnother, Misconfigured
 from publisher.settings import BrokerSettings
-from publisher.topology import EVENTS, retry_exchange
+from publisher.topology import EVENTS, LOCK_PREFIX, retry_exchange
 
 Channel = BlockingChannel
 """For those who only pass it on, or publish through this module."""
@@ -84,20 +84,37 @@ def _refusal(error: BaseException | None) -> Misconfigured | None:
     return None
 
 
-def reconnecting(stop: Event) -> tenacity.Retrying:
+class Reconnecting:
     """Attempts with growing delay for work that needs a connection, until it ends well or `stop` is set.
 
-    An attempt whose connection held for a while may set its `retry_state.attempt_number` back to 1.
-    Raises: DependencyDown, when stopped while the broker is away.
+    Raises: DependencyDown, when stopped while the broker is away; Misconfigured, when the first attempts already find
+    what only an operator can mend. Once one has held, that is waited out too: what somebody takes away from under a
+    running process, he can put back.
     """
-    return tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(DependencyDown),
-        wait=RECONNECT_WAIT,
-        stop=tenacity.stop_when_event_set(stop),
-        sleep=tenacity.sleep_using_event(stop),
-        before_sleep=log_loss,
-        reraise=True,
-    )
+
+    def __init__(self, stop: Event) -> None:
+        self._stop = stop
+        self._has_held = False
+
+    def __iter__(self) -> Iterator[tenacity.AttemptManager]:
+        return iter(
+            tenacity.Retrying(
+                retry=tenacity.retry_if_exception(self._is_worth_waiting),
+                wait=RECONNECT_WAIT,
+                stop=tenacity.stop_when_event_set(self._stop),
+                sleep=tenacity.sleep_using_event(self._stop),
+                before_sleep=log_loss,
+                reraise=True,
+            )
+        )
+
+    def held(self, attempt: tenacity.AttemptManager) -> None:
+        """The attempt's connection works: the back-off starts anew with the next loss."""
+        attempt.retry_state.attempt_number = 1
+        self._has_held = True
+
+    def _is_worth_waiting(self, error: BaseException) -> bool:
+        return isinstance(error, DependencyDown) or (self._has_held and isinstance(error, Misconfigured))
 
 
 def log_loss(state: tenacity.RetryCallState) -> None:
@@ -129,7 +146,7 @@ def alone(channel: BlockingChannel, purpose: str) -> Iterator[None]:
 
     Raises: HeldByAnother, DependencyDown.
     """
-    name = f"fleettickets.lock.{purpose}"
+    name = f"{LOCK_PREFIX}{purpose}"
     with translated_errors():
         lock = channel.connection.channel()
         try:
@@ -183,6 +200,12 @@ def persistent(message_id: str | None = None, headers: Mapping[str, Any] | None 
 def publish_arrival(channel: BlockingChannel, body: bytes) -> None:
     """Publish a ChangeFileArrived the way a store publishes its events."""
     publish(channel, EVENTS, ARRIVALS, body)
+
+
+def server_version(channel: BlockingChannel) -> str:
+    """What the server says of itself, like `RabbitMQ 3.10.8`."""
+    properties = getattr(channel.connection, "_impl").server_properties or {}  # noqa: B009 - pika keeps it to itself
+    return f"{properties.get('product', 'unknown')} {properties.get('version', '')}".strip()
 
 
 def queue_depth(channel: BlockingChannel, name: str) -> tuple[int, int]:

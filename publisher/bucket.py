@@ -1,6 +1,7 @@
 """The bucket behind boto3: list what waits, read one object as a stream, archive it without losing a byte."""
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ _CHUNK = 1 << 20
 _MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
 _TRY_AGAIN = frozenset({408, 429})
 _CHANGED = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict"})
+_SUFFIX = re.compile(r"~[0-9a-f]{12}(?=\.[^.]*$|$)")
+"""What a copy's name gets where the plain name is taken by other bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +117,48 @@ class Bucket:
 
         Raises: DependencyDown.
         """
-        with self._translated_errors(self.changes_prefix):
-            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=self.changes_prefix)
+        return self._objects(self.changes_prefix)
+
+    def archived(self) -> Iterator[ObjectSummary]:
+        """Every object in `processed/`, in the order of the keys; one request per thousand.
+
+        Raises: DependencyDown.
+        """
+        return self._objects(self.processed_prefix)
+
+    def _objects(self, folder: str) -> Iterator[ObjectSummary]:
+        with self._translated_errors(folder):
+            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=folder)
             for page in pages:
                 for found in page.get("Contents", []):
-                    if found["Key"] != self.changes_prefix:  # some tools make a folder an empty object
+                    if found["Key"] != folder:  # some tools make a folder an empty object
                         yield ObjectSummary(
                             found["Key"], found["ETag"].strip('"'), found["Size"], found["LastModified"]
                         )
+
+    def change_key(self, archive_key: str) -> str:
+        """The key that an archived object had in `changes/`."""
+        return self.changes_prefix + _SUFFIX.sub("", archive_key.removeprefix(self.processed_prefix))
+
+    def archives_of(self, key: str) -> list[ObjectSummary]:
+        """Every object in `processed/` that a version of the key was archived as.
+
+        Raises: DependencyDown.
+        """
+        name = PurePosixPath(key.removeprefix(self.changes_prefix))
+        found = self._objects(f"{self.processed_prefix}{name.with_suffix('')}")
+        return [archived for archived in found if self.change_key(archived.key) == key]
+
+    def digest(self, key: str) -> str:
+        """The SHA-256 of an object's bytes, which are streamed.
+
+        Raises: ObjectMissing; Refused, when the store will not give this one; DependencyDown.
+        """
+        digest = hashlib.sha256()
+        with self.open(key) as opened:
+            while chunk := opened.read(_CHUNK):
+                digest.update(chunk)
+        return digest.hexdigest()
 
     @contextmanager
     def open(self, key: str) -> Iterator[OpenObject]:
@@ -215,11 +252,7 @@ class Bucket:
         if archive_etag == etag:
             return True
         # An object stored in parts has another ETag than its copy: only the bytes tell.
-        digest = hashlib.sha256()
-        with self.open(archive_key) as opened:
-            while chunk := opened.read(_CHUNK):
-                digest.update(chunk)
-        return digest.hexdigest() == sha256
+        return self.digest(archive_key) == sha256
 
     def _is_open(self) -> bool:
         """Whether the bucket as a whole answers, so that a refusal was meant for one object."""

@@ -1,6 +1,7 @@
 """The publisher's commands, and how every command of the program ends: one line for an error, codes for cron."""
 
 import asyncio
+import contextlib
 import json
 import signal
 import sys
@@ -20,6 +21,7 @@ from publisher import broker, dead_letters, log, management, notifications, topo
 from publisher.bucket import Bucket
 from publisher.dead_letters import DeadLetter, Selection
 from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother, Misconfigured
+from publisher.notifications import RustfsWay
 from publisher.poller import Poll, Poller
 from publisher.settings import BrokerSettings, BucketSettings, SqsSettings, WebhookSettings, WorkSettings, load
 from publisher.sqs import Batch, Bridge, SqsQueue
@@ -90,9 +92,10 @@ def declare_topology(
         outcome = topology.compare(channel) if only_check else topology.reconcile(channel, wanted)
     different, surplus = outcome.differences, []
     if settings.management_url:
-        surplus = management.surplus(settings)
+        surplus = management.surplus(settings, wanted)
         if only_check:
             different += management.unbound(settings, wanted)
+            different += management.overridden(settings)
     if as_json:
         names = {"declared": [] if only_check else outcome.agreed, "different": [asdict(found) for found in different]}
         typer.echo(json.dumps(names | {"undeclared": [asdict(found) for found in surplus]}))
@@ -139,15 +142,18 @@ def poll(
         _report(done, as_json=as_json)
         return
     stop = stop_on_signals()
+    with contextlib.suppress(DependencyDown):  # a store that is away now is waited for
+        bucket.require()
+    attempts = broker.Reconnecting(stop)
     try:
-        for attempt in broker.reconnecting(stop):
+        for attempt in attempts:
             with attempt, broker.confirming_channel(broker_settings, "poller") as channel:
                 with broker.translated_errors():
                     topology.declare(channel)
                 with broker.alone(channel, "poll"):
-                    attempt.retry_state.attempt_number = 1
+                    attempts.held(attempt)
                     poller.poll_every(every, channel, stop, _log_poll)
-    except DependencyDown:
+    except FleetticketsError:
         if not stop.is_set():
             raise
 
@@ -206,7 +212,7 @@ def carry_from_sqs(
             return
         try:
             bridge.run(broker_settings, stop, _log_batch)
-        except DependencyDown:
+        except FleetticketsError:
             if not stop.is_set():
                 raise
     structlog.get_logger().info("stopped")
@@ -233,7 +239,11 @@ class Store(StrEnum):
 
 
 def set_notifications(
+    *,
     store: Annotated[Store | None, typer.Option("--store", help="A store that publishes on RabbitMQ itself.")] = None,
+    way: Annotated[
+        RustfsWay | None, typer.Option("--by", help="RustFS's way to us; without it, amqp.", show_default=False)
+    ] = None,
     arn: Annotated[
         str | None, typer.Option("--arn", help="A queue or topic that the store knows already, like AWS's SQS queue.")
     ] = None,
@@ -248,19 +258,23 @@ def set_notifications(
     One rule, for objects created in changes/; other rules of the bucket stay. Exit status 1 when it is not in place.
     For RustFS it also shows the environment that its server needs; the rule is taken once the server runs with that.
     """
-    if (store is None) == (arn is None):
-        raise Misconfigured("say which: --store ceph, --store rustfs or --arn ARN")
     bucket_settings = load(BucketSettings)
     bucket = notifications.Notifications(bucket_settings)
     environment: dict[str, str] = {}
-    if store is Store.CEPH:
-        read = partial(bucket.plan_for_ceph, load(BrokerSettings))
-    else:
-        if arn is None:
-            environment, arn = notifications.rustfs_target(bucket_settings, load(BrokerSettings))
+    match store, way, arn:
+        case Store.CEPH, None, None:
+            read = partial(bucket.plan_for_ceph, load(BrokerSettings))
+        case Store.RUSTFS, _, None:
+            environment, target = notifications.rustfs_target(
+                way or RustfsWay.AMQP, bucket_settings, load(BrokerSettings)
+            )
             if not as_json:  # of use before the store can be asked anything
                 typer.echo("\n".join(f"{name}={value}" for name, value in environment.items()))
-        read = partial(bucket.plan_for_arn, arn)
+            read = partial(bucket.plan_for_arn, target)
+        case None, None, str():
+            read = partial(bucket.plan_for_arn, arn)
+        case _:
+            raise Misconfigured("say which: --store ceph, --store rustfs (with --by, amqp if not said) or --arn ARN")
     if make_bucket and apply:
         bucket.make_bucket()
     plan = read()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 
 from pika.adapters.blocking_connection import BlockingChannel
@@ -71,35 +72,58 @@ def bury(
 
 
 @contextmanager
+def walking(channel: BlockingChannel, queue: Queue) -> Iterator[Iterator[DeadLetter]]:
+    """The dead letters of a queue one after the other, oldest first, in memory one at a time. All are put back.
+
+    Raises: DependencyDown, Misconfigured.
+    """
+    seen = 0
+
+    def counted() -> Iterator[DeadLetter]:
+        nonlocal seen
+        for letter in _read(channel, queue):
+            seen = letter.number
+            yield letter
+
+    try:
+        yield counted()
+    finally:
+        _put_back(channel, queue, seen)
+
+
+@contextmanager
 def browsing(channel: BlockingChannel, queue: Queue) -> Iterator[list[DeadLetter]]:
     """Every dead letter of a queue, oldest first. Those still in the list at the end are put back.
 
     Raises: DependencyDown, Misconfigured.
     """
-    broker.queue_depth(channel, queue.dead_letters)
-    held: list[DeadLetter] = []
-    with broker.translated_errors():
-        while True:
-            method, properties, body = channel.basic_get(queue.dead_letters)
-            if method is None or properties is None:
-                break
-            tag = method.delivery_tag or 0  # only the type stubs doubt it
-            held.append(_letter(len(held) + 1, tag, queue, body or b"", properties.headers or {}))
+    held = list(_read(channel, queue))
     try:
         yield held
     finally:
         _put_back(channel, queue, len(held))
 
 
-def _put_back(channel: BlockingChannel, queue: Queue, count: int) -> None:
+def _read(channel: BlockingChannel, queue: Queue) -> Iterator[DeadLetter]:
+    broker.queue_depth(channel, queue.dead_letters)
+    for number in count(1):
+        with broker.translated_errors():
+            method, properties, body = channel.basic_get(queue.dead_letters)
+        if method is None or properties is None:
+            return
+        tag = method.delivery_tag or 0  # only the type stubs doubt it
+        yield _letter(number, tag, queue, body or b"", properties.headers or {})
+
+
+def _put_back(channel: BlockingChannel, queue: Queue, letters: int) -> None:
     """Requeue what was not settled. That takes the broker a moment, in which the next look would find too few."""
-    if not channel.is_open or not count:
+    if not channel.is_open or not letters:
         return
     with broker.translated_errors():
         channel.basic_nack(0, multiple=True, requeue=True)
         for _ in range(_PATIENCE):
             ready, _ = broker.queue_depth(channel, queue.dead_letters)
-            if ready >= count:
+            if ready >= letters:
                 return
             channel.connection.process_data_events(time_limit=0.02)
 
@@ -139,6 +163,17 @@ def _letter(number: int, tag: int, queue: Queue, body: bytes, headers: Mapping[s
         body=body,
         headers=headers,
     )
+
+
+def bucket_of(letter: DeadLetter) -> str | None:
+    """The bucket that the dead letter's event names; None for a body that is no event of a change file."""
+    try:
+        for event in read_event(letter.body):
+            if isinstance(event, messages.ChangeFileArrived) and letter.key in event.keys:
+                return event.bucket
+    except FleetticketsError:
+        pass
+    return None
 
 
 def _count(header: Any) -> int:

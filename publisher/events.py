@@ -36,10 +36,13 @@ class IgnoredEvent:
     reason: str
 
 
-def read_event(body: bytes) -> list[ChangeFileArrived | IgnoredEvent]:
-    """Read one notification body; one entry for each record in it.
+Event = ChangeFileArrived | IgnoredEvent | NotAnEvent
 
-    Raises: NotAnEvent.
+
+def read_event(body: bytes) -> list[Event]:
+    """Read one notification body; one entry for each record in it, NotAnEvent where that one is broken.
+
+    Raises: NotAnEvent, when there is nothing else in it.
     """
     try:
         event = json.loads(body)
@@ -48,7 +51,7 @@ def read_event(body: bytes) -> list[ChangeFileArrived | IgnoredEvent]:
     return _read(event, _MAX_ENVELOPES)
 
 
-def _read(event: Any, envelopes_left: int) -> list[ChangeFileArrived | IgnoredEvent]:
+def _read(event: Any, envelopes_left: int) -> list[Event]:
     match event:
         case {"type": "ChangeFileArrived"}:
             return [_own(event)]
@@ -65,9 +68,27 @@ def _read(event: Any, envelopes_left: int) -> list[ChangeFileArrived | IgnoredEv
         case {"Event": "s3:TestEvent"}:
             return [IgnoredEvent("test event")]
         case {"Records": list(records)}:
-            return [_record(record) for record in records] or [IgnoredEvent("event without records")]
+            return _records(records)
         case _:
             raise NotAnEvent("neither Records nor any other shape that a store sends")
+
+
+def _records(records: list[Any]) -> list[Event]:
+    found: list[Event] = []
+    broken: list[NotAnEvent] = []
+    for record in records:
+        try:
+            found.append(_record(record))
+        except NotAnEvent as error:
+            broken.append(error)
+    if broken and not found:
+        raise broken[0]
+    return [*found, *broken] or [IgnoredEvent("event without records")]
+
+
+def _ignored(what: str) -> IgnoredEvent:
+    """The reason is kept and counted, so what a stranger wrote in it has to be text."""
+    return IgnoredEvent("".join(char if char.isprintable() else "?" for char in what[:80]))
 
 
 def _own(event: dict[str, Any]) -> ChangeFileArrived:
@@ -75,14 +96,14 @@ def _own(event: dict[str, Any]) -> ChangeFileArrived:
         arrived = ChangeFileArrived.model_validate(event)
     except ValidationError as error:
         raise NotAnEvent(f"ChangeFileArrived with a wrong {error.errors()[0]['loc']}") from None
-    if not all(map(_is_storable, arrived.keys)):
+    if not all(map(_is_storable, arrived.keys)) or (arrived.etag and not _is_storable(arrived.etag)):
         raise NotAnEvent("a key that no store can have")
     return arrived
 
 
 def _eventbridge(kind: str, detail: dict[str, Any], time: Any) -> ChangeFileArrived | IgnoredEvent:
     if kind != "Object Created":
-        return IgnoredEvent(f"EventBridge {kind}"[:80])
+        return _ignored(f"EventBridge {kind}")
     match detail:
         case {"bucket": {"name": str(bucket)}, "object": {"key": str(key), **rest}}:
             return _arrival(bucket, (key, unquote_plus(key)), rest.get("etag"), rest.get("size"), time)
@@ -103,7 +124,7 @@ def _record(record: Any) -> ChangeFileArrived | IgnoredEvent:
             raise NotAnEvent("a record without eventName, bucket name and object key")
     family, _, kind = name.removeprefix("s3:").partition(":")
     if family != "ObjectCreated" or kind not in _ARRIVALS:
-        return IgnoredEvent(f"{family}:{kind}"[:80])
+        return _ignored(f"{family}:{kind}")
     raw, decoded = key, unquote_plus(key)
     keys = (raw, decoded) if _sends_raw_keys(record, name) else (decoded, raw)
     return _arrival(bucket, keys, rest.get("eTag"), rest.get("size"), record.get("eventTime"))
@@ -123,7 +144,7 @@ def _arrival(bucket: str, keys: tuple[str, str], etag: Any, size: Any, time: Any
         return ChangeFileArrived(
             bucket=bucket,
             keys=storable,
-            etag=etag.strip('"') if isinstance(etag, str) and len(etag) <= _MAX_ETAG else "",
+            etag=etag.strip('"') if isinstance(etag, str) and len(etag) <= _MAX_ETAG and _is_storable(etag) else "",
             size=_size(size),
             seen_by="notification",
             event_time=_time(time),

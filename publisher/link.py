@@ -81,11 +81,12 @@ class Link:
 
         Raises: Misconfigured, when the broker refuses us for good; DependencyDown, when stopped without one.
         """
-        for attempt in broker.reconnecting(stop):
+        attempts = broker.Reconnecting(stop)
+        for attempt in attempts:
             with attempt:
                 try:
                     self._connect()
-                    attempt.retry_state.attempt_number = 1  # it held: the back-off starts anew
+                    attempts.held(attempt)
                     self._serve(stop, is_idle)
                 finally:
                     self._disconnect()

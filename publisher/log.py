@@ -13,17 +13,22 @@ def configure(log_format: LogFormat = "auto") -> None:
     """Log for people on a terminal and as JSON lines elsewhere, unless told which."""
     as_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
     renderer = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=False)
+    first: list[structlog.types.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
+        processors=[*first, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
+    # What libraries have to say, in the same form as ours.
+    foreign = logging.StreamHandler(sys.stderr)
+    drop_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    foreign.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=first, processors=[drop_meta, renderer]))
+    logging.basicConfig(handlers=[foreign], level=logging.WARNING, force=True)
     # These report each lost connection in their own words, pika with a stack; our line says it once.
     for library in ("pika", "psycopg.pool"):
         logging.getLogger(library).setLevel(logging.CRITICAL)

@@ -9,24 +9,69 @@ import requests
 from publisher import topology
 from publisher.errors import DependencyDown, Misconfigured
 from publisher.settings import BrokerSettings
-from publisher.topology import PREFIX, Binding, Difference
+from publisher.topology import LOCK_PREFIX, PREFIX, Binding, Difference
 
 _API = "rabbitmq's management API"
+_HARMFUL = frozenset(
+    {"delivery-limit", "dead-letter-exchange", "dead-letter-routing-key", "dead-letter-strategy", "expires",
+     "max-length", "max-length-bytes", "message-ttl", "overflow"}
+)  # fmt: skip
+"""What a policy must not set on our queues, which are declared with what they need of it."""
+_UNBIND = "unbind it on the server if nobody needs it"
 _LOOK = "not of this version; look what it is for, and delete it on the server if nobody needs it"
 
 
-def surplus(settings: BrokerSettings) -> list[Difference]:
-    """Exchanges and queues under our prefix that the topology does not have.
+def surplus(settings: BrokerSettings, wanted: list[Binding]) -> list[Difference]:
+    """What the virtual host has under our names that the topology does not: exchanges, queues, bindings.
 
     Raises: DependencyDown, Misconfigured.
     """
     ours = {(declared.kind, declared.name) for declared in topology.declarations()}
-    return [
+    found = [
         Difference(kind, found["name"], "undeclared", _LOOK)
-        for kind, path in (("exchange", "exchanges"), ("queue", "queues"))
-        for found in _get(settings, path)
-        if found["name"].startswith(PREFIX) and (kind, found["name"]) not in ours
+        for kind, those in (("exchange", "exchanges"), ("queue", "queues"))
+        for found in _get(settings, those)
+        if found["name"].startswith(PREFIX) and (kind, found["name"]) not in ours and not is_lock(found["name"])
     ]
+    return found + _surplus_bindings(_get(settings, "bindings"), wanted)
+
+
+def is_lock(queue: str) -> bool:
+    """Whether the queue is the lock of a process that runs."""
+    return queue.startswith(LOCK_PREFIX)
+
+
+def _surplus_bindings(there: list[dict[str, Any]], wanted: list[Binding]) -> list[Difference]:
+    ours = {declared.name for declared in topology.declarations()}
+    known = {(binding.exchange, binding.queue, binding.key) for binding in wanted}
+    found = []
+    for binding in there:
+        source, destination, key = binding["source"], binding["destination"], binding["routing_key"]
+        # Every queue is bound to the exchange without a name, by the server itself.
+        if not source or not {source, destination} & ours or (source, destination, key) in known:
+            continue
+        do = f"an MQTT topic: name it with --mqtt-topic, or {_UNBIND}" if source == topology.MQTT else _UNBIND
+        found.append(Difference("binding", str(Binding(source, destination, key)), "undeclared", do))
+    return found
+
+
+def overridden(settings: BrokerSettings) -> list[Difference]:
+    """Our queues that a policy of the server gives other limits than they were declared with.
+
+    Raises: DependencyDown, Misconfigured.
+    """
+    ours = {declared.name for declared in topology.declarations()}
+    found = []
+    for queue in _get(settings, "queues"):
+        rules = queue.get("effective_policy_definition")
+        if queue["name"] not in ours or not isinstance(rules, dict):
+            continue
+        if set_by_policy := {name: value for name, value in rules.items() if name in _HARMFUL}:
+            what = ", ".join(f"{name} is {value}" for name, value in sorted(set_by_policy.items()))
+            policies = queue.get("policy") or queue.get("operator_policy") or "of the server"
+            do = "keep our queues out of that policy: it can drop messages that nobody may lose"
+            found.append(Difference("queue", queue["name"], f"by policy {policies}: {what}", do))
+    return found
 
 
 def unbound(settings: BrokerSettings, wanted: list[Binding]) -> list[Difference]:

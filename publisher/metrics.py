@@ -7,7 +7,8 @@ CONFIRMED = Counter("fleettickets_webhook_confirmed", "Events that the broker co
 REFUSED = Counter(
     "fleettickets_webhook_refused",
     "Events that were not answered with 200. token: missing or wrong; empty, too_large, slow, broken_off: the body; "
-    "busy: too many at once; away, blocked, nacked, unroutable, late: the broker.",
+    "busy: too many at once; slow, connections, no_http: the connection; "
+    "away, blocked, nacked, unroutable, late: the broker.",
     ["reason"],
 )
 NO_EVENT = Counter("fleettickets_webhook_no_event", "Confirmed ones that are no event: dead letters of the consumer.")

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -33,6 +34,18 @@ _SECTIONS = (_QUEUES, _TOPICS, "LambdaFunctionConfigurations")
 _TARGET_ARNS = {"QueueArn", "TopicArn", "LambdaFunctionArn"}
 _CEPH_FILTERS = (b"<S3Metadata><", b"<S3Tags><")
 _TO_BE_MADE = "(the topic to be made)"
+
+
+MQTT_TOPIC = "fleettickets/files"
+"""What RustFS is told to publish on by MQTT; `topology --mqtt-topic` binds it."""
+
+
+class RustfsWay(StrEnum):
+    """How a RustFS server announces; the value is the end of its target's ARN."""
+
+    AMQP = "amqp"
+    MQTT = "mqtt"
+    WEBHOOK = "webhook"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +124,14 @@ class Notifications:
         arn = self._topic_arn(name)
         topic = Topic(name, arn, wanted, self._topic_attributes(arn) if arn else None)
         return Plan(self._settings.bucket, now, merged(now, _TOPICS, self._rule(arn or _TO_BE_MADE, _TOPICS)), topic)
+
+    def read(self) -> Configuration:
+        """What the bucket is set to announce.
+
+        Raises: Misconfigured, DependencyDown, Refused.
+        """
+        with _translated_errors():
+            return dict(self._s3.get_bucket_notification_configuration(Bucket=self._settings.bucket))
 
     def apply(self, plan: Plan) -> None:
         """Set what is planned. Safe to repeat.
@@ -199,6 +220,22 @@ def merged(now: Configuration, section: str, rule: Configuration) -> Configurati
     return kept
 
 
+def announcing(configuration: Configuration, folder: str) -> list[str]:
+    """The targets of the rules that announce objects created in `folder`, as far as it goes by prefixes."""
+    targets = []
+    for section in _SECTIONS:
+        for rule in configuration.get(section, []):
+            prefixes = [
+                found["Value"]
+                for found in rule.get("Filter", {}).get("Key", {}).get("FilterRules", [])
+                if found["Name"].lower() == "prefix"
+            ]
+            is_of_creation = any(event.startswith("s3:ObjectCreated:") for event in rule["Events"])
+            if is_of_creation and folder.startswith(prefixes[0] if prefixes else ""):
+                targets += [value for name, value in rule.items() if name in _TARGET_ARNS]
+    return targets
+
+
 def comparable(configuration: Configuration) -> Configuration:
     """Bring to one form what stores write differently: the order of rules, the case of `prefix`."""
     compared: Configuration = {}
@@ -248,24 +285,47 @@ def masked(url: str) -> str:
     return parts._replace(netloc=f"***@{parts.netloc.rpartition('@')[2]}").geturl() if parts.username else url
 
 
-def rustfs_target(bucket: BucketSettings, broker: BrokerSettings) -> tuple[dict[str, str], str]:
-    """The environment of a RustFS server that publishes on the broker, and the ARN it then has for rules.
+def rustfs_target(way: RustfsWay, bucket: BucketSettings, broker: BrokerSettings) -> tuple[dict[str, str], str]:
+    """The environment of a RustFS server that announces in this way, and the ARN it then has for rules.
 
-    User and password are left for the operator to fill in.
+    What is in capitals is left for the operator to fill in.
     """
-    url = broker.rabbitmq_url.get_secret_value()
-    virtual_host = "" if "/" in _host_and_virtual_host(url) else "/%2f"
-    settings = {
-        "ENABLE": "on",
-        "URL": f"{urlsplit(url).scheme}://USER:PASSWORD@{_host_and_virtual_host(url)}{virtual_host}",
+    settings = {"ENABLE": "on"} | _RUSTFS[way](broker.rabbitmq_url.get_secret_value()) | {"QUEUE_DIR": "/data/events"}
+    environment = {f"RUSTFS_NOTIFY_{way.upper()}_{name}_PRIMARY": value for name, value in settings.items()}
+    if way is RustfsWay.WEBHOOK:
+        # From 1.0.0-beta.11 on, private addresses are blocked otherwise.
+        environment["RUSTFS_OUTBOUND_ALLOW_ORIGINS"] = "http://RECEIVER:8080"
+    return {"RUSTFS_NOTIFY_ENABLE": "true"} | environment, f"arn:rustfs:sqs:{bucket.region}:primary:{way}"
+
+
+def _by_amqp(rabbitmq_url: str) -> dict[str, str]:
+    virtual_host = "" if "/" in _host_and_virtual_host(rabbitmq_url) else "/%2f"
+    return {
+        "URL": f"{urlsplit(rabbitmq_url).scheme}://USER:PASSWORD@{_host_and_virtual_host(rabbitmq_url)}{virtual_host}",
         "EXCHANGE": EVENTS,
         "ROUTING_KEY": Queue.FILES.value,
         "MANDATORY": "on",
         "PERSISTENT": "on",
-        "QUEUE_DIR": "/data/events",
     }
-    environment = {f"RUSTFS_NOTIFY_AMQP_{name}_PRIMARY": value for name, value in settings.items()}
-    return {"RUSTFS_NOTIFY_ENABLE": "true"} | environment, f"arn:rustfs:sqs:{bucket.region}:primary:amqp"
+
+
+def _by_mqtt(rabbitmq_url: str) -> dict[str, str]:
+    url = urlsplit(rabbitmq_url)
+    virtual_host = unquote(url.path.removeprefix("/")) or "/"
+    return {
+        "BROKER": f"tcp://{url.hostname}:1883",
+        "TOPIC": MQTT_TOPIC,
+        "QOS": "1",
+        "USERNAME": "USER" if virtual_host == "/" else f"{virtual_host}:USER",
+        "PASSWORD": "PASSWORD",
+    }
+
+
+def _by_webhook(_rabbitmq_url: str) -> dict[str, str]:
+    return {"ENDPOINT": "http://RECEIVER:8080/", "AUTH_TOKEN": "FLEETTICKETS_WEBHOOK_TOKEN"}
+
+
+_RUSTFS = {RustfsWay.AMQP: _by_amqp, RustfsWay.MQTT: _by_mqtt, RustfsWay.WEBHOOK: _by_webhook}
 
 
 def _host_and_virtual_host(rabbitmq_url: str) -> str:

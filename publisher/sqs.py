@@ -152,13 +152,14 @@ class Bridge:
 
         Raises: DependencyDown, only when stopped while one of them is away; Misconfigured.
         """
-        for attempt in broker.reconnecting(stop):
+        attempts = broker.Reconnecting(stop)
+        for attempt in attempts:
             with attempt, broker.confirming_channel(settings, "sqs") as channel:
                 with broker.translated_errors():
                     topology.declare(channel)
                 while not stop.is_set():
                     batch = self._carry(channel, stop, _LONG_POLL)
-                    attempt.retry_state.attempt_number = 1
+                    attempts.held(attempt)
                     if batch.published:
                         report(batch)
 

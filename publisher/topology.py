@@ -26,6 +26,7 @@ DEAD = "fleettickets.dead"
 MQTT = "amq.topic"
 """Where RabbitMQ's MQTT plugin publishes; the server's own."""
 PREFIX = "fleettickets."
+LOCK_PREFIX = "fleettickets.lock."
 
 RETRY_DELAYS = (5, 30, 120, 600)
 """Seconds before the 2nd, 3rd, … attempt; one wait queue each, since a TTL only expires at a queue's head."""

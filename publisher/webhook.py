@@ -21,7 +21,7 @@ from fastapi.security import APIKeyHeader
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import ClientDisconnect
 
-from publisher import metrics
+from publisher import http_limits, metrics
 from publisher.async_link import UNCONFIRMED, AsyncLink
 from publisher.errors import Misconfigured, NotConfirmed, Permanent
 from publisher.events import read_event
@@ -211,7 +211,7 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address[:2], family=family, backlog=1024)
+        return socket.create_server(address[:2], family=family, backlog=http_limits.BACKLOG)
     except OSError as error:
         why = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
         raise Misconfigured(f"cannot listen on {host} port {port}: {why}") from error
@@ -232,6 +232,8 @@ async def serve(listening: socket.socket, broker: BrokerSettings, settings: Webh
             access_log=False,
             server_header=False,
             proxy_headers=False,
+            http=http_limits.LimitedProtocol,
+            backlog=http_limits.BACKLOG,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=int(settings.confirm_seconds) + RETRY_AFTER_SECONDS,
         )

@@ -5,13 +5,15 @@ SELECT pg_advisory_xact_lock(hashtextextended(%(bucket)s || '/' || %(key)s, 0))
 -- name: claim_file
 -- The claim is this INSERT; it gives no row when somebody else's claim of the same version stands. A failed version
 -- is free again when its retry is due, when it is sent again on purpose, and when it failed without a broker to take it.
--- So is one that was put again after another version of its key was applied.
+-- So is one that was put again after another version of its key was applied, and one that stands as seen: a claim is
+-- seen only inside its own transaction, so that row came from elsewhere and is nobody's. The epoch is the current one
+-- unless it is given, for a file that was claimed in an earlier one.
 INSERT INTO ingest.ledger AS ledger
     (bucket, prefix, key, etag, size, epoch, key_time, object_time, event_time,
      first_seen_at, first_seen_by, decision, state)
 SELECT %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s,
-       (SELECT max(epoch) FROM ingest.epochs), %(key_time)s, %(object_time)s, %(event_time)s,
-       %(seen_at)s, %(seen_by)s,
+       coalesce(%(epoch)s::integer, (SELECT max(epoch) FROM ingest.epochs)),
+       %(key_time)s, %(object_time)s, %(event_time)s, %(seen_at)s, %(seen_by)s,
        CASE
            WHEN EXISTS (SELECT FROM ingest.ledger AS other
                         WHERE other.bucket = %(bucket)s AND other.key = %(key)s
@@ -23,7 +25,8 @@ SELECT %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s,
                           AND NOT ingest.is_ahead(
                               jsonb_build_object('source_max_key', %(key)s::text,
                                                  'source_max_key_time', %(key_time)s::timestamptz,
-                                                 'epoch', (SELECT max(epoch) FROM ingest.epochs)),
+                                                 'epoch', coalesce(%(epoch)s::integer,
+                                                                   (SELECT max(epoch) FROM ingest.epochs))),
                               meta.metadata)) THEN 'late'
            ELSE 'new'
        END,
@@ -31,9 +34,10 @@ SELECT %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s,
 ON CONFLICT (bucket, key, etag) DO UPDATE
 SET state = 'seen', decision = excluded.decision, reason = NULL, epoch = excluded.epoch,
     object_time = excluded.object_time, size = excluded.size, retry_at = NULL, dead_lettered_at = NULL
-WHERE ledger.state = 'failed'
+WHERE ledger.state = 'seen'
+   OR ledger.state = 'failed'
   AND (%(again)s OR ledger.retry_at <= now() OR (ledger.retry_at IS NULL AND ledger.dead_lettered_at IS NULL))
-   OR ledger.state <> 'failed' AND ledger.applied_at IS NOT NULL AND excluded.object_time > ledger.object_time
+   OR ledger.state NOT IN ('seen', 'failed') AND ledger.applied_at IS NOT NULL AND excluded.object_time > ledger.object_time
   AND EXISTS (SELECT FROM ingest.ledger AS between_them
               WHERE between_them.bucket = ledger.bucket AND between_them.key = ledger.key
                 AND between_them.applied_at IS NOT NULL AND between_them.object_time > ledger.object_time)
@@ -88,7 +92,7 @@ VALUES (%(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s,
 ON CONFLICT (bucket, key, etag) DO UPDATE
 SET state = 'failed', decision = 'rejected', attempts = ledger.attempts + 1, last_error = excluded.last_error,
     error_fingerprint = excluded.error_fingerprint, reason = excluded.reason,
-    retry_at = NULL, dead_lettered_at = NULL
+    retry_at = NULL, dead_lettered_at = CASE WHEN %(has_letter)s THEN ledger.dead_lettered_at END
 WHERE ledger.state IN ('seen', 'failed')
 RETURNING file_id, attempts
 

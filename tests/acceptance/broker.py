@@ -54,8 +54,13 @@ class Broker:
                 )
 
     def publish_with(self, channel: BlockingChannel, body: bytes, headers: dict[str, Any]) -> None:
+        self.publish_to(channel, EVENTS, "store", body, headers)
+
+    def publish_to(
+        self, channel: BlockingChannel, exchange: str, routing_key: str, body: bytes, headers: dict[str, Any]
+    ) -> None:
         properties = pika.BasicProperties(delivery_mode=2, headers=headers)
-        channel.basic_publish(EVENTS, "store", body, properties, mandatory=True)
+        channel.basic_publish(exchange, routing_key, body, properties, mandatory=True)
 
     def ready(self, queue: str) -> int:
         """Messages that wait in the queue, without those in the hands of a consumer."""

@@ -132,6 +132,12 @@ class Stage:
         assert ended.returncode == 0, f"{arguments} ended with {ended.returncode}: {ended.stderr}"
         return json.loads(ended.stdout)
 
+    @staticmethod
+    def json(ended: "subprocess.CompletedProcess[str]") -> Any:
+        """The JSON answer of a command that may have ended with a status of its own."""
+        assert ended.stdout, ended.stderr
+        return json.loads(ended.stdout)
+
     def query(self, query: str, *parameters: object) -> list[dict[str, Any]]:
         # The queries of a test are its own literals.
         return self.connection.execute(query.encode(), parameters).fetchall()

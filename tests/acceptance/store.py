@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import boto3
@@ -46,6 +46,7 @@ class Bucket:
             region_name=services.get("RUSTFS_REGION", "default"),
         )
         self._topic: str | None = None
+        self._denied: list[dict[str, Any]] = []
         self.s3.create_bucket(Bucket=name)
 
     def put(self, key: str, body: bytes) -> None:
@@ -119,6 +120,17 @@ class Bucket:
             "opaqueData": "",
         }
         return json.dumps({"Records": [record]}).encode()
+
+    def deny(self, action: str, *keys: str) -> None:
+        """Refuse an action on the keys to everybody, beside what is refused already."""
+        resources = [f"arn:aws:s3:::{self.name}/{key}" for key in keys]
+        self._denied.append({"Effect": "Deny", "Principal": "*", "Action": action, "Resource": resources})
+        policy = {"Version": "2012-10-17", "Statement": self._denied}
+        self.s3.put_bucket_policy(Bucket=self.name, Policy=json.dumps(policy))
+
+    def allow_all(self) -> None:
+        self._denied.clear()
+        self.s3.delete_bucket_policy(Bucket=self.name)
 
     def remove(self) -> None:
         """Empty the bucket and delete it with its topic."""

@@ -1,5 +1,14 @@
 """What an operator does without a broker, and at the cut-over to a new bucket."""
 
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import termios
 from pathlib import Path
 
 import pytest
@@ -7,7 +16,7 @@ import pytest
 from tests.acceptance.broker import GEOCODE
 from tests.acceptance.comparing import assert_equals_reference, tickets
 from tests.acceptance.feeds import RandomFeed, csv, key_at, ticket
-from tests.acceptance.stage import Stage, wait_until
+from tests.acceptance.stage import PROGRAM, Stage, wait_until
 from tests.acceptance.store import CHANGES, PROCESSED
 
 NO_BROKER = {"RABBITMQ_URL": "amqp://127.0.0.1:1/"}
@@ -151,3 +160,97 @@ def test_history_is_captured_by_hand(stage: Stage) -> None:
     assert stage.ask("capture-history") == {"requests": 1}
     assert stage.ask("capture-history") == {"requests": 0}
     assert stage.one("SELECT sum(open_total) FROM tickets.inc_daily_snapshot") == 1
+
+
+def test_objects_that_the_store_refuses_stop_no_drain(stage: Stage) -> None:
+    unreadable, kept_back, good = key_at(1), key_at(2), key_at(3)
+    stage.bucket.put_all({key: csv([ticket(f"INC {key}")]) for key in (unreadable, kept_back, good)})
+    stage.bucket.deny("s3:GetObject", unreadable)
+    stage.bucket.deny("s3:PutObject", kept_back.replace(CHANGES, PROCESSED))
+    drained = stage.run("drain", "--apply", "--json", **NO_BROKER)
+    assert (drained.returncode, drained.stderr) == (1, "")
+    outcomes = [(file["key"], file.get("decision") or file["reason"]) for file in json.loads(drained.stdout)["files"]]
+    assert outcomes == [(unreadable, "unexpected"), (kept_back, "new"), (kept_back, "not archived"), (good, "new")]
+    assert stage.ledger(unreadable)["state"] == "failed"
+    assert (stage.ledger(kept_back)["state"], stage.ledger(good)["state"]) == ("applied", "archived")
+    stage.bucket.allow_all()
+    assert stage.run("drain", "--apply", **NO_BROKER).returncode == 0
+    assert stage.waiting() == []
+    assert stage.one("SELECT count(*) FROM tickets.inc") == 3
+
+
+def test_a_drain_keeps_to_the_policy_for_changed_files(stage: Stage) -> None:
+    key, quarantine = key_at(1), {**NO_BROKER, "FLEETTICKETS_CHANGED_POLICY": "quarantine"}
+    for owner in ("first", "other"):
+        stage.bucket.put(key, csv([ticket("A", owner=owner)]))
+        drained = stage.run("drain", "--apply", **quarantine)
+    assert drained.returncode == 1
+    assert "changed: the key was applied before with other bytes" in drained.stdout
+    assert stage.run("drain", "--apply", **quarantine).returncode == 1, "it is not let in by asking twice"
+    assert stage.one("SELECT owner FROM tickets.inc") == "first"
+    assert stage.waiting() == [key]
+    assert stage.run("drain", "--apply", **NO_BROKER).returncode == 0
+    assert stage.one("SELECT owner FROM tickets.inc") == "other"
+
+
+def test_a_drain_that_fails_again_makes_no_second_dead_letter(stage: Stage) -> None:
+    broken = key_at(1)
+    consumer = stage.start("consume")
+    stage.bucket.put(broken, b"ticket_id\nM\xfc\n")
+    stage.announce(broken)
+    stage.wait_for("failed", broken)
+    assert stage.run("drain", "--apply", **NO_BROKER).returncode == 1
+    assert stage.run("poll").returncode == 0
+    wait_until(lambda: stage.ledger(broken)["duplicates"] == 1, "the consumer has looked at it")
+    consumer.stop()
+    assert len(stage.ask("dead-letters", "list")) == 1
+    assert stage.ask("status")["database"]["backlog"]["set_aside"] == {"dead letters": 1}
+
+
+def test_a_drain_names_what_it_leaves_alone_and_the_ledger_knows(stage: Stage) -> None:
+    stray = f"{CHANGES}read me.txt"
+    stage.bucket.put(stray, b"hello")
+    assert f"{stray}: left alone: not a .csv file" in stage.run("drain", **NO_BROKER).stdout
+    assert stage.query("SELECT 1 FROM ingest.ledger") == []
+    assert stage.run("drain", "--apply", **NO_BROKER).returncode == 0
+    row = stage.ledger(stray)
+    assert (row["decision"], row["reason"], row["first_seen_by"]) == ("ignored", "not a .csv file", "drain")
+
+
+def test_on_a_terminal_a_drain_shows_how_far_it_is(stage: Stage) -> None:
+    keys = [key_at(number) for number in range(12)]
+    stage.bucket.put_all({key: csv([ticket(f"INC {key}")]) for key in keys})
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    with subprocess.Popen(
+        [PROGRAM, "drain", "--apply"], cwd=stage.folder, env=stage.environment | NO_BROKER | {"TERM": "xterm"},
+        stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs,
+    ) as draining:  # fmt: skip
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # the end of a terminal
+            while chunk := os.read(ours, 65536):
+                shown += chunk
+        os.close(ours)
+        assert draining.wait(60) == 0
+    progress = re.findall(rb"draining.*?(\d+)/12", shown)
+    assert progress, shown[-2000:]
+    assert list(map(int, progress)) == sorted(map(int, progress))
+    assert int(progress[-1]) == 12
+    assert len(set(progress)) > 2, "it moves"
+
+
+def test_local_files_that_cannot_be_imported_are_one_line_and_leave_nothing(stage: Stage) -> None:
+    broken = stage.folder / "2026-06-25T142000.csv"
+    broken.write_bytes(b"ticket_id\nM\xfc\n")
+    ended = stage.run("import-csv", str(broken), "--apply")
+    assert (ended.returncode, "FAILS, not UTF-8" in ended.stdout) == (1, True)
+    assert stage.query("SELECT 1 FROM ingest.ledger") == []
+    odd = os.fsencode(stage.folder) + b"/\xff\xfe.csv"
+    Path(os.fsdecode(odd)).write_bytes(b"ticket_id\nA\n")
+    for name, words in ((os.fsdecode(odd), "is not UTF-8"), ("/dev/stdin", "/dev/stdin: ")):
+        ended = stage.run("import-csv", name, "--apply")
+        assert ended.returncode == 2
+        assert words in ended.stderr
+        assert "None" not in ended.stderr
+        assert len(ended.stderr.splitlines()) == 1

@@ -1,6 +1,5 @@
 """Promise 7: more bad things than a consumer has threads do not keep it from the next good one."""
 
-import json
 import signal
 
 from tests.acceptance.broker import DEAD_FILES
@@ -14,14 +13,7 @@ def test_objects_that_the_store_refuses_hold_up_no_other(stage: Stage) -> None:
     refused, good = [key_at(number) for number in range(MANY)], key_at(100)
     stage.bucket.put_all({key: csv([ticket(f"R{place}")]) for place, key in enumerate(refused)})
     stage.bucket.put(good, csv([ticket("GOOD")]))
-    statement = {
-        "Effect": "Deny",
-        "Principal": "*",
-        "Action": "s3:GetObject",
-        "Resource": [f"arn:aws:s3:::{stage.bucket.name}/{key}" for key in refused],
-    }
-    policy = {"Version": "2012-10-17", "Statement": [statement]}
-    stage.bucket.s3.put_bucket_policy(Bucket=stage.bucket.name, Policy=json.dumps(policy))
+    stage.bucket.deny("s3:GetObject", *refused)
     consumer = stage.start("consume")
     stage.broker.publish(stage.bucket.event(key, b"") for key in [*refused, good])
     stage.wait_for("done", good)
@@ -29,7 +21,7 @@ def test_objects_that_the_store_refuses_hold_up_no_other(stage: Stage) -> None:
     row = stage.ledger(refused[0])
     assert refused[0] in row["last_error"]
     assert row["retry_at"] is not None
-    stage.bucket.s3.delete_bucket_policy(Bucket=stage.bucket.name)
+    stage.bucket.allow_all()
     stage.wait_for("done", *refused)
     consumer.stop()
 

@@ -175,3 +175,15 @@ def test_a_stray_file_is_offered_once_in_a_while_and_is_no_backlog(stage: Stage)
         "set_aside": {"ignored": 1, "dead letters": 1},
     }
     assert "1 dead letters, 1 ignored" in stage.run("status").stdout
+
+
+def test_a_queue_that_vanishes_under_the_loop_is_declared_anew(stage: Stage) -> None:
+    poller = stage.start("poll", "--every", "0.5")
+    wait_until(lambda: polls(poller) >= 2, "it polls")
+    with stage.broker.channel() as channel:
+        channel.queue_delete(FILES)
+    (key,) = backlog(stage, 1)
+    consumer = stage.start("consume")
+    stage.wait_for("done", key)
+    poller.stop()
+    consumer.stop()

@@ -253,6 +253,20 @@ def test_a_delete_that_fails_costs_a_duplicate_and_no_more(aws: Aws) -> None:
         bridge.stop()
 
 
+def test_a_queue_that_vanishes_under_the_bridge_is_declared_anew(aws: Aws) -> None:
+    stage = aws.stage
+    aws.notify_queue()
+    bridge = stage.start("sqs")
+    wait_until(lambda: logged(bridge.output(), "sqs batch"), "the test event is through")
+    with stage.broker.channel() as channel:
+        channel.queue_delete(FILES)
+    put(stage, KEY)
+    wait_until(lambda: logged(bridge.output(), "waiting"), "the bridge has noticed")
+    stage.start("consume")
+    assert_once(stage, KEY)
+    bridge.stop()
+
+
 def test_sigterm_ends_a_bridge_that_waits_for_messages_at_once(aws: Aws) -> None:
     bridge = aws.stage.start("sqs")
     aws.notify_queue()

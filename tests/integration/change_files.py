@@ -41,5 +41,11 @@ def apply_to(
     with postgres.transaction(pool) as connection:
         lock_key(connection, sighting)
         return apply_file(
-            connection, sighting, io.BytesIO(file.bytes).read, settings or ApplySettings(), again=again, at=nowhere
+            connection,
+            sighting,
+            io.BytesIO(file.bytes).read,
+            settings or ApplySettings(),
+            again=again,
+            released=again,
+            at=nowhere,
         )

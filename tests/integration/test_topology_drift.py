@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
+import requests
 from pika.adapters.blocking_connection import BlockingChannel
 from typer import Typer
 from typer.testing import CliRunner
@@ -108,6 +110,47 @@ def test_what_is_not_declared_here_fails_the_check_alone(
     assert (declared.exit_code, checked.exit_code) == (0, 1)
     for ended in (declared, checked):
         assert f"queue {STALE_QUEUE}: undeclared" in ended.output
+
+
+def test_bindings_and_policies_that_do_harm_are_found(
+    channel: BlockingChannel, run: CliRunner, services: dict[str, str], broker_settings: BrokerSettings
+) -> None:
+    if "RABBITMQ_MANAGEMENT_URL" not in services:
+        pytest.skip("the management API's address is not known")
+    virtual_host = urlsplit(broker_settings.rabbitmq_url.get_secret_value()).path.removeprefix("/") or "%2f"
+    policy = f"{services['RABBITMQ_MANAGEMENT_URL']}/api/policies/{virtual_host}/everything"
+    history = Queue.HISTORY.broker_name
+    channel.queue_bind(history, EVENTS, "#")
+    channel.queue_bind(Queue.FILES.broker_name, topology.MQTT, "stale.topic")
+    requests.put(
+        policy, json={"pattern": ".*", "definition": {"message-ttl": 60000}, "apply-to": "queues"}, timeout=10
+    ).raise_for_status()
+    try:
+        for _ in range(50):  # a policy takes effect a moment later
+            ended = run.invoke(program(), ["topology", "--check"])
+            if "by policy" in ended.output:
+                break
+            channel.connection.process_data_events(time_limit=0.1)
+    finally:
+        requests.delete(policy, timeout=10)
+        channel.queue_unbind(history, EVENTS, "#")
+        channel.queue_unbind(Queue.FILES.broker_name, topology.MQTT, "stale.topic")
+    assert ended.exit_code == 1
+    for line in (
+        f"binding {EVENTS} -> {history} for '#': undeclared; unbind it",
+        f"binding {topology.MQTT} -> {Queue.FILES.broker_name} for 'stale.topic': undeclared; an MQTT topic: name it",
+        f"queue {DEAD_FILES}: by policy everything: message-ttl is 60000; keep our queues out",
+    ):
+        assert line in ended.output
+
+
+def test_the_lock_of_a_running_poll_is_no_drift(
+    channel: BlockingChannel, run: CliRunner, broker_settings: BrokerSettings
+) -> None:
+    with broker.confirming_channel(broker_settings, "poll") as other, broker.alone(other, "poll"):
+        assert channel.is_open
+        ended = run.invoke(program(), ["topology", "--check"])
+    assert ended.exit_code == 0, ended.output
 
 
 def test_a_server_that_has_it_all_passes_the_check(channel: BlockingChannel, run: CliRunner) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from publisher.errors import Misconfigured
-from publisher.notifications import comparable, masked, merged, push_endpoint, rustfs_target, section_of
+from publisher.notifications import RustfsWay, comparable, masked, merged, push_endpoint, rustfs_target, section_of
 from publisher.settings import BrokerSettings, BucketSettings
 
 OURS = {"Id": "fleettickets", "QueueArn": "arn:aws:sqs:r:1:q", "Events": ["s3:ObjectCreated:*"]}
@@ -89,7 +89,14 @@ def test_the_environment_of_rustfs_leaves_the_password_to_the_operator(url: str,
     bucket = BucketSettings.model_validate(
         {"RUSTFS_ENDPOINT": "http://h", "RUSTFS_ACCESS_KEY": "a", "RUSTFS_SECRET_KEY": "b", "RUSTFS_REGION": "ke-1"}
     )
-    environment, arn = rustfs_target(bucket, BrokerSettings.model_validate({"RABBITMQ_URL": url}))
+    environment, arn = rustfs_target(RustfsWay.AMQP, bucket, BrokerSettings.model_validate({"RABBITMQ_URL": url}))
     assert environment["RUSTFS_NOTIFY_AMQP_URL_PRIMARY"] == shown
     assert environment["RUSTFS_NOTIFY_AMQP_EXCHANGE_PRIMARY"] == "fleettickets.events"
     assert arn == "arn:rustfs:sqs:ke-1:primary:amqp"
+    for way, name, value in (
+        (RustfsWay.MQTT, "RUSTFS_NOTIFY_MQTT_BROKER_PRIMARY", "tcp://h:1883"),
+        (RustfsWay.WEBHOOK, "RUSTFS_NOTIFY_WEBHOOK_ENDPOINT_PRIMARY", "http://RECEIVER:8080/"),
+    ):
+        environment, arn = rustfs_target(way, bucket, BrokerSettings.model_validate({"RABBITMQ_URL": url}))
+        assert (environment[name], arn) == (value, f"arn:rustfs:sqs:ke-1:primary:{way}")
+        assert "secret" not in "".join(environment.values())

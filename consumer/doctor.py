@@ -1,0 +1,164 @@
+"""Each dependency: its version, what it can do, and what to do if it cannot. Changes nothing that anybody else sees."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from consumer import database, migrate
+from consumer.settings import DatabaseSettings
+from publisher import broker, management, notifications, topology
+from publisher.bucket import Bucket
+from publisher.conditions import try_conditions
+from publisher.errors import FleetticketsError, Misconfigured, Refused
+from publisher.notifications import Notifications
+from publisher.settings import BrokerSettings, BucketSettings, load
+
+_OLDEST_POSTGRES = 140000
+_OLDEST_RABBITMQ = (3, 10)
+
+
+class Level(StrEnum):
+    """How a finding counts: only what is wrong makes the whole unfit."""
+
+    OK = "ok"
+    NOTE = "note"
+    WRONG = "wrong"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line: what was looked at, what was found, and what to do unless it is fine."""
+
+    about: str
+    level: Level
+    found: str
+    do: str = ""
+
+
+def examine(*, poller_only: bool) -> list[Finding]:
+    """Look at every dependency by itself; one that is away leaves the others readable.
+
+    `poller_only` says that the bucket is not meant to announce anything.
+    """
+    findings: list[Finding] = []
+    parts: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
+        ("postgres", _postgres),
+        ("rabbitmq", _rabbitmq),
+        ("store", _store),
+        ("notifications", lambda: _notifications(poller_only=poller_only)),
+    )
+    for about, part in parts:
+        try:
+            findings.extend(part())
+        except Misconfigured as error:
+            findings.append(Finding(about, Level.WRONG, str(error), "set it in the environment or in .env"))
+        except FleetticketsError as error:
+            findings.append(Finding(about, Level.WRONG, str(error), "see that it runs and can be reached from here"))
+    return findings
+
+
+def _postgres() -> Iterator[Finding]:
+    with database.connect(load(DatabaseSettings)) as connection, database.translated_errors():
+        server = database.row(connection, "doctor", "server") or {}
+        if server["number"] < _OLDEST_POSTGRES:
+            yield Finding("postgres", Level.WRONG, f"version {server['version']}", "upgrade to 14 or newer")
+        elif server["is_standby"]:
+            yield Finding("postgres", Level.WRONG, "a standby, which cannot be written to", "name the primary")
+        else:
+            yield Finding("postgres", Level.OK, f"version {server['version']}")
+        yield _postgis(server["postgis"], server["postgis_to_be_had"])
+        steps = migrate.status(connection)
+        pending = [step.name for step in steps if step.how is None]
+        edited = [step.name for step in steps if step.edited and step.how == "run"]
+        if pending:
+            yield Finding("migrations", Level.WRONG, f"pending: {', '.join(pending)}", "run: fleettickets migrate")
+        elif edited:
+            yield Finding("migrations", Level.WRONG, f"edited since: {', '.join(edited)}", "undo that, add a new file")
+        else:
+            yield Finding("migrations", Level.OK, f"current, {len(steps)} of {len(steps)}")
+        rights = database.row(connection, "doctor", "may_write") or {}
+        if not rights["may_write"]:
+            do = f"grant {server['user']} SELECT, INSERT and UPDATE in the schemas ingest and tickets"
+            yield Finding("rights", Level.WRONG, f"{server['user']} may not write every table", do)
+
+
+def _postgis(installed: str | None, to_be_had: str | None) -> Finding:
+    if installed:
+        return Finding("postgis", Level.OK, f"version {installed}")
+    if to_be_had:
+        return Finding(
+            "postgis", Level.WRONG, f"not in this database; {to_be_had} is to be had", "CREATE EXTENSION postgis"
+        )
+    return Finding(
+        "postgis", Level.WRONG, "not on this server", "install its package there, then CREATE EXTENSION postgis"
+    )
+
+
+def _rabbitmq() -> Iterator[Finding]:
+    settings = load(BrokerSettings)
+    with broker.confirming_channel(settings, "doctor") as channel, broker.translated_errors():
+        version = broker.server_version(channel)
+        number = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+        if number and number < _OLDEST_RABBITMQ:
+            yield Finding("rabbitmq", Level.WRONG, version, "upgrade to 3.10 or newer")
+        else:
+            yield Finding("rabbitmq", Level.OK, version)
+        outcome = topology.compare(channel)
+    for difference in outcome.differences:
+        yield Finding(f"{difference.kind} {difference.name}", Level.WRONG, difference.what, difference.do)
+    if not outcome.differences:
+        agreed = f"{len(outcome.agreed)} exchanges and quorum queues, arguments as declared"
+        yield Finding("topology", Level.OK, agreed)
+    if settings.management_url is None:
+        yield Finding("bindings", Level.NOTE, "not looked at", "set RABBITMQ_MANAGEMENT_URL to have them compared")
+        return
+    unbound = management.unbound(settings, topology.bindings())
+    for difference in unbound:
+        yield Finding(f"binding {difference.name}", Level.WRONG, difference.what, difference.do)
+    if not unbound:
+        yield Finding("bindings", Level.OK, "all in force")
+    for difference in management.overridden(settings):
+        yield Finding(f"{difference.kind} {difference.name}", Level.WRONG, difference.what, difference.do)
+    for difference in management.surplus(settings, topology.bindings()):
+        yield Finding(f"{difference.kind} {difference.name}", Level.NOTE, difference.what, difference.do)
+
+
+def _store() -> Iterator[Finding]:
+    settings = load(BucketSettings)
+    Bucket(settings).require()
+    yield Finding("store", Level.OK, f"bucket {settings.bucket} can be listed")
+    try:
+        keeps = try_conditions(settings)
+    except Refused as error:
+        do = f"grant the access key read, write and delete below {settings.prefix}"
+        yield Finding("objects", Level.WRONG, str(error), do)
+        return
+    yield Finding("objects", Level.OK, "can be written, copied and deleted")
+    for what, is_kept in (("copy", keeps.copy), ("delete", keeps.delete)):
+        if is_kept:
+            yield Finding(f"conditional {what}", Level.OK, "supported")
+        else:
+            do = "nothing, if the exporter never writes a key twice within milliseconds; see docs/architecture.md"
+            yield Finding(f"conditional {what}", Level.NOTE, "ignored by this store", do)
+
+
+def _notifications(*, poller_only: bool) -> Iterator[Finding]:
+    settings = load(BucketSettings)
+    try:
+        configuration = Notifications(settings).read()
+    except Refused as error:
+        do = "look in the store's own settings; the poller alone does as well"
+        yield Finding("notifications", Level.NOTE, f"cannot be asked: {error}", do)
+        return
+    targets = notifications.announcing(configuration, settings.changes_prefix)
+    if targets:
+        yield Finding("notifications", Level.OK, f"of {settings.changes_prefix} to {', '.join(targets)}")
+    elif poller_only:
+        yield Finding("notifications", Level.NOTE, "none, as was said", "keep a poller running")
+    else:
+        do = "fleettickets notifications --apply, see docs/notifications.md; if that is meant: doctor --poller-only"
+        yield Finding("notifications", Level.WRONG, f"none of {settings.changes_prefix}", do)
+    if superfluous := notifications.announcing(configuration, settings.processed_prefix):
+        do = f"filter on the prefix {settings.changes_prefix}: every archived file is announced for nothing"
+        yield Finding("archive", Level.WRONG, f"announced too, to {', '.join(superfluous)}", do)

@@ -1,0 +1,43 @@
+-- name: versions
+-- Every version of a key, in every bucket, in the order seen.
+SELECT file_id, bucket, etag, size, sha256, epoch, key_time, object_time, event_time, first_seen_at, first_seen_by,
+       decision, reason, state, duplicates, attempts, retry_at, last_error, error_fingerprint, dead_lettered_at,
+       applied_at, archived_at, archive_key, done_at, rows_read, rows_inserted, rows_updated, rows_unchanged,
+       rows_stale, rows_superseded, rows_rejected, alarms_dropped, sentinels_dropped,
+       (SELECT count(*) FROM ingest.positions WHERE positions.file_id = ledger.file_id) AS tickets_last_written
+FROM ingest.ledger
+WHERE key = %(key)s
+ORDER BY file_id
+
+-- name: rejects
+SELECT line, reason, left(raw, 200) AS raw FROM ingest.rejects WHERE file_id = %(file_id)s ORDER BY line LIMIT %(limit)s
+
+-- name: requests
+SELECT kind, created_at, sent_at, handled_at FROM ingest.outbox WHERE file_id = %(file_id)s ORDER BY kind
+
+-- name: ticket
+SELECT ticket.ticket_id, ticket.normalized_status, ticket.raw_status, ticket.closed_at, ticket.ingested_at
+FROM tickets.inc AS ticket
+WHERE ticket_id = %(ticket_id)s
+
+-- name: writer
+-- The change that last wrote a ticket; without a file for a ticket that was there before the ledger.
+SELECT (known.position).epoch, (known.position).key_time, (known.position).key, (known.position).object_time,
+       (known.position).etag, (known.position).line, file.file_id, file.bucket, file.decision, file.state,
+       file.applied_at, file.archive_key
+FROM ingest.positions AS known LEFT JOIN ingest.ledger AS file USING (file_id)
+WHERE known.ticket_id = %(ticket_id)s
+
+-- name: ticket_closures
+SELECT closed_at, observed_at, (position).epoch, (position).key, (position).line
+FROM tickets.closure_events
+WHERE ticket_id = %(ticket_id)s
+ORDER BY closed_at
+
+-- name: ticket_rejects
+-- A rejected row is kept as text, so this is every one that names the ticket anywhere.
+SELECT file.key, reject.line, reject.reason, left(reject.raw, 200) AS raw
+FROM ingest.rejects AS reject JOIN ingest.ledger AS file USING (file_id)
+WHERE strpos(reject.raw, %(ticket_id)s) > 0
+ORDER BY file.key_time, file.key, reject.line
+LIMIT %(limit)s

@@ -1,0 +1,50 @@
+-- name: forget_objects
+DROP TABLE IF EXISTS pg_temp.bucket_objects
+
+-- name: create_objects
+-- `key` is the one that the object has in changes/, or had before it was archived; key_time is null where that
+-- follows no grammar. Sorted as the store lists, byte by byte.
+CREATE TEMPORARY TABLE bucket_objects (
+    object_key  text COLLATE "C" NOT NULL,
+    key         text COLLATE "C" NOT NULL,
+    key_time    timestamptz,
+    is_archived boolean NOT NULL,
+    etag        text COLLATE "C" NOT NULL,
+    size        bigint NOT NULL,
+    modified    timestamptz NOT NULL
+)
+
+-- name: copy_objects
+COPY bucket_objects (object_key, key, key_time, is_archived, etag, size, modified) FROM STDIN
+
+-- name: index_objects
+CREATE INDEX ON bucket_objects (object_key)
+
+-- name: analyze_objects
+ANALYZE bucket_objects
+
+-- name: forget_object
+DELETE FROM bucket_objects WHERE object_key = ANY(%(keys)s)
+
+-- name: unapplied_archives
+-- Archived objects that the database lacks, or whose place it does not know yet. An object from before the first epoch
+-- was archived by what was there before the ledger. The epoch is the one that had begun when the file was archived.
+SELECT object.object_key, object.key, object.key_time, object.etag, object.size,
+       coalesce(file.object_time, object.modified) AS object_time,
+       (SELECT max(epoch) FROM ingest.epochs WHERE began_at <= object.modified) AS epoch
+FROM bucket_objects AS object
+LEFT JOIN ingest.ledger AS file
+    ON file.bucket = %(bucket)s AND file.key = object.key AND file.etag = object.etag
+WHERE object.is_archived
+  AND object.modified >= (SELECT min(began_at) FROM ingest.epochs)
+  AND NOT EXISTS (SELECT FROM ingest.ledger AS applied
+                  WHERE applied.bucket = %(bucket)s AND applied.key = object.key AND applied.applied_at IS NOT NULL
+                    AND applied.archive_key IS NOT NULL
+                    AND (applied.archive_key = object.object_key OR applied.etag = object.etag))
+ORDER BY object.key_time, object.key, object.modified, object.object_key
+
+-- name: applied_elsewise
+-- Versions of the key that have an object's size and another ETag: an object stored in parts changes its ETag when copied.
+SELECT file_id, key, etag, sha256, state
+FROM ingest.ledger
+WHERE bucket = %(bucket)s AND key = %(key)s AND etag <> %(etag)s AND size = %(size)s AND applied_at IS NOT NULL

@@ -1,0 +1,277 @@
+-- name: now
+SELECT clock_timestamp() AS now
+
+-- name: begin_snapshot
+SET TRANSACTION ISOLATION LEVEL REPEATABLE READ
+
+-- name: create_findings
+CREATE TEMPORARY TABLE findings (
+    look    integer NOT NULL,
+    kind    text NOT NULL,
+    subject text COLLATE "C" NOT NULL,
+    key     text COLLATE "C",
+    detail  text NOT NULL
+)
+
+-- name: create_letters
+-- The keys that have a dead letter, of this bucket. A key can have several: the oldest is kept.
+CREATE TEMPORARY TABLE letters (
+    key     text COLLATE "C" PRIMARY KEY,
+    dead_at timestamptz
+)
+
+-- name: forget_letters
+DELETE FROM letters
+
+-- name: keep_letter
+INSERT INTO letters (key, dead_at) VALUES (%(key)s, %(dead_at)s)
+ON CONFLICT (key) DO UPDATE SET dead_at = least(letters.dead_at, excluded.dead_at)
+
+-- name: create_contents
+CREATE TEMPORARY TABLE contents (
+    file_id     bigint NOT NULL,
+    key         text COLLATE "C" NOT NULL,
+    archive_key text COLLATE "C" NOT NULL,
+    sha256      text NOT NULL
+)
+
+-- name: find_unrecorded
+INSERT INTO findings (look, kind, subject, key, detail)
+SELECT %(look)s, 'unrecorded', object.object_key, object.key,
+       format('%%s bytes, archived %%s', object.size, object.modified)
+FROM bucket_objects AS object
+WHERE object.is_archived
+  AND object.modified >= (SELECT min(began_at) FROM ingest.epochs)
+  AND NOT EXISTS (SELECT FROM ingest.ledger AS file
+                  WHERE file.bucket = %(bucket)s AND file.key = object.key AND file.applied_at IS NOT NULL
+                    AND (file.archive_key = object.object_key OR file.etag = object.etag))
+
+-- name: find_lost
+-- Archived before the listing began, so it had to be in it. A reason says that the object was gone or replaced before it
+-- could be archived. A file that failed and has a dead letter needs its object too, unless a later version was applied.
+INSERT INTO findings (look, kind, subject, key, detail)
+SELECT %(look)s, 'lost', coalesce(file.archive_key, file.key), file.key,
+       format('applied %%s, %%s bytes, sha256 %%s', file.applied_at, file.size, file.sha256)
+FROM ingest.ledger AS file
+LEFT JOIN bucket_objects AS object ON object.object_key = file.archive_key
+WHERE file.bucket = %(bucket)s AND file.prefix = %(prefix)s
+  AND file.state IN ('archived', 'done') AND file.applied_at IS NOT NULL
+  AND coalesce(file.archived_at, file.applied_at) < %(began)s
+  AND object.object_key IS NULL AND (file.archive_key IS NOT NULL OR file.reason IS NULL)
+UNION ALL
+SELECT %(look)s, 'lost', file.key, file.key, format('%%s, never applied, %%s', file.state, file.reason)
+FROM ingest.ledger AS file
+WHERE file.bucket = %(bucket)s AND file.prefix = %(prefix)s
+  AND (file.state = 'failed' AND file.dead_lettered_at < %(began)s
+       AND EXISTS (SELECT FROM letters WHERE letters.key = file.key)
+    OR file.state = 'seen' AND file.first_seen_at < %(old)s)
+  AND NOT EXISTS (SELECT FROM bucket_objects AS object WHERE object.key = file.key)
+  AND NOT EXISTS (SELECT FROM ingest.ledger AS applied
+                  WHERE applied.bucket = file.bucket AND applied.key = file.key AND applied.applied_at IS NOT NULL)
+
+-- name: find_size_differs
+INSERT INTO findings (look, kind, subject, key, detail)
+SELECT %(look)s, 'size_differs', object.object_key, file.key,
+       format('%%s bytes, should be %%s', object.size, file.size)
+FROM ingest.ledger AS file JOIN bucket_objects AS object ON object.object_key = file.archive_key
+WHERE file.bucket = %(bucket)s AND file.prefix = %(prefix)s AND object.size <> file.size
+
+-- name: find_tail_unfinished
+-- In turn: applied and not archived; archived with nothing left to relay and not done; archived and still in changes/.
+INSERT INTO findings (look, kind, subject, key, detail)
+SELECT %(look)s, 'tail_unfinished', file.key, file.key, format('applied %%s, still %%s', file.applied_at, file.state)
+FROM ingest.ledger AS file
+WHERE file.bucket = %(bucket)s AND file.prefix = %(prefix)s
+  AND (file.state = 'applied' AND file.applied_at < %(old)s
+    OR file.state = 'archived' AND file.archived_at < %(old)s
+       AND NOT EXISTS (SELECT FROM ingest.outbox AS request
+                       WHERE request.file_id = file.file_id AND request.sent_at IS NULL AND request.handled_at IS NULL))
+UNION ALL
+SELECT %(look)s, 'tail_unfinished', file.key, file.key,
+       format('archived %%s, still in changes/', file.archived_at)
+FROM bucket_objects AS object
+JOIN ingest.ledger AS file ON file.bucket = %(bucket)s AND file.key = object.key AND file.etag = object.etag
+WHERE NOT object.is_archived AND object.modified < %(old)s AND file.prefix = %(prefix)s
+  AND file.state IN ('archived', 'done') AND file.applied_at IS NOT NULL AND file.archived_at < %(began)s
+
+-- name: find_waiting_too_long
+-- Nobody has this version, or its retry never came.
+INSERT INTO findings (look, kind, subject, key, detail)
+SELECT %(look)s, 'waiting_too_long', object.object_key, object.key, format('since %%s', object.modified)
+FROM bucket_objects AS object
+WHERE NOT object.is_archived AND object.key_time IS NOT NULL AND object.modified < %(old)s
+  AND NOT EXISTS (SELECT FROM ingest.ledger AS file
+                  WHERE file.bucket = %(bucket)s AND file.key = object.key AND file.state <> 'seen'
+                    AND (file.etag = object.etag OR file.etag = '' AND file.state = 'failed')
+                    AND NOT (file.state = 'failed' AND file.retry_at IS NOT NULL AND file.retry_at < %(old)s))
+
+-- name: find_failed_without_letter
+-- A replay that is queued, or that a consumer has in hand, has no letter either: only an empty queue and a key that
+-- nobody holds the lock of are evidence.
+INSERT INTO findings (look, kind, subject, key, detail)
+SELECT %(look)s, 'failed_without_letter', file.key, file.key,
+       format('%%s attempts, %%s: %%s', file.attempts, file.reason, file.last_error)
+FROM ingest.ledger AS file
+JOIN bucket_objects AS object
+    ON object.object_key = file.key AND NOT object.is_archived AND (object.etag = file.etag OR file.etag = '')
+WHERE file.bucket = %(bucket)s AND file.prefix = %(prefix)s AND file.state = 'failed' AND file.retry_at IS NULL
+  AND (file.dead_lettered_at IS NULL OR %(letters_are_read)s AND file.dead_lettered_at < %(began)s)
+  AND %(files_queue_is_empty)s
+  AND NOT EXISTS (SELECT FROM letters WHERE letters.key = file.key)
+  AND NOT EXISTS (SELECT FROM pg_locks AS held
+                  WHERE held.locktype = 'advisory' AND held.objsubid = 1
+                    AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                    AND (held.classid::bigint << 32 | held.objid::bigint)
+                      = hashtextextended(%(bucket)s || '/' || file.key, 0))
+
+-- name: find_letter_of_applied_file
+-- Dead letters whose key has an applied version and no failure that came after it.
+INSERT INTO findings (look, kind, subject, key, detail)
+SELECT %(look)s, 'letter_of_applied_file', letter.key, letter.key, format('dead since %%s', letter.dead_at)
+FROM letters AS letter
+WHERE EXISTS (SELECT FROM ingest.ledger AS applied
+              WHERE applied.bucket = %(bucket)s AND applied.key = letter.key AND applied.applied_at IS NOT NULL)
+  AND NOT EXISTS (SELECT FROM ingest.ledger AS failed
+                  WHERE failed.bucket = %(bucket)s AND failed.key = letter.key AND failed.state = 'failed'
+                    AND NOT EXISTS (SELECT FROM ingest.ledger AS later
+                                    WHERE later.bucket = failed.bucket AND later.key = failed.key
+                                      AND later.applied_at > failed.dead_lettered_at))
+
+-- name: find_letter_without_failure
+INSERT INTO findings (look, kind, subject, key, detail)
+SELECT %(look)s, 'letter_without_failure', letter.key, letter.key, format('dead since %%s', letter.dead_at)
+FROM letters AS letter
+WHERE (letter.dead_at IS NULL OR letter.dead_at < %(old)s)
+  AND NOT EXISTS (SELECT FROM ingest.ledger AS file
+                  WHERE file.bucket = %(bucket)s AND file.key = letter.key
+                    AND (file.state = 'failed' OR file.applied_at IS NOT NULL))
+
+-- name: find_request_unsent
+INSERT INTO findings (look, kind, subject, key, detail)
+SELECT %(look)s, 'request_unsent', format('%%s request %%s', request.kind, request.request_id), file.key,
+       format('made %%s', request.created_at)
+FROM ingest.outbox AS request JOIN ingest.ledger AS file USING (file_id)
+WHERE request.sent_at IS NULL AND request.handled_at IS NULL AND request.created_at < %(old)s
+
+-- name: find_request_lost
+-- Sent long ago, not handled, and in no queue any more.
+INSERT INTO findings (look, kind, subject, key, detail)
+SELECT %(look)s, 'request_lost', format('%%s request %%s', request.kind, request.request_id), file.key,
+       format('sent %%s', request.sent_at)
+FROM ingest.outbox AS request JOIN ingest.ledger AS file USING (file_id)
+WHERE request.handled_at IS NULL AND request.sent_at < %(old)s AND request.kind = ANY(%(empty_queues)s::text[])
+
+-- name: find_rows_missing
+-- In turn: a position without its ticket; rejected rows that are not kept; and the file that outranks all others, which
+-- has to own every ticket that it moved, since nothing can have moved them on.
+INSERT INTO findings (look, kind, subject, key, detail)
+SELECT %(look)s, 'rows_missing', format('ticket %%s', known.ticket_id), (known.position).key,
+       format('written by line %%s', (known.position).line)
+FROM ingest.positions AS known LEFT JOIN tickets.inc AS ticket USING (ticket_id)
+WHERE ticket.ticket_id IS NULL
+UNION ALL
+SELECT %(look)s, 'rows_missing', format('rejects of %%s', file.key), file.key,
+       format('%%s of %%s are kept', coalesce(kept.rows, 0), file.rows_rejected)
+FROM ingest.ledger AS file
+LEFT JOIN (SELECT file_id, count(*) AS rows FROM ingest.rejects GROUP BY file_id) AS kept USING (file_id)
+WHERE file.applied_at IS NOT NULL AND file.rows_rejected > coalesce(kept.rows, 0)
+UNION ALL
+SELECT %(look)s, 'rows_missing', format('positions of %%s', file.key), file.key,
+       format('%%s of %%s are there', owned.rows, file.moved)
+FROM (SELECT file_id, key, rows_inserted + rows_updated + rows_unchanged AS moved
+      FROM ingest.ledger
+      WHERE applied_at IS NOT NULL
+      ORDER BY epoch DESC, key_time DESC, key DESC, object_time DESC, etag DESC
+      LIMIT 1) AS file
+CROSS JOIN LATERAL (SELECT count(*) AS rows FROM ingest.positions WHERE positions.file_id = file.file_id) AS owned
+WHERE owned.rows < file.moved
+
+-- name: suspects
+-- The objects that a second look is worth, by their keys.
+SELECT DISTINCT found.object_key
+FROM findings CROSS JOIN LATERAL (VALUES (subject), (key)) AS found (object_key)
+WHERE look = %(look)s AND found.object_key > %(after)s
+  AND (starts_with(found.object_key, %(changes_prefix)s) OR starts_with(found.object_key, %(processed_prefix)s))
+ORDER BY found.object_key
+LIMIT 1000
+
+-- name: count_findings
+SELECT count(*) AS findings FROM findings WHERE look = %(look)s
+
+-- name: drop_passing
+-- What only one of the two looks shows was on its way.
+DELETE FROM findings AS found
+WHERE look = 1
+   OR NOT EXISTS (SELECT FROM findings AS before
+                  WHERE before.look = 1 AND before.kind = found.kind AND before.subject = found.subject)
+
+-- name: unrecorded_by_etag
+-- Archived objects that may be a version the ledger has under the ETag of an object stored in parts.
+SELECT found.subject AS object_key, file.sha256
+FROM findings AS found
+JOIN bucket_objects AS object ON object.object_key = found.subject
+JOIN ingest.ledger AS file
+    ON file.bucket = %(bucket)s AND file.key = found.key AND file.size = object.size AND file.applied_at IS NOT NULL
+WHERE found.kind = 'unrecorded' AND found.subject > %(after)s
+ORDER BY found.subject
+LIMIT 1000
+
+-- name: drop_unrecorded
+DELETE FROM findings WHERE kind = 'unrecorded' AND subject = %(object_key)s
+
+-- name: keep_finding
+INSERT INTO findings (look, kind, subject, key, detail) VALUES (2, %(kind)s, %(subject)s, %(key)s, %(detail)s)
+
+-- name: choose_by_etag
+-- The copy of an object stored in parts has another ETag, so only its bytes tell.
+INSERT INTO contents (file_id, key, archive_key, sha256)
+SELECT file.file_id, file.key, file.archive_key, file.sha256
+FROM ingest.ledger AS file JOIN bucket_objects AS object ON object.object_key = file.archive_key
+WHERE file.bucket = %(bucket)s AND file.prefix = %(prefix)s AND file.sha256 IS NOT NULL
+  AND object.size = file.size AND object.etag <> file.etag
+
+-- name: choose_by_content
+INSERT INTO contents (file_id, key, archive_key, sha256)
+SELECT file.file_id, file.key, file.archive_key, file.sha256
+FROM ingest.ledger AS file JOIN bucket_objects AS object ON object.object_key = file.archive_key
+WHERE file.bucket = %(bucket)s AND file.prefix = %(prefix)s AND file.sha256 IS NOT NULL
+  AND object.size = file.size AND object.etag = file.etag
+  AND (%(since)s::timestamptz IS NULL OR file.archived_at >= %(since)s)
+ORDER BY CASE WHEN %(limit)s::bigint IS NULL THEN 0 ELSE random() END
+LIMIT %(limit)s
+
+-- name: count_contents
+SELECT count(*) AS contents FROM contents
+
+-- name: next_contents
+SELECT file_id, key, archive_key, sha256 FROM contents
+WHERE file_id > %(after)s
+ORDER BY file_id
+LIMIT 1000
+
+-- name: counts
+SELECT kind, count(*) AS findings FROM findings GROUP BY kind ORDER BY kind
+
+-- name: examples
+SELECT subject, key, detail FROM findings WHERE kind = %(kind)s ORDER BY subject LIMIT %(examples)s
+
+-- name: notes
+-- What is accounted for and still worth knowing.
+SELECT (SELECT count(*) FROM bucket_objects AS object
+        WHERE NOT is_archived AND key_time IS NOT NULL
+          AND NOT EXISTS (SELECT FROM ingest.ledger AS file
+                          WHERE file.bucket = %(bucket)s AND file.key = object.key AND file.etag = object.etag))
+           AS waiting,
+       (SELECT count(*) FROM bucket_objects WHERE NOT is_archived AND key_time IS NULL) AS misnamed,
+       (SELECT count(*) FROM bucket_objects
+        WHERE is_archived AND modified < (SELECT min(began_at) FROM ingest.epochs)) AS before_the_ledger,
+       count(*) AS ledger_rows,
+       count(*) FILTER (WHERE state IN ('applied', 'archived')) AS in_progress,
+       count(*) FILTER (WHERE state = 'failed' AND retry_at IS NOT NULL) AS retrying,
+       count(*) FILTER (WHERE state = 'failed' AND retry_at IS NULL) AS failed,
+       count(*) FILTER (WHERE decision = 'missing') AS missing,
+       count(*) FILTER (WHERE decision = 'changed' AND state = 'done' AND applied_at IS NULL) AS passed_over,
+       count(*) FILTER (WHERE applied_at IS NOT NULL AND archive_key IS NULL AND reason IS NOT NULL
+                          AND state IN ('archived', 'done')) AS gone_before_archived
+FROM ingest.ledger
+WHERE bucket = %(bucket)s AND prefix = %(prefix)s

@@ -1,0 +1,99 @@
+"""The doctor finds nothing wrong where nothing is, and each broken thing by itself."""
+
+from typing import Any
+
+import pytest
+
+from tests.acceptance.broker import GEOCODE, fresh_vhost
+from tests.acceptance.stage import Stage
+from tests.acceptance.store import CHANGES
+from tests.conftest import Database
+
+FINE = {"postgres", "postgis", "migrations", "rabbitmq", "topology", "store", "objects", "notifications"}
+
+
+def examined(stage: Stage, *options: str, **environment: str) -> tuple[int, dict[str, dict[str, str]]]:
+    ended = stage.run("doctor", "--json", *options, **environment)
+    assert ended.stderr == ""
+    return ended.returncode, {found["about"]: found for found in stage.json(ended)["findings"]}
+
+
+def wrong(findings: dict[str, dict[str, str]]) -> set[str]:
+    assert all(found["do"] for found in findings.values() if found["level"] != "ok")
+    return {about for about, found in findings.items() if found["level"] == "wrong"}
+
+
+@pytest.fixture(scope="module")
+def sound(shared_stage: Stage) -> Stage:
+    shared_stage.bucket.notify(shared_stage.broker)
+    return shared_stage
+
+
+def test_nothing_is_wrong_and_nothing_is_left_behind(sound: Stage) -> None:
+    status, findings = examined(sound)
+    assert (status, wrong(findings)) == (0, set())
+    assert {about for about, found in findings.items() if found["level"] == "ok"} >= FINE
+    assert {findings[f"conditional {what}"]["level"] for what in ("copy", "delete")} <= {"ok", "note"}
+    assert sound.bucket.keys() == []
+    shown = sound.run("doctor").stdout.splitlines()
+    assert len(shown) == len(findings)
+
+
+@pytest.mark.parametrize(
+    ("broken", "about", "told"),
+    [
+        ({"DATABASE_URL": "postgresql://postgres@nowhere.invalid:5432/none"}, {"postgres"}, "not available"),
+        ({"DATABASE_URL": ""}, {"postgres"}, "DATABASE_URL"),
+        ({"RABBITMQ_URL": "amqp://guest:guest@nowhere.invalid:5672/"}, {"rabbitmq"}, "not available"),
+        ({"RUSTFS_SECRET_KEY": "wrong"}, {"store", "notifications"}, "RUSTFS_SECRET_KEY"),
+        ({"RUSTFS_BUCKET": "nobody-made-this"}, {"store", "notifications"}, "RUSTFS_BUCKET"),
+    ],
+)
+def test_a_dependency_that_is_away_or_refuses(sound: Stage, broken: dict[str, str], about: set[str], told: str) -> None:
+    status, findings = examined(sound, **broken)
+    assert status == 1
+    assert wrong(findings) <= about
+    assert told in findings[min(wrong(findings) - {"notifications"})]["found"]
+
+
+def test_a_database_that_is_not_migrated(sound: Stage, empty_database: Database) -> None:
+    status, findings = examined(sound, DATABASE_URL=empty_database.url)
+    assert (status, wrong(findings)) == (1, {"migrations", "postgis"})
+    assert findings["migrations"]["do"] == "run: fleettickets migrate"
+
+
+def test_queues_that_are_missing_or_otherwise(sound: Stage, services: dict[str, str], worker_id: str) -> None:
+    management = services.get("RABBITMQ_MANAGEMENT_URL")
+    if management is None:
+        pytest.skip("no management API that could make a virtual host")
+    with fresh_vhost(services["RABBITMQ_URL"], management, f"fleettickets-doctor-{worker_id}") as other:
+        with other.channel() as channel:
+            channel.queue_declare(GEOCODE, durable=True)
+        environment = {"RABBITMQ_URL": other.url, "RABBITMQ_MANAGEMENT_URL": management}
+        status, findings = examined(sound, **environment)
+    assert status == 1
+    assert findings[f"queue {GEOCODE}"]["found"] != "missing"
+    assert findings["queue fleettickets.files"]["found"] == "missing"
+    assert any(about.startswith("binding ") for about in wrong(findings))
+
+
+def test_notifications_that_are_not_set_or_announce_the_archive(sound: Stage) -> None:
+    s3: Any = sound.bucket.s3
+    whole = s3.get_bucket_notification_configuration(Bucket=sound.bucket.name)
+    (rule,) = whole["TopicConfigurations"]
+
+    def configured(rule: dict[str, Any]) -> None:
+        configuration = {"TopicConfigurations": [rule]}
+        s3.put_bucket_notification_configuration(Bucket=sound.bucket.name, NotificationConfiguration=configuration)
+
+    try:
+        configured({name: value for name, value in rule.items() if name != "Filter"})
+        status, findings = examined(sound)
+        assert (status, wrong(findings)) == (1, {"archive"})
+        assert CHANGES in findings["archive"]["do"]
+        configured(rule | {"Filter": {"Key": {"FilterRules": [{"Name": "prefix", "Value": "elsewhere/"}]}}})
+        status, findings = examined(sound)
+        assert (status, wrong(findings)) == (1, {"notifications"})
+        assert wrong(examined(sound, "--poller-only")[1]) == set()
+    finally:
+        configured(rule)

@@ -1,0 +1,116 @@
+"""The life of a file under each decision, and of a ticket."""
+
+from typing import Any
+
+import pytest
+
+from tests.acceptance.feeds import csv, key_at, ticket
+from tests.acceptance.stage import Stage, wait_until
+from tests.acceptance.store import CHANGES, PROCESSED
+
+BROKEN = b"ticket_id\nM\xfc\n"
+NEW, LATE, CHANGED, FAILED, PASSED, GONE, WAITING = (key_at(minutes) for minutes in (50, 10, 60, 70, 80, 90, 100))
+IGNORED = f"{CHANGES}notes.csv"
+
+
+@pytest.fixture(scope="module")
+def lived(shared_stage: Stage) -> Stage:
+    """Files that went each their way."""
+    stage = shared_stage
+    consumer = stage.start("consume", FLEETTICKETS_FILES_IN_HAND="1")
+    closed = ticket("INC1", raw_status="Closed", closed_at="2026-06-01 09:00")
+    stage.bucket.put_all({
+        NEW: csv([ticket("INC1"), ticket("BAD1", mttr="soon")]),
+        LATE: csv([closed]),
+        CHANGED: csv([ticket("INC2", owner="first")]),
+        FAILED: BROKEN,
+        PASSED: csv([ticket("INC3")]),
+        IGNORED: b"",
+    })  # fmt: skip
+    stage.announce(NEW, LATE, CHANGED, FAILED, PASSED, IGNORED)
+    stage.broker.publish([stage.bucket.event(GONE)])
+    stage.wait_for("done", NEW, LATE, CHANGED, PASSED, IGNORED, GONE)
+    stage.bucket.put(CHANGED, csv([ticket("INC2", owner="second")]))
+    stage.announce(CHANGED)
+    wait_until(lambda: stage.one("SELECT count(*) FROM ingest.ledger WHERE state = 'done'") == 7, "the changed one")
+    consumer.stop()
+    stage.bucket.put_all({PASSED: csv([ticket("INC3", owner="second")]), WAITING: csv([ticket("INC4")])})
+    stage.run("drain", "--apply", FLEETTICKETS_CHANGED_POLICY="ignore")
+    stage.bucket.put(WAITING, csv([ticket("INC5")]))
+    return stage
+
+
+def decisions(life: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(version["decision"], version["state"]) for version in life["versions"]]
+
+
+def test_an_applied_file(lived: Stage) -> None:
+    life = lived.ask("explain", NEW)
+    assert decisions(life) == [("new", "done")]
+    (version,) = life["versions"]
+    assert (version["rows_inserted"], version["rows_rejected"], version["tickets_last_written"]) == (1, 1, 1)
+    assert [(reject["line"], reject["reason"]) for reject in version["rejects"]] == [
+        (3, version["rejects"][0]["reason"])
+    ]
+    assert [found["key"] for found in life["processed"]] == [NEW.replace(CHANGES, PROCESSED)]
+    assert (life["changes"], life["dead_letters"], life["faults"]) == (None, [], {})
+    assert life["next"] == "nothing: it is done"
+
+
+def test_a_late_file_by_the_name_of_its_archive(lived: Stage) -> None:
+    life = lived.ask("explain", LATE.replace(CHANGES, PROCESSED))
+    assert (life["key"], decisions(life)) == (LATE, [("late", "done")])
+
+
+def test_a_changed_file_by_its_bare_name(lived: Stage) -> None:
+    life = lived.ask("explain", CHANGED.removeprefix(CHANGES))
+    assert decisions(life) == [("new", "done"), ("changed", "done")]
+    assert sorted(version["archive_key"] for version in life["versions"]) == sorted(f["key"] for f in life["processed"])
+    assert len(life["processed"]) == 2
+
+
+def test_a_failed_file_and_its_dead_letter(lived: Stage) -> None:
+    life = lived.ask("explain", FAILED)
+    assert decisions(life) == [("rejected", "failed")]
+    assert [letter["reason"] for letter in life["dead_letters"]] == ["not UTF-8"]
+    assert "dead-letters replay" in life["next"]
+    shown = lived.run("explain", FAILED)
+    assert shown.returncode == 0
+    assert "in changes/: 13 bytes" in shown.stdout
+    assert "dead letter 1: not UTF-8" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("key", "decided", "following"),
+    [
+        (PASSED, [("new", "done"), ("changed", "done")], "nothing: a changed file, passed over by policy"),
+        (GONE, [("missing", "done")], "nothing: the bucket does not have it"),
+        (IGNORED, [("ignored", "done")], "nothing: it is no change file"),
+        (WAITING, [("new", "archived")], "its new bytes are applied as a changed file"),
+    ],
+)
+def test_what_comes_next(lived: Stage, key: str, decided: list[tuple[str, str]], following: str) -> None:
+    life = lived.ask("explain", key)
+    assert decisions(life) == decided
+    assert life["next"].startswith(following)
+
+
+def test_a_ticket_names_the_line_that_wrote_it_and_who_else_told_of_it(lived: Stage) -> None:
+    told = lived.ask("explain", "--ticket", "INC1")
+    assert (told["writer"]["key"], told["writer"]["line"], told["writer"]["decision"]) == (NEW, 2, "new")
+    assert [(closure["key"], closure["line"]) for closure in told["closures"]] == [(LATE, 2)]
+    rejected = lived.ask("explain", "--ticket", "BAD1")
+    assert (rejected["ticket"], [reject["key"] for reject in rejected["rejects"]]) == (None, [NEW])
+
+
+def test_the_unknown_and_the_mistaken_are_said_in_a_line(lived: Stage) -> None:
+    unknown = lived.run("explain", key_at(999))
+    assert (unknown.returncode, unknown.stderr) == (1, "")
+    assert "nothing is known of it" in unknown.stdout
+    mistaken = lived.run("explain", "somewhere/else.csv")
+    assert (mistaken.returncode, len(mistaken.stderr.splitlines())) == (2, 1)
+    away = lived.run("explain", NEW, "--json", RABBITMQ_URL="amqp://guest:guest@nowhere.invalid:5672/")
+    assert away.returncode == 1
+    life = lived.json(away)
+    assert list(life["faults"]) == ["broker"]
+    assert decisions(life) == [("new", "done")]
