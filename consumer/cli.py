@@ -165,19 +165,31 @@ def _print_status(status: Status) -> None:
     for part, fault in status.faults.items():
         table.add_row(part, f"cannot be read: {escape(fault)}")
     if found := status.parts.get("bucket"):
-        age = found["oldest_waiting_seconds"]
+        # Without the ledger, what was set aside cannot be told from what waits.
+        backlog = status.parts.get("database", {}).get("backlog") or {
+            "files": found["waiting"],
+            "set_aside": {},
+            **found,
+        }
+        age = backlog["oldest_waiting_seconds"]
         oldest = f", the oldest for {_duration(age)}" if age is not None else ""
-        table.add_row("backlog", f"{found['waiting']} files wait in {found['bucket']}/{found['prefix']}{oldest}")
+        table.add_row("backlog", f"{backlog['files']} files wait in {found['bucket']}/{found['prefix']}{oldest}")
+        if backlog["set_aside"]:
+            table.add_row(
+                "set aside", ", ".join(f"{count} {why}" for why, count in sorted(backlog["set_aside"].items()))
+            )
     for name, queue in status.parts.get("broker", {}).get("queues", {}).items():
         table.add_row(
             f"queue {name}",
             f"{queue['ready']} ready, {queue['consumers']} consumers, {queue['dead_letters']} dead letters",
         )
     if found := status.parts.get("database"):
-        table.add_row(
-            "watermark", f"{escape(str(found['watermark']))}, {_duration(found['watermark_age_seconds'])} old"
-        )
-        table.add_row("tickets", f"{found['tickets']}, last import {_duration(found['last_import_seconds'])} ago")
+        if found["watermark"] is None:
+            table.add_row("watermark", "none yet, no file was applied")
+        else:
+            age = _duration(found["watermark_age_seconds"])
+            table.add_row("watermark", f"{escape(cli.printable(found['watermark']))}, {age} old")
+            table.add_row("tickets", f"{found['tickets']}, last import {_duration(found['last_import_seconds'])} ago")
         unfinished = ", ".join(f"{count} {state}" for state, count in found["unfinished_files"].items())
         table.add_row("unfinished", unfinished or "none")
         for kind, requests in found["open_requests"].items():

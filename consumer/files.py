@@ -137,12 +137,13 @@ class FilesHandler:
     def _apply_arrival(self, arrived: ChangeFileArrived, delivery: Delivery) -> FileOutcome:
         judged = [read_key(key, self._bucket.changes_prefix) for key in arrived.keys]
         keys = [key for key in judged if isinstance(key, ChangeFileKey)]
-        if not keys:
-            misnamed = next(key for key in judged if isinstance(key, NotAChangeFile))
-            self._record_unread(arrived, delivery, misnamed.key, "ignored", misnamed.reason)
-            return Ignored(misnamed.reason, misnamed.key)
-        for key in keys:
+        for key in judged:
             # Which of the readings is right, the bucket knows.
+            if isinstance(key, NotAChangeFile):
+                if not keys or self._bucket.head(key.key) is not None:
+                    self._record_unread(arrived, delivery, key.key, "ignored", key.reason)
+                    return Ignored(key.reason, key.key)
+                continue
             try:
                 with self._bucket.open(key.key) as opened:
                     return self._apply_object(arrived, delivery, key, opened)

@@ -3,16 +3,18 @@
 A part whose dependency is away says so and leaves the others readable.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from consumer import database
+from consumer.database import Connection
 from consumer.migrate import require_migrated
 from consumer.settings import DatabaseSettings
 from publisher import broker
-from publisher.bucket import Bucket
+from publisher.bucket import Bucket, ObjectSummary
 from publisher.errors import FleetticketsError
 from publisher.settings import BrokerSettings, BucketSettings
 from publisher.topology import Queue
@@ -29,9 +31,10 @@ class Status:
 def read_status(database_settings: DatabaseSettings, broker_settings: BrokerSettings, bucket: BucketSettings) -> Status:
     """Ask the bucket, the broker and the database. Changes nothing."""
     status = Status()
-    _part(status, "bucket", lambda: _bucket(bucket))
+    waiting: list[ObjectSummary] = []
+    _part(status, "bucket", lambda: _bucket(bucket, waiting))
     _part(status, "broker", lambda: _broker(broker_settings))
-    _part(status, "database", lambda: _database(database_settings))
+    _part(status, "database", lambda: _database(database_settings, bucket.bucket, waiting))
     return status
 
 
@@ -42,13 +45,14 @@ def _part(status: Status, name: str, read: Callable[[], dict[str, Any]]) -> None
         status.faults[name] = str(error)
 
 
-def _bucket(settings: BucketSettings) -> dict[str, Any]:
-    waiting = list(Bucket(settings).waiting())
+def _bucket(settings: BucketSettings, waiting: list[ObjectSummary]) -> dict[str, Any]:
+    waiting += Bucket(settings).waiting()
+    return {"bucket": settings.bucket, "prefix": settings.changes_prefix, "waiting": len(waiting), **_oldest(waiting)}
+
+
+def _oldest(waiting: list[ObjectSummary]) -> dict[str, Any]:
     oldest = min(waiting, key=lambda found: found.modified, default=None)
     return {
-        "bucket": settings.bucket,
-        "prefix": settings.changes_prefix,
-        "waiting": len(waiting),
         "oldest_waiting_seconds": _age(oldest.modified if oldest else None),
         "oldest_waiting_key": oldest.key if oldest else None,
     }
@@ -64,11 +68,18 @@ def _broker(settings: BrokerSettings) -> dict[str, Any]:
     return {"queues": queues}
 
 
-def _database(settings: DatabaseSettings) -> dict[str, Any]:
+def _database(settings: DatabaseSettings, bucket: str, waiting: list[ObjectSummary]) -> dict[str, Any]:
     with database.connect(settings) as connection, database.translated_errors():
         require_migrated(connection)
+        set_aside = _set_aside(connection, bucket, waiting)
+        backlog = [found for found in waiting if (found.key, found.etag) not in set_aside]
         watermark = database.row(connection, "status", "watermark") or {}
         return {
+            "backlog": {
+                "files": len(backlog),
+                **_oldest(backlog),
+                "set_aside": dict(Counter(set_aside.values())),
+            },
             "watermark": watermark.get("key"),
             "watermark_age_seconds": _age(watermark.get("snapshot_at")),
             "last_import_seconds": _age(watermark.get("imported_at")),
@@ -86,6 +97,17 @@ def _database(settings: DatabaseSettings) -> dict[str, Any]:
             "last_files": [_plain(row) for row in database.rows(connection, "status", "last_files")],
             "last_error": _plain(database.row(connection, "status", "last_error") or {}) or None,
         }
+
+
+def _set_aside(connection: Connection, bucket: str, waiting: list[ObjectSummary]) -> dict[tuple[str, str], str]:
+    """The waiting versions on which the ledger has its verdict, so that nothing happens to them by itself."""
+    parameters = {
+        "bucket": bucket,
+        "keys": [found.key for found in waiting],
+        "etags": [found.etag for found in waiting],
+    }
+    rows = database.rows(connection, "status", "set_aside", parameters)
+    return {(row["key"], row["etag"]): row["verdict"] for row in rows}
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

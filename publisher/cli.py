@@ -238,6 +238,9 @@ def set_notifications(
         str | None, typer.Option("--arn", help="A queue or topic that the store knows already, like AWS's SQS queue.")
     ] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Set it; without this, only show.")] = False,
+    make_bucket: Annotated[
+        bool, typer.Option("--make-bucket", help="With --apply: make the bucket if there is none.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what the bucket announces and what it should, and with --apply set that.
@@ -258,6 +261,8 @@ def set_notifications(
             if not as_json:  # of use before the store can be asked anything
                 typer.echo("\n".join(f"{name}={value}" for name, value in environment.items()))
         read = partial(bucket.plan_for_arn, arn)
+    if make_bucket and apply:
+        bucket.make_bucket()
     plan = read()
     if apply:
         bucket.apply(plan)

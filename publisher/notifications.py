@@ -78,6 +78,15 @@ class Notifications:
             config=Config(connect_timeout=5, read_timeout=15, retries={"mode": "standard", "max_attempts": 2}),
         )
 
+    def make_bucket(self) -> None:
+        """Make the bucket unless it is there.
+
+        Raises: Misconfigured, DependencyDown, Refused.
+        """
+        with _translated_errors():
+            if self._settings.bucket not in {found["Name"] for found in self._s3.list_buckets()["Buckets"]}:
+                self._s3.create_bucket(Bucket=self._settings.bucket)
+
     def plan_for_arn(self, arn: str) -> Plan:
         """A rule for a queue or topic that exists: AWS, MinIO, RustFS.
 

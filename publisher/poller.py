@@ -13,7 +13,8 @@ from publisher.messages import ChangeFileArrived
 from publisher.topology import Queue
 
 _OFFER_AGAIN_AFTER = 30.0
-"""Seconds in which one poller process does not repeat itself about the same version of a key."""
+"""Seconds after which a poller repeats itself about the same version of a key; then twice as many, and so on."""
+_OFFER_AGAIN_AT_MOST = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,14 @@ class Poll:
     published: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """A version was published; it is not published again before `due`, in seconds of the poller's clock."""
+
+    due: float
+    wait: float
+
+
 class Poller:
     """Compares the bucket with the queue and publishes the difference, oldest keys first."""
 
@@ -32,7 +41,7 @@ class Poller:
         self._bucket = bucket
         self._prefetch = prefetch
         self._clock = clock
-        self._offered: dict[tuple[str, str], float] = {}
+        self._offered: dict[tuple[str, str], _Offer] = {}
 
     def poll(self, channel: BlockingChannel) -> Poll:
         """List once and publish what is missing from the queue.
@@ -45,12 +54,9 @@ class Poller:
         waiting = list(self._bucket.waiting())
         after, consumers = broker.queue_depth(channel, Queue.FILES.broker_name)
         queued = max(before, after)
-        missing = missing_from_queue(waiting, queued, consumers * self._prefetch)
-        self._forget_old_offers()
+        offers = self._due_offers(waiting)
         published = 0
-        for found in missing:
-            if (found.key, found.etag) in self._offered:
-                continue
+        for found, wait in offers[: missing_from_queue(len(waiting), queued, consumers * self._prefetch)]:
             arrived = ChangeFileArrived(
                 bucket=self._bucket.name,
                 keys=(found.key,),
@@ -60,13 +66,28 @@ class Poller:
                 event_time=found.modified,
             )
             broker.publish_arrival(channel, arrived.model_dump_json().encode())
-            self._offered[found.key, found.etag] = self._clock()
+            self._offered[found.key, found.etag] = _Offer(self._clock() + wait, wait)
             published += 1
         return Poll(len(waiting), queued, published)
 
-    def _forget_old_offers(self) -> None:
-        horizon = self._clock() - _OFFER_AGAIN_AFTER
-        self._offered = {offer: at for offer, at in self._offered.items() if at > horizon}
+    def _due_offers(self, waiting: list[ObjectSummary]) -> list[tuple[ObjectSummary, float]]:
+        """Versions to offer, each with the seconds to wait before the next time.
+
+        What stays in `changes/` for good, like a dead letter or a stray file, is offered less and less often.
+        """
+        now = self._clock()
+        known = self._offered
+        self._offered = {}
+        due = []
+        for found in waiting:
+            offer = known.get((found.key, found.etag))
+            if offer is None:
+                due.append((found, _OFFER_AGAIN_AFTER))
+                continue
+            self._offered[found.key, found.etag] = offer
+            if offer.due <= now:
+                due.append((found, min(2 * offer.wait, _OFFER_AGAIN_AT_MOST)))
+        return due
 
     def poll_every(self, seconds: float, channel: BlockingChannel, stop: Event, report: Callable[[Poll], None]) -> None:
         """Poll until `stop`; the channel's connection is kept alive between polls.
@@ -81,14 +102,12 @@ class Poller:
                     channel.connection.process_data_events(time_limit=min(left, 0.5))
 
 
-def missing_from_queue(waiting: list[ObjectSummary], queued: int, in_hand: int) -> list[ObjectSummary]:
-    """Which waiting files to publish so that the queue never holds more messages than files wait.
+def missing_from_queue(waiting: int, queued: int, in_hand: int) -> int:
+    """How many of the waiting files to publish so that the queue never holds more messages than files wait.
 
     An empty queue means that nothing is on its way but what consumers have in hand: publish all. Otherwise
-    `queued` of the files are on their way, and up to `in_hand` more: publish only the rest, oldest first. Nobody
-    can tell which ones those are; a key whose event was lost grows old until it is among them, or the queue
-    runs empty.
+    `queued` of the files are on their way, and up to `in_hand` more: publish as many as are left. Nobody can tell
+    which ones those are; one whose event was lost is among the next that this poller did not offer yet, or among
+    all of them once the queue runs empty.
     """
-    if queued == 0:
-        return waiting
-    return waiting[: max(0, len(waiting) - queued - in_hand)]
+    return waiting if queued == 0 else max(0, waiting - queued - in_hand)

@@ -30,3 +30,12 @@ GROUP BY kind
 
 -- name: ignored_events
 SELECT reason, sum(events)::bigint AS events FROM ingest.ignored_events GROUP BY reason ORDER BY reason
+
+-- name: set_aside
+-- Of the versions that wait in the bucket, those that no delivery will do anything with.
+SELECT ledger.key, ledger.etag,
+       CASE WHEN ledger.dead_lettered_at IS NULL THEN 'ignored' ELSE 'dead letters' END AS verdict
+FROM unnest(%(keys)s::text[], %(etags)s::text[]) AS waiting (key, etag)
+JOIN ingest.ledger AS ledger
+  ON ledger.bucket = %(bucket)s AND ledger.key = waiting.key AND ledger.etag = waiting.etag
+WHERE ledger.dead_lettered_at IS NOT NULL OR (ledger.state = 'done' AND ledger.applied_at IS NULL)

@@ -42,6 +42,34 @@ class ChangeFile:
     body: bytes
 
 
+class OddKeys:
+    """Keys with everything in them that a store encodes in its own way; another set for each number below 60.
+
+    Some are no change files by their name; they are announced all the same, and are not to be taken for others.
+    """
+
+    def __init__(self, number: int) -> None:
+        second = f"{number:02}"
+        self.applied = [
+            f"{CHANGES}{name}.csv"
+            for name in (
+                f"2026-06-25T1420{second}",
+                f"2026-06-25 14:21:{second}+03:00",
+                f"2026-06-25 14:22:{second}+03:00",
+            )
+        ]
+        self.ignored = [
+            f"{CHANGES}{name}.csv"
+            for name in (
+                f"2026-06-25 14:21:{second} 03:00",
+                f"2026-06-25+14:21:{second}+03:00",
+                f"2026-06-25 14:22:{second}%2B03:00",
+                f"{second} ü ☂ 100%",
+            )
+        ]
+        self.all = [*self.applied, *self.ignored]
+
+
 def csv(rows: Iterable[Mapping[str, str]], columns: Iterable[str] = COLUMNS) -> bytes:
     names = tuple(columns)
     return lines([names, *([row.get(name, "") for name in names] for row in rows)])

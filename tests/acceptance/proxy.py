@@ -1,17 +1,31 @@
 """A TCP proxy in front of a service, to take the service away from one client without touching it."""
 
 import contextlib
+import re
 import socket
 import threading
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
+
+CHUNK = 1 << 16
+HTTP_REQUEST = re.compile(rb"^[A-Z]+ \S+ HTTP/1\.1(?=\r\n)", re.MULTILINE)
 
 
 class Proxy:
-    """Passes bytes on; `cut` ends every connection, `refuse` takes no new ones, `stall` keeps the bytes back."""
+    """Passes bytes on, until told otherwise; `url` is the service's own, by way of the proxy.
 
-    def __init__(self, host: str, port: int) -> None:
-        self._target = (host, port)
+    `losing` is a text that no request gets past; with `after` the request still does, and its answer does not.
+    `http_requests` are the first lines of what passed, where that is HTTP.
+    """
+
+    def __init__(self, url: str, losing: bytes | None = None, *, after: bool = False) -> None:
+        address = urlsplit(url)
+        self._target = (address.hostname or "127.0.0.1", address.port or 5672)
+        self._losing = losing
+        self._lose_answer = after
+        self.lost = threading.Event()
+        self.http_requests: list[str] = []
         self._open = threading.Event()
         self._open.set()
         self._lock = threading.Lock()
@@ -20,7 +34,8 @@ class Proxy:
         self._closing = False
         self._refusing = False
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
+        login, at, _ = address.netloc.rpartition("@")
+        self.url = address._replace(netloc=f"{login}{at}127.0.0.1:{self._listener.getsockname()[1]}").geturl()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def __enter__(self) -> Self:
@@ -36,26 +51,28 @@ class Proxy:
         self._listener.close()
         self.cut()
 
+    def cut(self) -> None:
+        """End every connection; new ones are taken."""
+        with self._lock:
+            for connection in self._sockets:
+                _end(connection)
+            self._sockets.clear()
+            self._clients.clear()
+
     def refuse(self) -> None:
         """Cut, and cut what comes until `restore`."""
         self._refusing = True
         self.cut()
 
     def stall(self) -> None:
+        """Keep all bytes back until `restore`."""
         self._open.clear()
 
     def restore(self) -> None:
+        """Be a plain proxy again: nothing refused, kept back or lost."""
         self._refusing = False
+        self._losing = None
         self._open.set()
-
-    def cut(self) -> None:
-        with self._lock:
-            for connection in self._sockets:
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
-                connection.close()
-            self._sockets.clear()
-            self._clients.clear()
 
     def say_to_clients(self, frame: bytes) -> None:
         """Send a frame that the service did not send; for a moment in which it is silent."""
@@ -70,22 +87,51 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            if self._refusing:
-                client.close()
+            service = None
+            with contextlib.suppress(OSError):
+                service = None if self._refusing else socket.create_connection(self._target, timeout=10)
+            if service is None:
+                _end(client)
                 continue
-            service = socket.create_connection(self._target, timeout=10)
             service.settimeout(None)
             with self._lock:
                 self._sockets += [client, service]
                 self._clients.append(client)
-            for source, target in ((client, service), (service, client)):
-                threading.Thread(target=self._pass_on, args=(source, target), daemon=True).start()
+            answers_lost = threading.Event()
+            threading.Thread(target=self._requests, args=(client, service, answers_lost), daemon=True).start()
+            threading.Thread(target=self._answers, args=(service, client, answers_lost), daemon=True).start()
 
-    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+    def _requests(self, client: socket.socket, service: socket.socket, answers_lost: threading.Event) -> None:
         with contextlib.suppress(OSError):
-            while data := source.recv(65536):
+            while data := client.recv(CHUNK):
                 self._open.wait()
-                target.sendall(data)
-        for end in (source, target):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+                if self._losing is not None and self._losing in data:
+                    if not self._lose_answer:
+                        # The connection stays as it is: whoever sent this waits for an answer.
+                        self.lost.set()
+                        return
+                    answers_lost.set()
+                self.http_requests += [line.decode() for line in HTTP_REQUEST.findall(data)]
+                service.sendall(data)
+        _shut((client, service))
+
+    def _answers(self, service: socket.socket, client: socket.socket, answers_lost: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while data := service.recv(CHUNK):
+                self._open.wait()
+                if answers_lost.is_set():
+                    self.lost.set()
+                    break
+                client.sendall(data)
+        _shut((client, service))
+
+
+def _end(connection: socket.socket) -> None:
+    _shut((connection,))
+    connection.close()
+
+
+def _shut(connections: tuple[socket.socket, ...]) -> None:
+    for connection in connections:
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)

@@ -72,6 +72,7 @@ class Stage:
     def __init__(
         self, services: Mapping[str, str], database: str, broker: Broker, bucket: Bucket, folder: Path
     ) -> None:
+        self.services = services
         self.broker = broker
         self.bucket = bucket
         self.folder = folder

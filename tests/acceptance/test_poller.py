@@ -1,12 +1,24 @@
-"""The poller runs at any rate beside a backlog without making the queue longer than the backlog."""
+"""The poller finds what no event announced, at a cost of what waits, and never floods the queue."""
 
-from tests.acceptance.broker import DEAD_FILES, FILES
+import json
+import signal
+from typing import Any
+
+import pytest
+
+from tests.acceptance.broker import DEAD_FILES, FILES, GEOCODE
 from tests.acceptance.feeds import csv, key_at, ticket
+from tests.acceptance.proxy import Proxy
 from tests.acceptance.stage import Process, Stage, wait_until
+from tests.acceptance.store import CHANGES, PROCESSED
+
+
+def reports(poller: Process) -> list[dict[str, Any]]:
+    return [line for line in map(json.loads, poller.output().splitlines()) if line["event"] == "poll"]
 
 
 def polls(poller: Process) -> int:
-    return sum('"published"' in line for line in poller.output().splitlines())
+    return len(reports(poller))
 
 
 def backlog(stage: Stage, count: int) -> list[str]:
@@ -51,3 +63,115 @@ def test_polling_beside_consumers_and_notifications_keeps_the_queue_within_the_b
     assert stage.broker.ready(FILES) == 0
     assert stage.broker.ready(DEAD_FILES) == 0
     assert stage.one("SELECT count(*) FROM tickets.inc") == len(keys)
+
+
+def test_a_poll_costs_what_waits_whatever_was_processed_before(stage: Stage) -> None:
+    def requests_of_a_poll() -> list[str]:
+        with Proxy(stage.environment["RUSTFS_ENDPOINT"]) as proxy:
+            assert stage.run("poll", RUSTFS_ENDPOINT=proxy.url).returncode == 0
+            return [request.split("?")[0] for request in proxy.http_requests]
+
+    backlog(stage, 5)
+    few_processed = requests_of_a_poll()
+    stage.bucket.put_all({f"{PROCESSED}{number}.csv": b"done" for number in range(1200)})
+    assert requests_of_a_poll() == few_processed
+    backlog(stage, 1200)
+    assert len(requests_of_a_poll()) == len(few_processed) + 1  # a listing has a thousand keys to the page
+
+
+def test_for_cron_a_poll_is_one_line_and_its_end_tells(stage: Stage) -> None:
+    backlog(stage, 3)
+    done = stage.run("poll")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "waiting 3, already queued 0, published 3\n", "")
+    assert stage.ask("poll") == {"waiting": 3, "queued": 3, "published": 0}
+    gone = stage.run("poll", RUSTFS_BUCKET="no-such-bucket")
+    assert (gone.returncode, gone.stdout, len(gone.stderr.splitlines())) == (2, "", 1)
+    with Proxy(stage.environment["RUSTFS_ENDPOINT"]) as proxy:
+        proxy.refuse()
+        away = stage.run("poll", RUSTFS_ENDPOINT=proxy.url)
+    assert (away.returncode, away.stdout, len(away.stderr.splitlines())) == (1, "", 1)
+    assert stage.broker.ready(FILES) == 3
+
+
+def test_one_poll_runs_at_a_time_and_a_dead_one_is_in_nobodys_way(stage: Stage) -> None:
+    backlog(stage, 3)
+    loop = stage.start("poll", "--every", "60")
+    wait_until(lambda: polls(loop) == 1, "the first poll")
+    second = stage.run("poll")
+    assert (second.returncode, second.stdout) == (0, "")
+    assert second.stderr == "another poll is running, this one is not needed\n"
+    loop.kill()
+    assert loop.wait() == -signal.SIGKILL
+    wait_until(lambda: stage.run("poll").stdout, "the broker has freed the lock", timeout=20)
+
+
+def test_a_lost_event_costs_no_more_than_the_next_poll(stage: Stage) -> None:
+    stage.bucket.notify(stage.broker)
+    (lost,) = backlog(stage, 1)
+    wait_until(lambda: stage.broker.ready(FILES) == 1, "the store has announced it")
+    stage.broker.purge()
+    consumer = stage.start("consume")
+    wait_until(lambda: "consuming" in consumer.output(), "the consumer is there")
+    announced = key_at(10)
+    stage.bucket.put(announced, csv([ticket("INC10")]))
+    stage.wait_for("done", announced)
+    poller = stage.start("poll", "--every", "1")
+    stage.wait_for("done", lost)
+    wait_until(lambda: polls(poller) >= 3, "further polls")
+    assert [report["published"] for report in reports(poller)][:3] == [1, 0, 0]
+    assert (stage.ledger(lost)["first_seen_by"], stage.ledger(announced)["first_seen_by"]) == ("poller", "notification")
+    poller.stop()
+    consumer.stop()
+
+
+@pytest.mark.parametrize("point", ["after commit, before archive", "after copy, before delete"])
+def test_what_crashed_half_way_and_was_forgotten_by_the_broker_is_found_and_finished(stage: Stage, point: str) -> None:
+    doomed = stage.start("consume", FLEETTICKETS_FAIL_POINT=point)
+    (key,) = backlog(stage, 1)
+    stage.announce(key)
+    assert doomed.wait() == -signal.SIGKILL
+    wait_until(lambda: stage.broker.ready(FILES) == 1, "the delivery is back in the queue")
+    stage.broker.purge()
+    assert stage.ask("poll")["published"] == 1
+    consumer = stage.start("consume")
+    stage.wait_for("done", key)
+    consumer.stop()
+    assert stage.waiting() == []
+    assert stage.query("SELECT 1 FROM ingest.outbox WHERE sent_at IS NULL") == []
+
+
+def test_requests_that_a_crash_left_unsent_are_sent_without_any_delivery(stage: Stage) -> None:
+    doomed = stage.start("consume", FLEETTICKETS_FAIL_POINT="after archive, before relay")
+    (key,) = backlog(stage, 1)
+    stage.announce(key)
+    assert doomed.wait() == -signal.SIGKILL
+    wait_until(lambda: stage.broker.ready(FILES) == 1, "the delivery is back in the queue")
+    stage.broker.purge()
+    assert stage.ask("poll") == {"waiting": 0, "queued": 0, "published": 0}
+    consumer = stage.start("consume")
+    wait_until(lambda: not stage.query("SELECT 1 FROM ingest.outbox WHERE sent_at IS NULL"), "all requests are sent")
+    stage.wait_for("done", key)
+    wait_until(lambda: stage.broker.ready(GEOCODE) == 1, "the geocode request is in its queue")
+    consumer.stop()
+
+
+def test_a_stray_file_is_offered_once_in_a_while_and_is_no_backlog(stage: Stage) -> None:
+    consumer = stage.start("consume")
+    stray, broken = f"{CHANGES}readme.txt", key_at(0)
+    stage.bucket.put_all({stray: b"what is this", broken: b"ticket_id\nM\xfc\n"})
+    poller = stage.start("poll", "--every", "0.2")
+    wait_until(lambda: stage.query("SELECT 1 FROM ingest.ledger WHERE dead_lettered_at IS NOT NULL"), "a dead letter")
+    stage.wait_for("done", stray)
+    wait_until(lambda: polls(poller) >= 10, "ten polls")
+    assert sum(report["published"] for report in reports(poller)) == 2
+    poller.stop()
+    consumer.stop()
+    found = stage.ask("status")
+    assert found["bucket"]["waiting"] == 2
+    assert found["database"]["backlog"] == {
+        "files": 0,
+        "oldest_waiting_seconds": None,
+        "oldest_waiting_key": None,
+        "set_aside": {"ignored": 1, "dead letters": 1},
+    }
+    assert "1 dead letters, 1 ignored" in stage.run("status").stdout

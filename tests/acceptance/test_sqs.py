@@ -4,23 +4,23 @@ import json
 import signal
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import boto3
 import pytest
 
 from tests.acceptance.broker import FILES, Broker
-from tests.acceptance.feeds import csv, key_at, ticket
+from tests.acceptance.feeds import OddKeys, csv, key_at, ticket
+from tests.acceptance.proxy import Proxy
 from tests.acceptance.stage import Stage, wait_until
 from tests.acceptance.store import CHANGES, PROCESSED, Bucket
-from tests.acceptance.swallowing import SwallowingProxy
 from tests.conftest import Database
 
 if TYPE_CHECKING:
+    from mypy_boto3_events import EventBridgeClient
     from mypy_boto3_sns import SNSClient
     from mypy_boto3_sqs import SQSClient
 
@@ -55,7 +55,8 @@ class Aws:
     stage: Stage
     queue: Queue
     sns: "SNSClient"
-    port: int
+    events: "EventBridgeClient"
+    url: str
 
     def notify_queue(self) -> None:
         rule = {
@@ -66,10 +67,21 @@ class Aws:
         }
         self._configure({"QueueConfigurations": [rule]})
 
-    def notify_topic(self) -> None:
-        topic = self.sns.create_topic(Name="changes")["TopicArn"]
-        self.sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=self.queue.arn)
+    def notify_topic(self, *, raw: bool = False) -> None:
+        topic = self.sns.create_topic(Name=self.stage.bucket.name)["TopicArn"]
+        attributes = {"RawMessageDelivery": str(raw).lower()}
+        self.sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=self.queue.arn, Attributes=attributes)
         self._configure({"TopicConfigurations": [{"TopicArn": topic, "Events": ["s3:ObjectCreated:*"]}]})
+
+    def notify_topic_raw(self) -> None:
+        self.notify_topic(raw=True)
+
+    def notify_event_bridge(self) -> None:
+        self._configure({"EventBridgeConfiguration": {}})
+        name = self.stage.bucket.name
+        pattern = {"source": ["aws.s3"], "detail-type": ["Object Created"], "detail": {"bucket": {"name": [name]}}}
+        self.events.put_rule(Name=name, EventPattern=json.dumps(pattern))
+        self.events.put_targets(Rule=name, Targets=[{"Id": "queue", "Arn": self.queue.arn}])
 
     def _configure(self, configuration: Any) -> None:
         bucket = self.stage.bucket
@@ -94,28 +106,32 @@ def aws(moto: int, broker: Broker, database: Database, tmp_path: Path) -> Iterat
     }
     session = boto3.Session("testing", "testing", region_name=REGION)
     sqs, sns = session.client("sqs", endpoint_url=endpoint), session.client("sns", endpoint_url=endpoint)
+    events = session.client("events", endpoint_url=endpoint)
     url = sqs.create_queue(QueueName=name)["QueueUrl"]
     bucket = Bucket(store, name)
     stage = Stage(store, database.url, broker, bucket, tmp_path)
     stage.environment |= AWS | {"FLEETTICKETS_SQS_QUEUE_URL": url, "FLEETTICKETS_SQS_ENDPOINT": endpoint}
     stage.environment["AWS_DEFAULT_REGION"] = REGION
     try:
-        yield Aws(stage, Queue(sqs, url), sns, moto)
+        yield Aws(stage, Queue(sqs, url), sns, events, endpoint)
     finally:
         stage.close()
         bucket.remove()
         sqs.close()
         sns.close()
+        events.close()
 
 
-def assert_once(stage: Stage, *keys: str) -> None:
+def assert_once(stage: Stage, *keys: str, ignored: Sequence[str] = ()) -> None:
     """Each file was put with one row named after it; each took effect once and is archived."""
-    stage.wait_for("done", *keys)
-    assert stage.waiting() == []
+    stage.wait_for("done", *keys, *ignored)
+    assert stage.waiting() == sorted(ignored)
     assert stage.bucket.keys(PROCESSED) == sorted(key.replace(CHANGES, PROCESSED) for key in keys)
-    tickets = stage.query("SELECT ticket_id FROM tickets.inc ORDER BY ticket_id")
+    tickets = stage.query('SELECT ticket_id FROM tickets.inc ORDER BY ticket_id COLLATE "C"')
     assert [row["ticket_id"] for row in tickets] == sorted(keys)
     assert stage.one("SELECT sum(rows_inserted) FROM ingest.ledger") == len(keys)
+    unread = stage.query("SELECT key FROM ingest.ledger WHERE decision = 'ignored' ORDER BY key COLLATE \"C\"")
+    assert [row["key"] for row in unread] == sorted(ignored)
 
 
 def put(stage: Stage, *keys: str) -> None:
@@ -128,14 +144,22 @@ def logged(output: str, event: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["event"] == event]
 
 
-@pytest.mark.parametrize("wrapped", [False, True], ids=["plain", "through SNS"])
-def test_a_file_in_an_aws_bucket_becomes_rows_by_way_of_sqs(aws: Aws, wrapped: bool) -> None:
+@pytest.mark.parametrize(
+    "notify",
+    [
+        pytest.param(Aws.notify_queue, id="plain"),
+        pytest.param(Aws.notify_topic, id="through SNS"),
+        pytest.param(Aws.notify_topic_raw, id="through SNS, raw"),
+        pytest.param(Aws.notify_event_bridge, id="through EventBridge"),
+    ],
+)
+def test_a_file_in_an_aws_bucket_becomes_rows_by_way_of_sqs(aws: Aws, notify: Callable[[Aws], None]) -> None:
     stage = aws.stage
-    (aws.notify_topic if wrapped else aws.notify_queue)()
+    notify(aws)
     bridge, consumer = stage.start("sqs"), stage.start("consume")
-    keys = [KEY, f"{CHANGES}2026-06-25 14:20:00+03:00.csv"]
-    put(stage, *keys)
-    assert_once(stage, *keys)
+    keys = OddKeys(0)
+    put(stage, *keys.all)
+    assert_once(stage, *keys.applied, ignored=keys.ignored)
     assert {row["first_seen_by"] for row in stage.query("SELECT first_seen_by FROM ingest.ledger")} == {"notification"}
     aws.settle()
     bridge.stop()
@@ -161,10 +185,10 @@ def test_a_bridge_killed_before_the_delete_leaves_the_message_to_the_next(aws: A
     stage = aws.stage
     aws.notify_queue()
     assert stage.ask("sqs", "--once")["published"] == 1  # the test event
-    with SwallowingProxy(aws.port, swallow=b"DeleteMessageBatch") as proxy:
-        doomed = stage.start("sqs", FLEETTICKETS_SQS_ENDPOINT=f"http://127.0.0.1:{proxy.port}")
+    with Proxy(aws.url, losing=b"DeleteMessageBatch") as proxy:
+        doomed = stage.start("sqs", FLEETTICKETS_SQS_ENDPOINT=proxy.url)
         put(stage, KEY)
-        assert proxy.swallowed.wait(30)
+        assert proxy.lost.wait(30)
         doomed.kill()
     assert doomed.wait() == -signal.SIGKILL
     assert aws.queue.counts() == (0, 1)
@@ -182,11 +206,10 @@ def test_a_bridge_killed_before_the_delete_leaves_the_message_to_the_next(aws: A
 def test_while_the_broker_is_away_messages_stay_in_sqs_and_hidden(aws: Aws) -> None:
     stage = aws.stage
     aws.notify_queue()
-    broker = urlsplit(stage.broker.url)
-    with SwallowingProxy(broker.port or 5672) as proxy:
-        bridge = stage.start("sqs", RABBITMQ_URL=broker._replace(netloc=f"guest:guest@127.0.0.1:{proxy.port}").geturl())
+    with Proxy(stage.broker.url) as proxy:
+        bridge = stage.start("sqs", RABBITMQ_URL=proxy.url)
         wait_until(lambda: logged(bridge.output(), "sqs batch"), "the test event is through")
-        proxy.cut()
+        proxy.refuse()
         put(stage, KEY)
         wait_until(lambda: aws.queue.counts() == (0, 1), "the bridge has it in hand")
         deadline = time.monotonic() + HIDDEN_SECONDS + 5
@@ -195,7 +218,7 @@ def test_while_the_broker_is_away_messages_stay_in_sqs_and_hidden(aws: Aws) -> N
             time.sleep(0.5)
         assert len(logged(bridge.output(), "sqs visibility extended")) >= 2
         assert stage.broker.ready(FILES) == 1  # the test event alone
-        proxy.mend()
+        proxy.restore()
         stage.start("consume")
         stage.wait_for("done", KEY)
         aws.settle()
@@ -207,11 +230,10 @@ def test_while_the_broker_is_away_messages_stay_in_sqs_and_hidden(aws: Aws) -> N
 def test_a_bridge_stopped_while_the_broker_is_away_gives_its_messages_back(aws: Aws) -> None:
     stage = aws.stage
     aws.notify_queue()
-    broker = urlsplit(stage.broker.url)
-    with SwallowingProxy(broker.port or 5672) as proxy:
-        bridge = stage.start("sqs", RABBITMQ_URL=broker._replace(netloc=f"guest:guest@127.0.0.1:{proxy.port}").geturl())
+    with Proxy(stage.broker.url) as proxy:
+        bridge = stage.start("sqs", RABBITMQ_URL=proxy.url)
         wait_until(lambda: logged(bridge.output(), "sqs batch"), "the test event is through")
-        proxy.cut()
+        proxy.refuse()
         put(stage, KEY)
         wait_until(lambda: aws.queue.counts() == (0, 1), "the bridge has it in hand")
         bridge.stop()
@@ -221,14 +243,13 @@ def test_a_bridge_stopped_while_the_broker_is_away_gives_its_messages_back(aws: 
 def test_a_delete_that_fails_costs_a_duplicate_and_no_more(aws: Aws) -> None:
     stage = aws.stage
     aws.notify_queue()
-    with SwallowingProxy(aws.port, swallow=b"DeleteMessageBatch") as proxy:
-        endpoint = f"http://127.0.0.1:{proxy.port}"
-        bridge = stage.start("sqs", FLEETTICKETS_SQS_ENDPOINT=endpoint)
-        assert proxy.swallowed.wait(30)
-        proxy.cut()  # the delete breaks off, and SQS is away
+    with Proxy(aws.url, losing=b"DeleteMessageBatch") as proxy:
+        bridge = stage.start("sqs", FLEETTICKETS_SQS_ENDPOINT=proxy.url)
+        assert proxy.lost.wait(30)
+        proxy.refuse()  # the delete breaks off, and SQS is away
         wait_until(lambda: logged(bridge.output(), "sqs delete failed"), "the bridge has noticed")
         assert bridge.running
-        proxy.mend()
+        proxy.restore()
         bridge.stop()
 
 

@@ -4,10 +4,9 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from types import MappingProxyType
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import pika.frame
 import pika.spec
@@ -15,61 +14,17 @@ import pytest
 import requests
 
 from tests.acceptance.broker import EVENTS, FILES, Broker, fresh_vhost
-from tests.acceptance.feeds import csv, key_at, ticket
 from tests.acceptance.proxy import Proxy
-from tests.acceptance.stage import Process, Stage, wait_until
+from tests.acceptance.receiver import TOKEN, Receiver, free_port
+from tests.acceptance.stage import Stage, wait_until
 
-TOKEN = "t0ken-of-the-store"
-RIGHT = {"Authorization": f"Bearer {TOKEN}"}
 EVENT = '{"EventName": "s3:ObjectCreated:Put",\n "Records": [],  "odd": "Wanjikũ"}'.encode()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
-class Receiver:
-    """A running `fleettickets webhook`, as the store sees it."""
-
-    def __init__(self, stage: Stage, **environment: str) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.process: Process = stage.start(
-            "webhook", "--port", str(self.port), FLEETTICKETS_WEBHOOK_TOKEN=TOKEN, **environment
-        )
-
-    def post(
-        self, body: bytes | Iterator[bytes] = EVENT, headers: Mapping[str, str] = MappingProxyType(RIGHT)
-    ) -> requests.Response:
-        return requests.post(self.url, data=body, headers=dict(headers), timeout=30)
-
-    def healthy(self) -> bool:
-        try:
-            return requests.get(f"{self.url}/healthz", timeout=10).ok
-        except requests.ConnectionError:
-            return False
-
-    def wait(self) -> None:
-        wait_until(self.healthy, "the receiver is up")
-
-    def counted(self, name: str) -> float:
-        lines = requests.get(f"{self.url}/metrics", timeout=10).text.splitlines()
-        values = [line.split()[-1] for line in lines if line.startswith(f"fleettickets_webhook_{name} ")]
-        return float(values[0]) if values else 0
 
 
 @pytest.fixture
 def proxy(broker: Broker) -> Iterator[Proxy]:
-    address = urlsplit(broker.url)
-    with Proxy(address.hostname or "127.0.0.1", address.port or 5672) as opened:
+    with Proxy(broker.url) as opened:
         yield opened
-
-
-def through(proxy: Proxy, broker: Broker) -> str:
-    address = urlsplit(broker.url)
-    login = f"{address.username}:{address.password}@" if address.username else ""
-    return address._replace(netloc=f"{login}127.0.0.1:{proxy.port}").geturl()
 
 
 @pytest.fixture
@@ -77,7 +32,7 @@ def receiver(shared_stage: Stage, proxy: Proxy) -> Iterator[Receiver]:
     shared_stage.broker.purge()
     started = Receiver(
         shared_stage,
-        RABBITMQ_URL=through(proxy, shared_stage.broker),
+        RABBITMQ_URL=proxy.url,
         FLEETTICKETS_WEBHOOK_CONFIRM_SECONDS="2",
         FLEETTICKETS_WEBHOOK_MAX_BYTES="5000",
     )
@@ -107,14 +62,14 @@ def test_what_is_answered_with_200_is_in_the_queue_byte_for_byte(shared_stage: S
 
 def test_what_is_refused_says_why_and_is_in_no_queue(shared_stage: Stage, receiver: Receiver) -> None:
     refused = {
-        401: receiver.post(headers={}),
+        401: receiver.post(EVENT, headers={}),
         413: receiver.post(b"x" * 5001),
         422: receiver.post(b""),
     }
     for status, answer in refused.items():
         assert answer.status_code == status
         assert answer.json()["detail"]
-    assert receiver.post(headers={"Authorization": "Bearer other"}).status_code == 401
+    assert receiver.post(EVENT, headers={"Authorization": "Bearer other"}).status_code == 401
     in_parts = receiver.post(iter([b"x" * 3000, b"x" * 3000]))
     assert in_parts.status_code == 413
     assert queued(shared_stage) == []
@@ -156,7 +111,7 @@ def test_events_that_wait_for_their_confirm_get_503_when_the_connection_is_lost(
 ) -> None:
     proxy.stall()
     with ThreadPoolExecutor(5) as threads:
-        answers = [threads.submit(receiver.post) for _ in range(5)]
+        answers = [threads.submit(receiver.post, EVENT) for _ in range(5)]
         wait_until(lambda: receiver.counted("received_total") == 5, "all are under way")
         proxy.refuse()
         assert [answer.result().status_code for answer in answers] == [503] * 5
@@ -165,12 +120,12 @@ def test_events_that_wait_for_their_confirm_get_503_when_the_connection_is_lost(
 
 def test_a_broker_that_does_not_confirm_in_time_is_503(shared_stage: Stage, receiver: Receiver, proxy: Proxy) -> None:
     proxy.stall()
-    late = receiver.post()
+    late = receiver.post(EVENT)
     assert late.status_code == 503
     assert "within 2 s" in late.json()["detail"]
     assert receiver.counted('refused_total{reason="late"}') == 1
     proxy.restore()
-    assert receiver.post().status_code == 200
+    assert receiver.post(EVENT).status_code == 200
     # The late one had reached the broker: the store's repetition is a duplicate, which the ledger knows to ignore.
     assert queued(shared_stage) == [EVENT, EVENT]
 
@@ -178,32 +133,32 @@ def test_a_broker_that_does_not_confirm_in_time_is_503(shared_stage: Stage, rece
 def test_a_broker_that_takes_no_messages_for_now_is_503_until_it_does(receiver: Receiver, proxy: Proxy) -> None:
     proxy.say_to_clients(pika.frame.Method(0, pika.spec.Connection.Blocked("low on memory")).marshal())
     wait_until(lambda: not receiver.healthy(), "the block is noticed")
-    blocked = receiver.post()
+    blocked = receiver.post(EVENT)
     assert blocked.status_code == 503
     assert "low on memory" in blocked.json()["detail"]
     proxy.say_to_clients(pika.frame.Method(0, pika.spec.Connection.Unblocked()).marshal())
     receiver.wait()
-    assert receiver.post().status_code == 200
+    assert receiver.post(EVENT).status_code == 200
 
 
 def test_a_receiver_started_before_its_broker_answers_probes_and_serves_later(
     shared_stage: Stage, proxy: Proxy
 ) -> None:
     proxy.refuse()
-    early = Receiver(shared_stage, RABBITMQ_URL=through(proxy, shared_stage.broker))
+    early = Receiver(shared_stage, RABBITMQ_URL=proxy.url)
     wait_until(lambda: "listening" in early.process.output(), "it listens")
     assert requests.head(early.url, timeout=10).status_code == 200
-    assert early.post().status_code == 503
+    assert early.post(EVENT).status_code == 503
     proxy.restore()
     early.wait()
-    assert early.post().status_code == 200
+    assert early.post(EVENT).status_code == 200
     early.process.stop()
 
 
 def test_sigterm_finishes_the_requests_under_way(shared_stage: Stage, receiver: Receiver, proxy: Proxy) -> None:
     proxy.stall()
     with ThreadPoolExecutor(5) as threads:
-        answers = [threads.submit(receiver.post) for _ in range(5)]
+        answers = [threads.submit(receiver.post, EVENT) for _ in range(5)]
         wait_until(lambda: receiver.counted("received_total") == 5, "all are under way")
         receiver.process.terminate()
         wait_until(lambda: not accepts(receiver.port), "no new connection is taken")
@@ -262,10 +217,10 @@ def test_an_event_that_no_queue_takes_is_503_and_the_log_says_what_to_run(
     receiver.wait()
     with own_broker.channel() as channel:
         channel.queue_unbind(FILES, EVENTS, "#")
-    assert receiver.post().status_code == 503
+    assert receiver.post(EVENT).status_code == 503
     assert "run: fleettickets topology" in receiver.process.output()
     assert shared_stage.run("topology", RABBITMQ_URL=own_broker.url).returncode == 0
-    assert receiver.post().status_code == 200
+    assert receiver.post(EVENT).status_code == 200
     assert own_broker.ready(FILES) == 1
     receiver.process.stop()
 
@@ -275,8 +230,8 @@ def test_an_exchange_that_vanished_is_declared_anew(shared_stage: Stage, own_bro
     receiver.wait()
     with own_broker.channel() as channel:
         channel.exchange_delete(EVENTS)
-    assert receiver.post().status_code == 503
-    wait_until(lambda: receiver.post().status_code == 200, "the exchange is back")
+    assert receiver.post(EVENT).status_code == 503
+    wait_until(lambda: receiver.post(EVENT).status_code == 200, "the exchange is back")
     receiver.process.stop()
 
 
@@ -286,7 +241,7 @@ def test_a_queue_that_is_full_is_503(shared_stage: Stage, own_broker: Broker) ->
     policy = {"pattern": f"^{FILES}$", "definition": {"max-length": 1}, "apply-to": "queues"}
     address = f"{own_broker.management}/api/policies/{own_broker.vhost}/{quote('full')}"
     requests.put(address, data=json.dumps(policy), timeout=10).raise_for_status()
-    wait_until(lambda: receiver.post().status_code == 503, "the queue is full")
+    wait_until(lambda: receiver.post(EVENT).status_code == 503, "the queue is full")
     assert receiver.counted('refused_total{reason="nacked"}') == 1
     assert own_broker.ready(FILES) == receiver.counted("confirmed_total")
     receiver.process.stop()
@@ -317,38 +272,3 @@ def test_a_port_that_is_taken_ends_with_one_line(shared_stage: Stage) -> None:
         ended = shared_stage.run("webhook", "--port", str(port), FLEETTICKETS_WEBHOOK_TOKEN=TOKEN)
     assert ended.returncode == 2
     assert ended.stderr == f"fleettickets: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
-
-
-def test_a_file_announced_by_webhook_becomes_rows(stage: Stage) -> None:
-    receiver = Receiver(stage)
-    consumer = stage.start("consume")
-    key = key_at(0)
-    stage.bucket.put(key, csv([ticket("INC1")]))
-    receiver.wait()
-    assert receiver.post(rustfs_event(stage.bucket.name, key)).status_code == 200
-    stage.wait_for("done", key)
-    assert stage.ledger(key)["first_seen_by"] == "notification"
-    assert stage.one("SELECT count(*) FROM tickets.inc WHERE ticket_id = 'INC1'") == 1
-    receiver.process.stop()
-    consumer.stop()
-
-
-def rustfs_event(bucket: str, key: str) -> bytes:
-    """As RustFS sends it by webhook: not wrapped, and the key form-encoded."""
-    record = {
-        "eventVersion": "2.1",
-        "eventSource": "rustfs:s3",
-        "awsRegion": "",
-        "eventTime": "2026-06-25T11:20:03.412Z",
-        "eventName": "s3:ObjectCreated:Put",
-        "userIdentity": {"principalId": "exporter"},
-        "s3": {
-            "s3SchemaVersion": "1.0",
-            "configurationId": "Config",
-            "bucket": {"name": bucket, "arn": f"arn:aws:s3:::{bucket}"},
-            "object": {"key": quote(key, safe=""), "size": 48213, "eTag": "6f59", "sequencer": "18BC3F0A9D2E4C00"},
-        },
-        "source": {"host": "s3.example.test", "port": "443", "userAgent": "Boto3/1.40.0"},
-    }
-    body = {"EventName": "s3:ObjectCreated:Put", "Key": f"{bucket}/{key}", "Records": [record]}
-    return json.dumps(body).encode()

@@ -207,3 +207,16 @@ def test_a_bucket_that_is_not_there_and_a_choice_that_is_not_made_are_said(run: 
     ):
         assert isinstance(ended.exception, Misconfigured)
         assert words in str(ended.exception)
+
+
+def test_a_bucket_is_made_only_when_asked_for(run: Run, on_ceph: BucketSettings) -> None:
+    fresh = on_ceph.model_copy(update={"bucket": f"{on_ceph.bucket}-fresh"})
+    s3 = client("s3", fresh)
+    for arguments in ((), ("--apply",), ("--make-bucket",)):
+        assert isinstance(run(fresh, "--store", "ceph", *arguments).exception, Misconfigured)
+    try:
+        for _ in range(2):
+            assert run(fresh, "--store", "ceph", "--make-bucket", "--apply").exit_code == 0
+        assert configured(fresh, "TopicConfigurations").keys() == {"fleettickets"}
+    finally:
+        s3.delete_bucket(Bucket=fresh.bucket)

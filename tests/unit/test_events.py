@@ -1,8 +1,10 @@
-"""Notification bodies, written by hand after what each store sends."""
+"""Notification bodies, as each store sends them and as none does."""
 
 import contextlib
 import json
+from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote_plus
 
 import pytest
 from hypothesis import given
@@ -11,70 +13,89 @@ from hypothesis import strategies as st
 from publisher.errors import Permanent
 from publisher.events import IgnoredEvent, NotAnEvent, read_event
 from publisher.messages import ChangeFileArrived
+from tests.bodies import BUCKET, KEY, body
 
-RAW = "automations/inc/changes/2026-06-25 14:20:00+03:00.csv"
-ENCODED = "automations%2Finc%2Fchanges%2F2026-06-25+14%3A20%3A00%2B03%3A00.csv"
+RAW = KEY
+ENCODED = quote_plus(KEY)
+STORES = ("rustfs_amqp", "rustfs_webhook", "minio", "versitygw", "ceph", "aws_s3", "aws_sns", "aws_eventbridge")
+AT = datetime(2026, 6, 25, 11, 20, 3, tzinfo=UTC)
+ETAG = "6f5902ac237024bdd0c176cb93063dc4"
 
 
 def record(name: str, key: str, source: str, **fields: Any) -> dict[str, Any]:
     return {
-        "eventVersion": "2.1",
         "eventSource": source,
-        "eventTime": "2026-06-25T11:20:03.412Z",
         "eventName": name,
-        "s3": {"bucket": {"name": "isptickets"}, "object": {"key": key, **fields}},
+        "s3": {"bucket": {"name": BUCKET}, "object": {"key": key, **fields}},
     }
 
 
-def body(*records: dict[str, Any], **more: Any) -> bytes:
-    return json.dumps({**more, "Records": list(records)}).encode()
-
-
-CEPH = record("ObjectCreated:Put", RAW, "ceph:s3", size=7, eTag="ac3e", versionId="")
-RUSTFS = record("s3:ObjectCreated:Put", ENCODED, "rustfs:s3", size="48213", eTag="6f59")
-WRAPPED = {"object_name": ENCODED, "bucket_name": "isptickets", "event_name": "s3:ObjectCreated:Put", "data": RUSTFS}
-EVENTBRIDGE = {
-    "detail-type": "Object Created",
-    "time": "2026-06-25T11:20:03Z",
-    "detail": {"bucket": {"name": "isptickets"}, "object": {"key": RAW, "size": 5, "etag": "b194"}},
-}
+def records(*found: dict[str, Any]) -> bytes:
+    return json.dumps({"Records": found}).encode()
 
 
 @pytest.mark.parametrize(
-    "event",
+    ("name", "etag", "size", "at"),
     [
-        pytest.param(body(CEPH), id="Ceph, raw key"),
-        pytest.param(body(RUSTFS, EventName="s3:ObjectCreated:Put", Key=f"isptickets/{RAW}"), id="RustFS webhook"),
-        pytest.param(body(WRAPPED, EventName="s3:ObjectCreated:Put"), id="RustFS AMQP, wrapped"),
-        pytest.param(body(record("s3:ObjectCreated:Copy", ENCODED, "minio:s3")), id="MinIO"),
-        pytest.param(body(record("ObjectCreated:CompleteMultipartUpload", ENCODED, "aws:s3")), id="AWS"),
-        pytest.param(body(record("s3:ObjectCreated:Put", RAW, "aws:s3")), id="VersityGW, raw key"),
-        pytest.param(json.dumps(EVENTBRIDGE).encode(), id="EventBridge, raw key"),
-        pytest.param(
-            json.dumps(
-                {"Type": "Notification", "Message": body(record("ObjectCreated:Put", ENCODED, "aws:s3")).decode()}
-            ),
-            id="AWS through SNS",
-        ),
+        ("rustfs_amqp", ETAG, 48213, AT.replace(microsecond=412000)),
+        ("rustfs_webhook", ETAG, 48213, AT.replace(microsecond=412000)),
+        ("minio", ETAG, 48213, AT.replace(microsecond=412000)),
+        ("versitygw", ETAG, 48213, AT),
+        ("ceph", "ac3ef48caa08fa3ed5e025da69edc645", 7, datetime(2026, 11, 23, 14, 28, 54, 929694, tzinfo=UTC)),
+        ("ceph_multipart_begun", "", 0, datetime(2026, 11, 23, 14, 28, 54, 929694, tzinfo=UTC)),
+        ("aws_s3", "d41d8cd98f00b204e9800998ecf8427e", 1024, AT.replace(microsecond=412000)),
+        ("aws_sns", "d41d8cd98f00b204e9800998ecf8427e", 1024, AT.replace(microsecond=412000)),
+        ("aws_eventbridge", "b1946ac92492d2347c6235b4d2611184", 5, AT),
     ],
 )
-def test_every_store_announces_the_same_key(event: bytes) -> None:
-    (arrived,) = read_event(event)
+def test_every_store_announces_the_same_key(name: str, etag: str, size: int, at: datetime) -> None:
+    (arrived,) = read_event(body(name))
     assert isinstance(arrived, ChangeFileArrived)
-    assert arrived.bucket == "isptickets"
-    assert arrived.keys[0] == RAW
-    assert arrived.seen_by == "notification"
+    assert (arrived.bucket, arrived.keys[0], arrived.seen_by) == (BUCKET, KEY, "notification")
+    assert (arrived.etag, arrived.size, arrived.event_time) == (etag, size, at)
+
+
+@pytest.mark.parametrize(
+    ("name", "reasons"),
+    [
+        ("rustfs_amqp_removed", ["ObjectRemoved:Delete"]),
+        ("aws_test_event", ["test event"]),
+        ("aws_sns_test_event", ["test event"]),
+        ("versitygw_test_event", ["test event"]),
+    ],
+)
+def test_what_a_store_sends_besides_is_ignored_with_a_reason(name: str, reasons: list[str]) -> None:
+    assert read_event(body(name)) == [IgnoredEvent(reason) for reason in reasons]
+
+
+def test_a_body_of_several_records_is_read_one_by_one() -> None:
+    parts, copy, removal, tagging = read_event(body("aws_s3_several"))
+    assert isinstance(parts, ChangeFileArrived)
+    assert (parts.keys[0], parts.etag, parts.size) == (KEY, "3858f62230ac3c915f300c664312c63f-7", 104857601)
+    assert isinstance(copy, ChangeFileArrived)
+    assert copy.keys[0] == KEY.replace("changes", "processed")
+    assert [removal, tagging] == [IgnoredEvent("ObjectRemoved:Delete"), IgnoredEvent("ObjectTagging:Put")]
+
+
+@pytest.mark.parametrize("key", ["%2B and + and %20", "ü/☂ 100%.csv", "a&b=c;d.csv", "~!'()*", "%E2%98"])
+@pytest.mark.parametrize("name", STORES)
+def test_a_key_arrives_unharmed_from_every_store(name: str, key: str) -> None:
+    (arrived,) = read_event(body(name, "another", key))
+    assert isinstance(arrived, ChangeFileArrived)
+    assert (arrived.bucket, arrived.keys[0]) == ("another", key)
+
+
+@given(st.sampled_from(STORES), st.text(min_size=1, max_size=40).filter(lambda key: "\0" not in key))
+def test_any_key_arrives_unharmed(name: str, key: str) -> None:
+    (arrived,) = read_event(body(name, "another", key))
+    assert isinstance(arrived, ChangeFileArrived)
+    assert arrived.keys[0] == key
 
 
 def test_the_other_reading_of_a_key_stays_a_candidate() -> None:
-    (arrived,) = read_event(body(record("ObjectCreated:Put", "a%2Bb", "ceph:s3")))
+    (arrived,) = read_event(records(record("ObjectCreated:Put", "a%2Bb", "ceph:s3")))
     assert isinstance(arrived, ChangeFileArrived)
     assert arrived.keys == ("a%2Bb", "a+b")
-
-
-def test_several_records_are_several_arrivals() -> None:
-    events = read_event(body(CEPH, record("ObjectRemoved:Delete", RAW, "ceph:s3"), RUSTFS))
-    assert [type(event) for event in events] == [ChangeFileArrived, IgnoredEvent, ChangeFileArrived]
 
 
 def test_our_own_message_survives_the_journey() -> None:
@@ -85,11 +106,11 @@ def test_our_own_message_survives_the_journey() -> None:
 @pytest.mark.parametrize(
     ("event", "reason"),
     [
-        (body(record("ObjectRemoved:Delete", RAW, "ceph:s3")), "ObjectRemoved:Delete"),
-        (body(record("s3:ObjectCreated:PutRetention", ENCODED, "rustfs:s3")), "ObjectCreated:PutRetention"),
+        (records(record("ObjectRemoved:Delete", RAW, "ceph:s3")), "ObjectRemoved:Delete"),
+        (records(record("s3:ObjectCreated:PutRetention", ENCODED, "rustfs:s3")), "ObjectCreated:PutRetention"),
         (b'{"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "b"}', "test event"),
         (b'{"Records": []}', "event without records"),
-        (json.dumps({**EVENTBRIDGE, "detail-type": "Object Deleted"}).encode(), "EventBridge Object Deleted"),
+        (b'{"detail-type": "Object Deleted", "detail": {"bucket": {"name": "b"}}}', "EventBridge Object Deleted"),
     ],
 )
 def test_what_announces_no_arrival_is_ignored_with_a_reason(event: bytes, reason: str) -> None:
@@ -108,10 +129,10 @@ def test_what_announces_no_arrival_is_ignored_with_a_reason(event: bytes, reason
         b"[" * 100_000,
         b'{"Records": [{}]}',
         b'{"Records": [7]}',
-        body(record("ObjectCreated:Put", "", "ceph:s3")),
-        body(record("ObjectCreated:Put", "a\0b", "ceph:s3")),
-        body(record("ObjectCreated:Put", "k" * 1025, "ceph:s3")),
-        body(record("ObjectCreated:Put", "\ud800", "ceph:s3")),
+        records(record("ObjectCreated:Put", "", "ceph:s3")),
+        records(record("ObjectCreated:Put", "a\0b", "ceph:s3")),
+        records(record("ObjectCreated:Put", "k" * 1025, "ceph:s3")),
+        records(record("ObjectCreated:Put", "\ud800", "ceph:s3")),
         b'{"type": "ChangeFileArrived", "bucket": "b", "keys": [], "seen_by": "poller"}',
         b'{"Type": "Notification", "Message": "no json"}',
         b'{"detail-type": "Object Created", "detail": {}}',
@@ -141,33 +162,52 @@ JSON = st.recursive(
 )
 
 
-@given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
+@st.composite
+def spoilt_bodies(draw: st.DrawFn) -> bytes:
+    """A store's body with one thing in it exchanged for anything, and perhaps cut off."""
+    event = json.loads(body(draw(st.sampled_from((*STORES, "aws_s3_several", "aws_test_event")))))
+    at: Any = event
+    while True:
+        place = draw(st.sampled_from(sorted(at) if isinstance(at, dict) else range(len(at))))
+        inner = at[place]
+        if not isinstance(inner, dict | list) or not inner or draw(st.booleans()):
+            at[place] = draw(JSON)
+            break
+        at = inner
+    spoilt = json.dumps(event).encode()
+    return spoilt[: draw(st.integers(0, len(spoilt)))] if draw(st.booleans()) else spoilt
+
+
+@given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()) | spoilt_bodies())
 def test_no_body_does_anything_but_parse_be_ignored_or_be_refused(event: bytes) -> None:
     with contextlib.suppress(Permanent):
-        assert read_event(event)
+        found = read_event(event)
+        assert found
+        assert all(arrived.keys for arrived in found if isinstance(arrived, ChangeFileArrived))
+        assert all(ignored.reason for ignored in found if isinstance(ignored, IgnoredEvent))
 
 
 @pytest.mark.parametrize("size", ["48213", 48213])
 def test_sizes_come_as_numbers_and_as_strings(size: object) -> None:
-    (arrived,) = read_event(body(record("ObjectCreated:Put", RAW, "ceph:s3", size=size)))
+    (arrived,) = read_event(records(record("ObjectCreated:Put", RAW, "ceph:s3", size=size)))
     assert isinstance(arrived, ChangeFileArrived)
     assert arrived.size == 48213
 
 
 @pytest.mark.parametrize("size", [None, "many", -1, 1e400, [], 2**70])
 def test_a_size_that_makes_no_sense_is_no_reason_to_lose_the_file(size: object) -> None:
-    (arrived,) = read_event(body(record("ObjectCreated:Put", RAW, "ceph:s3", size=size)))
+    (arrived,) = read_event(records(record("ObjectCreated:Put", RAW, "ceph:s3", size=size)))
     assert isinstance(arrived, ChangeFileArrived)
     assert arrived.size is None
 
 
 def test_a_reading_of_a_key_that_cannot_be_is_dropped_and_the_other_kept() -> None:
-    (arrived,) = read_event(body(record("ObjectCreated:Put", "%00.csv", "ceph:s3")))
+    (arrived,) = read_event(records(record("ObjectCreated:Put", "%00.csv", "ceph:s3")))
     assert isinstance(arrived, ChangeFileArrived)
     assert arrived.keys == ("%00.csv",)
 
 
 def test_an_etag_beyond_reason_is_no_reason_to_lose_the_file() -> None:
-    (arrived,) = read_event(body(record("ObjectCreated:Put", RAW, "ceph:s3", eTag="e" * 9000)))
+    (arrived,) = read_event(records(record("ObjectCreated:Put", RAW, "ceph:s3", eTag="e" * 9000)))
     assert isinstance(arrived, ChangeFileArrived)
     assert arrived.etag == ""

@@ -1,0 +1,47 @@
+"""The webhook receiver as the store sees it."""
+
+import socket
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+import requests
+
+from tests.acceptance.stage import Process, Stage, wait_until
+
+TOKEN = "t0ken-of-the-store"
+RIGHT = {"Authorization": f"Bearer {TOKEN}"}
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+class Receiver:
+    """A running `fleettickets webhook`, as the store sees it."""
+
+    def __init__(self, stage: Stage, **environment: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process: Process = stage.start(
+            "webhook", "--port", str(self.port), FLEETTICKETS_WEBHOOK_TOKEN=TOKEN, **environment
+        )
+
+    def post(
+        self, body: bytes | Iterator[bytes], headers: Mapping[str, str] = MappingProxyType(RIGHT)
+    ) -> requests.Response:
+        return requests.post(self.url, data=body, headers=dict(headers), timeout=30)
+
+    def healthy(self) -> bool:
+        try:
+            return requests.get(f"{self.url}/healthz", timeout=10).ok
+        except requests.ConnectionError:
+            return False
+
+    def wait(self) -> None:
+        wait_until(self.healthy, "the receiver is up")
+
+    def counted(self, name: str) -> float:
+        lines = requests.get(f"{self.url}/metrics", timeout=10).text.splitlines()
+        values = [line.split()[-1] for line in lines if line.startswith(f"fleettickets_webhook_{name} ")]
+        return float(values[0]) if values else 0

@@ -1,0 +1,71 @@
+"""A key that comes again with other bytes, under each policy: one rule, one visible result, and every byte kept."""
+
+import pytest
+
+from tests.acceptance.broker import FILES
+from tests.acceptance.feeds import csv, key_at, ticket
+from tests.acceptance.stage import Stage, wait_until
+from tests.acceptance.store import PROCESSED
+
+KEY, BETWEEN = key_at(0), key_at(10)
+COLUMNS = ("ticket_id", "owner")
+FIRST = csv([ticket("A", owner="first"), ticket("B", owner="first"), ticket("GONE", owner="first")], COLUMNS)
+# B was written by a later file in the meantime; a rule that looked at arrival alone would set it back.
+LATER = csv([ticket("B", owner="later")], COLUMNS)
+OTHER = csv([ticket("A", owner="other"), ticket("B", owner="other"), ticket("C", owner="other")], COLUMNS)
+
+BEFORE = {"A": "first", "B": "later", "GONE": "first"}
+AFTER = {"A": "other", "B": "later", "C": "other", "GONE": "first"}
+
+
+def owners(stage: Stage) -> dict[str, str]:
+    return {row["ticket_id"]: row["owner"] for row in stage.query("SELECT ticket_id, owner FROM tickets.inc")}
+
+
+def versions(stage: Stage) -> list[tuple[str, str]]:
+    rows = stage.query("SELECT decision, state FROM ingest.ledger WHERE key = %s ORDER BY file_id", KEY)
+    return [(row["decision"], row["state"]) for row in rows]
+
+
+def kept(stage: Stage) -> list[bytes]:
+    """Every body of the key that the bucket still has, wherever."""
+    return sorted(stage.bucket.read(key) for key in [*stage.waiting(), *stage.bucket.keys(PROCESSED)])
+
+
+@pytest.mark.parametrize(
+    ("policy", "decided", "waiting", "result"),
+    [
+        ("reapply", ("changed", "done"), [], AFTER),
+        ("quarantine", ("rejected", "failed"), [KEY], BEFORE),
+        ("ignore", ("changed", "done"), [KEY], BEFORE),
+    ],
+)
+def test_other_bytes_under_a_known_key(
+    stage: Stage, policy: str, decided: tuple[str, str], waiting: list[str], result: dict[str, str]
+) -> None:
+    dead = policy == "quarantine"
+    consumer = stage.start("consume", FLEETTICKETS_CHANGED_POLICY=policy)
+    for key, body in ((KEY, FIRST), (BETWEEN, LATER)):
+        stage.bucket.put(key, body)
+        stage.announce(key)
+        stage.wait_for("done", key)
+    stage.bucket.put(KEY, OTHER)
+    stage.announce(KEY)
+    wait_until(lambda: versions(stage) == [("new", "done"), decided], "the other bytes have their decision")
+    wait_until(lambda: stage.broker.held(FILES) == 0, "the delivery is settled")
+    assert owners(stage) == result
+    assert stage.waiting() == waiting
+    assert kept(stage) == sorted([FIRST, LATER, OTHER])
+    assert len(stage.ask("dead-letters", "list")) == dead
+    backlog = stage.ask("status")["database"]["backlog"]
+    assert (backlog["files"], sum(backlog["set_aside"].values())) == (0, len(waiting))
+
+    # Polled again it stays decided; only a replay, on purpose, lets the quarantined version in.
+    stage.run("poll")
+    stage.run("dead-letters", "replay", "--all")
+    if dead:
+        wait_until(lambda: versions(stage) == [("new", "done"), ("changed", "done")], "the replay is applied")
+    wait_until(lambda: stage.broker.held(FILES) == 0, "every delivery is settled")
+    assert owners(stage) == (AFTER if dead else result)
+    assert kept(stage) == sorted([FIRST, LATER, OTHER])
+    consumer.stop()
