@@ -227,7 +227,7 @@ class _Verification:
         after = ""
         while candidates := self._run("unrecorded_by_etag", after=after):
             for candidate in candidates:
-                if self._digest(candidate["object_key"]) == candidate["sha256"]:
+                if self._digest(candidate["object_key"]) in candidate["digests"]:
                     self._run("drop_unrecorded", object_key=candidate["object_key"])
             after = candidates[-1]["object_key"]
 

@@ -33,7 +33,7 @@ SELECT %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s,
        'seen'
 ON CONFLICT (bucket, key, etag) DO UPDATE
 SET state = 'seen', decision = excluded.decision, reason = NULL, epoch = excluded.epoch,
-    object_time = excluded.object_time, size = excluded.size, retry_at = NULL, dead_lettered_at = NULL
+    key_time = excluded.key_time, object_time = excluded.object_time, size = excluded.size, retry_at = NULL, dead_lettered_at = NULL
 WHERE ledger.state = 'seen'
    OR ledger.state = 'failed'
   AND (%(again)s OR ledger.retry_at <= now() OR (ledger.retry_at IS NULL AND ledger.dead_lettered_at IS NULL))

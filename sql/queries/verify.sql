@@ -181,7 +181,7 @@ SELECT %(look)s, 'rows_missing', format('positions of %%s', file.key), file.key,
 FROM (SELECT file_id, key, rows_inserted + rows_updated + rows_unchanged AS moved
       FROM ingest.ledger
       WHERE applied_at IS NOT NULL
-      ORDER BY epoch DESC, key_time DESC, key DESC, object_time DESC, etag DESC
+      ORDER BY epoch DESC, key_time DESC NULLS LAST, key DESC, object_time DESC NULLS LAST, etag DESC
       LIMIT 1) AS file
 CROSS JOIN LATERAL (SELECT count(*) AS rows FROM ingest.positions WHERE positions.file_id = file.file_id) AS owned
 WHERE owned.rows < file.moved
@@ -207,12 +207,13 @@ WHERE look = 1
 
 -- name: unrecorded_by_etag
 -- Archived objects that may be a version the ledger has under the ETag of an object stored in parts.
-SELECT found.subject AS object_key, file.sha256
+SELECT found.subject AS object_key, array_agg(file.sha256) AS digests
 FROM findings AS found
 JOIN bucket_objects AS object ON object.object_key = found.subject
 JOIN ingest.ledger AS file
     ON file.bucket = %(bucket)s AND file.key = found.key AND file.size = object.size AND file.applied_at IS NOT NULL
 WHERE found.kind = 'unrecorded' AND found.subject > %(after)s
+GROUP BY found.subject
 ORDER BY found.subject
 LIMIT 1000
 
