@@ -73,14 +73,14 @@ ALL = [Cell(point, mode, processes) for point in POINTS for mode, processes in C
 
 
 def chosen() -> list[Cell]:
-    """All, or of each point the one whose turn it is today; of every third one with three processes: they take long."""
+    """All, or of each point the one whose turn it is today; of every fifth one with three processes: they take long."""
     if os.environ.get("CRASH_MATRIX") == "full":
         return ALL
     day = date.today().toordinal()  # noqa: DTZ011 - any day will do
     turns = []
     for number, point in enumerate(POINTS, start=day):
-        row = [cell for cell in ALL if cell.point == point and cell.processes == (1 if number % 3 else 3)]
-        turns.append(row[number // 3 % len(row)])
+        row = [cell for cell in ALL if cell.point == point and cell.processes == (1 if number % 5 else 3)]
+        turns.append(row[(number if number % 5 else number // 5) % len(row)])
     return turns
 
 
