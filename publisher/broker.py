@@ -43,6 +43,11 @@ def translated_errors() -> Iterator[None]:
         raise DependencyDown(BROKER, describe(error)) from error
 
 
+def was_refused(error: DependencyDown) -> bool:
+    """Whether the broker itself refused a message, on a connection that is well."""
+    return isinstance(error.__cause__, pika.exceptions.NackError)
+
+
 def describe(error: BaseException) -> str:
     """One line for an error of pika, whose own text is often empty."""
     inner = error.args[0] if error.args and isinstance(error.args[0], BaseException) else error

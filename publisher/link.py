@@ -62,7 +62,12 @@ class Link:
         def on_the_channel() -> Answer:
             if self._publishing is None or not self._publishing.is_open:
                 raise DependencyDown(broker.BROKER, "not connected")
-            return action(self._publishing)
+            try:
+                return action(self._publishing)
+            except DependencyDown as error:
+                if broker.was_refused(error):
+                    self._renew_publishing()
+                raise
 
         return self._submit(on_the_channel).result()
 
@@ -101,6 +106,15 @@ class Link:
                 channel = self._connection.channel()
                 channel.basic_qos(prefetch_count=prefetch)
                 self._consumers.append((channel, channel.basic_consume(name.broker_name, self._receiver(name))))
+
+    def _renew_publishing(self) -> None:
+        """RabbitMQ 3.10 goes on refusing a channel that met a full queue, even with the limit lifted."""
+        connection, refused = self._connection, self._publishing
+        if connection is not None and refused is not None:
+            with broker.translated_errors():
+                refused.close()
+                self._publishing = connection.channel()
+                self._publishing.confirm_delivery()
 
     def _receiver(self, name: Queue) -> Callable[[BlockingChannel, Basic.Deliver, BasicProperties, bytes], None]:
         def receive(channel: BlockingChannel, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:

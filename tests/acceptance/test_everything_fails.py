@@ -28,7 +28,7 @@ def test_sixty_good_files_outlive_a_broken_schema(stage: Stage) -> None:
     stage.announce(*(file.key for file in files))
     consumer = stage.start("consume")
     wait_until(lambda: SAYS in consumer.output(), "the consumer says that everything fails")
-    time.sleep(7)  # the first retries are due after five seconds
+    time.sleep(6)  # the first retries are due after five seconds
     (spent,) = stage.query("SELECT count(*) AS files, max(attempts) AS attempts FROM ingest.ledger")
     assert spent["files"] <= 19, "one less than the limit"
     assert spent["attempts"] == 1

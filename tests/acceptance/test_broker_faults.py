@@ -1,0 +1,209 @@
+"""RabbitMQ cut off, full, alarmed, restarted, or a cluster losing its leader: nothing is lost and no attempt spent."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import requests
+from pika.exceptions import AMQPError, NackError
+from rabbitmq import RabbitMQ
+
+from tests.acceptance.broker import DEAD_FILES, FILES, GEOCODE, Broker
+from tests.acceptance.comparing import assert_equals_reference
+from tests.acceptance.feeds import ChangeFile, RandomFeed, key_at
+from tests.acceptance.private import private_cluster, private_rabbitmq
+from tests.acceptance.proxy import Proxy
+from tests.acceptance.stage import Process, Stage, wait_until
+
+BAD = b"ticket_id\nM\xfc\n"
+
+
+def feed(stage: Stage, seed: int, count: int) -> list[ChangeFile]:
+    stage.environment["FLEETTICKETS_MAX_REJECT_SHARE"] = "1"
+    files = RandomFeed(seed, tickets=60).files(count, rows=8)
+    stage.bucket.put_all({file.key: file.body for file in files})
+    return files
+
+
+def assert_as_if_nothing_had_happened(stage: Stage, consumer: Process, files: list[ChangeFile]) -> None:
+    stage.wait_for("done", *(file.key for file in files), timeout=60)
+    stage.wait_for_history()
+    wait_until(lambda: stage.broker.ready(FILES) == 0, "every delivery is settled")
+    consumer.stop()
+    assert stage.one("SELECT sum(attempts) FROM ingest.ledger") == 0
+    assert stage.broker.ready(DEAD_FILES) == 0
+    assert stage.waiting() == []
+    assert_equals_reference(stage, files)
+
+
+def test_connections_that_are_cut_again_and_again(stage: Stage) -> None:
+    files = feed(stage, seed=31, count=50)
+    with Proxy(stage.broker.url) as proxy:
+        consumer = stage.start("consume", RABBITMQ_URL=proxy.url)
+        stage.announce(*(file.key for file in files))
+        done = "SELECT count(*) FROM ingest.ledger WHERE applied_at IS NOT NULL"
+        for share in (1, 15, 30):
+            wait_until(lambda share=share: stage.one(done) >= share, "some more files")  # type: ignore[misc]
+            proxy.cut()
+        assert_as_if_nothing_had_happened(stage, consumer, files)
+
+
+def test_a_full_follow_on_queue_holds_files_back_and_spends_nothing(stage: Stage) -> None:
+    files = feed(stage, seed=32, count=12)
+    with full(stage.broker, GEOCODE):
+        consumer = stage.start("consume")
+        stage.announce(*(file.key for file in files))
+        wait_until(lambda: consumer.output().count("refused a message") >= 3, "the consumer meets a full queue")
+        assert stage.one("SELECT count(*) FROM ingest.ledger WHERE state = 'done'") == 0
+        assert stage.one("SELECT sum(attempts) FROM ingest.ledger") == 0
+        assert stage.broker.ready(DEAD_FILES) == 0
+    assert_as_if_nothing_had_happened(stage, consumer, files)
+
+
+def test_full_dead_letters_keep_a_bad_file_undecided_and_good_ones_going(stage: Stage) -> None:
+    files, bad = feed(stage, seed=33, count=12), key_at(-1)
+    stage.bucket.put(bad, BAD)
+    with full(stage.broker, DEAD_FILES):
+        consumer = stage.start("consume")
+        stage.announce(bad, *(file.key for file in files))
+        stage.wait_for("done", *(file.key for file in files))
+        wait_until(lambda: "refused a message" in consumer.output(), "the consumer meets the full dead letters")
+        assert stage.query("SELECT 1 FROM ingest.ledger WHERE key = %s", bad) == []
+    dead = "SELECT 1 FROM ingest.ledger WHERE dead_lettered_at IS NOT NULL"
+    wait_until(lambda: stage.query(dead), "the bad file is a dead letter")
+    consumer.stop()
+    letters = [message.headers.get("fleettickets-key") for message in stage.broker.messages(DEAD_FILES)]
+    assert letters.count(bad) == 1
+    row = stage.ledger(bad)
+    assert (row["state"], row["attempts"]) == ("failed", 1)
+
+
+class full:  # noqa: N801 - read as a sentence
+    """The queue is so full that it refuses; a quorum queue takes a few more than its limit."""
+
+    def __init__(self, broker: Broker, queue: str) -> None:
+        if broker.management is None:
+            pytest.skip("queue limits: no management API")
+        self._broker, self._queue = broker, queue
+        self._policy = f"{broker.management}/api/policies/{broker.vhost}/full-{queue}"
+
+    def __enter__(self) -> None:
+        most = {"max-length": 1, "overflow": "reject-publish"}
+        limit = {"pattern": f"^{self._queue}$", "definition": most, "apply-to": "queues", "priority": 9}
+        requests.put(self._policy, json=limit, timeout=10).raise_for_status()
+        wait_until(lambda: self._in_force() is not None, "the limit is in force")
+        routing = ("fleettickets.dead", "files") if self._queue == DEAD_FILES else ("fleettickets", "geocode")
+        with pytest.raises(NackError):
+            self._broker.publish([b"{}"] * 20, exchange=routing[0], routing_key=routing[1])
+
+    def __exit__(self, *_: object) -> None:
+        requests.delete(self._policy, timeout=10).raise_for_status()
+
+    def _in_force(self) -> str | None:
+        address = f"{self._broker.management}/api/queues/{self._broker.vhost}/{quote(self._queue)}"
+        policy = requests.get(address, timeout=10).json().get("policy")
+        return None if policy is None else str(policy)
+
+
+@pytest.fixture
+def private_broker(tmp_path: Path) -> Iterator[RabbitMQ]:
+    with private_rabbitmq(tmp_path) as rabbitmq:
+        yield rabbitmq
+
+
+@pytest.fixture
+def private_stage(stage: Stage, private_broker: RabbitMQ) -> Stage:
+    stage.broker = Broker(private_broker.url, private_broker.environment()["RABBITMQ_MANAGEMENT_URL"])
+    stage.environment["RABBITMQ_URL"] = private_broker.url
+    return stage
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(300)
+def test_a_restarted_broker_has_everything_still(private_stage: Stage, private_broker: RabbitMQ) -> None:
+    stage = private_stage
+    files = feed(stage, seed=34, count=150)
+    consumers = [stage.start("consume") for _ in range(2)]
+    stage.announce(*(file.key for file in files))
+    done = "SELECT count(*) FROM ingest.ledger WHERE state = 'done'"
+    for share in (10, 60):
+        wait_until(lambda share=share: stage.one(done) >= share, "some more files")  # type: ignore[misc]
+        private_broker.halt()
+        time.sleep(1)
+        private_broker.start()
+    stage.wait_for("done", *(file.key for file in files), timeout=60)
+    consumers.pop().stop()
+    assert_as_if_nothing_had_happened(stage, consumers.pop(), files)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(300)
+def test_a_memory_alarm_is_waited_for(private_stage: Stage, private_broker: RabbitMQ) -> None:
+    stage = private_stage
+    files = feed(stage, seed=35, count=40)
+    stage.announce(*(file.key for file in files))
+    private_broker.control("set_vm_memory_high_watermark", "absolute", "10MB")
+    consumer = stage.start("consume")
+    # It may read, but what it publishes gets no confirm: files are applied and wait for their requests to be sent.
+    wait_until(lambda: stage.one("SELECT count(*) FROM ingest.ledger WHERE state = 'archived'") > 0, "files wait")
+    wait_until(lambda: "ConnectionBlockedTimeout" in consumer.output(), "it does not wait for ever", timeout=60)
+    assert stage.one("SELECT count(*) FROM ingest.ledger WHERE state = 'done'") == 0
+    assert stage.one("SELECT sum(attempts) FROM ingest.ledger") == 0
+    private_broker.control("set_vm_memory_high_watermark", "absolute", "1GB")
+    assert_as_if_nothing_had_happened(stage, consumer, files)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(400)
+def test_a_cluster_that_loses_the_leader_of_the_queue_under_load(stage: Stage, tmp_path: Path) -> None:
+    with private_cluster(tmp_path, nodes=3) as nodes:
+        stage.environment["RABBITMQ_URL"] = nodes[0].url
+        first = Broker(nodes[0].url, nodes[0].environment()["RABBITMQ_MANAGEMENT_URL"])
+        stage.broker = first
+        files = feed(stage, seed=36, count=300)
+        leader = leading(first, nodes)
+        others = [node for node in nodes if node is not leader]
+        # The one that dies is the leader and has a consumer; the client's address list is its supervisor's matter,
+        # so each consumer knows one node.
+        consumers = [stage.start("consume", RABBITMQ_URL=node.url) for node in nodes]
+        wait_until(lambda: all("consuming" in consumer.output() for consumer in consumers), "all are consuming")
+        stage.announce(*(file.key for file in files[:150]))
+        done = "SELECT count(*) FROM ingest.ledger WHERE state = 'done'"
+        wait_until(lambda: stage.one(done) >= 30, "work is under way")
+        leader.halt()
+        stage.broker = Broker(others[0].url, others[0].environment()["RABBITMQ_MANAGEMENT_URL"])
+        for file in files[150:]:
+            announce_until_taken(stage, file)
+        stage.wait_for("done", *(file.key for file in files), timeout=120)
+        assert leading(stage.broker, nodes) is not leader
+        leader.start()
+        doomed = consumers[nodes.index(leader)]
+        wait_until(lambda: doomed.output().count('"consuming"') >= 2, "the third consumer is back", timeout=60)
+        for consumer in [consumer for consumer in consumers if consumer is not consumers[0]]:
+            consumer.stop()
+        assert_as_if_nothing_had_happened(stage, consumers[0], files)
+
+
+def announce_until_taken(stage: Stage, file: ChangeFile) -> None:
+    """While a new leader is elected the broker refuses messages, which is its publisher's matter."""
+
+    def is_taken() -> bool:
+        try:
+            stage.broker.publish([stage.bucket.event(file.key, file.body)])
+        except AMQPError:
+            return False
+        return True
+
+    wait_until(is_taken, f"{file.key} is announced")
+
+
+def leading(broker: Broker, nodes: list[RabbitMQ]) -> RabbitMQ:
+    def leader() -> str:
+        address = f"{broker.management}/api/queues/%2f/{quote(FILES)}"
+        return str(requests.get(address, timeout=10).json().get("leader", ""))
+
+    known: Callable[[], bool] = lambda: any(node.node == leader() for node in nodes)  # noqa: E731
+    wait_until(known, "the queue has a leader")
+    return next(node for node in nodes if node.node == leader())
