@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from consumer import by_hand, database, migrate
+from consumer import by_hand, database, discarding, migrate
 from consumer.demo.command import demo
 from consumer.fail_points import FAIL_POINTS, crash_at, nowhere
 from consumer.files import FilesHandler
@@ -18,7 +18,7 @@ from consumer.history import HistoryHandler
 from consumer.settings import ApplySettings, DatabaseSettings, HistorySettings
 from consumer.status import Status, read_status
 from consumer.worker import Worker
-from publisher import cli, log
+from publisher import cli, dead_letter_commands, log
 from publisher.bucket import Bucket
 from publisher.cli import EXIT_FAILED, AsJson
 from publisher.errors import DependencyDown, FleetticketsError, Misconfigured
@@ -42,6 +42,8 @@ def main() -> None:
     """The entry point of the installed program."""
     add_commands(program)
     cli.add_commands(program)
+    dead_letter_commands.add_commands(program)
+    discarding.add_commands(dead_letter_commands.letters)
     cli.run(program)
 
 
@@ -171,7 +173,7 @@ def _print_status(status: Status) -> None:
             **found,
         }
         age = backlog["oldest_waiting_seconds"]
-        oldest = f", the oldest for {_duration(age)}" if age is not None else ""
+        oldest = f", the oldest for {cli.duration(age)}" if age is not None else ""
         table.add_row("backlog", f"{backlog['files']} files wait in {found['bucket']}/{found['prefix']}{oldest}")
         if backlog["set_aside"]:
             table.add_row(
@@ -186,9 +188,11 @@ def _print_status(status: Status) -> None:
         if found["watermark"] is None:
             table.add_row("watermark", "none yet, no file was applied")
         else:
-            age = _duration(found["watermark_age_seconds"])
+            age = cli.duration(found["watermark_age_seconds"])
             table.add_row("watermark", f"{escape(cli.printable(found['watermark']))}, {age} old")
-            table.add_row("tickets", f"{found['tickets']}, last import {_duration(found['last_import_seconds'])} ago")
+            table.add_row(
+                "tickets", f"{found['tickets']}, last import {cli.duration(found['last_import_seconds'])} ago"
+            )
         unfinished = ", ".join(f"{count} {state}" for state, count in found["unfinished_files"].items())
         table.add_row("unfinished", unfinished or "none")
         for kind, requests in found["open_requests"].items():
@@ -204,12 +208,3 @@ def _print_status(status: Status) -> None:
                 f"{escape(cli.printable(error['key']))}: {escape(cli.printable(str(error['last_error'])))}",
             )
     cli.console().print(table)
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "unknown"
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"

@@ -172,7 +172,7 @@ class Worker:
             self._send_on(
                 delivery,
                 lambda channel: broker.publish_retry(
-                    channel, delivery.queue.value, delivery.body, delay=_NOT_NOW_SECONDS, attempts=None
+                    channel, delivery.queue.value, delivery.body, delay=_NOT_NOW_SECONDS, headers=_kept(delivery)
                 ),
             )
 
@@ -239,6 +239,12 @@ def _describe(outcome: FileOutcome) -> dict[str, Any]:
             }  # fmt: skip
         case _:
             assert_never(outcome)
+
+
+def _kept(delivery: Delivery) -> dict[str, Any]:
+    """What a message has behind it, and whether it was replayed: still true when it could only not be worked on now."""
+    ours = {messages.AGAIN, messages.ATTEMPTS, messages.HISTORY}
+    return {name: value for name, value in delivery.headers.items() if name in ours}
 
 
 def _log_wait(state: tenacity.RetryCallState) -> None:

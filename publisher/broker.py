@@ -15,7 +15,6 @@ import tenacity
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 
 from publisher.errors import DependencyDown, HeldByAnother, Misconfigured
-from publisher.messages import AGAIN, ATTEMPTS
 from publisher.settings import BrokerSettings
 from publisher.topology import EVENTS, retry_exchange
 
@@ -201,10 +200,8 @@ def queue_depth(channel: BlockingChannel, name: str) -> tuple[int, int]:
     return answer.method.message_count, answer.method.consumer_count
 
 
-def publish_retry(channel: BlockingChannel, routing_key: str, body: bytes, *, delay: int, attempts: int | None) -> None:
-    """Send a message back to its work queue after `delay` seconds, one of RETRY_DELAYS.
-
-    `attempts` are the failed ones so far; None says that none was spent and nothing is to be tried "again".
-    """
-    headers = {} if attempts is None else {AGAIN: "retry", ATTEMPTS: attempts}
+def publish_retry(
+    channel: BlockingChannel, routing_key: str, body: bytes, *, delay: int, headers: Mapping[str, Any]
+) -> None:
+    """Send a message back to its work queue after `delay` seconds, one of RETRY_DELAYS."""
     publish(channel, retry_exchange(delay), routing_key, body, headers=headers)

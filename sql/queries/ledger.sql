@@ -30,7 +30,7 @@ SELECT %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s,
        'seen'
 ON CONFLICT (bucket, key, etag) DO UPDATE
 SET state = 'seen', decision = excluded.decision, reason = NULL, epoch = excluded.epoch,
-    object_time = excluded.object_time, size = excluded.size, retry_at = NULL, dead_lettered_at = NULL
+    object_time = excluded.object_time, size = excluded.size, retry_at = NULL, dead_lettered_at = NULL, discarded_at = NULL
 WHERE ledger.state = 'failed'
   AND (%(again)s OR ledger.retry_at <= now() OR (ledger.retry_at IS NULL AND ledger.dead_lettered_at IS NULL))
    OR ledger.state <> 'failed' AND ledger.applied_at IS NOT NULL AND excluded.object_time > ledger.object_time
@@ -85,7 +85,7 @@ VALUES (%(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s,
 ON CONFLICT (bucket, key, etag) DO UPDATE
 SET state = 'failed', decision = 'rejected', attempts = ledger.attempts + 1, last_error = excluded.last_error,
     error_fingerprint = excluded.error_fingerprint, reason = excluded.reason,
-    retry_at = NULL, dead_lettered_at = NULL
+    retry_at = NULL, dead_lettered_at = NULL, discarded_at = NULL
 WHERE ledger.state IN ('seen', 'failed')
 RETURNING file_id, attempts
 

@@ -54,8 +54,11 @@ class Process:
     def wait(self, timeout: float = 45) -> int:
         return self._process.wait(timeout)
 
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
     def terminate(self) -> None:
-        self._process.send_signal(signal.SIGTERM)
+        self.signal(signal.SIGTERM)
 
     def stop(self) -> None:
         self.terminate()

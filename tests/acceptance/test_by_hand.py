@@ -69,7 +69,7 @@ def test_a_broken_file_stops_neither_the_drain_nor_its_later_dead_letter(stage: 
     stage.run("poll")
     wait_until(lambda: stage.ledger(broken)["dead_lettered_at"], "the broken file is a dead letter")
     consumer.stop()
-    assert [letter["key"] for letter in stage.ask("dead-letters", "list")] == [broken]
+    assert [letter["key"] for letter in stage.ask("dead-letters", "list", "--each")] == [broken]
 
 
 def test_a_drain_finishes_what_a_killed_consumer_left(stage: Stage) -> None:
