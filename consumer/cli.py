@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from consumer import by_hand, database, discarding, migrate
+from consumer.database import Role
 from consumer.demo.command import demo
 from consumer.fail_points import FAIL_POINTS, crash_at, nowhere
 from consumer.files import FilesHandler
@@ -64,7 +65,7 @@ def migrate_database(
 
     A database made by the batch import keeps its objects and rows: what is in place is recorded as adopted.
     """
-    with database.connect(load(DatabaseSettings)) as connection:
+    with database.connect(load(DatabaseSettings), None) as connection:
         if only_status:
             _show_steps(migrate.status(connection), as_json=as_json)
             return
@@ -125,7 +126,7 @@ def _wait_for_schema(settings: DatabaseSettings, stop: Event) -> bool:
     delay = 0.5
     while not stop.is_set():
         try:
-            with database.connect(settings) as connection:
+            with database.connect(settings, Role.INGEST) as connection:
                 migrate.require_migrated(connection)
         except DependencyDown as error:
             structlog.get_logger().warning("waiting", detail=str(error), retry_in_s=delay)

@@ -10,7 +10,7 @@ import typer
 from psycopg.types.json import Jsonb
 
 from consumer import database, migrate
-from consumer.database import Connection
+from consumer.database import Connection, Role
 from consumer.settings import DatabaseSettings
 from publisher.cli import AsJson, stop_on_signals
 from publisher.dead_letter_commands import (
@@ -59,7 +59,7 @@ def discard_letters(
         raise Misconfigured("--reason is empty: say why nobody needs them")
     chosen = selection(key, group, older_than, newer_than, limit, every=every_letter)
     outcome = Shown("would discard" if dry_run else "discarded", as_json=as_json)
-    with database.connect(load(DatabaseSettings)) as connection:
+    with database.connect(load(DatabaseSettings), Role.INGEST) as connection:
         migrate.require_migrated(connection)
         stop = stop_on_signals()
         with holding(queue, "discard") as (_, held):
