@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from consumer import database, fail_points, history, migrate
 from consumer.applying import AlreadyApplied, Applied, Duplicate
+from consumer.database import Role
 from consumer.drain import Drain, Drained, begin_epoch, import_csv
 from consumer.failures import Failure
 from consumer.settings import ApplySettings, DatabaseSettings
@@ -57,7 +58,7 @@ def drain(
     """
     database_settings, bucket_settings, settings = load(DatabaseSettings), load(BucketSettings), load(ApplySettings)
     at = fail_points.chosen(os.environ)
-    with database.connect(database_settings) as connection:
+    with database.connect(database_settings, Role.INGEST) as connection:
         migrate.require_migrated(connection)
     results: list[tuple[str, Drained]] = []
     with database.open_pool(database_settings, size=2) as pool, _progress(as_json=as_json) as bar:
@@ -77,7 +78,7 @@ def drain(
             bar.reset(task, description="draining" if apply else "trying", total=files)
 
         if from_archive:
-            with database.connect(database_settings) as connection:
+            with database.connect(database_settings, Role.INGEST) as connection:
                 missing, others = run.unapplied(connection, lambda listed: bar.update(task, completed=listed))
             begin(len(missing) + len(others))
             run.run_archived(missing, report)
@@ -103,7 +104,7 @@ def import_local_file(
     the file's time of change. Importing the same bytes twice does nothing the second time.
     """
     database_settings, settings = load(DatabaseSettings), load(ApplySettings)
-    with database.connect(database_settings) as connection:
+    with database.connect(database_settings, Role.INGEST) as connection:
         migrate.require_migrated(connection)
     with database.open_pool(database_settings, size=1) as pool:
         outcome = import_csv(pool, file, settings, apply=apply)
@@ -123,7 +124,7 @@ def reseed(
     files are stamped older than what is in the database is then applied instead of being held back. It cannot be
     undone.
     """
-    with database.connect(load(DatabaseSettings)) as connection, database.translated_errors():
+    with database.connect(load(DatabaseSettings), Role.INGEST) as connection, database.translated_errors():
         migrate.require_migrated(connection)
         now = database.row(connection, "ledger", "current_epoch") or {}
         watermark = database.row(connection, "status", "watermark") or {}
@@ -138,7 +139,7 @@ def reseed(
 def capture_history(as_json: AsJson = False) -> None:
     """Record closures and today's backlog now, for every file applied so far."""
     settings = load(DatabaseSettings)
-    with database.connect(settings) as connection:
+    with database.connect(settings, Role.INGEST) as connection:
         migrate.require_migrated(connection)
     with database.open_pool(settings, size=1) as pool:
         covered = history.capture(pool, unasked=True)

@@ -10,15 +10,16 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from consumer import by_hand, database, fail_points, inspection, migrate
+from consumer import by_hand, database, discarding, fail_points, inspection, migrate
 from consumer.breaker import Breaker
+from consumer.database import Role
 from consumer.demo.command import demo
 from consumer.files import FilesHandler
 from consumer.history import HistoryHandler
 from consumer.settings import ApplySettings, DatabaseSettings, FailureSettings, HistorySettings
 from consumer.status import Status, read_status
 from consumer.worker import Worker
-from publisher import cli, log
+from publisher import cli, dead_letter_commands, log
 from publisher.bucket import Bucket
 from publisher.cli import EXIT_FAILED, AsJson
 from publisher.errors import DependencyDown, FleetticketsError
@@ -42,6 +43,8 @@ def main() -> None:
     """The entry point of the installed program."""
     add_commands(program)
     cli.add_commands(program)
+    dead_letter_commands.add_commands(program)
+    discarding.add_commands(dead_letter_commands.letters)
     cli.run(program)
 
 
@@ -63,7 +66,7 @@ def migrate_database(
 
     A database made by the batch import keeps its objects and rows: what is in place is recorded as adopted.
     """
-    with database.connect(load(DatabaseSettings)) as connection:
+    with database.connect(load(DatabaseSettings), None) as connection:
         if only_status:
             _show_steps(migrate.status(connection), as_json=as_json)
             return
@@ -123,7 +126,7 @@ def _wait_for_schema(settings: DatabaseSettings, stop: Event) -> bool:
     delay = 0.5
     while not stop.is_set():
         try:
-            with database.connect(settings) as connection:
+            with database.connect(settings, Role.INGEST) as connection:
                 migrate.require_migrated(connection)
         except DependencyDown as error:
             structlog.get_logger().warning("waiting", detail=str(error), retry_in_s=delay)
@@ -171,7 +174,7 @@ def _print_status(status: Status) -> None:
             **found,
         }
         age = backlog["oldest_waiting_seconds"]
-        oldest = f", the oldest for {_duration(age)}" if age is not None else ""
+        oldest = f", the oldest for {cli.duration(age)}" if age is not None else ""
         table.add_row("backlog", f"{backlog['files']} files wait in {found['bucket']}/{found['prefix']}{oldest}")
         if backlog["set_aside"]:
             table.add_row(
@@ -186,9 +189,11 @@ def _print_status(status: Status) -> None:
         if found["watermark"] is None:
             table.add_row("watermark", "none yet, no file was applied")
         else:
-            age = _duration(found["watermark_age_seconds"])
+            age = cli.duration(found["watermark_age_seconds"])
             table.add_row("watermark", f"{escape(cli.printable(found['watermark']))}, {age} old")
-            table.add_row("tickets", f"{found['tickets']}, last import {_duration(found['last_import_seconds'])} ago")
+            table.add_row(
+                "tickets", f"{found['tickets']}, last import {cli.duration(found['last_import_seconds'])} ago"
+            )
         unfinished = ", ".join(f"{count} {state}" for state, count in found["unfinished_files"].items())
         table.add_row("unfinished", unfinished or "none")
         for kind, requests in found["open_requests"].items():
@@ -204,12 +209,3 @@ def _print_status(status: Status) -> None:
                 f"{escape(cli.printable(error['key']))}: {escape(cli.printable(str(error['last_error'])))}",
             )
     cli.console().print(table)
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "unknown"
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import Any
 
 import psycopg
@@ -43,19 +44,29 @@ def translated_errors() -> Iterator[None]:
         raise Refused(DATABASE, f"{type(error).__name__}: {one_line(error)}") from error
 
 
-def connect(settings: DatabaseSettings) -> Connection:
-    """One connection in autocommit mode, for the commands.
+class Role(StrEnum):
+    """What a connection may do at the most; the migrations make both. A login need only be a member of one."""
+
+    INGEST = "fleettickets_ingest"
+    READ = "fleettickets_read"
+
+
+def connect(settings: DatabaseSettings, role: Role | None) -> Connection:
+    """One connection in autocommit mode, for the commands; without a role, with all that the login may do.
 
     Raises: DependencyDown.
     """
     with translated_errors():
-        return psycopg.Connection.connect(
+        connection = psycopg.Connection.connect(
             settings.database_url.get_secret_value(),
             autocommit=True,
             row_factory=dict_row,
             connect_timeout=_CONNECT_SECONDS,
             application_name="fleettickets",
         )
+        if role is not None:
+            _act_as(connection, role)
+        return connection
 
 
 @contextmanager
@@ -104,7 +115,13 @@ def transaction(pool: Pool, *, keep: bool = True) -> Iterator[Connection]:
             pool.putconn(connection)
 
 
+def _act_as(connection: Connection, role: Role) -> None:
+    # A login that is no member keeps its own rights, and a database not yet migrated has no role to give.
+    connection.execute(statements("migrations")["act_as"], {"role": role})
+
+
 def _prepare_staging(connection: Connection) -> None:
+    _act_as(connection, Role.INGEST)
     connection.execute(statements("merge")["create_staging"])
 
 

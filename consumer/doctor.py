@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from consumer import database, migrate
+from consumer.database import Role
 from consumer.settings import DatabaseSettings
 from publisher import broker, management, notifications, topology
 from publisher.bucket import Bucket
@@ -59,7 +60,7 @@ def examine(*, poller_only: bool) -> list[Finding]:
 
 
 def _postgres() -> Iterator[Finding]:
-    with database.connect(load(DatabaseSettings)) as connection, database.translated_errors():
+    with database.connect(load(DatabaseSettings), Role.READ) as connection, database.translated_errors():
         server = database.row(connection, "doctor", "server") or {}
         if server["number"] < _OLDEST_POSTGRES:
             yield Finding("postgres", Level.WRONG, f"version {server['version']}", "upgrade to 14 or newer")

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from consumer import database
-from consumer.database import Connection
+from consumer.database import Connection, Role
 from consumer.migrate import require_migrated
 from consumer.settings import DatabaseSettings
 from publisher import broker, dead_letters
@@ -119,7 +119,7 @@ def _object(found: ObjectSummary) -> Row:
 
 
 def _read_ledger(life: Life) -> None:
-    with database.connect(load(DatabaseSettings)) as connection, database.translated_errors():
+    with database.connect(load(DatabaseSettings), Role.READ) as connection, database.translated_errors():
         require_migrated(connection)
         life.versions = database.rows(connection, "explain", "versions", {"key": life.key.replace("\0", "")})
         for version in life.versions:
@@ -131,7 +131,7 @@ def _read_ledger(life: Life) -> None:
 def _read_letters(life: Life, bucket: Bucket) -> None:
     with (
         broker.confirming_channel(load(BrokerSettings), "explain") as channel,
-        dead_letters.walking(channel, Queue.FILES) as letters,
+        dead_letters.browsing(channel, Queue.FILES) as letters,
     ):
         life.dead_letters = [
             {
@@ -193,6 +193,8 @@ def _next_of_failed(life: Life, version: Row) -> str:
         return "its retry is due" if overdue else f"it is tried again at {version['retry_at']:%Y-%m-%d %H:%M:%S %Z}"
     if life.dead_letters:
         return "nothing until somebody mends it and replays it: fleettickets dead-letters replay --key KEY"
+    if version["discarded_at"] is not None:
+        return "nothing: its dead letter was discarded; fleettickets drain --apply would try it again"
     if version["dead_lettered_at"] is None:
         return "the next delivery tries it again: poll, or drain --apply"
     return "nothing: its dead letter is gone; fleettickets drain --apply tries it again"

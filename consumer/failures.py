@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from publisher import broker, dead_letters, messages
 from publisher.broker import Channel
+from publisher.dead_letters import LastFailure
 from publisher.link import Delivery
 from publisher.topology import MAX_ATTEMPTS, RETRY_DELAYS
 
@@ -32,18 +33,11 @@ class Failure:
 
     def publishing(self, delivery: Delivery) -> Callable[[Channel], None]:
         """The call that puts the message where it belongs now, confirmed; the delivery is settled after it."""
-        delay = self.retry_in
+        queue, body, delay = delivery.queue, delivery.body, self.retry_in
+        tried = f"try {self.attempts} failed: {self.reason}: {self.detail}"
+        history = messages.history(delivery.headers, also=tried)
         if delay is not None:
-            headers = {messages.AGAIN: "retry", messages.ATTEMPTS: self.attempts}
-            return lambda channel: broker.publish_retry(
-                channel, delivery.queue.value, delivery.body, delay=delay, headers=headers
-            )
-        return lambda channel: dead_letters.bury(
-            channel,
-            delivery.queue,
-            delivery.body,
-            key=self.key,
-            reason=self.reason,
-            detail=self.detail,
-            attempts=self.attempts,
-        )
+            headers = {messages.AGAIN: "retry", messages.ATTEMPTS: self.attempts, messages.HISTORY: history}
+            return lambda channel: broker.publish_retry(channel, queue.value, body, delay=delay, headers=headers)
+        last = LastFailure(self.key, self.reason, self.detail, self.attempts, history)
+        return lambda channel: dead_letters.bury(channel, queue, body, last)

@@ -14,6 +14,7 @@ from rich.table import Table
 from consumer import database, doctor, migrate
 from consumer import explain as explaining
 from consumer import verify as verifying
+from consumer.database import Role
 from consumer.doctor import Level
 from consumer.explain import Life, Row, TicketLife
 from consumer.settings import DatabaseSettings
@@ -69,7 +70,7 @@ def verify(  # noqa: PLR0917 - its parameters are its options
     if since is not None:
         since = since.astimezone(UTC)
     began = datetime.now(UTC)
-    with database.connect(database_settings) as connection, _progress() as bar:
+    with database.connect(database_settings, Role.READ) as connection, _progress() as bar:
         migrate.require_migrated(connection)
         bucket = Bucket(bucket_settings)
         bucket.require()
@@ -113,7 +114,7 @@ def explain(
     if (key is None) == (ticket is None):
         raise Misconfigured("say which: a KEY, or --ticket ID")
     if ticket is not None:
-        with database.connect(load(DatabaseSettings)) as connection:
+        with database.connect(load(DatabaseSettings), Role.READ) as connection:
             migrate.require_migrated(connection)
             told = explaining.explain_ticket(connection, ticket.replace("\0", ""))
         if as_json:

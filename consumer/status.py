@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from consumer import database
-from consumer.database import Connection
+from consumer.database import Connection, Role
 from consumer.migrate import require_migrated
 from consumer.settings import DatabaseSettings
 from publisher import broker
@@ -69,7 +69,7 @@ def _broker(settings: BrokerSettings) -> dict[str, Any]:
 
 
 def _database(settings: DatabaseSettings, bucket: str, waiting: list[ObjectSummary]) -> dict[str, Any]:
-    with database.connect(settings) as connection, database.translated_errors():
+    with database.connect(settings, Role.READ) as connection, database.translated_errors():
         require_migrated(connection)
         set_aside = _set_aside(connection, bucket, waiting)
         backlog = [found for found in waiting if (found.key, found.etag) not in set_aside]

@@ -251,11 +251,11 @@ class _Verification:
 
     def _read_letters(self, channel: Channel) -> None:
         self._run("forget_letters")
-        with dead_letters.walking(channel, Queue.FILES) as letters, self._connection.transaction():
+        with dead_letters.browsing(channel, Queue.FILES) as letters, self._connection.transaction():
             for letter in letters:
                 is_ours = dead_letters.bucket_of(letter) in {None, self._bucket.name}
                 if is_ours and letter.key.startswith(self._bucket.changes_prefix):
-                    self._run("keep_letter", key=letter.key.replace("\0", ""), dead_at=_moment(letter.dead_at))
+                    self._run("keep_letter", key=letter.key.replace("\0", ""), dead_at=letter.dead_at)
 
     def _read_contents(self, contents: Contents | None) -> int:
         self._run("choose_by_etag")
@@ -299,10 +299,3 @@ class _Verification:
     def _one(self, statement: str, **parameters: object) -> Any:
         (row,) = self._run(statement, **parameters)
         return row
-
-
-def _moment(text: str) -> datetime | None:
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        return None

@@ -14,18 +14,14 @@ from typing import Annotated, NoReturn
 import structlog
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from publisher import broker, dead_letters, log, management, notifications, topology
+from publisher import broker, log, management, notifications, topology
 from publisher.bucket import Bucket
-from publisher.dead_letters import DeadLetter, Selection
 from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother, Misconfigured
 from publisher.notifications import RustfsWay
 from publisher.poller import Poll, Poller
 from publisher.settings import BrokerSettings, BucketSettings, SqsSettings, WebhookSettings, WorkSettings, load
 from publisher.sqs import Batch, Bridge, SqsQueue
-from publisher.topology import Queue
 
 EXIT_FAILED = 1
 EXIT_MISCONFIGURED = 2
@@ -55,6 +51,16 @@ def console() -> Console:
 def printable(text: str) -> str:
     """The text with its control characters spelled out: what strangers wrote must not steer a terminal."""
     return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them."""
+    if seconds is None:
+        return "unknown"
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def stop_on_signals() -> Event:
@@ -292,106 +298,6 @@ def set_notifications(
         raise typer.Exit(EXIT_FAILED)
 
 
-def _show_letter(letter: DeadLetter) -> dict[str, object]:
-    return {
-        "queue": letter.queue.value,
-        "number": letter.number,
-        "key": letter.key,
-        "reason": letter.reason,
-        "error": letter.error,
-        "group": letter.fingerprint,
-        "attempts": letter.attempts,
-        "dead_at": letter.dead_at,
-    }
-
-
-letters = typer.Typer(help="Look at dead letters and send them back.", no_args_is_help=True)
-OfQueue = Annotated[Queue, typer.Option("--queue", help="Whose dead letters.")]
-OfKey = Annotated[str | None, typer.Option("--key", help="Only those of this key of the bucket.")]
-OfGroup = Annotated[str | None, typer.Option("--group", help="Only those with this fingerprint of the reason.")]
-
-
-@letters.command("list")
-def list_letters(
-    queue: OfQueue = Queue.FILES, key: OfKey = None, group: OfGroup = None, as_json: AsJson = False
-) -> None:
-    """List dead letters, oldest first. Nothing is taken out of the queue."""
-    chosen = Selection(key, group)
-    with (
-        broker.confirming_channel(load(BrokerSettings), "dead letters") as channel,
-        dead_letters.browsing(channel, queue) as held,
-    ):
-        found = [letter for letter in held if chosen.holds(letter)]
-    if as_json:
-        typer.echo(json.dumps([_show_letter(letter) for letter in found]))
-        return
-    if not found:
-        typer.echo(f"no dead letters in {queue.dead_letters}")
-        return
-    table = Table("no.", "dead since", "group", "attempts", "reason", "key", box=None)
-    for letter in found:
-        table.add_row(
-            str(letter.number), letter.dead_at[:19], letter.fingerprint, str(letter.attempts),
-            escape(printable(letter.reason)), escape(printable(letter.key or "(no key)")),
-        )  # fmt: skip
-    console().print(table)
-
-
-@letters.command("show")
-def show_letter(
-    number: Annotated[int, typer.Argument(min=1, help="Its number in `dead-letters list`.")],
-    queue: OfQueue = Queue.FILES,
-    as_json: AsJson = False,
-) -> None:
-    """Show one dead letter whole: reason, headers, body."""
-    with (
-        broker.confirming_channel(load(BrokerSettings), "dead letters") as channel,
-        dead_letters.browsing(channel, queue) as held,
-    ):
-        letter = next((found for found in held if found.number == number), None)
-    if letter is None:
-        raise Misconfigured(
-            f"no dead letter number {number} in {queue.dead_letters}; see: fleettickets dead-letters list"
-        )
-    headers = {name: str(value) for name, value in letter.headers.items()}
-    shown = _show_letter(letter) | {"headers": headers, "body": letter.body.decode(errors="backslashreplace")}
-    if as_json:
-        typer.echo(json.dumps(shown))
-        return
-    for name, value in shown.items():
-        if name != "headers":
-            typer.echo(f"{name:9} {printable(str(value))}")
-    for name, value in headers.items():
-        typer.echo(f"header    {printable(f'{name}: {value}')}")
-
-
-@letters.command("replay")
-def replay_letters(
-    queue: OfQueue = Queue.FILES,
-    key: OfKey = None,
-    group: OfGroup = None,
-    every_letter: Annotated[bool, typer.Option("--all", help="Replay all of the queue's dead letters.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Send dead letters back to their work queue, to be tried afresh.
-
-    Each is published and confirmed before it leaves the dead letters, so an interruption loses none.
-    """
-    if not (every_letter or key or group):
-        raise Misconfigured("say which: --key, --group or --all")
-    replayed: list[dict[str, object]] = []
-    with broker.confirming_channel(load(BrokerSettings), "replay") as channel:
-        with broker.translated_errors():
-            topology.declare(channel)
-        dead_letters.replay(channel, queue, Selection(key, group), lambda letter: replayed.append(_show_letter(letter)))
-    if as_json:
-        typer.echo(json.dumps({"replayed": replayed}))
-    else:
-        for letter in replayed:
-            typer.echo(f"replayed {printable(str(letter['key'] or letter['number']))}")
-        typer.echo(f"{len(replayed)} replayed")
-
-
 def add_commands(program: typer.Typer) -> None:
     """Add the publisher's commands to a program."""
     program.command("topology")(declare_topology)
@@ -399,4 +305,3 @@ def add_commands(program: typer.Typer) -> None:
     program.command("webhook")(webhook)
     program.command("sqs")(carry_from_sqs)
     program.command("notifications")(set_notifications)
-    program.add_typer(letters, name="dead-letters")

@@ -2,11 +2,12 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from itertools import count
+from datetime import UTC, datetime, timedelta
+from threading import Event
 from typing import Any
 
 from pika.adapters.blocking_connection import BlockingChannel
@@ -21,6 +22,17 @@ _PATIENCE = 100
 
 
 @dataclass(frozen=True, slots=True)
+class LastFailure:
+    """Why a message became a dead letter, after how many attempts; `history` has a line for each."""
+
+    key: str
+    reason: str
+    detail: str
+    attempts: int
+    history: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
     """One message of a dead-letter queue; `number` is its place in the queue, from 1, `tag` its delivery tag."""
 
@@ -32,22 +44,107 @@ class DeadLetter:
     error: str
     fingerprint: str
     attempts: int
-    dead_at: str
+    dead_at: datetime | None
     body: bytes
     headers: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def history(self) -> list[str]:
+        """Its failed tries and replays, oldest first."""
+        lines = self.headers.get(messages.HISTORY)
+        return [str(line) for line in lines] if isinstance(lines, list) else []
+
+
+@dataclass(slots=True)
+class Group:
+    """Dead letters of one fingerprint, which probably have one cause; `key` and `error` are those of the oldest."""
+
+    fingerprint: str
+    reason: str
+    error: str
+    key: str
+    letters: int = 0
+    oldest: datetime | None = None
+    newest: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which dead letters to replay; None selects all."""
+    """Some of the dead letters: each condition that is not None has to hold, for `limit` of them at most."""
 
     key: str | None = None
     fingerprint: str | None = None
+    older_than: timedelta | None = None
+    newer_than: timedelta | None = None
+    limit: int | None = None
 
-    def holds(self, letter: DeadLetter) -> bool:
-        return (self.key is None or letter.key == self.key) and (
-            self.fingerprint is None or letter.fingerprint == self.fingerprint
+    def among(self, letters: Iterable[DeadLetter]) -> Iterator[DeadLetter]:
+        """The chosen ones, oldest first."""
+        now, chosen = datetime.now(UTC), 0
+        for letter in letters:
+            if self.limit is not None and chosen >= self.limit:
+                return
+            if self._holds(letter, now):
+                chosen += 1
+                yield letter
+
+    def _holds(self, letter: DeadLetter, now: datetime) -> bool:
+        if self.key is not None and letter.key != self.key:
+            return False
+        if self.fingerprint is not None and letter.fingerprint != self.fingerprint:
+            return False
+        if self.older_than is None and self.newer_than is None:
+            return True
+        if letter.dead_at is None:  # only the broker's own are without; nobody can say how old one is
+            return False
+        age = now - letter.dead_at
+        return (self.older_than is None or age >= self.older_than) and (
+            self.newer_than is None or age <= self.newer_than
         )
+
+
+class Held:
+    """The dead letters of a queue, one after the other, in this channel's hands until settled or put back."""
+
+    def __init__(self, channel: BlockingChannel, queue: Queue) -> None:
+        self._channel = channel
+        self._queue = queue
+        # What dies meanwhile is for the next look: a replayed letter can be back before this one ends.
+        self._there, _ = broker.queue_depth(channel, queue.dead_letters)
+        self._taken = 0
+        self._settled = 0
+
+    def __iter__(self) -> Iterator[DeadLetter]:
+        while self._taken < self._there:
+            with broker.translated_errors():
+                method, properties, body = self._channel.basic_get(self._queue.dead_letters)
+            if method is None or properties is None:
+                return
+            self._taken += 1
+            tag = method.delivery_tag or 0  # only the type stubs doubt it
+            yield _letter(self._taken, tag, self._queue, body or b"", properties.headers or {})
+
+    def settle(self, letter: DeadLetter) -> None:
+        """Take a letter out of the queue, for good.
+
+        Raises: DependencyDown.
+        """
+        with broker.translated_errors():
+            self._channel.basic_ack(letter.tag)
+        self._settled += 1
+
+    def put_back(self) -> None:
+        """Requeue what was not settled. That takes the broker a moment, in which the next look would find too few."""
+        left = self._taken - self._settled
+        if not self._channel.is_open or not left:
+            return
+        with broker.translated_errors():
+            self._channel.basic_nack(0, multiple=True, requeue=True)
+            for _ in range(_PATIENCE):
+                ready, _ = broker.queue_depth(self._channel, self._queue.dead_letters)
+                if ready >= left:
+                    return
+                self._channel.connection.process_data_events(time_limit=0.02)
 
 
 def fingerprint(reason: str, detail: str) -> str:
@@ -56,100 +153,91 @@ def fingerprint(reason: str, detail: str) -> str:
     return hashlib.sha256(shape.encode(errors="replace")).hexdigest()[:8]
 
 
-def bury(
-    channel: BlockingChannel, queue: Queue, body: bytes, *, key: str, reason: str, detail: str, attempts: int
-) -> None:
+def bury(channel: BlockingChannel, queue: Queue, body: bytes, failure: LastFailure) -> None:
     """Put a message among the dead letters of its queue, with the reason in the headers. Confirmed on return."""
     headers = {
-        messages.KEY: key,
-        messages.REASON: reason[:200],
-        messages.ERROR: detail[:2000],
-        messages.FINGERPRINT: fingerprint(reason, detail),
-        messages.ATTEMPTS: attempts,
+        messages.KEY: failure.key,
+        messages.REASON: failure.reason[:200],
+        messages.ERROR: failure.detail[:2000],
+        messages.FINGERPRINT: fingerprint(failure.reason, failure.detail),
+        messages.ATTEMPTS: failure.attempts,
         messages.DEAD_AT: datetime.now(UTC).isoformat(timespec="milliseconds"),
+        messages.HISTORY: failure.history,
     }
     broker.publish(channel, DEAD, queue.value, body, headers=headers)
 
 
 @contextmanager
-def walking(channel: BlockingChannel, queue: Queue) -> Iterator[Iterator[DeadLetter]]:
-    """The dead letters of a queue one after the other, oldest first, in memory one at a time. All are put back.
+def browsing(channel: BlockingChannel, queue: Queue) -> Iterator[Held]:
+    """Every dead letter of a queue, oldest first. What is not settled by the end is put back.
 
     Raises: DependencyDown, Misconfigured.
     """
-    seen = 0
-
-    def counted() -> Iterator[DeadLetter]:
-        nonlocal seen
-        for letter in _read(channel, queue):
-            seen = letter.number
-            yield letter
-
-    try:
-        yield counted()
-    finally:
-        _put_back(channel, queue, seen)
-
-
-@contextmanager
-def browsing(channel: BlockingChannel, queue: Queue) -> Iterator[list[DeadLetter]]:
-    """Every dead letter of a queue, oldest first. Those still in the list at the end are put back.
-
-    Raises: DependencyDown, Misconfigured.
-    """
-    held = list(_read(channel, queue))
+    held = Held(channel, queue)
     try:
         yield held
     finally:
-        _put_back(channel, queue, len(held))
+        held.put_back()
 
 
-def _read(channel: BlockingChannel, queue: Queue) -> Iterator[DeadLetter]:
-    broker.queue_depth(channel, queue.dead_letters)
-    for number in count(1):
-        with broker.translated_errors():
-            method, properties, body = channel.basic_get(queue.dead_letters)
-        if method is None or properties is None:
-            return
-        tag = method.delivery_tag or 0  # only the type stubs doubt it
-        yield _letter(number, tag, queue, body or b"", properties.headers or {})
+def grouped(letters: Iterable[DeadLetter]) -> list[Group]:
+    """Count the letters by fingerprint; the largest group first."""
+    groups: dict[str, Group] = {}
+    for letter in letters:
+        mark = letter.fingerprint
+        group = groups.setdefault(mark, Group(mark, letter.reason, letter.error, letter.key, 0, letter.dead_at))
+        group.letters += 1
+        group.newest = letter.dead_at or group.newest
+    return sorted(groups.values(), key=lambda group: -group.letters)
 
 
-def _put_back(channel: BlockingChannel, queue: Queue, letters: int) -> None:
-    """Requeue what was not settled. That takes the broker a moment, in which the next look would find too few."""
-    if not channel.is_open or not letters:
-        return
-    with broker.translated_errors():
-        channel.basic_nack(0, multiple=True, requeue=True)
-        for _ in range(_PATIENCE):
-            ready, _ = broker.queue_depth(channel, queue.dead_letters)
-            if ready >= letters:
-                return
-            channel.connection.process_data_events(time_limit=0.02)
-
-
-def replay(channel: BlockingChannel, queue: Queue, selection: Selection, report: Callable[[DeadLetter], None]) -> int:
+def replay(
+    channel: BlockingChannel,
+    queue: Queue,
+    selection: Selection,
+    report: Callable[[DeadLetter], None],
+    *,
+    per_second: float | None = None,
+    stop: Event | None = None,
+) -> int:
     """Send the selected dead letters back to their work queue: publish, wait for the confirm, only then settle.
 
-    A crash in between leaves a letter in both places, and the ledger makes the second arrival harmless.
+    A crash in between leaves a letter in both places, and the ledger makes the second arrival harmless. `stop` ends
+    it after the letter in hand.
     Raises: DependencyDown, Misconfigured.
     """
+    replayed = 0
     with browsing(channel, queue) as held:
-        selected = [letter for letter in held if selection.holds(letter)]
-        for letter in selected:
-            broker.publish(channel, REQUESTS, queue.value, letter.body, headers={messages.AGAIN: "replay"})
-            with broker.translated_errors():
-                channel.basic_ack(letter.tag)
-            held.remove(letter)
+        for letter in selection.among(held):
+            if stop is not None and stop.is_set():
+                break
+            due = time.monotonic() + (1 / per_second if per_second else 0)
+            headers = {
+                messages.AGAIN: "replay",
+                messages.HISTORY: messages.history(letter.headers, also="replayed by hand"),
+            }
+            broker.publish(channel, REQUESTS, queue.value, letter.body, headers=headers)
+            held.settle(letter)
+            replayed += 1
             report(letter)
-    return len(selected)
+            _wait(channel, due, stop)
+    return replayed
+
+
+def _wait(channel: BlockingChannel, due: float, stop: Event | None) -> None:
+    while (left := due - time.monotonic()) > 0 and not (stop is not None and stop.is_set()):
+        with broker.translated_errors():
+            channel.connection.process_data_events(time_limit=min(left, 0.2))
 
 
 def _letter(number: int, tag: int, queue: Queue, body: bytes, headers: Mapping[str, Any]) -> DeadLetter:
-    deaths = headers.get("x-death") or [{}]
-    reason = str(headers.get(messages.REASON) or f"broker: {deaths[0].get('reason', 'unknown')}")
+    match headers.get("x-death"):
+        case [dict(death), *_]:
+            pass
+        case _:
+            death = {}
+    reason = str(headers.get(messages.REASON) or f"broker: {death.get('reason', 'unknown')}")
     error = str(headers.get(messages.ERROR) or "the broker gave up on this message by itself")
-    died = deaths[0].get("time")
     return DeadLetter(
         number=number,
         tag=tag,
@@ -159,7 +247,7 @@ def _letter(number: int, tag: int, queue: Queue, body: bytes, headers: Mapping[s
         error=error,
         fingerprint=str(headers.get(messages.FINGERPRINT) or fingerprint(reason, error)),
         attempts=messages.attempts(headers) or _count(headers.get("x-delivery-count")),
-        dead_at=str(headers.get(messages.DEAD_AT) or (died.isoformat() if isinstance(died, datetime) else "")),
+        dead_at=_moment(headers.get(messages.DEAD_AT)) or _moment(death.get("time")),
         body=body,
         headers=headers,
     )
@@ -174,6 +262,15 @@ def bucket_of(letter: DeadLetter) -> str | None:
     except FleetticketsError:
         pass
     return None
+
+
+def _moment(header: Any) -> datetime | None:
+    """A time that we wrote, or the broker, which gives UTC without saying so."""
+    try:
+        moment = header if isinstance(header, datetime) else datetime.fromisoformat(header)
+    except (TypeError, ValueError):
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _count(header: Any) -> int:

@@ -1,7 +1,7 @@
 """The message contract: what travels between the store, the poller, the consumer and its follow-ons. Pure."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,6 +16,8 @@ ERROR = "fleettickets-error"
 FINGERPRINT = "fleettickets-fingerprint"
 KEY = "fleettickets-key"
 DEAD_AT = "fleettickets-dead-at"
+HISTORY = "fleettickets-history"  # one line for each failed try and each replay, oldest first
+_HISTORY_LINES = 20
 
 
 def attempts(headers: Mapping[str, Any]) -> int:
@@ -26,7 +28,15 @@ def attempts(headers: Mapping[str, Any]) -> int:
 
 def kept(headers: Mapping[str, Any]) -> dict[str, Any]:
     """What a message that is put aside, with no attempt spent, has to have when it comes back."""
-    return {name: headers[name] for name in (AGAIN, ATTEMPTS) if name in headers}
+    return {name: headers[name] for name in (AGAIN, ATTEMPTS, HISTORY) if name in headers}
+
+
+def history(headers: Mapping[str, Any], *, also: str) -> list[str]:
+    """What a message has behind it as far as its headers tell, and one line more; the oldest lines fall off."""
+    lines = headers.get(HISTORY)
+    known = [str(line) for line in lines] if isinstance(lines, list) else []
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return [*known, f"{now} {also}"[:300]][-_HISTORY_LINES:]
 
 
 class _Message(BaseModel):

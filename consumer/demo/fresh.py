@@ -29,7 +29,7 @@ def fresh_database(server_url: str) -> Iterator[str]:
 
     Raises: Misconfigured, DemoFailed, DependencyDown, Refused.
     """
-    with database.connect(load(DatabaseSettings, database_url=server_url)) as connection:
+    with database.connect(load(DatabaseSettings, database_url=server_url), None) as connection:
         with database.translated_errors():
             locked = connection.execute("SELECT pg_try_advisory_lock(hashtextextended('fleettickets demo', 0)) AS had")
             if not (had := locked.fetchone()) or not had["had"]:

@@ -99,7 +99,8 @@ def dead_keys(settings: BrokerSettings, since: datetime) -> list[str]:
         broker.confirming_channel(settings, "demo") as channel,
         dead_letters.browsing(channel, Queue.FILES) as letters,
     ):
-        return [letter.key for letter in letters if letter.dead_at >= since.isoformat(timespec="milliseconds")]
+        since = since.replace(microsecond=since.microsecond // 1000 * 1000)  # a letter's time is in milliseconds
+        return [letter.key for letter in letters if letter.dead_at and letter.dead_at >= since]
 
 
 def _latency(percentiles: list[Any] | None) -> Latency | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Event
 
 from consumer import database
-from consumer.database import Connection
+from consumer.database import Connection, Role
 from consumer.demo import children, observing, services
 from consumer.demo.checks import Found, check
 from consumer.demo.children import CODE, DemoFailed
@@ -66,7 +66,7 @@ def play(plan: Plan, view: Lines, report: Callable[[Summary], None]) -> bool:
             view.say(f"logs: {logs}/")
             feed = make_feed(files=plan.files, rows=plan.rows, seed=plan.seed, until=datetime.now(UTC))
             began = datetime.now(UTC)
-            with database.connect(stage.database) as connection, view.playing():
+            with database.connect(stage.database, Role.READ) as connection, view.playing():
                 progress = _Exporter(feed, plan.rate, stage, view, connection).play()
             laps.end("play")
             # Stopped before anything is compared: what is there then is there to stay.
@@ -155,7 +155,7 @@ class _Exporter:
 
 def _found(stage: Stage, progress: Progress, began: datetime) -> Found:
     changes = stage.settings.changes_prefix
-    with database.connect(stage.database) as connection:
+    with database.connect(stage.database, Role.READ) as connection:
         tables = observing.tables(connection, changes)
     return Found(
         tables=tables,

@@ -33,7 +33,8 @@ SELECT %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s,
        'seen'
 ON CONFLICT (bucket, key, etag) DO UPDATE
 SET state = 'seen', decision = excluded.decision, reason = NULL, epoch = excluded.epoch,
-    key_time = excluded.key_time, object_time = excluded.object_time, size = excluded.size, retry_at = NULL, dead_lettered_at = NULL
+    key_time = excluded.key_time, object_time = excluded.object_time, size = excluded.size, retry_at = NULL,
+    dead_lettered_at = NULL, discarded_at = NULL
 WHERE ledger.state = 'seen'
    OR ledger.state = 'failed'
   AND (%(again)s OR ledger.retry_at <= now() OR (ledger.retry_at IS NULL AND ledger.dead_lettered_at IS NULL))
@@ -92,7 +93,8 @@ VALUES (%(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s,
 ON CONFLICT (bucket, key, etag) DO UPDATE
 SET state = 'failed', decision = 'rejected', attempts = ledger.attempts + 1, last_error = excluded.last_error,
     error_fingerprint = excluded.error_fingerprint, reason = excluded.reason,
-    retry_at = NULL, dead_lettered_at = CASE WHEN %(has_letter)s THEN ledger.dead_lettered_at END
+    retry_at = NULL, dead_lettered_at = CASE WHEN %(has_letter)s THEN ledger.dead_lettered_at END,
+    discarded_at = CASE WHEN %(has_letter)s THEN ledger.discarded_at END
 WHERE ledger.state IN ('seen', 'failed')
 RETURNING file_id, attempts
 

@@ -41,3 +41,9 @@ INSERT INTO ingest.positions (ticket_id, position)
 SELECT ticket_id, ROW(1, %(key_time)s::timestamptz, %(key)s::text, 'infinity'::timestamptz, '', 0)::ingest.position
 FROM tickets.inc
 ON CONFLICT (ticket_id) DO NOTHING
+
+-- name: act_as
+SELECT set_config('role', member_of.rolname, false)
+FROM pg_roles AS member_of
+WHERE member_of.rolname = %(role)s AND pg_has_role(member_of.oid, 'MEMBER')
+  AND has_schema_privilege(member_of.oid, to_regnamespace('ingest'), 'USAGE')

@@ -1,6 +1,6 @@
 -- name: ledger_by_state
 SELECT state, count(*) AS files FROM ingest.ledger
-WHERE state IN ('applied', 'archived', 'failed')
+WHERE state IN ('applied', 'archived', 'failed') AND discarded_at IS NULL
 GROUP BY state
 
 -- name: last_files
@@ -13,7 +13,7 @@ LIMIT 5
 -- name: last_error
 -- Failed files, and applied ones that the store does not let us archive.
 SELECT key, reason, last_error, attempts, dead_lettered_at
-FROM ((SELECT * FROM ingest.ledger WHERE state = 'failed' ORDER BY file_id DESC LIMIT 1)
+FROM ((SELECT * FROM ingest.ledger WHERE state = 'failed' AND discarded_at IS NULL ORDER BY file_id DESC LIMIT 1)
       UNION ALL
       (SELECT * FROM ingest.ledger WHERE state = 'applied' AND last_error IS NOT NULL ORDER BY file_id DESC LIMIT 1)
      ) AS newest
@@ -37,7 +37,9 @@ SELECT reason, sum(events)::bigint AS events FROM ingest.ignored_events GROUP BY
 -- name: set_aside
 -- Of the versions that wait in the bucket, those that no delivery will do anything with.
 SELECT ledger.key, ledger.etag,
-       CASE WHEN ledger.dead_lettered_at IS NULL THEN 'ignored' ELSE 'dead letters' END AS verdict
+       CASE WHEN ledger.discarded_at IS NOT NULL THEN 'discarded'
+            WHEN ledger.dead_lettered_at IS NOT NULL THEN 'dead letters'
+            ELSE 'ignored' END AS verdict
 FROM unnest(%(keys)s::text[], %(etags)s::text[]) AS waiting (key, etag)
 JOIN ingest.ledger AS ledger
   ON ledger.bucket = %(bucket)s AND ledger.key = waiting.key AND ledger.etag = waiting.etag

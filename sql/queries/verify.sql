@@ -115,7 +115,7 @@ FROM ingest.ledger AS file
 JOIN bucket_objects AS object
     ON object.object_key = file.key AND NOT object.is_archived AND (object.etag = file.etag OR file.etag = '')
 WHERE file.bucket = %(bucket)s AND file.prefix = %(prefix)s AND file.state = 'failed' AND file.retry_at IS NULL
-  AND (file.dead_lettered_at IS NULL OR %(letters_are_read)s AND file.dead_lettered_at < %(began)s)
+  AND file.discarded_at IS NULL AND (file.dead_lettered_at IS NULL OR %(letters_are_read)s AND file.dead_lettered_at < %(began)s)
   AND %(files_queue_is_empty)s
   AND NOT EXISTS (SELECT FROM letters WHERE letters.key = file.key)
   AND NOT EXISTS (SELECT FROM pg_locks AS held

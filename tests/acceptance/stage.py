@@ -64,8 +64,11 @@ class Process:
             self._process.wait(seconds)
         return not self.running
 
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
     def terminate(self) -> None:
-        self._process.send_signal(signal.SIGTERM)
+        self.signal(signal.SIGTERM)
 
     def stop(self) -> None:
         self.terminate()

@@ -78,7 +78,7 @@ def test_a_broken_file_stops_neither_the_drain_nor_its_later_dead_letter(stage: 
     stage.run("poll")
     wait_until(lambda: stage.ledger(broken)["dead_lettered_at"], "the broken file is a dead letter")
     consumer.stop()
-    assert [letter["key"] for letter in stage.ask("dead-letters", "list")] == [broken]
+    assert [letter["key"] for letter in stage.ask("dead-letters", "list", "--each")] == [broken]
 
 
 @pytest.mark.parametrize("point", ["after commit, before archive", "after delete, before state"])
@@ -203,7 +203,7 @@ def test_a_drain_that_fails_again_makes_no_second_dead_letter(stage: Stage) -> N
     assert stage.run("poll").returncode == 0
     wait_until(lambda: stage.ledger(broken)["duplicates"] == 1, "the consumer has looked at it")
     consumer.stop()
-    assert len(stage.ask("dead-letters", "list")) == 1
+    assert len(stage.ask("dead-letters", "list", "--each")) == 1
     assert stage.ask("status")["database"]["backlog"]["set_aside"] == {"dead letters": 1}
 
 

@@ -56,7 +56,7 @@ def test_other_bytes_under_a_known_key(
     assert owners(stage) == result
     assert stage.waiting() == waiting
     assert kept(stage) == sorted([FIRST, LATER, OTHER])
-    assert len(stage.ask("dead-letters", "list")) == dead
+    assert len(stage.ask("dead-letters", "list", "--each")) == dead
     backlog = stage.ask("status")["database"]["backlog"]
     assert (backlog["files"], sum(backlog["set_aside"].values())) == (0, len(waiting))
 

@@ -1,9 +1,14 @@
 """Broken files in the dead letters: looking at them, and sending them back."""
 
+import signal
+from datetime import UTC, datetime
 from typing import Any
+
+import pytest
 
 from tests.acceptance.broker import DEAD_FILES, FILES
 from tests.acceptance.feeds import csv, key_at, ticket
+from tests.acceptance.proxy import Proxy
 from tests.acceptance.stage import Process, Stage, wait_until
 from tests.acceptance.store import CHANGES, PROCESSED
 
@@ -31,7 +36,7 @@ def dead(stage: Stage) -> list[tuple[str, str]]:
 
 
 def listed(stage: Stage, key: str) -> dict[str, Any]:
-    (letter,) = stage.ask("dead-letters", "list", "--key", key)
+    (letter,) = stage.ask("dead-letters", "list", "--each", "--key", key)
     return dict(letter)
 
 
@@ -39,13 +44,15 @@ def test_list_and_show_tell_key_and_reason_and_leave_the_queue_as_it_is(shared_s
     stage, keys = shared_stage, (key_at(0), key_at(10))
     broken(stage, *keys)
     before = sorted(message.body for message in stage.broker.messages(DEAD_FILES))
-    letters = stage.ask("dead-letters", "list")
+    letters = stage.ask("dead-letters", "list", "--each")
     assert sorted(letter["key"] for letter in letters) == sorted(keys)
     assert all("ticket_id" in letter["reason"] for letter in letters)
     shown = stage.ask("dead-letters", "show", str(letters[0]["number"]))
     assert shown["key"] == letters[0]["key"]
     assert shown["headers"]["fleettickets-reason"] == letters[0]["reason"]
     assert letters[0]["key"] in shown["body"]
+    (tried,) = shown["history"]
+    assert "try 1 failed" in tried
     assert sorted(message.body for message in stage.broker.messages(DEAD_FILES)) == before
 
 
@@ -72,6 +79,12 @@ def test_replay_of_a_file_that_is_still_broken_comes_back_with_one_more_attempt(
     wait_until(lambda: (key, "2") in dead(stage), "the second attempt is a dead letter")
     assert [attempts for found, attempts in dead(stage) if found == key] == ["2"]
     assert stage.ledger(key)["attempts"] == 2
+    shown = stage.ask("dead-letters", "show", str(listed(stage, key)["number"]))
+    assert [line.split(" ", 1)[1].split(":")[0] for line in shown["history"]] == [
+        "try 1 failed",
+        "replayed by hand",
+        "try 2 failed",
+    ]
     assert stage.bucket.read(key) == BROKEN
 
 
@@ -86,3 +99,139 @@ def test_a_broken_file_delivered_several_times_at_once_is_one_dead_letter(shared
     consumer.stop()  # with the files in hand finished, every delivery is settled
     assert stage.broker.ready(FILES) == 0
     assert [found for found, _ in dead(stage)].count(key) == 1
+
+
+NOT_TEXT = b"ticket_id\nM\xfc\n"
+ACK = bytes.fromhex("003c0050")
+"""How AMQP begins a basic.ack, which settles a delivery."""
+
+
+def empty(stage: Stage) -> None:
+    """Stop the consumer, if there is one, and have no letters."""
+    for process in stage.processes:
+        if process.running:
+            process.stop()
+    stage.broker.purge()
+
+
+def test_letters_are_listed_in_groups_of_one_cause_with_counts_and_ages(shared_stage: Stage) -> None:
+    stage = shared_stage
+    empty(stage)
+    began = datetime.now(UTC)
+    broken(stage, *(key_at(number) for number in range(100, 103)))
+    stage.bucket.put(key_at(110), NOT_TEXT)
+    stage.announce(key_at(110))
+    stage.wait_for("failed", key_at(110))
+    wait_until(lambda: len(dead(stage)) == 4, "four letters")
+    first, second = stage.ask("dead-letters", "list")
+    assert (first["letters"], second["letters"]) == (3, 1)
+    assert (first["key"], second["key"], second["reason"]) == (dead(stage)[0][0], key_at(110), "not UTF-8")
+    assert began <= datetime.fromisoformat(first["oldest"]) <= datetime.fromisoformat(first["newest"])
+    only = stage.ask("dead-letters", "list", "--each", "--group", second["fingerprint"])
+    assert [letter["key"] for letter in only] == [key_at(110)]
+    shown = stage.run("dead-letters", "list").stdout
+    assert first["fingerprint"] in shown
+    assert " s ago" in shown
+
+
+def test_a_dry_run_an_age_and_a_limit_choose_and_leave_the_rest(shared_stage: Stage) -> None:
+    stage = shared_stage
+    empty(stage)
+    keys = [key_at(number) for number in range(120, 124)]
+    broken(stage, *keys)
+    running_consumer(stage).stop()
+    order = [key for key, _ in dead(stage)]
+    dry = stage.ask("dead-letters", "replay", "--all", "--dry-run")["would_replay"]
+    assert [letter["key"] for letter in dry] == order
+    assert stage.ask("dead-letters", "replay", "--older-than", "1h")["replayed"] == []
+    assert len(dead(stage)) == 4
+    replayed = stage.ask("dead-letters", "replay", "--newer-than", "1h", "--limit", "3")["replayed"]
+    assert [letter["key"] for letter in replayed] == order[:3]
+    assert [key for key, _ in dead(stage)] == order[3:]
+    assert stage.broker.ready(FILES) == 3
+    for arguments, words in (
+        (("replay",), "say which"),
+        (("replay", "--older-than", "yesterday"), "is no age"),
+        (("discard", "--all", "--reason", " "), "--reason is empty"),
+        (("show", "99"), "no dead letter number 99"),
+    ):
+        ended = stage.run("dead-letters", *arguments)
+        assert ended.returncode == 2
+        assert words in ended.stderr
+        assert "Traceback" not in ended.stderr
+
+
+def test_a_replay_beside_consumers_ends_although_every_letter_comes_back(shared_stage: Stage) -> None:
+    stage = shared_stage
+    empty(stage)
+    keys = [key_at(number) for number in range(130, 140)]
+    broken(stage, *keys)
+    assert len(stage.ask("dead-letters", "replay", "--all", "--rate", "20")["replayed"]) == len(keys)
+    wait_until(lambda: sorted(dead(stage)) == sorted((key, "2") for key in keys), "each is back once")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_replay_is_taken_up_by_the_next(shared_stage: Stage, number: signal.Signals) -> None:
+    stage = shared_stage
+    empty(stage)
+    keys = [key_at(1000 + 100 * number + minutes) for minutes in range(8)]
+    broken(stage, *keys)
+    stage.bucket.put_all({key: csv([ticket(f"INC {key}")]) for key in keys})
+    replay = stage.start("dead-letters", "replay", "--all", "--rate", "4")
+    wait_until(lambda: replay.output().count("replayed ") >= 3, "some are replayed")
+    replay.signal(number)
+    assert replay.wait() == (-signal.SIGKILL if number == signal.SIGKILL else 0)
+    wait_until(lambda: stage.broker.ready(DEAD_FILES) > 0, "the others are back among the dead letters")
+    assert stage.run("dead-letters", "replay", "--all").returncode == 0
+    stage.wait_for("done", *keys)
+    wait_until(lambda: stage.broker.held(FILES) == 0, "every delivery is settled")
+    assert stage.one("SELECT count(*) FROM tickets.inc WHERE ticket_id = ANY(%s)", [f"INC {key}" for key in keys]) == 8
+    assert stage.one("SELECT sum(rows_inserted) FROM ingest.ledger WHERE key = ANY(%s)", keys) == len(keys)
+    assert dead(stage) == []
+
+
+def test_a_discarded_letter_is_on_record_and_its_file_stays(shared_stage: Stage) -> None:
+    stage = shared_stage
+    empty(stage)
+    gone, kept_key = key_at(200), key_at(210)
+    broken(stage, gone, kept_key)
+    before = len(stage.query("SELECT 1 FROM ingest.discards"))
+    dry = stage.ask("dead-letters", "discard", "--key", gone, "--reason", "a test export", "--dry-run")
+    assert [letter["key"] for letter in dry["would_discard"]] == [gone]
+    assert len(stage.query("SELECT 1 FROM ingest.discards")) == before
+    discarded = stage.ask("dead-letters", "discard", "--key", gone, "--reason", "a test export")["discarded"]
+    assert [letter["key"] for letter in discarded] == [gone]
+    assert [key for key, _ in dead(stage)] == [kept_key]
+    (record,) = stage.query("SELECT * FROM ingest.discards WHERE key = %s", gone)
+    assert (record["reason"], record["queue"], record["attempts"]) == ("a test export", "files", 1)
+    assert gone.encode() in bytes(record["body"])
+    assert "fleettickets-error" in record["headers"]
+    assert stage.ledger(gone)["discarded_at"] is not None
+    assert stage.bucket.read(gone) == BROKEN
+
+    # The poller offers it again and again: it stays discarded. Other bytes are another version.
+    assert stage.run("poll").returncode == 0
+    wait_until(lambda: stage.ledger(gone)["duplicates"] >= 1, "the consumer has looked at it")
+    assert [key for key, _ in dead(stage)] == [kept_key]
+    assert stage.ask("status")["database"]["backlog"]["set_aside"]["discarded"] == 1
+    stage.bucket.put(gone, csv([ticket("MENDED LATER")]))
+    stage.announce(gone)
+    stage.wait_for("done", gone)
+    assert stage.one("SELECT count(*) FROM tickets.inc WHERE ticket_id = 'MENDED LATER'") == 1
+
+
+def test_a_discard_killed_between_record_and_settlement_leaves_the_letter_and_one_record(shared_stage: Stage) -> None:
+    stage, key = shared_stage, key_at(220)
+    empty(stage)
+    broken(stage, key)
+    running_consumer(stage).stop()
+    arguments = ("dead-letters", "discard", "--all", "--reason", "a test")
+    with Proxy(stage.broker.url, losing=ACK) as proxy:
+        doomed = stage.start(*arguments, RABBITMQ_URL=proxy.url)
+        assert proxy.lost.wait(30)
+        doomed.kill()
+    wait_until(lambda: len(dead(stage)) == 1, "the letter is back")
+    assert stage.one("SELECT count(*) FROM ingest.discards WHERE key = %s", key) == 1
+    assert stage.run(*arguments).returncode == 0
+    assert dead(stage) == []
+    assert stage.one("SELECT count(*) FROM ingest.discards WHERE key = %s", key) == 1

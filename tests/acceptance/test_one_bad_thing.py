@@ -37,7 +37,7 @@ def test_messages_with_senseless_headers_become_dead_letters(stage: Stage) -> No
     consumer = stage.start("consume")
     stage.wait_for("done", good)
     wait_until(lambda: stage.broker.ready(DEAD_FILES) == len(senseless), "all are dead letters")
-    assert {letter["reason"] for letter in stage.ask("dead-letters", "list")} == {"not an event"}
+    assert {letter["reason"] for letter in stage.ask("dead-letters", "list", "--each")} == {"not an event"}
     consumer.stop()
 
 

@@ -1,13 +1,14 @@
 """What publishing, dead-lettering and replaying promise, on the real broker."""
 
 import contextlib
+from typing import Any
 
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
 from publisher import broker, dead_letters, messages, topology
 from publisher.bucket import Bucket
-from publisher.dead_letters import DeadLetter, Selection
+from publisher.dead_letters import DeadLetter, LastFailure, Selection
 from publisher.errors import DependencyDown, HeldByAnother, Misconfigured
 from publisher.poller import Poller
 from publisher.settings import BrokerSettings
@@ -32,7 +33,7 @@ def settled_depths(channel: BlockingChannel, total: int) -> tuple[int, int]:
 
 
 def bury(channel: BlockingChannel, key: str, detail: str = "line 3") -> None:
-    dead_letters.bury(channel, Queue.FILES, b"{}", key=key, reason="not UTF-8", detail=detail, attempts=1)
+    dead_letters.bury(channel, Queue.FILES, b"{}", LastFailure(key, "not UTF-8", detail, 1, ["a try"]))
 
 
 def test_declaring_twice_changes_nothing(channel: BlockingChannel) -> None:
@@ -96,7 +97,7 @@ def test_a_broker_that_cannot_be_reached_is_said_in_one_line(
 
 
 def test_a_wait_queue_returns_a_message_to_the_queue_it_came_from(channel: BlockingChannel) -> None:
-    sent = {messages.AGAIN: "retry", messages.ATTEMPTS: 2}
+    sent: Any = {messages.AGAIN: "retry", messages.ATTEMPTS: 2}
     broker.publish_retry(channel, Queue.HISTORY.value, b"later", delay=topology.RETRY_DELAYS[0], headers=sent)
     for _ in range(topology.RETRY_DELAYS[0] * 2 + 4):
         channel.connection.process_data_events(time_limit=0.5)

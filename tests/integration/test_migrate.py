@@ -14,7 +14,7 @@ from tests.integration.change_files import ChangeFile, apply_to
 
 
 def connect(database: Any) -> postgres.Connection:
-    return postgres.connect(DatabaseSettings.model_validate({"DATABASE_URL": database.url}))
+    return postgres.connect(DatabaseSettings.model_validate({"DATABASE_URL": database.url}), None)
 
 
 def nothing(_name: str, _how: str) -> None:

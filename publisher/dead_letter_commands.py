@@ -1,0 +1,243 @@
+"""The commands `dead-letters list`, `show` and `replay`; `discard` needs the database and is the consumer's."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import typer
+from pika.adapters.blocking_connection import BlockingChannel
+from rich.markup import escape
+from rich.table import Table
+
+from publisher import broker, dead_letters, messages, topology
+from publisher.cli import AsJson, console, duration, printable, stop_on_signals
+from publisher.dead_letters import DeadLetter, Held, Selection
+from publisher.errors import Misconfigured
+from publisher.settings import BrokerSettings, load
+from publisher.topology import Queue
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def age(text: str) -> timedelta:
+    """Read an age as people write it: 90s, 15m, 2h, 3d."""
+    found = re.fullmatch(r"(\d{1,6})([smhd])", text)
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is no age; like 90s, 15m, 2h or 3d")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+OfQueue = Annotated[Queue, typer.Option("--queue", help="Whose dead letters.")]
+OfKey = Annotated[str | None, typer.Option("--key", help="Only those of this key of the bucket.")]
+OfGroup = Annotated[str | None, typer.Option("--group", help="Only those with this fingerprint of the reason.")]
+OlderThan = Annotated[
+    timedelta | None,
+    typer.Option("--older-than", parser=age, metavar="AGE", help="Only those dead for longer: 90s, 2h, 3d."),
+]
+NewerThan = Annotated[
+    timedelta | None,
+    typer.Option("--newer-than", parser=age, metavar="AGE", help="Only those dead for less: 15m, 1d."),
+]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="The oldest N of them at most.")]
+Every = Annotated[bool, typer.Option("--all", help="All of the queue's dead letters.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show which it would be.")]
+
+letters = typer.Typer(help="Look at dead letters, send them back, or let go of them for good.", no_args_is_help=True)
+
+
+@contextmanager
+def holding(queue: Queue, purpose: str) -> Iterator[tuple[BlockingChannel, Held]]:
+    """The queue's dead letters on a channel of their own; the topology is there.
+
+    Raises: DependencyDown, Misconfigured.
+    """
+    with broker.confirming_channel(load(BrokerSettings), purpose) as channel:
+        with broker.translated_errors():
+            topology.declare(channel)
+        with dead_letters.browsing(channel, queue) as held:
+            yield channel, held
+
+
+def describe(letter: DeadLetter) -> dict[str, Any]:
+    """What a script is shown of a letter."""
+    return {
+        "queue": letter.queue.value,
+        "number": letter.number,
+        "key": letter.key,
+        "reason": letter.reason,
+        "error": letter.error,
+        "group": letter.fingerprint,
+        "attempts": letter.attempts,
+        "dead_at": _iso(letter.dead_at),
+    }
+
+
+def selection(
+    key: str | None, group: str | None, older_than: timedelta | None, newer_than: timedelta | None,
+    limit: int | None, *, every: bool,
+) -> Selection:  # fmt: skip
+    """The choice that the options make.
+
+    Raises: Misconfigured, when they make none.
+    """
+    if not (every or key or group or older_than or newer_than or limit):
+        raise Misconfigured("say which: --key, --group, --older-than, --newer-than, --limit or --all")
+    return Selection(key, group, older_than, newer_than, limit)
+
+
+@letters.command("list")
+def list_letters(
+    *,
+    queue: OfQueue = Queue.FILES,
+    key: OfKey = None,
+    group: OfGroup = None,
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
+    limit: Limit = None,
+    each: Annotated[bool, typer.Option("--each", help="Every letter, not only the groups.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List dead letters in groups of one cause; with --each one by one, oldest first. Nothing leaves the queue.
+
+    A group is a fingerprint of the reason: failures that differ only in numbers and names are one group.
+    """
+    chosen = Selection(key, group, older_than, newer_than, limit)
+    with holding(queue, "dead letters") as (_, held):
+        # One by one they are shown whole; in groups none is kept.
+        found = [describe(letter) for letter in chosen.among(held)] if each else []
+        groups = [] if each else dead_letters.grouped(chosen.among(held))
+    if as_json:
+        shown = [asdict(one) | {"oldest": _iso(one.oldest), "newest": _iso(one.newest)} for one in groups]
+        typer.echo(json.dumps(found if each else shown))
+    elif not found and not groups:
+        typer.echo(f"no dead letters in {queue.dead_letters}{'' if chosen == Selection() else ' that fit'}")
+    elif each:
+        table = Table("no.", "dead since", "group", "attempts", "reason", "key", box=None)
+        for letter in found:
+            table.add_row(
+                str(letter["number"]), (letter["dead_at"] or "unknown")[:19], letter["group"], str(letter["attempts"]),
+                escape(printable(letter["reason"])), escape(printable(letter["key"] or "(no key)")),
+            )  # fmt: skip
+        console().print(table)
+    else:
+        table = Table("group", "letters", "oldest", "newest", "reason", "oldest's key and error", box=None)
+        for one in groups:
+            table.add_row(
+                one.fingerprint, str(one.letters), _ago(one.oldest), _ago(one.newest), escape(printable(one.reason)),
+                escape(printable(f"{one.key or '(no key)'}: {one.error}")),
+            )  # fmt: skip
+        console().print(table)
+        typer.echo(
+            "\none by one: --each; whole: dead-letters show NO.; back to work: dead-letters replay --group GROUP"
+        )
+
+
+@letters.command("show")
+def show_letter(
+    number: Annotated[int, typer.Argument(min=1, help="Its number in `dead-letters list --each`.")],
+    queue: OfQueue = Queue.FILES,
+    as_json: AsJson = False,
+) -> None:
+    """Show one dead letter whole: reason, history, headers, body."""
+    with holding(queue, "dead letters") as (_, held):
+        letter = next((found for found in held if found.number == number), None)
+    if letter is None:
+        raise Misconfigured(
+            f"no dead letter number {number} in {queue.dead_letters}; see: fleettickets dead-letters list --each"
+        )
+    # The history has lines of its own.
+    headers = {name: str(value) for name, value in letter.headers.items() if name != messages.HISTORY}
+    shown = describe(letter) | {"history": letter.history, "headers": headers, "body": _text(letter.body)}
+    if as_json:
+        typer.echo(json.dumps(shown))
+        return
+    for name, value in shown.items():
+        match value:
+            case list():
+                typer.echo("".join(f"history   {printable(line)}\n" for line in value), nl=False)
+            case dict():
+                typer.echo(
+                    "".join(f"header    {printable(f'{key}: {text}')}\n" for key, text in value.items()), nl=False
+                )
+            case _:
+                typer.echo(f"{name:9} {printable(str(value))}")
+
+
+@letters.command("replay")
+def replay_letters(
+    *,
+    queue: OfQueue = Queue.FILES,
+    key: OfKey = None,
+    group: OfGroup = None,
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
+    limit: Limit = None,
+    every_letter: Every = False,
+    rate: Annotated[
+        float | None, typer.Option("--rate", min=0.01, metavar="PER_SECOND", help="So many a second at most.")
+    ] = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Send dead letters back to their work queue, to be tried afresh.
+
+    Each is published and confirmed before it leaves the dead letters, so an interruption loses none. What dies again
+    meanwhile stays for the next time. SIGTERM and SIGINT end it after the letter in hand.
+    """
+    chosen = selection(key, group, older_than, newer_than, limit, every=every_letter)
+    outcome = Shown("would replay" if dry_run else "replayed", as_json=as_json)
+    if dry_run:
+        with holding(queue, "replay") as (_, held):
+            for letter in chosen.among(held):
+                outcome.add(letter)
+    else:
+        stop = stop_on_signals()
+        with broker.confirming_channel(load(BrokerSettings), "replay") as channel:
+            with broker.translated_errors():
+                topology.declare(channel)
+            dead_letters.replay(channel, queue, chosen, outcome.add, per_second=rate, stop=stop)
+    outcome.conclude()
+
+
+class Shown:
+    """Tells of letters as they are dealt with, or of all at the end for a script."""
+
+    def __init__(self, done: str, *, as_json: bool) -> None:
+        self._done = done
+        self._as_json = as_json
+        self._count = 0
+        self._letters: list[dict[str, Any]] = []
+
+    def add(self, letter: DeadLetter) -> None:
+        self._count += 1
+        if self._as_json:
+            self._letters.append(describe(letter))
+        else:
+            typer.echo(f"{self._done} {printable(letter.key or f'number {letter.number}')}")
+
+    def conclude(self) -> None:
+        if self._as_json:
+            typer.echo(json.dumps({self._done.replace(" ", "_"): self._letters}))
+        else:
+            typer.echo(f"{self._done}: {self._count}")
+
+
+def _ago(moment: datetime | None) -> str:
+    return "unknown" if moment is None else f"{duration((datetime.now(UTC) - moment).total_seconds())} ago"
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.isoformat(timespec="milliseconds") if moment else None
+
+
+def _text(body: bytes) -> str:
+    return body.decode(errors="backslashreplace")
+
+
+def add_commands(program: typer.Typer) -> None:
+    """Add these commands to a program."""
+    program.add_typer(letters, name="dead-letters")

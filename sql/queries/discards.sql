@@ -1,0 +1,9 @@
+-- name: keep_discard
+INSERT INTO ingest.discards (reason, queue, key, died_of, error, fingerprint, attempts, dead_at, headers, body)
+VALUES (%(reason)s, %(queue)s, %(key)s, %(died_of)s, %(error)s, %(fingerprint)s, %(attempts)s, %(dead_at)s, %(headers)s,
+        %(body)s)
+ON CONFLICT DO NOTHING
+
+-- name: mark_discarded
+UPDATE ingest.ledger SET discarded_at = clock_timestamp()
+WHERE key = %(key)s AND state = 'failed' AND dead_lettered_at IS NOT NULL AND %(queue)s = 'files'
