@@ -24,7 +24,7 @@ from consumer.files import FileOutcome, FilesHandler, Ignored, Missing, Spread
 from consumer.history import HistoryHandler
 from publisher import broker, messages, topology
 from publisher.broker import Channel
-from publisher.errors import DependencyDown, FleetticketsError, Permanent
+from publisher.errors import DependencyDown, FleetticketsError, ObjectUnavailable, Permanent
 from publisher.link import Delivery, Link
 from publisher.settings import BrokerSettings, WorkSettings
 from publisher.topology import Queue
@@ -35,6 +35,8 @@ log = structlog.get_logger()
 HOLD_SECONDS = 600
 """Longest wait with a delivery in hand. The broker takes back what is unacked for half an hour, and up to
 RabbitMQ 4.2 that counts against the delivery; so before that the message goes to a wait queue instead."""
+OBJECT_HOLD_SECONDS = 5
+"""The same for one object that the store does not get out while it does others: they are not to wait behind it."""
 _NOT_NOW_SECONDS = topology.RETRY_DELAYS[1]
 _NEXT_PROBE_SECONDS = topology.RETRY_DELAYS[0]
 _HISTORY_PREFETCH = 100
@@ -182,7 +184,7 @@ class Worker:
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(DependencyDown),
             wait=tenacity.wait_exponential_jitter(multiplier=0.25, max=15),
-            stop=tenacity.stop_when_event_set(self._stop) | tenacity.stop_after_delay(HOLD_SECONDS),
+            stop=tenacity.stop_when_event_set(self._stop) | _HeldLongEnough(),
             sleep=tenacity.sleep_using_event(self._stop),
             before_sleep=_log_wait,
             reraise=True,
@@ -270,6 +272,15 @@ def _describe(outcome: FileOutcome) -> dict[str, Any]:
             }  # fmt: skip
         case _:
             assert_never(outcome)
+
+
+class _HeldLongEnough(tenacity.stop.stop_base):
+    """The end of a wait with a delivery in hand, by what is waited for."""
+
+    def __call__(self, state: tenacity.RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        limit = OBJECT_HOLD_SECONDS if isinstance(error, ObjectUnavailable) else HOLD_SECONDS
+        return (state.seconds_since_start or 0) >= limit
 
 
 def _log_wait(state: tenacity.RetryCallState) -> None:

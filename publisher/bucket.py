@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.response import StreamingBody
 from urllib3.exceptions import HTTPError
 
-from publisher.errors import DependencyDown, Misconfigured, ObjectChanged, ObjectMissing, Refused
+from publisher.errors import DependencyDown, Misconfigured, ObjectChanged, ObjectMissing, ObjectUnavailable, Refused
 from publisher.settings import BucketSettings
 
 if TYPE_CHECKING:
@@ -275,10 +275,17 @@ class Bucket:
             detail = f"{error.operation_name} of {key!r} in {self.name!r}: {_one_line(error)}"
             if _is_refusal(error) and self._is_open():
                 raise Refused(BUCKET, detail) from error
+            if _is_fault(error) and self._is_open():
+                raise ObjectUnavailable(BUCKET, detail) from error
             # Refused credentials and a missing bucket too: the operator can mend them while files wait.
             raise DependencyDown(BUCKET, detail) from error
         except (BotoCoreError, HTTPError, OSError) as error:
             raise DependencyDown(BUCKET, _one_line(error)) from error
+
+
+def _is_fault(error: ClientError) -> bool:
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return status >= 500  # noqa: PLR2004 - the class of HTTP's server errors
 
 
 def _is_refusal(error: ClientError) -> bool:

@@ -27,6 +27,10 @@ class DependencyDown(FleetticketsError):
         self.detail = detail
 
 
+class ObjectUnavailable(DependencyDown):
+    """The store is there and does not get this one object out for now; others need not wait for it."""
+
+
 class HeldByAnother(DependencyDown):
     """Somebody else is doing this one thing that only one may do at a time."""
 

@@ -102,6 +102,8 @@ class Stage:
             "FLEETTICKETS_HISTORY_INTERVAL": "0.2",
             "NO_COLOR": "1",
         }
+        # Where Python may not keep what it compiled, each of the many starts takes half as long again.
+        self.environment.pop("PYTHONDONTWRITEBYTECODE", None)
 
     def reconnect(self) -> None:
         """After a restart of the database."""

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 import pytest
 
@@ -59,13 +60,17 @@ class Play:
         assert self.stage.broker.ready(DEAD_FILES) == 0
 
 
+def name_in_path(key: str) -> str:
+    return quote(key.rpartition("/")[2])
+
+
 @pytest.fixture(scope="module")
 def play(shared_stage: Stage) -> Iterator[Play]:
     shared_stage.environment["FLEETTICKETS_MAX_REJECT_SHARE"] = "1"
     with FaultyStore(shared_stage.environment["RUSTFS_ENDPOINT"]) as store:
         consumer = shared_stage.start("consume", RUSTFS_ENDPOINT=store.url)
         feed = RandomFeed(seed=11, tickets=60)
-        yield Play(shared_stage, store, consumer, feed, feed.files(80, rows=8))
+        yield Play(shared_stage, store, consumer, feed, feed.files(100, rows=8))
         consumer.stop()
 
 
@@ -85,12 +90,26 @@ def test_files_wait_until_the_store_is_well(play: Play, method: str, folder: str
 
 def test_a_slow_file_holds_up_no_other(play: Play) -> None:
     slow, *others = play.next(7)
-    fault = play.store.fault("GET", slow.rpartition("/")[2].partition(" ")[0].partition("+")[0], "slow")
+    fault = play.store.fault("GET", name_in_path(slow), "slow")
     play.stage.announce(slow)
     assert fault.met.wait(30)
     play.stage.announce(*others)
     play.stage.wait_for("done", *others)
     assert play.stage.query("SELECT 1 FROM ingest.ledger WHERE key = %s", slow) == []
+    play.store.heal()
+    play.assert_as_if_nothing_had_happened()
+
+
+def test_objects_that_the_store_fails_to_give_hold_up_no_others_and_spend_no_attempt(play: Play) -> None:
+    """More of them than files are in hand; each is put aside, and comes back by itself."""
+    broken, others = play.next(10), play.next(6)
+    for key in broken:
+        play.store.fault("GET", name_in_path(key), 500)
+    play.stage.announce(*broken)
+    wait_until(lambda: play.consumer.output().count('"waiting"') >= 4, "files are in hand")
+    play.stage.announce(*others)
+    play.stage.wait_for("done", *others)
+    play.assert_nothing_spent()
     play.store.heal()
     play.assert_as_if_nothing_had_happened()
 
