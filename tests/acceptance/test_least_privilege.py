@@ -39,8 +39,8 @@ def login(shared_stage: Stage, request: pytest.FixtureRequest) -> Iterator[Login
 @pytest.mark.parametrize("login", ["fleettickets_ingest"], indirect=True)
 def test_every_command_but_migrate_needs_the_ingest_role_alone(shared_stage: Stage, login: Login) -> None:
     stage, arrived, drained, broken = shared_stage, key_at(0), key_at(10), key_at(20)
-    stage.environment["DATABASE_URL"] = login.url
-    consumer = stage.start("consume")
+    as_login = {"DATABASE_URL": login.url}
+    consumer = stage.start("consume", **as_login)
     body = csv([ticket("INC1", raw_status="Closed", closed_at="2026-06-01 09:00"), ticket("INC2", mttr="soon")])
     stage.bucket.put_all({arrived: body, broken: b"ticket_id\nM\xfc\n", f"{arrived}.txt": b"?"})
     stage.announce(arrived, broken, f"{arrived}.txt")
@@ -59,12 +59,12 @@ def test_every_command_but_migrate_needs_the_ingest_role_alone(shared_stage: Sta
         ("reseed", "--yes"),
         ("status",),
     ):
-        ended = stage.run(*arguments)
+        ended = stage.run(*arguments, **as_login)
         # The drain meets the broken file, and says so.
         assert ended.returncode == (1 if arguments[0] == "drain" else 0), (arguments, ended.stderr)
         assert "permission" not in ended.stdout + ended.stderr
     assert stage.one("SELECT count(*) FROM tickets.inc") == 3
-    refused = stage.run("migrate")
+    refused = stage.run("migrate", **as_login)
     assert refused.returncode in {0, 1}
     assert len(refused.stderr.splitlines()) <= 1
 
@@ -111,25 +111,30 @@ def test_what_a_role_is_not_for_it_cannot_do(login: Login, forbidden: tuple[str,
 
 
 def test_a_consumer_gives_up_what_its_login_may_do_beyond_the_role(shared_stage: Stage) -> None:
-    consumer = shared_stage.start("consume")
-    key = key_at(100)
-    shared_stage.bucket.put(key, csv([ticket("INC9")]))
-    shared_stage.announce(key)
-    shared_stage.wait_for("done", key)
-    acting = shared_stage.query(
-        """SELECT DISTINCT has_table_privilege(usename, 'ingest.epochs', 'DELETE') AS may FROM pg_stat_activity
-           WHERE application_name = 'fleettickets consumer' AND datname = current_database()"""
-    )
-    assert acting == [{"may": True}]  # the login of the tests is a superuser
+    stage, key = shared_stage, key_at(100)
+    for statement in (
+        "CREATE TABLE public.acted (role name)",
+        "GRANT INSERT ON public.acted TO PUBLIC",
+        """CREATE FUNCTION public.note_role() RETURNS trigger LANGUAGE plpgsql
+           AS $$ BEGIN INSERT INTO public.acted VALUES (current_user); RETURN NULL; END $$""",
+        "CREATE TRIGGER note_role AFTER INSERT OR UPDATE ON ingest.ledger EXECUTE FUNCTION public.note_role()",
+    ):
+        stage.connection.execute(statement.encode())
+    consumer = stage.start("consume")  # whose login is a superuser
+    stage.bucket.put(key, csv([ticket("INC9")]))
+    stage.announce(key)
+    stage.wait_for("done", key)
     consumer.stop()
+    stage.connection.execute("DROP TRIGGER note_role ON ingest.ledger")
+    assert stage.query("SELECT DISTINCT role FROM public.acted") == [{"role": "fleettickets_ingest"}]
 
 
 @pytest.mark.parametrize("login", ["fleettickets_read"], indirect=True)
 def test_status_needs_the_read_role_alone_and_a_reader_cannot_consume(shared_stage: Stage, login: Login) -> None:
-    shared_stage.environment["DATABASE_URL"] = login.url
-    ended = shared_stage.run("status", "--json")
+    as_login = {"DATABASE_URL": login.url}
+    ended = shared_stage.run("status", "--json", **as_login)
     assert ended.returncode == 0, ended.stderr
-    imported = shared_stage.run("import-csv", "/dev/null", "--apply")
+    imported = shared_stage.run("import-csv", "/dev/null", "--apply", **as_login)
     assert imported.returncode != 0
     assert PASSWORD not in imported.stderr + imported.stdout
     assert "Traceback" not in imported.stderr
