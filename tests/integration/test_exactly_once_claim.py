@@ -174,7 +174,7 @@ def test_no_text_that_the_cleaner_lets_through_is_too_long_for_an_index(apply: A
         ("SELECT 1 / 0", Refused),
         ("SELECT repeat('x', 1 << 30)", Refused),
         ("SET statement_timeout = 1; SELECT pg_sleep(1)", DependencyDown),
-        ("SELECT pg_terminate_backend(pg_backend_pid())", DependencyDown),
+        ("RESET ROLE; SELECT pg_terminate_backend(pg_backend_pid())", DependencyDown),
     ],
 )
 def test_only_what_waiting_can_mend_counts_as_the_database_being_away(
