@@ -29,6 +29,7 @@ def configure(log_format: LogFormat = "auto") -> None:
     drop_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     foreign.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=first, processors=[drop_meta, renderer]))
     logging.basicConfig(handlers=[foreign], level=logging.WARNING, force=True)
-    # These report each lost connection in their own words, pika with a stack; our line says it once.
-    for library in ("pika", "psycopg.pool"):
+    # These report each lost connection in their own words, pika with a stack, urllib3 a certificate that does not fit;
+    # our line says it once.
+    for library in ("pika", "psycopg.pool", "urllib3.connection"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
