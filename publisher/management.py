@@ -98,7 +98,8 @@ def _get(settings: BrokerSettings, path: str) -> list[dict[str, Any]]:
     try:
         answer = requests.get(
             f"{url.scheme}://{host}{url.path.rstrip('/')}/api/{path}/{quote(virtual_host, safe='')}",
-            auth=(unquote(login.username or "guest"), unquote(login.password or "guest")),
+            # As bytes: of text, the library makes Latin-1, and RabbitMQ reads UTF-8.
+            auth=(unquote(login.username or "guest").encode(), unquote(login.password or "guest").encode()),
             timeout=15,
             verify=str(settings.ca_file) if settings.ca_file else True,
         )

@@ -36,11 +36,9 @@ class Secured:
     @property
     def plain(self) -> dict[str, int]:
         """The ports at which the same services speak no TLS."""
-        management = self.rabbitmq.environment()["RABBITMQ_MANAGEMENT_URL"]
         return {
             "store": _port(self.stage.services["RUSTFS_ENDPOINT"]),
             "rabbitmq": _port(self.rabbitmq.url),
-            "management": _port(management),
         }
 
 
@@ -136,7 +134,6 @@ def troubles(secured: Secured) -> dict[str, dict[str, str]]:
         "store expired": {"RUSTFS_ENDPOINT": f"https://localhost:{expired['store expired']}"},
         "store plain": {"RUSTFS_ENDPOINT": f"https://localhost:{plain['store']}"},
         "management name": {"RABBITMQ_MANAGEMENT_URL": f"https://127.0.0.1:{secured.fronts['management']}"},
-        "management plain": {"RABBITMQ_MANAGEMENT_URL": f"https://localhost:{plain['management']}"},
     }
 
 
@@ -165,7 +162,6 @@ TOLD = {
     [
         *(f"{service} {what}" for service in ("postgres", "rabbitmq", "store") for what in TOLD),
         "management name",
-        "management plain",
     ],
 )
 def test_whoever_cannot_be_verified_is_not_spoken_to(secured: Secured, trouble: str) -> None:

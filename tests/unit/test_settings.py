@@ -155,9 +155,7 @@ def test_a_silent_network_ends_a_connection_unless_the_url_has_it_otherwise(monk
 @pytest.mark.parametrize(
     ("query", "file"), [("sslmode=verify-full", "ours"), ("", None), ("sslmode=verify-full&sslrootcert=its", "its")]
 )
-def test_the_ca_file_is_the_databases_too_where_tls_is_asked_for(
-    monkeypatch: pytest.MonkeyPatch, query: str, file: str | None
-) -> None:
+def test_the_ca_file_is_the_databases_too_where_tls_is_asked_for(query: str, file: str | None) -> None:
     settings = DatabaseSettings(database_url=SecretStr(f"postgresql://u@h/d?{query}"))
     told = conninfo_to_dict(address(settings.model_copy(update={"ca_file": Path("ours")})))
     assert told.get("sslrootcert") == file
