@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 import requests
+from requests.auth import HTTPBasicAuth
 from requests.exceptions import SSLError
 
 from publisher import tls, topology
@@ -99,7 +100,9 @@ def _get(settings: BrokerSettings, path: str) -> list[dict[str, Any]]:
         answer = requests.get(
             f"{url.scheme}://{host}{url.path.rstrip('/')}/api/{path}/{quote(virtual_host, safe='')}",
             # As bytes: of text, the library makes Latin-1, and RabbitMQ reads UTF-8.
-            auth=(unquote(login.username or "guest").encode(), unquote(login.password or "guest").encode()),
+            auth=HTTPBasicAuth(
+                unquote(login.username or "guest").encode(), unquote(login.password or "guest").encode()
+            ),
             timeout=15,
             verify=str(settings.ca_file) if settings.ca_file else True,
         )

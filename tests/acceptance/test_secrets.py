@@ -6,10 +6,10 @@ whoever cuts a URL at the wrong place shows a part.
 
 import json
 import os
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 import psycopg
@@ -22,6 +22,9 @@ from tests.acceptance.conftest import MakeStage
 from tests.acceptance.feeds import csv, key_at, ticket
 from tests.acceptance.private import private_postgres
 from tests.acceptance.stage import Stage, wait_until
+
+if TYPE_CHECKING:
+    import subprocess
 
 GOOD, BAD, BROKEN = key_at(0), key_at(10), key_at(20)
 TOKEN = "Zhook1+Yhook2=Xhook3"
@@ -140,7 +143,7 @@ def test_nothing_shows_where_all_is_well(keeper: Keeper) -> None:
             keeper.seen[f"/proc/{file} of {process.log.name}"] = Path(f"/proc/{process.pid}/{file}").read_text()
     local = stage.folder / "2026-06-25T142000.csv"
     local.write_bytes(csv([ticket("INC4")]))
-    status = {"verify": {0, 1}, "doctor": {0, 1}, "notifications": {0, 1}, "dead-letters": {0}, "topology": {0, 1}}
+    ends = {"verify": {0, 1}, "doctor": {0, 1}, "notifications": {0, 1}, "dead-letters": {0}, "topology": {0, 1}}
     for arguments in (
         ("migrate", JSON),
         ("topology", "--check"),
@@ -155,7 +158,7 @@ def test_nothing_shows_where_all_is_well(keeper: Keeper) -> None:
         ("import-csv", str(local), "--apply", JSON),
     ):
         ended = keeper.run(*arguments)
-        assert ended.returncode in status.get(arguments[0], {0}), (arguments, ended.stderr)
+        assert ended.returncode in ends.get(arguments[0], {0}), (arguments, ended.stderr)
     for process in processes:
         process.stop()
         keeper.seen[process.log.name] = process.output()
