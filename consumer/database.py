@@ -1,9 +1,11 @@
 """Postgres behind psycopg: a pool of connections that are ready to stage files, and errors in our words."""
 
 import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
+from threading import Timer
 from typing import Any
 
 import psycopg
@@ -30,6 +32,10 @@ _NETWORK = {
 }
 """Seconds, and milliseconds: a network that swallows everything shows as a lost connection within a minute, also to
 somebody who waits for the answer to a COMMIT. No limit for a statement would do: a file of a gigabyte takes minutes."""
+
+_COMMIT_SECONDS = 60
+"""A COMMIT is short after the largest file, so this one statement has a limit. It is for what keepalives cannot see: a
+proxy on the way that lives on, and whose other side is gone. The caller asks the ledger what became of it."""
 
 _VERIFYING = frozenset({"require", "verify-ca", "verify-full"})
 
@@ -140,11 +146,23 @@ def transaction(pool: Pool, *, keep: bool = True) -> Iterator[Connection]:
             # The pool keeps to itself why it has none; a connection of our own says it.
             psycopg.connect(str(pool.conninfo), connect_timeout=_CONNECT_SECONDS).close()
             raise
+        watch = Timer(_COMMIT_SECONDS, _cut, (connection,))
+        watch.daemon = True
         try:
             with connection.transaction(force_rollback=not keep):
-                yield connection
+                try:
+                    yield connection
+                finally:
+                    watch.start()
         finally:
+            watch.cancel()
             pool.putconn(connection)
+
+
+def _cut(connection: Connection) -> None:
+    """End a connection under somebody who waits for its answer: he meets it as lost."""
+    with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as same:
+        same.shutdown(socket.SHUT_RDWR)
 
 
 def _act_as(connection: Connection, role: Role) -> None:
@@ -154,6 +172,7 @@ def _act_as(connection: Connection, role: Role) -> None:
 
 def _prepare_staging(connection: Connection) -> None:
     _act_as(connection, Role.INGEST)
+    connection.execute(statements("migrations")["notice_silence"])
     connection.execute(statements("merge")["create_staging"])
 
 
