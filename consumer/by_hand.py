@@ -17,11 +17,11 @@ from consumer.database import Role
 from consumer.drain import Drain, Drained, begin_epoch, import_csv
 from consumer.failures import Failure
 from consumer.settings import ApplySettings, DatabaseSettings
-from publisher import cli
 from publisher.bucket import Bucket
 from publisher.cli import EXIT_FAILED, AsJson
 from publisher.keys import NotAChangeFile
 from publisher.settings import BucketSettings, load
+from publisher.terminal import printable
 
 Apply = Annotated[bool, typer.Option("--apply", help="Do it; without this, only show what would be done.")]
 
@@ -70,7 +70,7 @@ def drain(
         def report(key: str, outcome: Drained) -> None:
             results.append((key, outcome))
             if not as_json:
-                line = f"{cli.printable(key)}: {_words(outcome)}"
+                line = printable(f"{key}: {_words(outcome)}")
                 bar.console.print(line, soft_wrap=True, markup=False, highlight=False)
             bar.update(task, completed=len({key for key, _ in results}))
 
@@ -109,7 +109,7 @@ def import_local_file(
     with database.open_pool(database_settings, size=1) as pool:
         outcome = import_csv(pool, file, settings, apply=apply)
     if not as_json:
-        typer.echo(f"{cli.printable(file.name)}: {_words(outcome)}")
+        typer.echo(printable(f"{file.name}: {_words(outcome)}"))
     _conclude([(file.name, outcome)], apply=apply, as_json=as_json)
 
 
@@ -129,8 +129,12 @@ def reseed(
         now = database.row(connection, "ledger", "current_epoch") or {}
         watermark = database.row(connection, "status", "watermark") or {}
         if not yes:
-            typer.echo(f"epoch {now['epoch']} began {now['began_at']:%Y-%m-%d %H:%M} ({now['reason']})", err=True)
-            typer.echo(f"watermark {watermark.get('key')}, {watermark.get('row_count') or 0} tickets", err=True)
+            typer.echo(
+                f"epoch {now['epoch']} began {now['began_at']:%Y-%m-%d %H:%M} ({printable(now['reason'])})", err=True
+            )
+            typer.echo(
+                f"watermark {printable(str(watermark.get('key')))}, {watermark.get('row_count') or 0} tickets", err=True
+            )
             typer.confirm("Let every file claimed from now on outrank all that is there?", abort=True, err=True)
         epoch = begin_epoch(connection, reason)
     typer.echo(json.dumps({"epoch": epoch}) if as_json else f"epoch {epoch} has begun")

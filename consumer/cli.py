@@ -24,6 +24,7 @@ from publisher.bucket import Bucket
 from publisher.cli import EXIT_FAILED, AsJson
 from publisher.errors import DependencyDown, FleetticketsError
 from publisher.settings import BrokerSettings, BucketSettings, WorkSettings, load
+from publisher.terminal import printable
 from publisher.topology import Queue
 
 CONSUMED = (Queue.FILES, Queue.HISTORY)
@@ -165,7 +166,7 @@ def _show_steps(steps: list[migrate.Step], *, as_json: bool) -> None:
 def _print_status(status: Status) -> None:
     table = Table(show_header=False, box=None)
     for part, fault in status.faults.items():
-        table.add_row(part, f"cannot be read: {escape(fault)}")
+        table.add_row(part, f"cannot be read: {escape(printable(fault))}")
     if found := status.parts.get("bucket"):
         # Without the ledger, what was set aside cannot be told from what waits.
         backlog = status.parts.get("database", {}).get("backlog") or {
@@ -190,7 +191,7 @@ def _print_status(status: Status) -> None:
             table.add_row("watermark", "none yet, no file was applied")
         else:
             age = cli.duration(found["watermark_age_seconds"])
-            table.add_row("watermark", f"{escape(cli.printable(found['watermark']))}, {age} old")
+            table.add_row("watermark", f"{escape(printable(found['watermark']))}, {age} old")
             table.add_row(
                 "tickets", f"{found['tickets']}, last import {cli.duration(found['last_import_seconds'])} ago"
             )
@@ -201,11 +202,11 @@ def _print_status(status: Status) -> None:
         for file in found["last_files"]:
             counts = f"{file['rows_inserted']} new, {file['rows_updated']} updated, {file['rows_rejected']} rejected"
             table.add_row(
-                "last file", f"{escape(cli.printable(file['key']))}: {file['decision']}, {file['state']}, {counts}"
+                "last file", f"{escape(printable(file['key']))}: {file['decision']}, {file['state']}, {counts}"
             )
         if error := found["last_error"]:
             table.add_row(
                 "last error",
-                f"{escape(cli.printable(error['key']))}: {escape(cli.printable(str(error['last_error'])))}",
+                f"{escape(printable(error['key']))}: {escape(printable(str(error['last_error'])))}",
             )
     cli.console().print(table)

@@ -21,6 +21,9 @@ Read = Callable[[int], bytes]
 
 MAX_RECORD_CHARS = 16 * 1024 * 1024
 """A record beyond this is taken for an opening quote that never closes."""
+MAX_HELD_CHARS = 2 * 1024 * 1024
+"""A record beyond this is passed over unparsed: in fields, it would take up to a hundred times its size in memory."""
+_SHOWN_CHARS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class ChangeFileReader:
 
     def __init__(self, read: Read) -> None:
         self._bytes = _CountedBytes(read)
-        csv.field_size_limit(MAX_RECORD_CHARS)
+        csv.field_size_limit(MAX_HELD_CHARS)
 
     @property
     def size(self) -> int:
@@ -62,16 +65,24 @@ class ChangeFileReader:
                 fields, fault = next(reader), None
             except StopIteration:
                 return
+            except _TooLong:
+                fields, fault = [], f"more than {MAX_HELD_CHARS:,} characters"
             except csv.Error as error:
                 if lines.ended:
-                    raise Permanent(
-                        "cut off", f"the file ends inside a quoted field that begins on line {lines.first}"
-                    ) from error
+                    raise _cut_off(lines.first) from error
                 fields, fault = [], str(error)
             except UnicodeDecodeError as error:
                 raise Permanent("not UTF-8", f"{error.reason} near line {lines.last + 1}") from error
             if fields or fault:
                 yield Record(lines.first, fields, lines.raw, fault)
+
+
+class _TooLong(Exception):
+    pass
+
+
+def _cut_off(line: int) -> Permanent:
+    return Permanent("cut off", f"the file ends inside a quoted field that begins on line {line}")
 
 
 class _CountedBytes(io.RawIOBase):
@@ -105,6 +116,7 @@ class _Lines:
         self.last = 0
         self.first = 1
         self.ended = False
+        self._is_half_ended = False
 
     def begin_record(self) -> None:
         self._taken.clear()
@@ -119,16 +131,38 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        line = self._text.readline(MAX_RECORD_CHARS + 1)
+        line = self._text.readline(MAX_HELD_CHARS + 1)
+        if line == "\n" and self._is_half_ended:
+            line = self._text.readline(MAX_HELD_CHARS + 1)
+        self._is_half_ended = False
         if not line:
             self.ended = True
             raise StopIteration
         self.last += 1
         self._taken.append(line)
         self._chars += len(line)
-        if self._chars > MAX_RECORD_CHARS:
-            raise Permanent(
-                "record too large",
-                f"more than {MAX_RECORD_CHARS:,} characters from line {self.first} on: a quote that never closes?",
-            )
+        if self._chars > MAX_HELD_CHARS:
+            self._pass_over(line)
+            raise _TooLong
         return line
+
+    def _pass_over(self, piece: str) -> None:
+        """Read to the end of the record that `piece` belongs to: a line's end after an even number of quotes."""
+        quotes = sum(line.count('"') for line in self._taken)
+        self._taken = [self.raw[:_SHOWN_CHARS]]
+        while quotes % 2 or not piece.endswith(("\n", "\r")):
+            before, piece = piece, self._text.readline(_SHOWN_CHARS)
+            # A piece can end between the two characters of one line end.
+            self.last += before.endswith(("\n", "\r")) and not (before.endswith("\r") and piece == "\n")
+            if not piece and quotes % 2:
+                raise _cut_off(self.first)
+            if not piece:
+                return
+            quotes += piece.count('"')
+            self._chars += len(piece)
+            if self._chars > MAX_RECORD_CHARS:
+                raise Permanent(
+                    "record too large",
+                    f"more than {MAX_RECORD_CHARS:,} characters from line {self.first} on: a quote that never closes?",
+                )
+        self._is_half_ended = piece.endswith("\r")

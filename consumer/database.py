@@ -1,22 +1,43 @@
 """Postgres behind psycopg: a pool of connections that are ready to stage files, and errors in our words."""
 
+import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
+from threading import Timer
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from consumer.queries import statements
 from consumer.settings import DatabaseSettings
+from publisher import tls
 from publisher.errors import DependencyDown, Refused
 
 DATABASE = "postgres"
 _CONNECT_SECONDS = 10
 _PASSING = frozenset({"08", "40", "53", "55", "57", "58"})
 """Classes of SQLSTATE that say something of the server, not of what it was asked."""
+
+_NETWORK = {
+    "keepalives": 1,
+    "keepalives_idle": 20,
+    "keepalives_interval": 5,
+    "keepalives_count": 5,
+    "tcp_user_timeout": 45_000,
+}
+"""Seconds, and milliseconds: a network that swallows everything shows as a lost connection within a minute, also to
+somebody who waits for the answer to a COMMIT. No limit for a statement would do: a file of a gigabyte takes minutes."""
+
+_COMMIT_SECONDS = 60
+"""A COMMIT is short after the largest file, so this one statement has a limit. It is for what keepalives cannot see: a
+proxy on the way that lives on, and whose other side is gone. The caller asks the ledger what became of it."""
+
+_VERIFYING = frozenset({"require", "verify-ca", "verify-full"})
 
 Connection = psycopg.Connection[DictRow]
 Pool = ConnectionPool[Connection]
@@ -36,12 +57,29 @@ def translated_errors() -> Iterator[None]:
     try:
         yield
     except (psycopg.InterfaceError, PoolTimeout) as error:
-        raise DependencyDown(DATABASE, one_line(error)) from error
+        raise _away(error) from error
     except psycopg.Error as error:
         is_passing = error.sqlstate[:2] in _PASSING if error.sqlstate else isinstance(error, psycopg.OperationalError)
         if is_passing:
-            raise DependencyDown(DATABASE, one_line(error)) from error
+            raise _away(error) from error
         raise Refused(DATABASE, f"{type(error).__name__}: {one_line(error)}") from error
+
+
+def _away(error: BaseException) -> DependencyDown:
+    detail = tls.explained(one_line(error), "DATABASE_URL", f"{tls.CA_FILE}, or in sslrootcert in DATABASE_URL")
+    return DependencyDown(DATABASE, detail)
+
+
+def address(settings: DatabaseSettings) -> str:
+    """What libpq is told: the URL, and for what it leaves open our ways with a silent network and with the CA."""
+    url = settings.database_url.get_secret_value()
+    given = conninfo_to_dict(url)
+    ours: dict[str, Any] = dict(_NETWORK)
+    mode = given.get("sslmode") or os.environ.get("PGSSLMODE")
+    # Where TLS is a mere preference, libpq would answer a certificate that fails with plain text.
+    if settings.ca_file and mode in _VERIFYING and "PGSSLROOTCERT" not in os.environ:
+        ours["sslrootcert"] = str(settings.ca_file)
+    return make_conninfo(url, **{name: value for name, value in ours.items() if name not in given})
 
 
 class Role(StrEnum):
@@ -58,7 +96,7 @@ def connect(settings: DatabaseSettings, role: Role | None) -> Connection:
     """
     with translated_errors():
         connection = psycopg.Connection.connect(
-            settings.database_url.get_secret_value(),
+            address(settings),
             autocommit=True,
             row_factory=dict_row,
             connect_timeout=_CONNECT_SECONDS,
@@ -73,7 +111,7 @@ def connect(settings: DatabaseSettings, role: Role | None) -> Connection:
 def open_pool(settings: DatabaseSettings, size: int) -> Iterator[Pool]:
     """A pool of `size` connections, opened in the background: Postgres may come up later than we do."""
     pool: Pool = ConnectionPool(
-        settings.database_url.get_secret_value(),
+        address(settings),
         connection_class=psycopg.Connection[DictRow],
         kwargs={
             "autocommit": True,
@@ -108,11 +146,23 @@ def transaction(pool: Pool, *, keep: bool = True) -> Iterator[Connection]:
             # The pool keeps to itself why it has none; a connection of our own says it.
             psycopg.connect(str(pool.conninfo), connect_timeout=_CONNECT_SECONDS).close()
             raise
+        watch = Timer(_COMMIT_SECONDS, _cut, (connection,))
+        watch.daemon = True
         try:
             with connection.transaction(force_rollback=not keep):
-                yield connection
+                try:
+                    yield connection
+                finally:
+                    watch.start()
         finally:
+            watch.cancel()
             pool.putconn(connection)
+
+
+def _cut(connection: Connection) -> None:
+    """End a connection under somebody who waits for its answer: he meets it as lost."""
+    with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as same:
+        same.shutdown(socket.SHUT_RDWR)
 
 
 def _act_as(connection: Connection, role: Role) -> None:
@@ -122,6 +172,7 @@ def _act_as(connection: Connection, role: Role) -> None:
 
 def _prepare_staging(connection: Connection) -> None:
     _act_as(connection, Role.INGEST)
+    connection.execute(statements("migrations")["notice_silence"])
     connection.execute(statements("merge")["create_staging"])
 
 

@@ -24,6 +24,7 @@ from publisher.bucket import Bucket
 from publisher.cli import EXIT_FAILED, AsJson
 from publisher.errors import Misconfigured
 from publisher.settings import BrokerSettings, BucketSettings, load
+from publisher.terminal import printable
 
 _LONG_AGO = 3650 * 86400
 
@@ -152,7 +153,7 @@ def show_doctor(
         width = max(len(finding.about) for finding in findings)
         for finding in findings:
             do = f"; {finding.do}" if finding.do else ""
-            typer.echo(f"{finding.level.value:5}  {finding.about:{width}}  {cli.printable(finding.found)}{do}")
+            typer.echo(printable(f"{finding.level.value:5}  {finding.about:{width}}  {finding.found}{do}"))
     if any(finding.level is Level.WRONG for finding in findings):
         raise typer.Exit(EXIT_FAILED)
 
@@ -195,7 +196,7 @@ def _print_verdict(verdict: Verdict, seconds: float, *, with_letters: bool) -> N
         meaning, do = MEANING[found.kind]
         typer.echo(f"{found.kind.value}: {found.count} - {meaning}")
         for example in found.examples:
-            typer.echo(f"    {cli.printable(example['subject'])}: {cli.printable(example['detail'])}")
+            typer.echo(f"    {printable(example['subject'])}: {printable(example['detail'])}")
         if found.count > len(found.examples):
             typer.echo(f"    and {found.count - len(found.examples)} more")
         typer.echo(f"    what to do: {do}")
@@ -215,23 +216,21 @@ def _print_verdict(verdict: Verdict, seconds: float, *, with_letters: bool) -> N
 
 
 def _print_life(life: Life) -> None:
-    typer.echo(cli.printable(life.key))
+    typer.echo(printable(life.key))
     for part, fault in life.faults.items():
-        typer.echo(f"{part} cannot be read: {fault}")
+        typer.echo(f"{part} cannot be read: {printable(fault)}")
     if "bucket" not in life.faults:
         typer.echo(f"in changes/: {_words_of_object(life.changes) if life.changes else 'no'}")
         for found in life.processed:
-            typer.echo(f"in processed/: {cli.printable(found['key'])}, {_words_of_object(found)}")
+            typer.echo(f"in processed/: {printable(found['key'])}, {_words_of_object(found)}")
     for version in life.versions:
         _print_version(version)
     for letter in life.dead_letters:
-        typer.echo(
-            f"dead letter {letter['number']}: {cli.printable(letter['reason'])}: {cli.printable(letter['error'])}"
-        )
+        typer.echo(f"dead letter {letter['number']}: {printable(letter['reason'])}: {printable(letter['error'])}")
     if not life.is_known and not life.faults:
         typer.echo("nothing is known of it")
     if life.next:
-        typer.echo(f"next: {cli.printable(life.next)}")
+        typer.echo(f"next: {printable(life.next)}")
 
 
 def _print_version(version: Row) -> None:
@@ -240,13 +239,13 @@ def _print_version(version: Row) -> None:
     for request in version["requests"]:
         typer.echo(f"    {request['kind']} request: {_progress_of(request)}")
     for reject in version["rejects"]:
-        typer.echo(f"    rejected line {reject['line']}: {cli.printable(reject['reason'])}")
+        typer.echo(f"    rejected line {reject['line']}: {printable(reject['reason'])}")
     if version["rows_rejected"] > len(version["rejects"]):
         typer.echo(f"    and {version['rows_rejected'] - len(version['rejects'])} more rejected lines")
 
 
 def _words_of_object(found: Row) -> str:
-    return f"{found['size']} bytes, etag {found['etag']}, {found['modified']:%Y-%m-%d %H:%M:%S %Z}"
+    return f"{found['size']} bytes, etag {printable(found['etag'])}, {found['modified']:%Y-%m-%d %H:%M:%S %Z}"
 
 
 def _progress_of(request: Row) -> str:
@@ -256,22 +255,20 @@ def _progress_of(request: Row) -> str:
 
 
 def _print_ticket(told: TicketLife) -> None:
-    typer.echo(cli.printable(told.ticket_id))
+    typer.echo(printable(told.ticket_id))
     if told.ticket:
         _print_fields(told.ticket, leaving_out={"ticket_id"})
     if told.writer and told.writer["file_id"] is None:
         typer.echo("last written before the ledger, which counts as the old watermark:")
     elif told.writer:
-        typer.echo(f"last written by line {told.writer['line']} of {cli.printable(told.writer['key'])}:")
+        typer.echo(f"last written by line {told.writer['line']} of {printable(told.writer['key'])}:")
     if told.writer:
         _print_fields(told.writer, leaving_out=set())
     for closure in told.closures:
-        by = f"line {closure['line']} of {cli.printable(closure['key'])}" if closure["key"] else "the history capture"
+        by = f"line {closure['line']} of {printable(closure['key'])}" if closure["key"] else "the history capture"
         typer.echo(f"closed {_shown(closure['closed_at'])}, as told by {by}")
     for reject in told.rejects:
-        typer.echo(
-            f"rejected line {reject['line']} of {cli.printable(reject['key'])}: {cli.printable(reject['reason'])}"
-        )
+        typer.echo(f"rejected line {reject['line']} of {printable(reject['key'])}: {printable(reject['reason'])}")
     if not told.is_known:
         typer.echo("nothing is known of it")
 
@@ -281,7 +278,7 @@ def _print_fields(row: Row, leaving_out: set[str]) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in row.items():
         if value not in (None, "", 0) and name not in leaving_out:
-            table.add_row(f"    {name}", escape(cli.printable(_shown(value))))
+            table.add_row(f"    {name}", escape(printable(_shown(value))))
     cli.console().print(table)
 
 

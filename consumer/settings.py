@@ -1,20 +1,21 @@
 """What the consumer reads from the environment, besides the publisher's settings."""
 
+import re
 from typing import Literal
 
 import psycopg.conninfo
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings
 
-from publisher.settings import FROM_ENVIRONMENT
+from publisher.settings import FROM_ENVIRONMENT, LOGIN_RULE, TlsSettings, require_encoded_login
+
+_UNKNOWN_OPTION = re.compile(r'invalid URI query parameter: "\w+"')
 
 ChangedPolicy = Literal["reapply", "quarantine", "ignore"]
 
 
-class DatabaseSettings(BaseSettings):
+class DatabaseSettings(TlsSettings):
     """Where Postgres is; libpq's own PG* variables fill in what the URL leaves out."""
-
-    model_config = FROM_ENVIRONMENT
 
     database_url: SecretStr = Field(validation_alias="DATABASE_URL")
 
@@ -24,10 +25,16 @@ class DatabaseSettings(BaseSettings):
         text = url.get_secret_value()
         if not text.startswith(("postgresql://", "postgres://")):
             raise ValueError("it begins with postgresql://")
+        require_encoded_login(text)
         try:
-            psycopg.conninfo.conninfo_to_dict(text)
+            parts = psycopg.conninfo.conninfo_to_dict(text)
         except psycopg.ProgrammingError as error:
-            raise ValueError(" ".join(str(error).split())) from None
+            # libpq quotes what it cannot read, which can be a part of the password.
+            option = _UNKNOWN_OPTION.search(str(error))
+            raise ValueError(option[0] if option else f"libpq cannot read it; {LOGIN_RULE}") from None
+        ports = str(parts.get("port") or "").split(",")
+        if "@" in str(parts.get("host") or "") or not all(port == "" or port.isdecimal() for port in ports):
+            raise ValueError(f"host or port; {LOGIN_RULE}")
         return url
 
 

@@ -111,7 +111,7 @@ class AsyncLink:
 
         def lose(_connection_or_channel: Any, error: BaseException) -> None:
             if not lost.done():
-                lost.set_exception(DependencyDown(broker.BROKER, broker.describe(error)))
+                lost.set_exception(broker.lost(error))
 
         def end(_connection: Any, error: BaseException) -> None:
             ended.set()

@@ -3,10 +3,12 @@
 pika's BlockingConnection belongs to one thread; only `add_callback_threadsafe` may be called from another.
 """
 
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import Event
 from typing import Any
+from urllib.parse import urlsplit
 
 import pika
 import pika.exceptions
@@ -14,6 +16,7 @@ import structlog
 import tenacity
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 
+from publisher import tls
 from publisher.errors import DependencyDown, HeldByAnother, Misconfigured
 from publisher.settings import BrokerSettings
 from publisher.topology import EVENTS, LOCK_PREFIX, retry_exchange
@@ -40,7 +43,12 @@ def translated_errors() -> Iterator[None]:
     except pika.exceptions.NackError as error:
         raise DependencyDown(BROKER, "the broker refused a message (queue full or no quorum)") from error
     except _CONNECTION_ERRORS as error:
-        raise DependencyDown(BROKER, describe(error)) from error
+        raise lost(error) from error
+
+
+def lost(error: BaseException) -> DependencyDown:
+    """What an error of pika says of the connection, and what to do where it is TLS that fails."""
+    return DependencyDown(BROKER, tls.explained(describe(error), "RABBITMQ_URL"))
 
 
 def was_refused(error: DependencyDown) -> bool:
@@ -74,11 +82,27 @@ def parameters(settings: BrokerSettings, purpose: str) -> pika.URLParameters:
     """
     try:
         found = pika.URLParameters(settings.rabbitmq_url.get_secret_value())
-    except ValueError as error:
-        raise Misconfigured(f"RABBITMQ_URL is wrong: {error}") from None
+    except (ValueError, TypeError, SyntaxError, OSError):
+        # What pika says of it can quote the password.
+        raise Misconfigured("RABBITMQ_URL is wrong: amqp[s]://user:password@host:port/vhost?option=value") from None
+    if found.ssl_options is not None:
+        found.ssl_options = _verifying(settings, found)
     found.blocked_connection_timeout = _BLOCKED_SECONDS
     found.client_properties = {"connection_name": f"fleettickets {purpose}"}
     return found
+
+
+def _verifying(settings: BrokerSettings, given: pika.URLParameters) -> pika.SSLOptions:
+    """How TLS is spoken: by `ssl_options` in the URL, where they verify no less, or else our way.
+
+    Raises: Misconfigured.
+    """
+    if "ssl_options=" not in urlsplit(settings.rabbitmq_url.get_secret_value()).query:
+        return pika.SSLOptions(tls.context(settings.ca_file), given.host)
+    options = given.ssl_options
+    if options is None or options.context.verify_mode != ssl.CERT_REQUIRED or not options.context.check_hostname:
+        raise Misconfigured("RABBITMQ_URL is wrong: its ssl_options switch the verification of the certificate off")
+    return options
 
 
 def _refusal(error: BaseException | None) -> Misconfigured | None:

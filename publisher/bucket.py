@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import boto3
@@ -15,6 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.response import StreamingBody
 from urllib3.exceptions import HTTPError
 
+from publisher import tls
 from publisher.errors import DependencyDown, Misconfigured, ObjectChanged, ObjectMissing, ObjectUnavailable, Refused
 from publisher.settings import BucketSettings
 
@@ -70,6 +71,7 @@ def s3_client(settings: BucketSettings, connections: int = 10) -> "S3Client":
             aws_access_key_id=settings.access_key.get_secret_value(),
             aws_secret_access_key=settings.secret_key.get_secret_value(),
             region_name=settings.region,
+            verify=verified_by(settings.ca_file),
             config=Config(
                 s3={"addressing_style": "path"},
                 connect_timeout=5,
@@ -83,6 +85,11 @@ def s3_client(settings: BucketSettings, connections: int = 10) -> "S3Client":
         )
     except ValueError as error:
         raise Misconfigured(f"RUSTFS_ENDPOINT or RUSTFS_REGION is wrong: {error}") from None
+
+
+def verified_by(ca_file: Path | None) -> str | None:
+    """What boto3 verifies certificates against; None is its own choice, AWS_CA_BUNDLE included, and never nothing."""
+    return str(ca_file) if ca_file else None
 
 
 class Bucket:
@@ -294,4 +301,4 @@ def _is_refusal(error: ClientError) -> bool:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
+    return tls.explained(" ".join(str(error).split())[:300], "RUSTFS_ENDPOINT")

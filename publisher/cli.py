@@ -22,6 +22,7 @@ from publisher.notifications import RustfsWay
 from publisher.poller import Poll, Poller
 from publisher.settings import BrokerSettings, BucketSettings, SqsSettings, WebhookSettings, WorkSettings, load
 from publisher.sqs import Batch, Bridge, SqsQueue
+from publisher.terminal import printable
 
 EXIT_FAILED = 1
 EXIT_MISCONFIGURED = 2
@@ -35,10 +36,10 @@ def run(program: typer.Typer) -> NoReturn:
     try:
         program()
     except Misconfigured as error:
-        print(f"fleettickets: {error}", file=sys.stderr)  # noqa: T201
+        print(printable(f"fleettickets: {error}"), file=sys.stderr)  # noqa: T201
         sys.exit(EXIT_MISCONFIGURED)
     except FleetticketsError as error:
-        print(f"fleettickets: {error}", file=sys.stderr)  # noqa: T201
+        print(printable(f"fleettickets: {error}"), file=sys.stderr)  # noqa: T201
         sys.exit(EXIT_FAILED)
     sys.exit(0)
 
@@ -46,11 +47,6 @@ def run(program: typer.Typer) -> NoReturn:
 def console() -> Console:
     """A console that cuts and wraps nothing where a script or a pager reads."""
     return Console() if sys.stdout.isatty() else Console(width=_ENDLESS)
-
-
-def printable(text: str) -> str:
-    """The text with its control characters spelled out: what strangers wrote must not steer a terminal."""
-    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
 
 
 def duration(seconds: float | None) -> str:
@@ -107,7 +103,7 @@ def declare_topology(
         typer.echo(json.dumps(names | {"undeclared": [asdict(found) for found in surplus]}))
     else:
         for found in different + surplus:
-            typer.echo(found)
+            typer.echo(printable(str(found)))
         agreed = f"{len(outcome.agreed)} exchanges and queues"
         done = f"{agreed} are as declared" if only_check else f"declared {agreed}"
         typer.echo(f"{done}; stores publish to exchange {topology.EVENTS}")

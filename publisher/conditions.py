@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from publisher import tls
 from publisher.bucket import BUCKET, s3_client
 from publisher.errors import DependencyDown, Refused
 from publisher.settings import BucketSettings
@@ -61,5 +62,6 @@ def _do(what: str, call: Callable[[], object]) -> bool:
             return False
         raise Refused(BUCKET, f"no right to {what} an object? {' '.join(str(error).split())[:200]}") from error
     except BotoCoreError as error:
-        raise DependencyDown(BUCKET, " ".join(str(error).split())[:200]) from error
+        detail = tls.explained(" ".join(str(error).split())[:200], "RUSTFS_ENDPOINT")
+        raise DependencyDown(BUCKET, detail) from error
     return True

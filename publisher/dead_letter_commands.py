@@ -14,10 +14,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from publisher import broker, dead_letters, messages, topology
-from publisher.cli import AsJson, console, duration, printable, stop_on_signals
+from publisher.cli import AsJson, console, duration, stop_on_signals
 from publisher.dead_letters import DeadLetter, Held, Selection
 from publisher.errors import Misconfigured
 from publisher.settings import BrokerSettings, load
+from publisher.terminal import printable
 from publisher.topology import Queue
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -164,7 +165,7 @@ def show_letter(
                     "".join(f"header    {printable(f'{key}: {text}')}\n" for key, text in value.items()), nl=False
                 )
             case _:
-                typer.echo(f"{name:9} {printable(str(value))}")
+                typer.echo(f"{name:9} {printable(str(value), lines=name == 'body')}")
 
 
 @letters.command("replay")

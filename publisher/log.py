@@ -6,20 +6,25 @@ from typing import Literal
 
 import structlog
 
+from publisher.terminal import printable
+
 LogFormat = Literal["auto", "json", "console"]
 
 
 def configure(log_format: LogFormat = "auto") -> None:
     """Log for people on a terminal and as JSON lines elsewhere, unless told which."""
     as_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
-    renderer = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=False)
+    renderer: structlog.types.Processor = (
+        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=False)
+    )
+    last = [renderer] if as_json else [_spelled_out, renderer]
     first: list[structlog.types.Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
     structlog.configure(
-        processors=[*first, renderer],
+        processors=[*first, *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
@@ -27,8 +32,17 @@ def configure(log_format: LogFormat = "auto") -> None:
     # What libraries have to say, in the same form as ours.
     foreign = logging.StreamHandler(sys.stderr)
     drop_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
-    foreign.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=first, processors=[drop_meta, renderer]))
+    foreign.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=first, processors=[drop_meta, *last]))
     logging.basicConfig(handlers=[foreign], level=logging.WARNING, force=True)
-    # These report each lost connection in their own words, pika with a stack; our line says it once.
-    for library in ("pika", "psycopg.pool"):
+    # These report each lost connection in their own words, pika with a stack, urllib3 a certificate that does not fit;
+    # our line says it once.
+    for library in ("pika", "psycopg.pool", "urllib3.connection"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
+
+
+def _spelled_out(_logger: object, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """JSON escapes what could steer a terminal; for the console it is done here. A stack keeps its lines."""
+    return {
+        name: printable(value, lines=name == "exception") if isinstance(value, str) else value
+        for name, value in event.items()
+    }

@@ -5,8 +5,10 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 import requests
+from requests.auth import HTTPBasicAuth
+from requests.exceptions import SSLError
 
-from publisher import topology
+from publisher import tls, topology
 from publisher.errors import DependencyDown, Misconfigured
 from publisher.settings import BrokerSettings
 from publisher.topology import LOCK_PREFIX, PREFIX, Binding, Difference
@@ -97,11 +99,17 @@ def _get(settings: BrokerSettings, path: str) -> list[dict[str, Any]]:
     try:
         answer = requests.get(
             f"{url.scheme}://{host}{url.path.rstrip('/')}/api/{path}/{quote(virtual_host, safe='')}",
-            auth=(unquote(login.username or "guest"), unquote(login.password or "guest")),
+            # As bytes: of text, the library makes Latin-1, and RabbitMQ reads UTF-8.
+            auth=HTTPBasicAuth(
+                unquote(login.username or "guest").encode(), unquote(login.password or "guest").encode()
+            ),
             timeout=15,
+            verify=str(settings.ca_file) if settings.ca_file else True,
         )
     except requests.RequestException as error:
-        raise DependencyDown(_API, type(error).__name__) from error
+        # Only of TLS in its own words; the others quote the address.
+        detail = tls.explained(str(error), "RABBITMQ_MANAGEMENT_URL") if isinstance(error, SSLError) else ""
+        raise DependencyDown(_API, detail or type(error).__name__) from error
     if answer.status_code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         raise Misconfigured("RABBITMQ_MANAGEMENT_URL: the broker refuses this user, password or right")
     try:

@@ -15,7 +15,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError  # noqa: A004
 
-from publisher.bucket import BUCKET, s3_client
+from publisher import tls
+from publisher.bucket import BUCKET, s3_client, verified_by
 from publisher.errors import DependencyDown, Misconfigured, Refused
 from publisher.settings import BrokerSettings, BucketSettings
 from publisher.topology import EVENTS, Queue
@@ -88,6 +89,7 @@ class Notifications:
             aws_access_key_id=settings.access_key.get_secret_value(),
             aws_secret_access_key=settings.secret_key.get_secret_value(),
             region_name=settings.region,
+            verify=verified_by(settings.ca_file),
             config=Config(connect_timeout=5, read_timeout=15, retries={"mode": "standard", "max_attempts": 2}),
         )
 
@@ -353,6 +355,7 @@ def _translated_errors() -> Iterator[None]:
             text += "; a broker's password is taken over https only"
         raise Refused(BUCKET, text) from error
     except (ConnectionError, HTTPClientError) as error:
-        raise DependencyDown(BUCKET, " ".join(str(error).split())[:200]) from error
+        detail = tls.explained(" ".join(str(error).split())[:200], "RUSTFS_ENDPOINT")
+        raise DependencyDown(BUCKET, detail) from error
     except BotoCoreError as error:
         raise Refused(BUCKET, " ".join(str(error).split())[:200]) from error

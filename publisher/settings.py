@@ -1,19 +1,58 @@
 """Typed settings from the environment and a `.env` file, checked once, before anything is touched."""
 
+from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import AmqpDsn, Field, HttpUrl, SecretStr, TypeAdapter, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from publisher import tls
 from publisher.errors import Misconfigured
 
 FROM_ENVIRONMENT = SettingsConfigDict(env_file=".env", extra="ignore", populate_by_name=True, hide_input_in_errors=True)
 
 
-class BrokerSettings(BaseSettings):
-    """Where RabbitMQ is. The URLs hold passwords, so they are kept as secrets."""
+def require_encoded_login(url: str) -> None:
+    """Refuse a URL whose login ends too early at a raw `/` or `#`: its rest would pass for a name and be shown.
+
+    Raises: ValueError.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError(LOGIN_RULE) from None
+    if "@" in parts.path + parts.fragment:
+        raise ValueError(LOGIN_RULE)
+
+
+LOGIN_RULE = "in user and password, write special characters percent-encoded (a slash is %2F, an @ is %40)"
+
+
+class TlsSettings(BaseSettings):
+    """Whom to trust, for every service that is spoken to by TLS."""
 
     model_config = FROM_ENVIRONMENT
+
+    ca_file: Path | None = Field(None, validation_alias=tls.CA_FILE)
+
+    @field_validator("ca_file", mode="before")
+    @classmethod
+    def _none_if_empty(cls, path: object) -> object:
+        return path or None
+
+    @field_validator("ca_file")
+    @classmethod
+    def _holds_certificates(cls, path: Path | None) -> Path | None:
+        try:
+            tls.context(path)
+        except OSError as error:
+            raise ValueError(f"{path} is no file of PEM certificates ({error.strerror or error})") from None
+        return path
+
+
+class BrokerSettings(TlsSettings):
+    """Where RabbitMQ is. The URLs hold passwords, so they are kept as secrets."""
 
     rabbitmq_url: SecretStr = Field(validation_alias="RABBITMQ_URL")
     management_url: SecretStr | None = Field(None, validation_alias="RABBITMQ_MANAGEMENT_URL")
@@ -21,6 +60,7 @@ class BrokerSettings(BaseSettings):
     @field_validator("rabbitmq_url")
     @classmethod
     def _is_amqp(cls, url: SecretStr) -> SecretStr:
+        require_encoded_login(url.get_secret_value())
         TypeAdapter(AmqpDsn).validate_python(url.get_secret_value())
         return url
 
@@ -29,14 +69,13 @@ class BrokerSettings(BaseSettings):
     def _is_http(cls, url: SecretStr | None) -> SecretStr | None:
         if url is None or not url.get_secret_value():
             return None
+        require_encoded_login(url.get_secret_value())
         TypeAdapter(HttpUrl).validate_python(url.get_secret_value())
         return url
 
 
-class BucketSettings(BaseSettings):
+class BucketSettings(TlsSettings):
     """Where the change files are."""
-
-    model_config = FROM_ENVIRONMENT
 
     endpoint: HttpUrl = Field(validation_alias="RUSTFS_ENDPOINT")
     access_key: SecretStr = Field(validation_alias="RUSTFS_ACCESS_KEY")
@@ -46,6 +85,14 @@ class BucketSettings(BaseSettings):
     )
     region: str = Field("us-east-1", validation_alias="RUSTFS_REGION")
     prefix: str = Field("automations/inc/", validation_alias="FLEETTICKETS_PREFIX")
+
+    @field_validator("endpoint")
+    @classmethod
+    def _has_no_login(cls, url: HttpUrl) -> HttpUrl:
+        # Libraries show an endpoint in their errors.
+        if url.username or url.password:
+            raise ValueError("the keys go into RUSTFS_ACCESS_KEY and RUSTFS_SECRET_KEY, not into the address")
+        return url
 
     @field_validator("prefix")
     @classmethod
@@ -61,10 +108,8 @@ class BucketSettings(BaseSettings):
         return f"{self.prefix}processed/"
 
 
-class SqsSettings(BaseSettings):
+class SqsSettings(TlsSettings):
     """The SQS queue that an AWS bucket announces to. Credentials and region are read by boto3, AWS's own way."""
-
-    model_config = FROM_ENVIRONMENT
 
     queue_url: HttpUrl = Field(validation_alias="FLEETTICKETS_SQS_QUEUE_URL")
     endpoint: HttpUrl | None = Field(None, validation_alias="FLEETTICKETS_SQS_ENDPOINT")

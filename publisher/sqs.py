@@ -25,7 +25,8 @@ from botocore.exceptions import (
 )
 from pika.adapters.blocking_connection import BlockingChannel
 
-from publisher import broker, topology
+from publisher import broker, tls, topology
+from publisher.bucket import verified_by
 from publisher.errors import DependencyDown, Misconfigured
 from publisher.settings import BrokerSettings, SqsSettings
 
@@ -73,6 +74,8 @@ class SqsQueue:
             self._sqs: SQSClient = boto3.client(
                 "sqs",
                 endpoint_url=str(settings.endpoint) if settings.endpoint else None,
+                # AWS's own certificates are of public CAs, whatever private one the other services have.
+                verify=verified_by(settings.ca_file) if settings.endpoint else None,
                 # A request for a queue of another region would be refused.
                 region_name=region[1] if region else None,
                 config=Config(
@@ -247,7 +250,7 @@ def _translated_errors() -> Iterator[None]:
     except (NoCredentialsError, PartialCredentialsError, ProfileNotFound) as error:
         raise Misconfigured(f"AWS credentials (AWS_ACCESS_KEY_ID, a profile or a role): {_one_line(error)}") from error
     except BotoCoreError as error:
-        raise DependencyDown(SQS, _one_line(error)) from error
+        raise DependencyDown(SQS, tls.explained(_one_line(error), "FLEETTICKETS_SQS_ENDPOINT")) from error
 
 
 def _one_line(text: object) -> str:

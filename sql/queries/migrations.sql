@@ -47,3 +47,8 @@ SELECT set_config('role', member_of.rolname, false)
 FROM pg_roles AS member_of
 WHERE member_of.rolname = %(role)s AND pg_has_role(member_of.oid, 'MEMBER')
   AND has_schema_privilege(member_of.oid, to_regnamespace('ingest'), 'USAGE')
+
+-- name: notice_silence
+-- What a consumer that was cut off has locked is free again within a minute, not after the two hours of the system.
+SELECT set_config('tcp_keepalives_idle', '20', false), set_config('tcp_keepalives_interval', '5', false),
+       set_config('tcp_keepalives_count', '5', false), set_config('tcp_user_timeout', '45000', false);

@@ -23,9 +23,9 @@ def settled(folder: Path) -> Place:
 
 
 @contextlib.contextmanager
-def private_postgres(folder: Path) -> Iterator[Postgres]:
+def private_postgres(folder: Path, certificate: tuple[Path, Path] | None = None) -> Iterator[Postgres]:
     """A server with a migrated database."""
-    postgres = Postgres(settled(folder))
+    postgres = Postgres(settled(folder), certificate)
     try:
         postgres.start()
         run("migrate", {"DATABASE_URL": postgres.url}, folder)
@@ -35,9 +35,9 @@ def private_postgres(folder: Path) -> Iterator[Postgres]:
 
 
 @contextlib.contextmanager
-def private_rabbitmq(folder: Path) -> Iterator[RabbitMQ]:
+def private_rabbitmq(folder: Path, certificate: tuple[Path, Path] | None = None) -> Iterator[RabbitMQ]:
     """A node with the topology declared."""
-    rabbitmq = RabbitMQ(settled(folder))
+    rabbitmq = RabbitMQ(settled(folder), certificate=certificate)
     try:
         rabbitmq.start()
         run("topology", {"RABBITMQ_URL": rabbitmq.url}, folder)

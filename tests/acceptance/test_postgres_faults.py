@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -115,6 +116,32 @@ def test_an_answer_to_commit_that_is_lost_is_looked_up_in_the_ledger(stage: Stag
         proxy.restore()
         assert_as_if_nothing_had_happened(stage, consumer, files)
     assert stage.one("SELECT sum(duplicates) FROM ingest.ledger") > 0
+
+
+@pytest.mark.faults
+def test_a_commit_that_nobody_answers_ends_by_itself(stage: Stage) -> None:
+    """The connection stays open and silent, by way of somebody who acknowledges every packet."""
+    with Proxy(stage.environment["DATABASE_URL"], losing=COMMIT, once=OF_A_FILE, after=True, holding=True) as proxy:
+        consumer = stage.start("consume", DATABASE_URL=proxy.url)
+        files = play(stage, seed=24)
+        assert proxy.lost.wait(30)
+        proxy.restore()
+        wait_until(lambda: "waiting" in consumer.output(), "it stops waiting for the answer", timeout=75)
+        assert_as_if_nothing_had_happened(stage, consumer, files)
+
+
+def test_the_connections_of_a_consumer_are_kept_alive(stage: Stage) -> None:
+    consumer = stage.start("consume")
+    key = key_at(0)
+    stage.bucket.put(key, csv([ticket("INC1")]))
+    stage.announce(key)
+    stage.wait_for("done", key)
+    sockets = subprocess.run(["ss", "-tnpoH"], check=True, capture_output=True, text=True).stdout.splitlines()
+    port = f":{urlsplit(stage.environment['DATABASE_URL']).port} "
+    ends = [line for line in sockets if port in line and f"pid={consumer.pid}," in line]
+    assert ends
+    assert all("timer:(keepalive," in line for line in ends), ends
+    consumer.stop()
 
 
 @contextlib.contextmanager

@@ -154,3 +154,14 @@ def test_a_store_that_lets_nothing_be_deleted_makes_no_dead_letters(play: Play) 
     stage.announce(*keys)
     play.assert_as_if_nothing_had_happened()
     assert stage.query("SELECT 1 FROM ingest.ledger WHERE last_error IS NOT NULL") == []
+
+
+@pytest.mark.faults
+def test_a_body_that_stops_coming_is_given_up_and_read_anew(play: Play) -> None:
+    with_fault = play.store.fault("GET", CHANGES, "slow")
+    keys = play.next(1)
+    play.stage.announce(*keys)
+    assert with_fault.met.wait(30)
+    wait_until(lambda: "read timeout" in play.consumer.output().lower(), "it gives the body up", timeout=40)
+    play.store.heal()
+    play.assert_as_if_nothing_had_happened()

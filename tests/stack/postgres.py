@@ -25,8 +25,10 @@ class Postgres:
         "postgresql-15-postgis-3": Path("/usr/share/postgresql/15/extension/postgis.control"),
     }
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, certificate: tuple[Path, Path] | None = None) -> None:
+        """With a certificate and its key it speaks TLS, too."""
         self._place = place
+        self._certificate = certificate
         self._server: subprocess.Popen[bytes] | None = None
         self._port = place.port
         self._log = place.log(self.name)
@@ -52,6 +54,8 @@ class Postgres:
         data = self._data()
         if not (data / "PG_VERSION").exists():
             self._initdb(data)
+        if self._certificate:
+            self._install(*self._certificate)
         _forget_dead_server(data)
         self._server = server = processes.spawn(
             [*_as_postgres(), BIN / "postgres", "-D", data, *self._options()], log=self._log
@@ -65,6 +69,11 @@ class Postgres:
         processes.stop("postgres", self._mark, by=by)
         if self._server is not None:
             self._server.wait(10)
+
+    def certify(self, certificate: Path, key: Path) -> None:
+        """Show another certificate from now on."""
+        self._install(certificate, key)
+        processes.stop("postgres", self._mark, by=signal.SIGHUP, grace=None)
 
     def stop(self) -> None:
         self.halt()
@@ -84,6 +93,7 @@ class Postgres:
             "fsync": "off",
             "full_page_writes": "off",
             "synchronous_commit": "off",
+            "ssl": "on" if self._certificate else "off",
         }
         return [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
 
@@ -91,6 +101,16 @@ class Postgres:
         shutil.rmtree(data, ignore_errors=True)
         flags = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
         processes.call([*_as_postgres(), BIN / "initdb", "-D", data, *flags], log=self._log)
+
+    def _install(self, certificate: Path, key: Path) -> None:
+        # The server takes a key of nobody but its own user or root, and finds it under this name by itself.
+        for source, name in ((certificate, "server.crt"), (key, "server.key")):
+            copy = self._data() / name
+            copy.unlink(missing_ok=True)
+            shutil.copyfile(source, copy)
+            copy.chmod(0o600)
+            if os.geteuid() == 0:
+                shutil.chown(copy, "postgres")
 
     def _data(self) -> Path:
         """Give the data directory, in a parent that the user the server runs as can enter."""

@@ -73,15 +73,15 @@ def find(program: str, mark: str) -> list[int]:
     return [pid for pid in pids if _is(pid, program, mark)]
 
 
-def stop(program: str, mark: str, *, by: signal.Signals = signal.SIGKILL, grace: float = 5) -> None:
-    """Send `by`, wait up to `grace` seconds for the end, then SIGKILL."""
+def stop(program: str, mark: str, *, by: signal.Signals = signal.SIGKILL, grace: float | None = 5) -> None:
+    """Send `by`, wait up to `grace` seconds for the end, then SIGKILL; None sends and leaves it at that."""
     for pid in find(program, mark):
         with contextlib.suppress(ProcessLookupError):
             handle = os.pidfd_open(pid)
             try:
                 if _is(pid, program, mark):
                     signal.pidfd_send_signal(handle, by)
-                    if not _ended(handle, grace):
+                    if grace is not None and not _ended(handle, grace):
                         signal.pidfd_send_signal(handle, signal.SIGKILL)
                         _ended(handle, grace)
             finally:

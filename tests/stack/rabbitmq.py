@@ -34,6 +34,12 @@ log.file.level = info
 mqtt.listeners.tcp.1 = 127.0.0.1:{mqtt}
 """
 
+_TLS = """\
+listeners.ssl.1 = 127.0.0.1:{port}
+ssl_options.certfile = {certificate}
+ssl_options.keyfile = {key}
+"""
+
 _CLUSTER = """\
 cluster_formation.peer_discovery_backend = classic_config
 cluster_partition_handling = pause_minority
@@ -45,8 +51,19 @@ class RabbitMQ:
     variable = "RABBITMQ_URL"
     packages: ClassVar[dict[str, Path]] = {"rabbitmq-server": SERVER}
 
-    def __init__(self, place: Place, members: Sequence[Place] = (), cookie: str = "") -> None:
-        """With `members`, of which `place` is one, it is a node of a cluster; all need the same cookie."""
+    def __init__(
+        self,
+        place: Place,
+        members: Sequence[Place] = (),
+        cookie: str = "",
+        certificate: tuple[Path, Path] | None = None,
+    ) -> None:
+        """With `members`, of which `place` is one, it is a node of a cluster; all need the same cookie.
+
+        With a certificate and its key it speaks TLS, too, at `tls_port`.
+        """
+        self._certificate = certificate
+        self.tls_port = place.port + 9
         self._members = members
         self._cookie = cookie or secrets.token_hex(16)
         self._children: list[subprocess.Popen[bytes]] = []
@@ -132,6 +149,8 @@ class RabbitMQ:
             cookie.touch(mode=0o600)
             cookie.write_text(self._cookie)
         configuration = _CONFIGURATION.format(amqp=self._amqp, management=self._management, mqtt=self._mqtt)
+        if self._certificate:
+            configuration += _TLS.format(port=self.tls_port, certificate=self._certificate[0], key=self._certificate[1])
         if self._members:
             configuration += _CLUSTER + "".join(
                 f"cluster_formation.classic_config.nodes.{number} = {member.name}@localhost\n"

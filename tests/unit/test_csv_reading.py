@@ -57,6 +57,8 @@ def test_a_file_that_cannot_be_trusted_fails_whole(content: bytes, reason: str) 
 
 
 def test_a_quote_that_never_closes_fails_before_it_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csv_reading, "MAX_HELD_CHARS", 100)
+    monkeypatch.setattr(csv_reading, "_SHOWN_CHARS", 50)
     monkeypatch.setattr(csv_reading, "MAX_RECORD_CHARS", 1000)
     with pytest.raises(Permanent, match="record too large"):
         read(b'ticket_id,note\nINC1,"never closed\n' + b"INC2,x\n" * 1000)
@@ -85,3 +87,34 @@ def test_what_was_written_is_what_is_read(rows: list[list[str]]) -> None:
 def test_no_bytes_do_anything_but_give_records_or_fail_with_a_reason(content: bytes) -> None:
     with contextlib.suppress(Permanent):
         read(content)
+
+
+@pytest.mark.parametrize(
+    ("long", "lines"),
+    [
+        ("INC1," + "x" * 500 + "\n", 1),
+        *(("," * length + "\r\n", 1) for length in range(440, 510)),
+        *(('INC1,"' + "x" * length + "\r\n" * 60 + '"\r\n', 61) for length in range(48, 52)),
+        ('INC1,"' + "line\n" * 60 + '"\n', 61),
+        ('INC1,"' + '""' * 200 + '"\n', 1),
+        ("INC1,ü" + "\U0001f600" * 400 + "\n", 1),
+    ],
+)
+def test_a_record_too_large_to_hold_is_passed_over_and_the_next_one_read(
+    monkeypatch: pytest.MonkeyPatch, long: str, lines: int
+) -> None:
+    monkeypatch.setattr(csv_reading, "MAX_HELD_CHARS", 100)
+    monkeypatch.setattr(csv_reading, "_SHOWN_CHARS", 50)
+    _header, passed, after = read(f"ticket_id,owner\n{long}INC2,a\n".encode())
+    assert passed.fault == "more than 100 characters"
+    assert (passed.line, passed.fields) == (2, [])
+    assert long.startswith(passed.raw)
+    assert len(passed.raw) == 50
+    assert (after.line, after.fields) == (2 + lines, ["INC2", "a"])
+
+
+def test_a_record_too_large_to_hold_may_be_the_last_one_or_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csv_reading, "MAX_HELD_CHARS", 100)
+    assert [record.fault for record in read(b"ticket_id\n" + b"x" * 300)] == [None, "more than 100 characters"]
+    with pytest.raises(Permanent, match=r"cut off: .* line 2"):
+        read(b'ticket_id\n"' + b"x" * 300)

@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import SecretStr
 
+from consumer.database import address
 from consumer.settings import ApplySettings, DatabaseSettings
 from publisher.errors import Misconfigured
 from publisher.settings import BrokerSettings, BucketSettings, SqsSettings, WebhookSettings, WorkSettings, load
@@ -21,6 +24,9 @@ def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         "DATABASE_URL",
         "RABBITMQ_URL",
         "FLEETTICKETS_WEBHOOK_TOKEN",
+        "FLEETTICKETS_CA_FILE",
+        "PGSSLMODE",
+        "PGSSLROOTCERT",
     ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
@@ -98,3 +104,58 @@ def test_what_is_not_the_url_of_a_queue_is_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("FLEETTICKETS_SQS_QUEUE_URL", url)
     with pytest.raises(Misconfigured, match="FLEETTICKETS_SQS_QUEUE_URL is wrong"):
         load(SqsSettings)
+
+
+@pytest.mark.parametrize(
+    ("setting", "kind", "url"),
+    [
+        *(
+            ("RABBITMQ_URL", BrokerSettings, f"amqps://user:{password}@host/%2f")
+            for password in ("12/s3cret", "s3cret/1", "12#s3cret", "s3cret#1", "s3cret?1", "a@s3cret/1", "[s3cret")
+        ),
+        # libpq takes a # and a ? in a password as they are.
+        *(
+            ("DATABASE_URL", DatabaseSettings, f"postgresql://user:{password}@host/tickets")
+            for password in ("12/s3cret", "s3cret/1", "a@s3cret/1", "[s3cret", "%zzs3cret/")
+        ),
+    ],
+)
+def test_a_password_that_ends_the_login_too_early_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, setting: str, kind: type[BrokerSettings], url: str
+) -> None:
+    monkeypatch.setenv(setting, url)
+    with pytest.raises(Misconfigured, match=f"{setting} is wrong") as complaint:
+        load(kind)
+    assert "s3cret" not in str(complaint.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:a@s3cret@h/d", "postgresql://u:%zs3cret@h/d", "postgresql://u@h/d?s3c=1"]
+)
+def test_what_libpq_cannot_read_is_not_quoted(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    with pytest.raises(Misconfigured, match="DATABASE_URL is wrong") as complaint:
+        load(DatabaseSettings)
+    assert "s3cret" not in str(complaint.value)
+
+
+def test_keys_do_not_belong_into_the_address_of_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, BUCKET | {"RUSTFS_ENDPOINT": "https://user:s3cret@host/"})
+    with pytest.raises(Misconfigured, match="RUSTFS_ENDPOINT is wrong") as complaint:
+        load(BucketSettings)
+    assert "s3cret" not in str(complaint.value)
+
+
+def test_a_silent_network_ends_a_connection_unless_the_url_has_it_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://u@h/d?tcp_user_timeout=0&keepalives_idle=600")
+    told = conninfo_to_dict(address(load(DatabaseSettings)))
+    assert (told["tcp_user_timeout"], told["keepalives_idle"], told["keepalives_interval"]) == ("0", "600", "5")
+
+
+@pytest.mark.parametrize(
+    ("query", "file"), [("sslmode=verify-full", "ours"), ("", None), ("sslmode=verify-full&sslrootcert=its", "its")]
+)
+def test_the_ca_file_is_the_databases_too_where_tls_is_asked_for(query: str, file: str | None) -> None:
+    settings = DatabaseSettings(database_url=SecretStr(f"postgresql://u@h/d?{query}"))
+    told = conninfo_to_dict(address(settings.model_copy(update={"ca_file": Path("ours")})))
+    assert told.get("sslrootcert") == file
