@@ -25,10 +25,8 @@ class Postgres:
         "postgresql-15-postgis-3": Path("/usr/share/postgresql/15/extension/postgis.control"),
     }
 
-    def __init__(self, place: Place, *, keeps_commits: bool = False) -> None:
-        """With `keeps_commits`, what was committed outlives a kill of the server; otherwise the last moments do not."""
+    def __init__(self, place: Place) -> None:
         self._place = place
-        self._synchronous_commit = "on" if keeps_commits else "off"
         self._server: subprocess.Popen[bytes] | None = None
         self._port = place.port
         self._log = place.log(self.name)
@@ -85,7 +83,7 @@ class Postgres:
             "shared_buffers": "64MB",
             "fsync": "off",
             "full_page_writes": "off",
-            "synchronous_commit": self._synchronous_commit,
+            "synchronous_commit": "off",
         }
         return [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
 
