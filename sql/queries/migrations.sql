@@ -47,3 +47,7 @@ SELECT set_config('role', member_of.rolname, false)
 FROM pg_roles AS member_of
 WHERE member_of.rolname = %(role)s AND pg_has_role(member_of.oid, 'MEMBER')
   AND has_schema_privilege(member_of.oid, to_regnamespace('ingest'), 'USAGE')
+
+-- name: keep_commits
+-- Of the other settings each keeps a commit through a crash of the server.
+SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'

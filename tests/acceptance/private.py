@@ -62,9 +62,9 @@ class PrivateStack:
 
 @contextlib.contextmanager
 def private_stack(folder: Path) -> Iterator[PrivateStack]:
-    """A migrated database, a node with the topology declared, and a store; a Postgres that keeps what it committed."""
+    """A migrated database, a node with the topology declared, and a store."""
     found = settled(folder)
-    stack = PrivateStack(Postgres(found, keeps_commits=True), RabbitMQ(found), Ceph(found))
+    stack = PrivateStack(Postgres(found), RabbitMQ(found), Ceph(found))
 
     def start_postgres() -> None:
         stack.postgres.start()
