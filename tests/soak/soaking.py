@@ -201,6 +201,7 @@ class _Soak:
             "by component": dict(self._crew.kills),
             "connections cut": dict(self._crew.cuts),
             "stalls": dict(self._crew.stalls),
+            "crashes of the gateway's own": self._crew.crashes,
             "commands by hand": dict(self._operator.commands),
         }
 
