@@ -3,11 +3,13 @@
 from datetime import date
 from pathlib import Path
 
+import pytest
+
 from tests.soak.plan import COMPONENTS, make_plan
 from tests.soak.run import say
 from tests.soak.soaking import soak
 
-SECONDS = 15
+SECONDS = 10
 
 
 def test_a_plan_is_its_seed_and_nothing_else() -> None:
@@ -16,6 +18,7 @@ def test_a_plan_is_its_seed_and_nothing_else() -> None:
     assert {step.at <= 60 for step in make_plan(7, 60).steps} == {True}
 
 
+@pytest.mark.timeout(400)
 def test_every_component_is_killed_and_nothing_is_lost_or_done_twice(tmp_path: Path) -> None:
     seed = date.today().toordinal()  # noqa: DTZ011 - any day will do
     say(f"seed {seed}; the same feed and faults: make soak MINUTES={SECONDS / 60:g} SEED={seed}")

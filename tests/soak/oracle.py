@@ -41,10 +41,9 @@ def judge(stage: Stage, plan: Plan) -> Verdict:
     _judge_follow_ons(stage, verdict)
     _judge_letters(stage, plan, verdict)
     _judge_by_log(stage, verdict)
-    verified = stage.run("verify", "--content", "--old", "0", "--json")
-    if verified.returncode:
-        told = json.loads(verified.stdout)["discrepancies"] if verified.stdout else verified.stderr
-        verdict.wrong.append(f"verify --content ended with {verified.returncode}: {told}")
+    verification = stage.start("verify", "--content", "--old", "0", "--json")
+    if (status := verification.wait(600)) != 0:
+        verdict.wrong.append(f"verify --content ended with {status}: {verification.output()}")
     return verdict
 
 

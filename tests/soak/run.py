@@ -6,11 +6,10 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
-
-from processes import StackError
 
 from tests.soak.plan import make_plan
 from tests.soak.soaking import soak
@@ -34,8 +33,8 @@ def main() -> int:
     say(f"{asked.minutes:g} minutes with seed {seed}; once more: {again}")
     try:
         result = soak(make_plan(seed, 60 * asked.minutes), folder, say)
-    except (AssertionError, StackError) as error:
-        sys.stderr.write(f"the soak itself broke, seed {seed}: {error}\nlogs: {folder}\n")
+    except Exception:  # noqa: BLE001 - whatever it is, the seed and the folder are said
+        sys.stderr.write(f"{traceback.format_exc()}the soak itself broke, seed {seed}\nlogs: {folder}\n")
         return 2
     (folder / "differences").write_text("".join(f"{line}\n" for line in result.differences))
     for line in result.differences[:TOLD]:
