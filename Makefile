@@ -16,7 +16,7 @@ run_python = $(or $(PYTHON),$(error Python 3.11 or newer is needed; apt-get inst
 .DELETE_ON_ERROR:
 # Two goals can need the same .venv.
 .NOTPARALLEL:
-.PHONY: help setup system up down status test unit check format demo load lock clean
+.PHONY: help setup system up down status test unit check format demo load soak lock clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
@@ -79,6 +79,11 @@ load-file: setup ## one change file of a gigabyte in less than 200 MB of memory;
 
 load-growth: setup ## a file after a million files costs what the first one did
 	@$(run_python) $(STACK) run $(BIN)/python -m tests.load.growth $(ARGS)
+
+MINUTES ?= 60
+
+soak: setup ## MINUTES=60 of feed while every component is killed at random, then the oracle; SEED=n repeats one
+	@PYTHONPATH=tests/stack $(BIN)/python -m tests.soak.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command 'make lock' pyproject.toml

@@ -102,6 +102,7 @@ def connect(settings: DatabaseSettings, role: Role | None) -> Connection:
             connect_timeout=_CONNECT_SECONDS,
             application_name="fleettickets",
         )
+        _keep_commits(connection)
         if role is not None:
             _act_as(connection, role)
         return connection
@@ -170,7 +171,14 @@ def _act_as(connection: Connection, role: Role) -> None:
     connection.execute(statements("migrations")["act_as"], {"role": role})
 
 
+def _keep_commits(connection: Connection) -> None:
+    # A server, database or login can have it off, and would lose the last commits in a crash; their objects would be
+    # archived and their messages acked by then.
+    connection.execute(statements("migrations")["keep_commits"])
+
+
 def _prepare_staging(connection: Connection) -> None:
+    _keep_commits(connection)
     _act_as(connection, Role.INGEST)
     connection.execute(statements("migrations")["notice_silence"])
     connection.execute(statements("merge")["create_staging"])

@@ -59,8 +59,8 @@ class OpenObject:
             raise DependencyDown(BUCKET, f"reading {self.summary.key!r} broke off: {_one_line(error)}") from error
 
 
-def s3_client(settings: BucketSettings, connections: int = 10) -> "S3Client":
-    """Make a client for any S3 store, addressed path-style.
+def s3_client(settings: BucketSettings, connections: int = 10, attempts: int = 3) -> "S3Client":
+    """Make a client for any S3 store, addressed path-style; it makes each request up to so many times.
 
     Raises: Misconfigured.
     """
@@ -76,7 +76,7 @@ def s3_client(settings: BucketSettings, connections: int = 10) -> "S3Client":
                 s3={"addressing_style": "path"},
                 connect_timeout=5,
                 read_timeout=20,
-                retries={"mode": "standard", "max_attempts": 2},
+                retries={"mode": "standard", "total_max_attempts": attempts},
                 max_pool_connections=connections,
                 # Stores other than AWS lag behind its newest checksums.
                 request_checksum_calculation="when_required",
@@ -101,6 +101,9 @@ class Bucket:
         self.changes_prefix = settings.changes_prefix
         self.processed_prefix = settings.processed_prefix
         self._s3 = s3_client(settings, connections)
+        # Copies and deletes are not for the client to repeat. One whose answer was lost is done, and by the time of
+        # another attempt the key can hold a version that nobody has read: `archive` looks again first.
+        self._s3_once = s3_client(settings, connections, attempts=1)
 
     def require(self) -> None:
         """Ask the store once whether settings and bucket fit together, for a clear word at the start.
@@ -201,6 +204,12 @@ class Bucket:
         Gives the archive's key; None when that version is gone and no copy of it was ever made.
         Raises: ObjectChanged when the key now holds another version, which stays; Refused; DependencyDown.
         """
+        try:
+            return self._archive(key, etag, sha256, copied)
+        except DependencyDown:
+            return self._archive(key, etag, sha256, copied)
+
+    def _archive(self, key: str, etag: str, sha256: str, copied: Callable[[], None]) -> str | None:
         for archive_key in self._archive_names(key, sha256):
             taken = self.head(archive_key)
             if taken is not None:
@@ -236,7 +245,7 @@ class Bucket:
 
     def _copy(self, key: str, etag: str, archive_key: str) -> str:
         with self._translated_errors(key):
-            answer = self._s3.copy_object(
+            answer = self._s3_once.copy_object(
                 Bucket=self.name,
                 Key=archive_key,
                 CopySource={"Bucket": self.name, "Key": key},
@@ -251,7 +260,7 @@ class Bucket:
             return
         try:
             with self._translated_errors(key):
-                self._s3.delete_object(Bucket=self.name, Key=key, IfMatch=f'"{etag}"')
+                self._s3_once.delete_object(Bucket=self.name, Key=key, IfMatch=f'"{etag}"')
         except (ObjectMissing, ObjectChanged):
             pass
 

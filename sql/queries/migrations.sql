@@ -52,3 +52,7 @@ WHERE member_of.rolname = %(role)s AND pg_has_role(member_of.oid, 'MEMBER')
 -- What a consumer that was cut off has locked is free again within a minute, not after the two hours of the system.
 SELECT set_config('tcp_keepalives_idle', '20', false), set_config('tcp_keepalives_interval', '5', false),
        set_config('tcp_keepalives_count', '5', false), set_config('tcp_user_timeout', '45000', false);
+
+-- name: keep_commits
+-- Of the other settings each keeps a commit through a crash of the server.
+SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'

@@ -25,7 +25,8 @@ class Fault:
 
     `how`: a status to answer with; `cut` or `reset`, which end the connection in the middle of the answer's body;
     `lost`, which does so before the answer though the store has done what it was asked; `slow`, which keeps the
-    second half of the body back until the fault is healed, `late`, which does so with all of the answer.
+    second half of the body back until the fault is healed, `late`, which does so with all of the answer; `never`, which
+    does that and then loses it.
     """
 
     method: str
@@ -119,9 +120,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes, fault: Fault | None) -> None:
         if fault is not None:
             fault.met.set()
-            if fault.how == "late":
+            if fault.how in {"late", "never"}:
                 fault.healed.wait(60)
-            if fault.how == "lost":
+            if fault.how in {"lost", "never"}:
                 self._end()
                 return
         self.send_response_only(status)

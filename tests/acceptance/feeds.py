@@ -40,6 +40,8 @@ class ChangeFile:
     key: str
     key_time: datetime
     body: bytes
+    version: int = 0
+    """Of two files under one key, the one with the greater version was put later."""
 
 
 class OddKeys:

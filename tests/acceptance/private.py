@@ -5,9 +5,11 @@ import secrets
 import subprocess
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import place
+from ceph import Ceph
 from place import Place
 from postgres import Postgres
 from rabbitmq import RabbitMQ
@@ -44,6 +46,42 @@ def private_rabbitmq(folder: Path, certificate: tuple[Path, Path] | None = None)
         yield rabbitmq
     finally:
         rabbitmq.stop()
+
+
+@dataclass(frozen=True)
+class PrivateStack:
+    """All that the program needs, each service to be taken away by itself."""
+
+    postgres: Postgres
+    rabbitmq: RabbitMQ
+    ceph: Ceph
+
+    def environment(self) -> dict[str, str]:
+        return self.postgres.environment() | self.rabbitmq.environment() | self.ceph.environment()
+
+
+@contextlib.contextmanager
+def private_stack(folder: Path) -> Iterator[PrivateStack]:
+    """A migrated database, a node with the topology declared, and a store."""
+    found = settled(folder)
+    stack = PrivateStack(Postgres(found), RabbitMQ(found), Ceph(found))
+
+    def start_postgres() -> None:
+        stack.postgres.start()
+        run("migrate", {"DATABASE_URL": stack.postgres.url}, folder)
+
+    def start_rabbitmq() -> None:
+        stack.rabbitmq.start()
+        run("topology", {"RABBITMQ_URL": stack.rabbitmq.url}, folder)
+
+    try:
+        with ThreadPoolExecutor(3) as threads:
+            for starting in [threads.submit(start) for start in (start_postgres, start_rabbitmq, stack.ceph.start)]:
+                starting.result()
+        yield stack
+    finally:
+        for service in (stack.postgres, stack.rabbitmq, stack.ceph):
+            service.stop()
 
 
 def run(command: str, environment: Mapping[str, str], folder: Path) -> None:

@@ -20,8 +20,8 @@ def free_port() -> int:
 class Receiver:
     """A running `fleettickets webhook`, as the store sees it."""
 
-    def __init__(self, stage: Stage, **environment: str) -> None:
-        self.port = free_port()
+    def __init__(self, stage: Stage, port: int | None = None, **environment: str) -> None:
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: Process = stage.start(
             "webhook", "--port", str(self.port), FLEETTICKETS_WEBHOOK_TOKEN=TOKEN, **environment

@@ -1,7 +1,7 @@
 """What the database must hold after a set of change files, worked out from their text alone.
 
-Order plays no part here: rows are collected, then sorted by (key time, key, line), and the last one of a ticket is the
-ticket. Nothing is shared with the program, the reading of CSV included.
+Order plays no part here: rows are collected, then sorted by (key time, key, version, line), and the last one of a
+ticket is the ticket. Nothing is shared with the program, the reading of CSV included.
 """
 
 import re
@@ -46,7 +46,7 @@ CLOSURE = (
 TIME = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d)(:\d\d)?(\.\d{1,6})?(Z|[+-]\d\d:\d\d)?")
 FLAGS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 
-Position = tuple[datetime, str, int]
+Position = tuple[datetime, str, int, int]
 Values = dict[str, Any]
 
 
@@ -139,14 +139,14 @@ class Accepted:
 
 
 class Reference:
-    """Feed it every file once, in any order."""
+    """Feed it every file once, in any order; files under one key have different versions."""
 
     def __init__(self) -> None:
         self.accepted: list[Accepted] = []
         self.rejects: set[tuple[str, int]] = set()
         self.counts: Counter[str] = Counter()
 
-    def read(self, key: str, key_time: datetime, body: bytes) -> None:
+    def read(self, key: str, key_time: datetime, body: bytes, version: int = 0) -> None:
         rows = rows_of(body.decode("utf-8-sig"))
         _, header = next(rows)
         newest: dict[str, int] = {}
@@ -164,7 +164,7 @@ class Reference:
             elif ticket is None:
                 self._reject(key, line)
             else:
-                self._accept((key_time, key, line), raw, newest)
+                self._accept((key_time, key, version, line), raw, newest)
 
     def _accept(self, position: Position, raw: dict[str, str | None], newest: dict[str, int]) -> None:
         for name, change in (("region", str.lower), ("raw_status", str.upper)):
@@ -173,11 +173,11 @@ class Reference:
         try:
             values = typed(raw)
         except NotATicketError:
-            self._reject(position[1], position[2])
+            self._reject(position[1], position[3])
             return
         ticket = values["ticket_id"]
         self.counts["rows_superseded"] += ticket in newest
-        newest[ticket] = position[2]
+        newest[ticket] = position[3]
         self.accepted.append(Accepted(position, values))
 
     def _reject(self, key: str, line: int) -> None:

@@ -174,9 +174,13 @@ class Stage:
     def waiting(self) -> list[str]:
         return self.bucket.keys(CHANGES)
 
-    def close(self) -> None:
+    def end(self) -> None:
         for process in self.processes:
             if process.running:
                 process.kill()
+
+    def close(self) -> None:
+        self.end()
+        for process in self.processes:
             sys.stdout.write(f"\n{process.log.name}\n{process.output()[-LOG_TAIL:]}")
         self.connection.close()

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.acceptance.broker import DEAD_FILES, FILES, GEOCODE
-from tests.acceptance.comparing import assert_equals_reference
+from tests.acceptance.comparing import assert_equals_reference, captures
 from tests.acceptance.feeds import ChangeFile, RandomFeed, key_at
 from tests.acceptance.proxy import Proxy
 from tests.acceptance.stage import Process, Stage, wait_until
@@ -246,10 +246,9 @@ def assert_follow_ons(stage: Stage, feed: Feed) -> None:
     assert stage.one(unsent) == 0
     assert stage.broker.ready(GEOCODE) >= 1
     # The last capture covered every file: one more finds the same.
-    snapshot = "SELECT * FROM tickets.inc_daily_snapshot ORDER BY 1, 2, 3"
-    captured = [{**row, "captured_at": None} for row in stage.query(snapshot)]
+    captured = captures(stage)
     stage.query("SELECT tickets.capture_history()")
-    assert [{**row, "captured_at": None} for row in stage.query(snapshot)] == captured
+    assert captures(stage) == captured
     letters = [message.headers["fleettickets-key"] for message in stage.broker.messages(DEAD_FILES)]
     assert set(letters) == set(feed.bad)
     # Published first, recorded second: a crash in between may leave a second letter, and never none.

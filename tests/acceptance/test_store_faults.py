@@ -81,7 +81,7 @@ def test_files_wait_until_the_store_is_well(play: Play, method: str, folder: str
     keys = play.next(4)
     play.stage.announce(*keys)
     assert fault.met.wait(30)
-    if how != "lost" or method == "GET":  # the client itself tries again, and finds it done
+    if how != "lost" or method == "GET":  # the archive looks again, and finds it done
         wait_until(lambda: play.consumer.output().count("waiting") > said, "the consumer says that it waits")
     play.assert_nothing_spent()
     play.store.heal()

@@ -85,6 +85,7 @@ class Ceph:
         self._directory = place.local / "ceph"
         self._conf = self._directory / "ceph.conf"
         self._mark = f"-c {self._conf}"
+        self._children: list[subprocess.Popen[bytes]] = []
         self._rgw, self._mon_v2, self._mon_v1 = range(place.port + 5, place.port + 8)
         self._osd_first, self._osd_last = place.port + 10, place.port + 39
 
@@ -117,10 +118,17 @@ class Ceph:
         if anew:
             self._make_user()
 
+    def halt_gateway(self) -> None:
+        """Kill the gateway and keep what the store holds; `start` brings it back."""
+        processes.stop("radosgw", self._mark)
+
     def stop(self) -> None:
         # From the top down, for a gateway without its OSD hangs. What they hold is in memory: no orderly end.
         for program in ("radosgw", "ceph-osd", "ceph-mon"):
             processes.stop(program, self._mark)
+        for child in self._children:
+            child.wait(10)
+        self._children.clear()
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _lives(self, program: str) -> bool:
@@ -175,4 +183,6 @@ class Ceph:
         processes.call([BIN / program, "-c", self._conf, *arguments], log=self._log)
 
     def _spawn(self, program: str, *arguments: str | Path) -> subprocess.Popen[bytes]:
-        return processes.spawn([BIN / program, "-f", "-c", self._conf, *arguments], log=self._log)
+        child = processes.spawn([BIN / program, "-f", "-c", self._conf, *arguments], log=self._log)
+        self._children.append(child)
+        return child

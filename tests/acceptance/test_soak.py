@@ -1,0 +1,29 @@
+"""A short soak in every run of the tests, another one each day; the long ones are `make soak`."""
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from tests.soak.plan import COMPONENTS, make_plan
+from tests.soak.run import say
+from tests.soak.soaking import soak
+
+SECONDS = 10
+
+
+def test_a_plan_is_its_seed_and_nothing_else() -> None:
+    assert make_plan(7, 60) == make_plan(7, 60)
+    assert make_plan(7, 60).faults != make_plan(8, 60).faults
+    assert {step.at <= 60 for step in make_plan(7, 60).steps} == {True}
+
+
+@pytest.mark.timeout(400)
+def test_every_component_is_killed_and_nothing_is_lost_or_done_twice(tmp_path: Path) -> None:
+    seed = date.today().toordinal()  # noqa: DTZ011 - any day will do
+    say(f"seed {seed}; the same feed and faults: make soak MINUTES={SECONDS / 60:g} SEED={seed}")
+    result = soak(make_plan(seed, SECONDS), tmp_path, say)
+    say("\n".join(f"{name}: {value}" for name, value in result.figures.items()))
+    assert result.differences == []
+    assert (result.figures["lost"], result.figures["twice"]) == (0, 0)
+    assert set(result.figures["by component"]) == set(COMPONENTS)

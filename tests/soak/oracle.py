@@ -1,0 +1,161 @@
+"""What has to be true at the end, whatever happened: nothing lost, nothing twice; compared with a model of its own."""
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.acceptance import comparing
+from tests.acceptance.broker import DEAD_FILES, FILES, GEOCODE
+from tests.acceptance.feeds import ChangeFile
+from tests.acceptance.reference import Reference
+from tests.acceptance.stage import Stage
+from tests.acceptance.store import CHANGES, PROCESSED
+from tests.soak.plan import Plan
+
+
+@dataclass
+class Verdict:
+    lost: list[str] = field(default_factory=list)
+    twice: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    """Differences that are neither."""
+
+    @property
+    def differences(self) -> list[str]:
+        return [
+            f"{kind}: {what}"
+            for kind, found in (("lost", self.lost), ("twice", self.twice), ("wrong", self.wrong))
+            for what in found
+        ]
+
+
+def judge(stage: Stage, plan: Plan) -> Verdict:
+    """Compare everything; nothing may be running any more."""
+    verdict = Verdict()
+    expected = comparing.reference_of(plan.good)
+    _judge_tables(stage, expected, verdict)
+    _judge_ledger(stage, plan, verdict)
+    _judge_bucket(stage, plan, verdict)
+    _judge_follow_ons(stage, verdict)
+    _judge_letters(stage, plan, verdict)
+    _judge_by_log(stage, verdict)
+    verification = stage.start("verify", "--content", "--old", "0", "--json")
+    if (status := verification.wait(600)) != 0:
+        verdict.wrong.append(f"verify --content ended with {status}: {verification.output()}")
+    return verdict
+
+
+def _judge_tables(stage: Stage, expected: Reference, verdict: Verdict) -> None:
+    _compare("ticket", comparing.tickets(stage), comparing.expected_tickets(expected), verdict)
+    _compare("closure", comparing.closures(stage), expected.closures(), verdict)
+    rejects = stage.query(
+        "SELECT key, line, count(*) FROM ingest.rejects JOIN ingest.ledger USING (file_id) GROUP BY 1, 2"
+    )
+    found = {(row["key"], row["line"]) for row in rejects}
+    verdict.lost += [f"reject {reject}" for reject in sorted(expected.rejects - found)]
+    verdict.twice += [f"reject {reject}" for reject in sorted(found - expected.rejects)]
+    sums, wanted = comparing.sums(stage), comparing.expected_sums(expected)
+    kept = sum(row["count"] for row in rejects)
+    for name, count, want in (
+        *((name, sums[name], wanted[name]) for name in wanted),
+        ("kept rejects", kept, wanted["rows_rejected"]),
+    ):
+        if count != want:
+            (verdict.lost if count < want else verdict.twice).append(f"{name} is {count}, should be {want}")
+
+
+def _compare(what: str, found: dict[Any, Any], wanted: dict[Any, Any], verdict: Verdict) -> None:
+    verdict.lost += [f"{what} {name}" for name in wanted if name not in found]
+    verdict.twice += [f"{what} {name} that no file made" for name in found if name not in wanted]
+    for name, values in wanted.items():
+        if name in found and found[name] != values:
+            differ = {key: (found[name][key], want) for key, want in values.items() if found[name][key] != want}
+            verdict.lost.append(f"{what} {name} has another content: (found, wanted) {differ}")
+
+
+def _judge_ledger(stage: Stage, plan: Plan, verdict: Verdict) -> None:
+    rows = stage.query("SELECT * FROM ingest.ledger")
+    applied = {(row["key"], row["etag"]): row for row in rows if row["applied_at"] is not None}
+    for file in plan.good:
+        row = applied.get((file.key, etag(file.body)))
+        if row is None:
+            verdict.lost.append(f"{file.key}, version {file.version}: no row of the ledger has it as applied")
+        elif (row["state"], row["sha256"]) != ("done", hashlib.sha256(file.body).hexdigest()):
+            verdict.wrong.append(f"{file.key}: {row['state']}, sha256 {row['sha256']}")
+        elif row["attempts"]:
+            verdict.wrong.append(f"{file.key}: {row['attempts']} attempts were spent, {row['last_error']}")
+    good = {(file.key, etag(file.body)) for file in plan.good}
+    verdict.twice += [f"{key}, etag {tag}: applied, and never put" for key, tag in applied if (key, tag) not in good]
+    dead = {row["key"] for row in rows if row["state"] == "failed" and row["dead_lettered_at"]}
+    verdict.lost += [f"{key}: bad, and not recorded as a dead letter" for key in sorted(plan.bad - dead)]
+    verdict.wrong += [f"{key}: a dead letter, and not bad" for key in sorted(dead - plan.bad - plan.mended)]
+    known = {file.key for file in plan.good} | plan.bad
+    verdict.lost += [f"{key}: no row of the ledger" for key in sorted(known - {row["key"] for row in rows})]
+
+
+def _judge_bucket(stage: Stage, plan: Plan, verdict: Verdict) -> None:
+    archive = stage.bucket.read_all(PROCESSED)
+    wanted = {archive_of(file, plan.mended): file.body for file in plan.good}
+    for name, body in wanted.items():
+        if archive.get(name) != body:
+            verdict.lost.append(f"{name}: {'other bytes' if name in archive else 'not in the bucket'}")
+    verdict.twice += [f"{name}: in the archive, from no file" for name in sorted(archive.keys() - wanted.keys())]
+    waiting = set(stage.waiting())
+    verdict.wrong += [f"{key}: still in changes/" for key in sorted(waiting - plan.bad)]
+    verdict.lost += [f"{key}: bad, and no longer in changes/" for key in sorted(plan.bad - waiting)]
+
+
+def archive_of(file: ChangeFile, mended: set[str]) -> str:
+    """Where a file has to be archived: the plain name, and for one after another that was archived, a suffix."""
+    plain = file.key.replace(CHANGES, PROCESSED)
+    if file.version == 0 or file.key in mended:
+        return plain
+    return f"{plain.removesuffix('.csv')}~{hashlib.sha256(file.body).hexdigest()[:12]}.csv"
+
+
+def _judge_follow_ons(stage: Stage, verdict: Verdict) -> None:
+    requests = stage.query("SELECT request_id, kind, sent_at, handled_at FROM ingest.outbox ORDER BY 1")
+    sent = {request for message in stage.broker.messages(GEOCODE) for request in json.loads(message.body)["requests"]}
+    for request in requests:
+        number = request["request_id"]
+        if request["kind"] == "history" and request["handled_at"] is None:
+            verdict.lost.append(f"history request {number} was never handled")
+        if request["kind"] == "geocode" and number not in sent:
+            verdict.lost.append(f"geocode request {number} is in no message")
+    rows = stage.query(
+        """SELECT key FROM ingest.ledger AS file WHERE rows_inserted + rows_updated > 0
+           AND (SELECT count(*) FROM ingest.outbox AS request WHERE request.file_id = file.file_id) <> 2"""
+    )
+    verdict.wrong += [f"{row['key']}: changed tickets, and has not one request of each kind" for row in rows]
+    # The last capture covered every file, so one more finds the same.
+    captured = comparing.captures(stage)
+    stage.query("SELECT tickets.capture_history()")
+    if comparing.captures(stage) != captured:
+        verdict.lost.append("the last history capture did not cover every file")
+
+
+def _judge_letters(stage: Stage, plan: Plan, verdict: Verdict) -> None:
+    letters = Counter(str(message.headers.get("fleettickets-key")) for message in stage.broker.messages(DEAD_FILES))
+    verdict.lost += [f"{key}: bad, and no dead letter" for key in sorted(plan.bad - letters.keys())]
+    verdict.wrong += [f"{key}: a dead letter of a good file" for key in sorted(letters.keys() - plan.bad)]
+    if left := stage.broker.ready(FILES):
+        verdict.wrong.append(f"{left} deliveries are left in the queue")
+
+
+def _judge_by_log(stage: Stage, verdict: Verdict) -> None:
+    """The rows of each file took effect in one delivery: a consumer says so once, or was killed before it could."""
+    applied = Counter(line["file_id"] for line in file_lines(stage) if line["decision"] in {"new", "late", "changed"})
+    verdict.twice += [f"file {number} was applied {times} times" for number, times in applied.items() if times > 1]
+
+
+def file_lines(stage: Stage) -> list[dict[str, Any]]:
+    """What the consumers said of each delivery that they settled."""
+    lines = (line for process in stage.processes for line in process.output().splitlines())
+    # The last line of a killed process can be cut off.
+    return [json.loads(line) for line in lines if '"event": "file"' in line and line.endswith("}")]
+
+
+def etag(body: bytes) -> str:
+    return hashlib.md5(body, usedforsecurity=False).hexdigest()
