@@ -16,7 +16,7 @@ run_python = $(or $(PYTHON),$(error Python 3.11 or newer is needed; apt-get inst
 .DELETE_ON_ERROR:
 # Two goals can need the same .venv.
 .NOTPARALLEL:
-.PHONY: help setup system up down status test unit check format demo load soak lock clean
+.PHONY: help setup system up down status test unit check format demo load load-file load-growth crash-matrix faults soak lock clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \

@@ -1,9 +1,10 @@
 """If everything fails, stop: the reason is then not in the files, and each try would only make one more dead letter.
 
-Failures count when their reason is none of the file's own (`unexpected`), on different files, with no success in
-between. At the limit the breaker opens: no attempt is spent any more, deliveries go back, and one file is tried now
-and then as a probe. The first that succeeds closes it. The process pauses instead of ending, because a supervisor
-would start it again and each start would spend attempts anew; and because nobody has to be awake for it to go on.
+Failures count when their reason is none of the file's own (`unexpected`), with no success in between: one file's first
+or another's fourth. A duplicate is no success, for nothing was tried. At the limit the breaker opens: no attempt is
+spent any more, deliveries go back, and one file is tried now and then as a probe. The first that succeeds closes it.
+The process pauses instead of ending, because a supervisor would start it again; and because nobody has to be awake for
+it to go on. What failed before a start counts as well, so that restarts spend nothing either.
 """
 
 from collections.abc import Callable
@@ -26,14 +27,17 @@ class EverythingFails(FleetticketsError):
 class Breaker:
     """Of one kind of messages in one process. Safe to share between threads."""
 
-    def __init__(self, limit: int, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, limit: int, clock: Callable[[], float] = monotonic, *, failed_before: int = 0) -> None:
+        """`failed_before` are the failures in a row that an earlier process left: a restart is no new start."""
         self._limit = limit
         self._clock = clock
         self._lock = Lock()
-        self._failed: set[str] = set()
-        self._is_open = False
+        self._failures = failed_before
+        self._is_open = failed_before >= limit
         self._pause = _FIRST_PAUSE
         self._next_probe = 0.0
+        if self._is_open:
+            self._say("before this process began")
 
     def turn(self, stop: Event, seconds: float) -> bool:
         """Wait until a message may be tried: at once as a rule, else as the next probe.
@@ -47,30 +51,25 @@ class Breaker:
             stop.wait(_LOOK_SECONDS)
         return False
 
-    def failed(self, name: str, detail: str) -> None:
-        """Count an unexpected failure of the message `name`, which returning from here allows to be recorded.
+    def failed(self, detail: str) -> None:
+        """Count an unexpected failure, which returning from here allows to be recorded.
 
         Raises: EverythingFails.
         """
         with self._lock:
             if not self._is_open:
-                self._failed.add(name)
-                if len(self._failed) < self._limit:
+                self._failures += 1
+                if self._failures < self._limit:
                     return
                 self._is_open = True
                 self._pause = _FIRST_PAUSE
                 self._next_probe = self._clock() + self._pause
-                log.error(
-                    "everything fails",
-                    failures=len(self._failed),
-                    detail=detail,
-                    do="paused, with no more attempts spent; goes on by itself once a message succeeds",
-                )
+                self._say(detail)
         raise EverythingFails(f"the last {self._limit} failed alike, this one with: {detail}")
 
     def succeeded(self) -> None:
         with self._lock:
-            self._failed.clear()
+            self._failures = 0
             if self._is_open:
                 self._is_open = False
                 log.info("not everything fails any more")
@@ -79,6 +78,10 @@ class Breaker:
         """Give the turn back: what was tried tells nothing, such as a duplicate or a file that is itself bad."""
         with self._lock:
             self._next_probe = min(self._next_probe, self._clock())
+
+    def _say(self, detail: str) -> None:
+        do = "paused, with no more attempts spent; goes on by itself once a message succeeds"
+        log.error("everything fails", failures=self._failures, detail=detail, do=do)
 
     def _may_try(self) -> bool:
         with self._lock:

@@ -1,5 +1,6 @@
 """The program `fleettickets`: the consumer's commands beside the publisher's. The one place that builds objects."""
 
+import contextlib
 import json
 import os
 from threading import Event
@@ -14,6 +15,7 @@ from consumer import by_hand, database, discarding, fail_points, inspection, mig
 from consumer.breaker import Breaker
 from consumer.database import Role
 from consumer.demo.command import demo
+from consumer.failures import failures_in_a_row
 from consumer.files import FilesHandler
 from consumer.history import HistoryHandler
 from consumer.settings import ApplySettings, DatabaseSettings, FailureSettings, HistorySettings
@@ -105,7 +107,10 @@ def consume(
         return
     # One connection for each file being applied or archived, one for history, one for the sweep.
     with database.open_pool(database_settings, size=work.prefetch + 2) as pool:
-        breakers = {queue: Breaker(limit) for queue in CONSUMED}
+        before: dict[Queue, int] = {}
+        with contextlib.suppress(DependencyDown):  # it was there a moment ago, and is waited for again
+            before[Queue.FILES] = failures_in_a_row(pool)
+        breakers = {queue: Breaker(limit, failed_before=before.get(queue, 0)) for queue in CONSUMED}
         worker = Worker(broker_settings, work, queues, breakers, stop)
         bucket = Bucket(bucket_settings, connections=work.prefetch + 2)
         _warn_of_bucket(bucket)

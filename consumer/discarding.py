@@ -12,8 +12,10 @@ from psycopg.types.json import Jsonb
 from consumer import database, migrate
 from consumer.database import Connection, Role
 from consumer.settings import DatabaseSettings
+from publisher import broker, dead_letters
 from publisher.cli import AsJson, stop_on_signals
 from publisher.dead_letter_commands import (
+    LOCK,
     DryRun,
     Every,
     Limit,
@@ -62,7 +64,7 @@ def discard_letters(
     with database.connect(load(DatabaseSettings), Role.INGEST) as connection:
         migrate.require_migrated(connection)
         stop = stop_on_signals()
-        with holding(queue, "discard") as (_, held):
+        with holding(queue, "discard") as (channel, held), broker.alone(channel, LOCK):
             for letter in chosen.among(held):
                 if stop.is_set():
                     break
@@ -80,6 +82,7 @@ def record(connection: Connection, letter: DeadLetter, reason: str) -> None:
     """
     parameters = {
         "queue": letter.queue.value,
+        "bucket": dead_letters.bucket_of(letter),
         "key": _storable(letter.key),
         "reason": reason,
         "died_of": _storable(letter.reason),

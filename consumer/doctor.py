@@ -78,10 +78,25 @@ def _postgres() -> Iterator[Finding]:
             yield Finding("migrations", Level.WRONG, f"edited since: {', '.join(edited)}", "undo that, add a new file")
         else:
             yield Finding("migrations", Level.OK, f"current, {len(steps)} of {len(steps)}")
-        rights = database.row(connection, "doctor", "may_write") or {}
-        if not rights["may_write"]:
-            do = f"grant {server['user']} SELECT, INSERT and UPDATE in the schemas ingest and tickets"
-            yield Finding("rights", Level.WRONG, f"{server['user']} may not write every table", do)
+    if not pending:
+        yield _rights()
+
+
+def _rights() -> Finding:
+    """What a consumer with this DATABASE_URL may do."""
+    with database.connect(load(DatabaseSettings), Role.INGEST) as connection, database.translated_errors():
+        found = database.row(connection, "doctor", "rights") or {}
+    if found["missing"]:
+        lacks = f"{found['user']} lacks {', '.join(found['missing'])}"
+        return Finding(
+            "rights", Level.WRONG, lacks, f"GRANT {Role.INGEST} to the login, or these rights to {found['user']}"
+        )
+    if found["user"] != Role.INGEST:
+        do = (
+            f"GRANT {Role.INGEST}, {Role.READ} to it, for commands that can do no more than they need; docs/security.md"
+        )
+        return Finding("rights", Level.NOTE, f"the commands act with all rights of the login {found['user']}", do)
+    return Finding("rights", Level.OK, f"the consumer acts as {found['user']}")
 
 
 def _postgis(installed: str | None, to_be_had: str | None) -> Finding:

@@ -150,8 +150,9 @@ class Drain:
 
     def _finish_tails(self, report: Report) -> None:
         """Finish what a crash left half-way. An object that is archived already is in no listing of `changes/`."""
+        parameters = {"bucket": self.bucket.name, "prefix": self.bucket.prefix, "age": 0}
         with database.transaction(self.pool) as connection:
-            tails = database.rows(connection, "ledger", "open_tails", {"bucket": self.bucket.name, "age": 0})
+            tails = database.rows(connection, "ledger", "open_tails", parameters)
         for tail in tails:
             file = LedgerFile(**tail)
             report(file.key, AlreadyApplied(file))

@@ -6,6 +6,7 @@ A part whose dependency is away says so and leaves the others readable.
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from shlex import quote
 from typing import Any
 
 from consumer import database
@@ -15,7 +16,7 @@ from consumer.settings import DatabaseSettings
 from publisher import broker, dead_letters
 from publisher.bucket import Bucket, ObjectSummary
 from publisher.errors import FleetticketsError, Misconfigured
-from publisher.keys import NotAChangeFile, read_key
+from publisher.keys import ChangeFileKey, NotAChangeFile, read_key
 from publisher.settings import BrokerSettings, BucketSettings, load
 from publisher.topology import Queue
 
@@ -149,9 +150,9 @@ def _read_letters(life: Life, bucket: Bucket) -> None:
 def _next(life: Life, bucket: Bucket) -> str:
     """What happens to the file without anybody's doing, and what somebody can do."""
     here = [version for version in life.versions if version["bucket"] == bucket.name]
-    if life.changes is None:
-        return _next_of_absent(life, here)
     judged = read_key(life.key, bucket.changes_prefix)
+    if life.changes is None:
+        return _next_of_absent(life, here, judged)
     if isinstance(judged, NotAChangeFile):
         return f"nothing: it is no change file ({judged.reason}), and is left where it is"
     etag = life.changes["etag"]
@@ -171,7 +172,7 @@ def _next(life: Life, bucket: Bucket) -> str:
             return "it was applied; the next delivery, poll or drain archives it"
 
 
-def _next_of_absent(life: Life, here: list[Row]) -> str:
+def _next_of_absent(life: Life, here: list[Row], judged: ChangeFileKey | NotAChangeFile) -> str:
     unfinished = next((version for version in here if version["state"] in {"applied", "archived"}), None)
     if unfinished:
         missing = "archive it" if unfinished["state"] == "applied" else "relay its requests"
@@ -184,6 +185,8 @@ def _next_of_absent(life: Life, here: list[Row]) -> str:
         return "drain --from-archive --apply applies it: the database lacks it"
     if life.dead_letters:
         return "nothing: its object is gone, a replay would find it missing"
+    if isinstance(judged, NotAChangeFile):
+        return f"nothing: the bucket does not have it, and it would be ignored ({judged.reason})"
     return "nothing: the bucket does not have it; should it appear, it is a new file"
 
 
@@ -192,7 +195,9 @@ def _next_of_failed(life: Life, version: Row) -> str:
         overdue = version["retry_at"] < datetime.now(UTC)
         return "its retry is due" if overdue else f"it is tried again at {version['retry_at']:%Y-%m-%d %H:%M:%S %Z}"
     if life.dead_letters:
-        return "nothing until somebody mends it and replays it: fleettickets dead-letters replay --key KEY"
+        return (
+            f"nothing until somebody mends it and replays it: fleettickets dead-letters replay --key {quote(life.key)}"
+        )
     if version["discarded_at"] is not None:
         return "nothing: its dead letter was discarded; fleettickets drain --apply would try it again"
     if version["dead_lettered_at"] is None:

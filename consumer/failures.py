@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from consumer import database
+from consumer.database import Pool
 from publisher import broker, dead_letters, messages
 from publisher.broker import Channel
 from publisher.dead_letters import LastFailure
@@ -11,6 +13,16 @@ from publisher.topology import MAX_ATTEMPTS, RETRY_DELAYS
 
 UNEXPECTED = "unexpected"
 """The reason of a failure that may be gone at the next try; every other one is permanent."""
+
+
+def failures_in_a_row(pool: Pool) -> int:
+    """Failed attempts that wait for their retry, for no reason of the files' own, since the last file was applied.
+
+    Raises: DependencyDown.
+    """
+    with database.transaction(pool) as connection:
+        found = database.row(connection, "ledger", "failures_in_a_row", {"reason": UNEXPECTED})
+    return int(found["failures"]) if found else 0
 
 
 @dataclass(frozen=True, slots=True)

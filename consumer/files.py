@@ -125,7 +125,8 @@ class FilesHandler:
         Raises: DependencyDown, Misconfigured.
         """
         with database.transaction(self._pool) as connection:
-            parameters = {"bucket": self._bucket.name, "age": _LEFT_ALONE_SECONDS}
+            place = {"bucket": self._bucket.name, "prefix": self._bucket.prefix}
+            parameters = place | {"age": _LEFT_ALONE_SECONDS}
             tails = database.rows(connection, "ledger", "open_tails", parameters)
         for tail in tails:
             self._archive(LedgerFile(**tail))
@@ -211,7 +212,7 @@ class FilesHandler:
         # a bad file only one becomes a dead letter. It is published before the ledger says so: a crash in between
         # makes the file be tried again, never forgotten.
         if reason == UNEXPECTED:
-            self._breaker.failed(sighting.key.key, detail)
+            self._breaker.failed(detail)
         failure = Failure(sighting.key.key, reason, detail, attempts=1)
         parameters = sighting.parameters() | {
             "reason": reason, "error": detail, "fingerprint": failure.fingerprint,

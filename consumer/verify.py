@@ -17,8 +17,9 @@ from consumer.database import Connection
 from consumer.inventory import Listed
 from publisher import broker, dead_letters
 from publisher.broker import Channel
-from publisher.bucket import Bucket
-from publisher.errors import DependencyDown, ObjectMissing, Refused
+from publisher.bucket import Bucket, ObjectSummary
+from publisher.dead_letter_commands import LOCK
+from publisher.errors import DependencyDown, HeldByAnother, ObjectMissing, Refused
 from publisher.settings import BrokerSettings
 from publisher.topology import Queue
 
@@ -235,19 +236,32 @@ class _Verification:
         after = ""
         with ThreadPoolExecutor(_THREADS) as threads:
             while suspects := [row["object_key"] for row in self._run("suspects", look=1, after=after)]:
-                found = threads.map(self._bucket.head, suspects)
-                inventory.refresh(self._connection, self._bucket, suspects, found)
+                looked = dict(zip(suspects, threads.map(self._head, suspects), strict=True))
+                seen = [key for key, found in looked.items() if not isinstance(found, Refused)]
+                inventory.refresh(self._connection, self._bucket, seen, (looked[key] for key in seen))
                 after = suspects[-1]
+
+    def _head(self, key: str) -> ObjectSummary | Refused | None:
+        """What is there now; of an object that the store will not show, the listing stays what is known."""
+        try:
+            return self._bucket.head(key)
+        except Refused as error:
+            return error
 
     def _read_broker(self) -> _Queues:
         if self._broker is None:
             return _Queues()
         with broker.confirming_channel(self._broker, "verify") as channel:
-            self._read_letters(channel)
+            try:
+                with broker.alone(channel, LOCK):
+                    self._read_letters(channel)
+                letters_are_read = True
+            except HeldByAnother:  # by a replay or a discard, which has some of them in hand
+                letters_are_read = False
             ready = {queue: broker.queue_depth(channel, queue.broker_name)[0] for queue in Queue}
             dead = {queue: broker.queue_depth(channel, queue.dead_letters)[0] for queue in Queue}
         empty = [queue.value for queue in Queue if not ready[queue] and not dead[queue]]
-        return _Queues(letters_are_read=True, files_queue_is_empty=not ready[Queue.FILES], empty=empty)
+        return _Queues(letters_are_read, files_queue_is_empty=not ready[Queue.FILES], empty=empty)
 
     def _read_letters(self, channel: Channel) -> None:
         self._run("forget_letters")

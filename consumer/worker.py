@@ -8,7 +8,6 @@ thread wait with its delivery unacked: no attempt is spent, nothing is requeued,
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
-from hashlib import sha256
 from threading import Event, Lock, Thread
 from time import monotonic
 from typing import Any, TypeVar, assert_never
@@ -156,7 +155,8 @@ class Worker:
 
     def _finish(self, delivery: Delivery, file: LedgerFile, outcome: FileOutcome, began: float) -> bool:
         archive_key = self._holding(lambda: self._files.finish(file))
-        self._breakers[delivery.queue].succeeded()
+        breaker = self._breakers[delivery.queue]
+        (breaker.succeeded if isinstance(outcome, Applied) else breaker.undecided)()
         self._log(delivery, outcome, began, archive_key=archive_key)
         self.link.ack(delivery)
         return False
@@ -207,7 +207,7 @@ class Worker:
         """Send a message on that failed outside any file: no event, or a follow-on that broke."""
         if reason == UNEXPECTED:
             try:
-                self._breakers[delivery.queue].failed(sha256(delivery.body).hexdigest(), detail)
+                self._breakers[delivery.queue].failed(detail)
             except EverythingFails as error:
                 self._not_now(delivery, error, _NEXT_PROBE_SECONDS)
                 return

@@ -210,6 +210,8 @@ class Bucket:
             return self._archive(key, etag, sha256, copied)
 
     def _archive(self, key: str, etag: str, sha256: str, copied: Callable[[], None]) -> str | None:
+        if not key.startswith(self.changes_prefix):
+            raise ValueError(f"{key!r} is not in {self.changes_prefix!r}")
         for archive_key in self._archive_names(key, sha256):
             taken = self.head(archive_key)
             if taken is not None:

@@ -21,6 +21,8 @@ from publisher.settings import BrokerSettings, load
 from publisher.terminal import printable
 from publisher.topology import Queue
 
+LOCK = "dead-letters"
+"""Held while letters are in hand for longer than a look: one replay or discard at a time, and `verify` knows of it."""
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -200,7 +202,8 @@ def replay_letters(
         with broker.confirming_channel(load(BrokerSettings), "replay") as channel:
             with broker.translated_errors():
                 topology.declare(channel)
-            dead_letters.replay(channel, queue, chosen, outcome.add, per_second=rate, stop=stop)
+            with broker.alone(channel, LOCK):
+                dead_letters.replay(channel, queue, chosen, outcome.add, per_second=rate, stop=stop)
     outcome.conclude()
 
 

@@ -6,4 +6,4 @@ ON CONFLICT DO NOTHING
 
 -- name: mark_discarded
 UPDATE ingest.ledger SET discarded_at = clock_timestamp()
-WHERE key = %(key)s AND state = 'failed' AND dead_lettered_at IS NOT NULL AND %(queue)s = 'files'
+WHERE bucket = %(bucket)s AND key = %(key)s AND state = 'failed' AND dead_lettered_at IS NOT NULL AND %(queue)s = 'files'

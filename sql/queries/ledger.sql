@@ -126,11 +126,17 @@ RETURNING epoch
 -- name: current_epoch
 SELECT epoch, reason, began_at FROM ingest.epochs ORDER BY epoch DESC LIMIT 1
 
+-- name: failures_in_a_row
+SELECT coalesce(sum(attempts), 0)::bigint AS failures
+FROM ingest.ledger
+WHERE state = 'failed' AND reason = %(reason)s
+  AND retry_at > coalesce((SELECT max(applied_at) FROM ingest.ledger), '-infinity')
+
 -- name: open_tails
 -- Applied a while ago and still not archived: their process died, and nobody was told again.
 SELECT file_id, key, etag, sha256, state
 FROM ingest.ledger
-WHERE state = 'applied' AND bucket = %(bucket)s AND applied_at < now() - make_interval(secs => %(age)s)
+WHERE state = 'applied' AND bucket = %(bucket)s AND prefix = %(prefix)s AND applied_at < now() - make_interval(secs => %(age)s)
 ORDER BY file_id
 LIMIT 1000
 

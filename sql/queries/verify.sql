@@ -48,7 +48,7 @@ WHERE object.is_archived
 
 -- name: find_lost
 -- Archived before the listing began, so it had to be in it. A reason says that the object was gone or replaced before it
--- could be archived. A file that failed and has a dead letter needs its object too, unless a later version was applied.
+-- could be archived. A file that failed needs its object too, unless a version was applied or somebody let go of it.
 INSERT INTO findings (look, kind, subject, key, detail)
 SELECT %(look)s, 'lost', coalesce(file.archive_key, file.key), file.key,
        format('applied %%s, %%s bytes, sha256 %%s', file.applied_at, file.size, file.sha256)
@@ -62,8 +62,9 @@ UNION ALL
 SELECT %(look)s, 'lost', file.key, file.key, format('%%s, never applied, %%s', file.state, file.reason)
 FROM ingest.ledger AS file
 WHERE file.bucket = %(bucket)s AND file.prefix = %(prefix)s
-  AND (file.state = 'failed' AND file.dead_lettered_at < %(began)s
-       AND EXISTS (SELECT FROM letters WHERE letters.key = file.key)
+  AND (file.state = 'failed' AND file.discarded_at IS NULL
+       AND coalesce(file.dead_lettered_at, file.retry_at, file.first_seen_at)
+           < CASE WHEN file.dead_lettered_at IS NULL THEN %(old)s ELSE %(began)s END
     OR file.state = 'seen' AND file.first_seen_at < %(old)s)
   AND NOT EXISTS (SELECT FROM bucket_objects AS object WHERE object.key = file.key)
   AND NOT EXISTS (SELECT FROM ingest.ledger AS applied
@@ -115,7 +116,8 @@ FROM ingest.ledger AS file
 JOIN bucket_objects AS object
     ON object.object_key = file.key AND NOT object.is_archived AND (object.etag = file.etag OR file.etag = '')
 WHERE file.bucket = %(bucket)s AND file.prefix = %(prefix)s AND file.state = 'failed' AND file.retry_at IS NULL
-  AND file.discarded_at IS NULL AND (file.dead_lettered_at IS NULL OR %(letters_are_read)s AND file.dead_lettered_at < %(began)s)
+  AND file.discarded_at IS NULL
+  AND (file.dead_lettered_at IS NULL OR %(letters_are_read)s AND file.dead_lettered_at < %(began)s)
   AND %(files_queue_is_empty)s
   AND NOT EXISTS (SELECT FROM letters WHERE letters.key = file.key)
   AND NOT EXISTS (SELECT FROM pg_locks AS held

@@ -254,3 +254,17 @@ def test_local_files_that_cannot_be_imported_are_one_line_and_leave_nothing(stag
         assert words in ended.stderr
         assert "None" not in ended.stderr
         assert len(ended.stderr.splitlines()) == 1
+
+
+def test_what_another_prefix_of_the_bucket_left_half_way_is_not_ours(stage: Stage) -> None:
+    key = "other/feed/changes/2026-06-01T060000.csv"
+    doomed = stage.start(
+        "consume", FLEETTICKETS_FAIL_POINT="after commit, before archive", FLEETTICKETS_PREFIX="other/feed/"
+    )
+    stage.bucket.put(key, csv([ticket("THEIRS")]))
+    stage.announce(key)
+    doomed.wait()
+    assert stage.run("drain", "--apply", **NO_BROKER).returncode == 0
+    assert stage.bucket.keys() == [key]
+    assert stage.run("drain", "--apply", FLEETTICKETS_PREFIX="other/feed/", **NO_BROKER).returncode == 0
+    assert stage.bucket.keys() == [key.replace("changes", "processed")]

@@ -235,3 +235,19 @@ def test_a_discard_killed_between_record_and_settlement_leaves_the_letter_and_on
     assert stage.run(*arguments).returncode == 0
     assert dead(stage) == []
     assert stage.one("SELECT count(*) FROM ingest.discards WHERE key = %s", key) == 1
+
+
+def test_a_discard_is_of_one_bucket(shared_stage: Stage) -> None:
+    stage, key = shared_stage, key_at(230)
+    empty(stage)
+    broken(stage, key)
+    stage.query(
+        """INSERT INTO ingest.ledger
+               (bucket, prefix, key, etag, epoch, first_seen_by, decision, state, dead_lettered_at)
+           VALUES ('another-bucket', 'automations/inc/', %s, 'e', 1, 'poller', 'rejected', 'failed', now())
+           RETURNING file_id""",
+        key,
+    )
+    assert len(stage.ask("dead-letters", "discard", "--key", key, "--reason", "a test")["discarded"]) == 1
+    marked = stage.query("SELECT bucket FROM ingest.ledger WHERE key = %s AND discarded_at IS NOT NULL", key)
+    assert [row["bucket"] for row in marked] == [stage.bucket.name]

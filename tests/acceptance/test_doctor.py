@@ -9,7 +9,7 @@ from tests.acceptance.stage import Stage
 from tests.acceptance.store import CHANGES
 from tests.conftest import Database
 
-FINE = {"postgres", "postgis", "migrations", "rabbitmq", "topology", "store", "objects", "notifications"}
+FINE = {"postgres", "postgis", "migrations", "rights", "rabbitmq", "topology", "store", "objects", "notifications"}
 
 
 def examined(stage: Stage, *options: str, **environment: str) -> tuple[int, dict[str, dict[str, str]]]:
@@ -60,6 +60,18 @@ def test_a_database_that_is_not_migrated(sound: Stage, empty_database: Database)
     status, findings = examined(sound, DATABASE_URL=empty_database.url)
     assert (status, wrong(findings)) == (1, {"migrations", "postgis"})
     assert findings["migrations"]["do"] == "run: fleettickets migrate"
+
+
+def test_rights_that_the_consumer_needs_and_lacks(sound: Stage) -> None:
+    rights = "INSERT, UPDATE ON tickets.inc, ingest.ledger"
+    sound.connection.execute(f"REVOKE {rights} FROM fleettickets_ingest".encode())
+    try:
+        status, findings = examined(sound)
+    finally:
+        sound.connection.execute(f"GRANT {rights} TO fleettickets_ingest".encode())
+    assert (status, wrong(findings)) == (1, {"rights"})
+    lacks = "INSERT on ingest.ledger, UPDATE on ingest.ledger, INSERT on tickets.inc, UPDATE on tickets.inc"
+    assert findings["rights"]["found"] == f"fleettickets_ingest lacks {lacks}"
 
 
 def test_queues_that_are_missing_or_otherwise(sound: Stage, services: dict[str, str], worker_id: str) -> None:

@@ -98,3 +98,30 @@ def test_a_capture_that_always_fails_makes_no_dead_letters_either(stage: Stage) 
     consumer.stop()
     assert stage.broker.ready("fleettickets.history.dead") == 0
     assert stage.one("SELECT sum(open_total) FROM tickets.inc_daily_snapshot") == len(keys)
+
+
+def test_few_files_and_restarts_do_not_spend_all_attempts_either(stage: Stage) -> None:
+    """Fewer files than the limit, duplicates of an applied one among them, and a supervisor that starts it again."""
+    limit = {"FLEETTICKETS_MAX_FAILURES_IN_A_ROW": "9"}
+    applied, keys = key_at(0), [key_at(number) for number in range(1, 7)]
+    consumer = stage.start("consume", **limit)
+    stage.bucket.put_all({key: csv([ticket(f"INC {key}")]) for key in (applied, *keys)})
+    stage.announce(applied)
+    stage.wait_for("done", applied)
+    execute(stage, DENY)
+    stage.announce(*keys)
+    stage.wait_for("failed", *keys)
+    stage.bucket.put(applied, csv([ticket(f"INC {applied}")]))
+    stage.announce(applied)  # the same bytes again: nothing is tried, and nothing proven
+    wait_until(lambda: SAYS in consumer.output(), "the second tries open it")
+    for _ in range(3):
+        consumer.kill()
+        consumer = stage.start("consume", **limit)
+        wait_until(lambda consumer=consumer: SAYS in consumer.output(), "it is open from the start")  # type: ignore[misc]
+    time.sleep(6)
+    assert stage.one("SELECT max(attempts) FROM ingest.ledger") == 2
+    execute(stage, ALLOW)
+    stage.wait_for("done", *keys, timeout=90)
+    consumer.stop()
+    assert stage.broker.ready(DEAD_FILES) == 0
+    assert stage.one("SELECT count(*) FROM tickets.inc") == 7

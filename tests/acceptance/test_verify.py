@@ -171,3 +171,18 @@ def test_a_mistake_is_one_line(shared_stage: Stage) -> None:
     nowhere = shared_stage.run("verify", DATABASE_URL="postgresql://postgres@nowhere.invalid:5432/fleettickets")
     assert nowhere.returncode == 1
     assert len(nowhere.stderr.splitlines()) == 1
+
+
+def test_failed_files_without_object_or_letter_are_lost_and_a_refused_object_ends_no_verification(stage: Stage) -> None:
+    retrying, letterless = key_at(1), key_at(2)
+    for key, column in ((retrying, "retry_at"), (letterless, "dead_lettered_at")):
+        stage.query(
+            f"""INSERT INTO ingest.ledger (bucket, prefix, key, etag, epoch, first_seen_by, decision, state, {column})
+                VALUES (%s, 'automations/inc/', %s, 'e', 1, 'poller', 'rejected', 'failed', now() - interval '1 h')
+                RETURNING file_id""",  # noqa: S608
+            stage.bucket.name, key,
+        )  # fmt: skip
+    foreign = [f"{PROCESSED}{name}.csv" for name in ("foreign", "hidden")]
+    stage.bucket.put_all(dict.fromkeys(foreign, b"what is this"))
+    stage.bucket.deny("s3:GetObject", foreign[1])
+    assert findings(stage) == {"lost": sorted([retrying, letterless]), "unrecorded": foreign}

@@ -25,30 +25,37 @@ class Clock:
 
 def opened(clock: Clock, limit: int = 3) -> Breaker:
     breaker = Breaker(limit, clock)
-    for number in range(limit - 1):
-        breaker.failed(f"file {number}", "broken")
+    for _ in range(limit - 1):
+        breaker.failed("broken")
     with pytest.raises(EverythingFails):
-        breaker.failed("one more", "broken")
+        breaker.failed("broken")
     return breaker
 
 
 def test_fewer_failures_than_the_limit_are_recorded() -> None:
     breaker = Breaker(3)
-    for number in range(2):
-        breaker.failed(f"file {number}", "broken")
+    for _ in range(2):
+        breaker.failed("broken")
     assert breaker.turn(STOP, 1)
 
 
-def test_one_file_that_fails_again_and_again_counts_once() -> None:
-    breaker = Breaker(3)
-    for _ in range(10):
-        breaker.failed("the same", "broken")
+def test_what_failed_before_the_process_began_counts() -> None:
+    assert Breaker(3, failed_before=2).turn(STOP, 1)
+    with pytest.raises(EverythingFails):
+        Breaker(3, failed_before=2).failed("broken")
+    clock = Clock()
+    breaker = Breaker(3, clock, failed_before=3)
+    assert breaker.turn(STOP, 1), "the first probe comes at once"
+    with pytest.raises(EverythingFails):
+        breaker.failed("broken")
+    breaker.succeeded()
+    breaker.failed("broken")
 
 
 def test_a_success_in_between_begins_the_count_anew() -> None:
     breaker = Breaker(3)
     for number in range(30):
-        breaker.failed(f"file {number}", "broken")
+        breaker.failed("broken")
         if number % 2:
             breaker.succeeded()
 
@@ -61,7 +68,7 @@ def test_open_it_lets_one_try_at_a_time_after_growing_pauses() -> None:
         if breaker.turn(STOP, 0.05):
             tried.append(clock.now - began)
             with pytest.raises(EverythingFails):
-                breaker.failed("a probe", "broken")
+                breaker.failed("broken")
     pauses = [round(later - before) for before, later in zip([0.0, *tried], tried, strict=False)]
     assert pauses[:7] == [1, 2, 4, 8, 16, 30, 30]
 
