@@ -51,6 +51,7 @@ def outcome(pool: Pool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 
 def forget_everything(pool: Pool) -> None:
     with postgres.transaction(pool) as connection:
+        connection.execute("SET LOCAL ROLE NONE")  # the consumer's may not do this
         connection.execute(
             "TRUNCATE tickets.inc, tickets.closure_events, tickets.import_meta, ingest.positions, ingest.rejects,"
             " ingest.outbox, ingest.ledger"
