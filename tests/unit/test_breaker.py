@@ -93,3 +93,15 @@ def test_whoever_waits_for_a_turn_is_let_go_when_stopped() -> None:
     stop = Event()
     stop.set()
     assert not opened(Clock()).turn(stop, 100)
+
+
+def test_what_tells_nothing_neither_clears_the_count_nor_closes() -> None:
+    breaker = Breaker(3, Clock())
+    for _ in range(2):
+        breaker.failed("broken")
+        breaker.undecided()
+    with pytest.raises(EverythingFails):
+        breaker.failed("broken")
+    breaker.undecided()
+    with pytest.raises(EverythingFails):
+        breaker.failed("broken")
