@@ -13,7 +13,8 @@ import pytest
 from psycopg import sql
 
 from tests.acceptance.broker import DEAD_FILES, FILES, GEOCODE, HISTORY, Broker, fresh_vhost
-from tests.acceptance.stage import PROGRAM, Stage
+from tests.acceptance.program import PROGRAM
+from tests.acceptance.stage import Stage
 from tests.acceptance.store import Bucket
 from tests.conftest import Database
 

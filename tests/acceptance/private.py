@@ -14,7 +14,7 @@ from place import Place
 from postgres import Postgres
 from rabbitmq import RabbitMQ
 
-from tests.acceptance.stage import PROGRAM
+from tests.acceptance.program import PROGRAM
 
 
 def settled(folder: Path) -> Place:

@@ -1,5 +1,7 @@
 """The webhook receiver as the store sees it."""
 
+import contextlib
+import random
 import socket
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -12,9 +14,15 @@ TOKEN = "t0ken-of-the-store"
 RIGHT = {"Authorization": f"Bearer {TOKEN}"}
 
 
+_BELOW_THE_SYSTEMS_OWN = range(20_000, 30_000)
+
+
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+    """A port to listen on, now and after a restart: not one that the system could give to an outgoing connection."""
+    while True:
+        port = random.choice(_BELOW_THE_SYSTEMS_OWN)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 class Receiver:

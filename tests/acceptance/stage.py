@@ -6,8 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ import psycopg
 from psycopg.rows import dict_row
 
 from tests.acceptance.broker import Broker
+from tests.acceptance.program import Forked, executed
 from tests.acceptance.store import CHANGES, Bucket
 
-PROGRAM = str(Path(sys.executable).with_name("fleettickets"))
 LOG_TAIL = 2000
 
 
@@ -33,17 +34,9 @@ def wait_until(predicate: Callable[[], object], what: str, timeout: float = 45) 
 class Process:
     """A running command of the program; whoever starts it ends it."""
 
-    def __init__(self, arguments: Iterable[str], environment: Mapping[str, str], log: Path) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes] | Forked", log: Path) -> None:
+        self._process = process
         self.log = log
-        with log.open("wb") as sink:
-            self._process = subprocess.Popen(
-                [PROGRAM, *arguments],
-                cwd=log.parent,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-            )
 
     @property
     def pid(self) -> int:
@@ -89,6 +82,8 @@ class Stage:
         self.broker = broker
         self.bucket = bucket
         self.folder = folder
+        self.executes = False
+        """Whether each process is a program begun anew, and not a fork: where the command line itself matters."""
         self.processes: list[Process] = []
         self.database = database
         self.connection = self._connect()
@@ -115,21 +110,26 @@ class Stage:
 
     def start(self, *arguments: str, **environment: str) -> Process:
         log = self.folder / f"{len(self.processes)}-{arguments[0]}.log"
-        process = Process(arguments, self.environment | environment, log)
+        process = Process(self._begin(arguments, environment, log, log), log)
         self.processes.append(process)
         return process
 
     def run(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         """Run a command to its end, whatever that is."""
-        return subprocess.run(
-            [PROGRAM, *arguments],
-            cwd=self.folder,
-            env=self.environment | environment,
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        with tempfile.TemporaryDirectory() as folder:
+            out, err = Path(folder, "out"), Path(folder, "err")
+            process = self._begin(arguments, environment, out, err)
+            try:
+                status = process.wait(60)
+            finally:
+                process.kill()
+            return subprocess.CompletedProcess(arguments, status, out.read_text(), err.read_text())
+
+    def _begin(
+        self, arguments: Sequence[str], environment: dict[str, str], out: Path, err: Path
+    ) -> "subprocess.Popen[bytes] | Forked":
+        begin = executed if self.executes else Forked
+        return begin(arguments, self.environment | environment, self.folder, out, err)
 
     def ask(self, *arguments: str) -> Any:
         """The JSON answer of a command that has to succeed."""

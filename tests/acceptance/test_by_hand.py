@@ -16,7 +16,8 @@ import pytest
 from tests.acceptance.broker import GEOCODE
 from tests.acceptance.comparing import assert_equals_reference, tickets
 from tests.acceptance.feeds import RandomFeed, csv, key_at, ticket
-from tests.acceptance.stage import PROGRAM, Stage, wait_until
+from tests.acceptance.program import PROGRAM
+from tests.acceptance.stage import Stage, wait_until
 from tests.acceptance.store import CHANGES, PROCESSED
 
 NO_BROKER = {"RABBITMQ_URL": "amqp://127.0.0.1:1/"}

@@ -21,6 +21,7 @@ from tests.acceptance.broker import DEAD_FILES, Broker
 from tests.acceptance.conftest import MakeStage
 from tests.acceptance.feeds import csv, key_at, ticket
 from tests.acceptance.private import private_postgres
+from tests.acceptance.receiver import free_port
 from tests.acceptance.stage import Stage, wait_until
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ def keeper(
                 "RUSTFS_ENDPOINT": "http://nowhere.invalid:1",
             }
             stage.environment |= working
+            stage.executes = True
             yield Keeper(stage, working, refused, nowhere)
     finally:
         for name in names.values():
@@ -121,7 +123,7 @@ def keeper(
 def test_nothing_shows_where_all_is_well(keeper: Keeper) -> None:
     stage = keeper.stage
     stage.bucket.put_all({GOOD: csv([ticket("INC1")]), BAD: b"ticket_id\nM\xfc\n"})
-    port = 20_000 + os.getpid() % 10_000
+    port = free_port()
     processes = [
         stage.start("consume"),
         stage.start("poll", "--every", "1"),

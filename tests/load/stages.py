@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import psycopg
 
 from tests.acceptance.broker import fresh_vhost
-from tests.acceptance.stage import PROGRAM, Stage
+from tests.acceptance.program import PROGRAM
+from tests.acceptance.stage import Stage
 from tests.acceptance.store import Bucket
 
 

@@ -9,7 +9,6 @@ import asyncio
 import json
 import os
 import secrets
-import socket
 import sys
 import tempfile
 import time
@@ -19,6 +18,8 @@ from pathlib import Path
 import requests
 
 from tests.acceptance.broker import FILES, Broker, fresh_vhost
+from tests.acceptance.program import executed
+from tests.acceptance.receiver import free_port
 from tests.acceptance.stage import Process, wait_until
 
 TOKEN = secrets.token_urlsafe(24)
@@ -34,15 +35,11 @@ def main() -> int:
     if management is None:
         sys.stderr.write("RABBITMQ_MANAGEMENT_URL is not set, so there is no making a virtual host for this\n")
         return 2
-    with (
-        fresh_vhost(url, management, "fleettickets-load") as broker,
-        tempfile.TemporaryDirectory() as folder,
-        socket.create_server(("127.0.0.1", 0)) as probe,
-    ):
-        port = probe.getsockname()[1]
-        probe.close()
+    with fresh_vhost(url, management, "fleettickets-load") as broker, tempfile.TemporaryDirectory() as folder:
+        port = free_port()
         environment = {**os.environ, "RABBITMQ_URL": broker.url, "FLEETTICKETS_WEBHOOK_TOKEN": TOKEN}
-        receiver = Process(("webhook", "--port", str(port)), environment, Path(folder) / "webhook.log")
+        log = Path(folder, "webhook.log")
+        receiver = Process(executed(("webhook", "--port", str(port)), environment, Path(folder), log, log), log)
         try:
             return measure(port, broker, asked)
         finally:
