@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -46,10 +47,16 @@ class Bucket:
             region_name=services.get("RUSTFS_REGION", "default"),
         )
         self._topic: str | None = None
+        self._newer_after: dict[str, float] = {}
         self._denied: list[dict[str, Any]] = []
         self.s3.create_bucket(Bucket=name)
 
     def put(self, key: str, body: bytes) -> None:
+        """Store an object; where the key was taken, LastModified has whole seconds and the newer has to be newer."""
+        wait = self._newer_after.get(key, 0) - time.monotonic()
+        if wait > 0:
+            time.sleep(wait)
+        self._newer_after[key] = time.monotonic() + 1.1
         self.s3.put_object(Bucket=self.name, Key=key, Body=body)
 
     def put_all(self, files: Mapping[str, bytes]) -> None:
