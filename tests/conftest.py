@@ -21,9 +21,9 @@ NEEDED = ("DATABASE_URL", "RABBITMQ_URL", "RUSTFS_ENDPOINT", "RUSTFS_ACCESS_KEY"
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two, since much is waiting; but one on a broker on which no virtual host can be made for each."""
+    """Four, since much is waiting; but one on a broker on which no virtual host can be made for each."""
     shared = "RABBITMQ_URL" in os.environ and "RABBITMQ_MANAGEMENT_URL" not in os.environ
-    return 1 if shared else 2
+    return 1 if shared else 4
 
 
 @dataclass(frozen=True)

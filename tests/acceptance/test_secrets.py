@@ -113,7 +113,6 @@ def keeper(
                 "RUSTFS_ENDPOINT": "http://nowhere.invalid:1",
             }
             stage.environment |= working
-            stage.executes = True
             yield Keeper(stage, working, refused, nowhere)
     finally:
         for name in names.values():
@@ -124,11 +123,13 @@ def test_nothing_shows_where_all_is_well(keeper: Keeper) -> None:
     stage = keeper.stage
     stage.bucket.put_all({GOOD: csv([ticket("INC1")]), BAD: b"ticket_id\nM\xfc\n"})
     port = free_port()
+    stage.executes = True
     processes = [
         stage.start("consume"),
         stage.start("poll", "--every", "1"),
         stage.start("webhook", "--port", str(port)),
     ]
+    stage.executes = False
     receiver = f"http://127.0.0.1:{port}"
     wait_until(lambda: _status(f"{receiver}/healthz") == 200, "the receiver is connected")
     for token, status in ((TOKEN, 200), ("Zwrong1", 401), ("", 401)):
@@ -266,10 +267,12 @@ def test_nothing_shows_in_the_traceback_of_a_bug(keeper: Keeper) -> None:
         "b.BlockingConnection.__init__ = bug\n"
         "psycopg.Connection.connect = bug\n"
     )
+    keeper.stage.executes = True
     for command in ("topology", "migrate", "consume"):
         ended = keeper.stage.run(command, PYTHONPATH=str(folder))
         assert "RuntimeError: a bug" in ended.stderr
         keeper.seen[f"bug in {command}"] = ended.stdout + ended.stderr
+    keeper.stage.executes = False
     keeper.require_silence()
 
 
