@@ -47,7 +47,7 @@ status: ## which of them answer
 	@$(run_python) $(STACK) status
 
 test: setup ## every test, against real services; ARGS="-k name" for some
-	@$(run_python) $(STACK) run $(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
+	@$(run_python) $(STACK) run $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 crash-matrix: setup ## kill a process at every point, in every way; writes the table in docs/reliability.md
 	@CRASH_MATRIX=full $(run_python) $(STACK) run $(BIN)/python -m pytest tests/acceptance/test_crash_matrix.py $(ARGS)

@@ -79,6 +79,15 @@ class Services:
             self._write_environment()
             return [service.name for service in down]
 
+    def revive(self, names: list[str]) -> None:
+        """Start again what ended by itself, as a supervisor would; its state stays, where that can be."""
+        with self._locked():
+            for service in self._services:
+                if service.name in names and not service.running():
+                    with contextlib.suppress(StackError):  # the next second is another chance
+                        service.start()
+                    say(service.name, "ended by itself, and was started again")
+
     def mqtt(self) -> None:
         """Have our own RabbitMQ, which has to be up, speak MQTT, and write down where.
 

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -83,7 +84,8 @@ def _run(services: Services, command: list[str]) -> int:
     """Give the exit status of `command`, run with the services up; stop what had to be started."""
     started = services.up()
     try:
-        return _wait(subprocess.Popen(command, env={**os.environ, **services.environment()}))
+        child = subprocess.Popen(command, env={**os.environ, **services.environment()})
+        return _wait(child, lambda: services.revive(started))
     finally:
         for interruption in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(interruption, signal.SIG_IGN)
@@ -91,11 +93,13 @@ def _run(services: Services, command: list[str]) -> int:
             services.down(started)
 
 
-def _wait(child: subprocess.Popen[bytes]) -> int:
+def _wait(child: subprocess.Popen[bytes], each_second: Callable[[], None]) -> int:
     while True:
         try:
-            status = child.wait()
+            status = child.wait(1)
             return status if status >= 0 else 128 - status
+        except subprocess.TimeoutExpired:
+            each_second()
         except KeyboardInterrupt:
             # The terminal told the child as well.
             continue
