@@ -42,8 +42,6 @@ debug mon = 0/0
 debug paxos = 0/0
 debug auth = 0/0
 debug monc = 0/0
-# With several, version 16 now and then ends in one of them by a segmentation fault.
-ms async op threads = 1
 keyring = {at}/keyring
 osd crush chooseleaf type = 0
 osd pool default size = 1
@@ -70,7 +68,6 @@ osd class default list = *
 [client.rgw.a]
 rgw data = {at}/rgw
 rgw frontends = beast endpoint=127.0.0.1:{rgw} tcp_nodelay=1
-rgw thread pool size = 32
 rgw dns name = localhost
 """
 
