@@ -1,5 +1,7 @@
 """The first half of a file's tail: its object moves to `processed/`, and the ledger says where it went."""
 
+from collections.abc import Iterator
+
 from consumer import database
 from consumer.applying import LedgerFile
 from consumer.database import Pool
@@ -27,3 +29,19 @@ def archive_file(pool: Pool, bucket: Bucket, file: LedgerFile, at: AtPoint) -> s
             parameters = {"file_id": file.file_id, "archive_key": archive_key, "reason": reason}
             database.rows(connection, "ledger", "record_archived", parameters)
     return archive_key
+
+
+def open_tails(pool: Pool, bucket: Bucket, age: float) -> Iterator[LedgerFile]:
+    """Give every version that was applied more than `age` seconds ago and is not archived, the first applied first.
+
+    Raises: DependencyDown.
+    """
+    parameters = {"bucket": bucket.name, "prefix": bucket.prefix, "age": age, "after": 0}
+    while True:
+        with database.transaction(pool) as connection:
+            tails = [LedgerFile(**row) for row in database.rows(connection, "ledger", "open_tails", parameters)]
+        if not tails:
+            return
+        yield from tails
+        # By number, and not from the start again: what cannot be archived stays, and must not keep the rest back.
+        parameters["after"] = tails[-1].file_id

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from consumer import database, inventory
 from consumer.applying import AlreadyApplied, Applied, Duplicate, LedgerFile, Sighting, apply_file, lock_key
-from consumer.archiving import archive_file
+from consumer.archiving import archive_file, open_tails
 from consumer.csv_reading import Read
 from consumer.database import Connection, Pool
 from consumer.fail_points import AtPoint, nowhere
@@ -150,11 +150,7 @@ class Drain:
 
     def _finish_tails(self, report: Report) -> None:
         """Finish what a crash left half-way. An object that is archived already is in no listing of `changes/`."""
-        parameters = {"bucket": self.bucket.name, "prefix": self.bucket.prefix, "age": 0}
-        with database.transaction(self.pool) as connection:
-            tails = database.rows(connection, "ledger", "open_tails", parameters)
-        for tail in tails:
-            file = LedgerFile(**tail)
+        for file in open_tails(self.pool, self.bucket, 0):
             report(file.key, AlreadyApplied(file))
             self._archive(file.key, file, report)
 

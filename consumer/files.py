@@ -11,7 +11,7 @@ import structlog
 
 from consumer import database, outbox
 from consumer.applying import AlreadyApplied, Applied, Duplicate, LedgerFile, Sighting, apply_file, lock_key
-from consumer.archiving import archive_file
+from consumer.archiving import archive_file, open_tails
 from consumer.breaker import Breaker
 from consumer.database import Connection, Pool
 from consumer.fail_points import AtPoint
@@ -124,12 +124,8 @@ class FilesHandler:
 
         Raises: DependencyDown, Misconfigured.
         """
-        with database.transaction(self._pool) as connection:
-            place = {"bucket": self._bucket.name, "prefix": self._bucket.prefix}
-            parameters = place | {"age": _LEFT_ALONE_SECONDS}
-            tails = database.rows(connection, "ledger", "open_tails", parameters)
-        for tail in tails:
-            self._archive(LedgerFile(**tail))
+        for file in open_tails(self._pool, self._bucket, _LEFT_ALONE_SECONDS):
+            self._archive(file)
         self.relay()
         with database.transaction(self._pool) as connection:
             database.rows(connection, "ledger", "finish_relayed")

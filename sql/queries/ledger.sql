@@ -137,6 +137,7 @@ WHERE state = 'failed' AND reason = %(reason)s
 SELECT file_id, key, etag, sha256, state
 FROM ingest.ledger
 WHERE state = 'applied' AND bucket = %(bucket)s AND prefix = %(prefix)s AND applied_at < now() - make_interval(secs => %(age)s)
+  AND file_id > %(after)s
 ORDER BY file_id
 LIMIT 1000
 

@@ -2,8 +2,16 @@
 
 import hashlib
 import time
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from consumer import database, verify
+from consumer.database import Role
+from consumer.settings import DatabaseSettings
+from publisher.bucket import Bucket as S3Bucket
+from publisher.settings import BucketSettings, load
 from tests.acceptance.broker import DEAD_FILES, FILES
 from tests.acceptance.feeds import csv, key_at, ticket
 from tests.acceptance.stage import Stage, wait_until
@@ -146,6 +154,27 @@ def test_each_damage_is_named_by_its_kind_and_nothing_else_is(stage: Stage) -> N
     assert (shown.returncode, shown.stderr) == (1, "")
     assert f"    {archived(keys[1])}: applied" in shown.stdout
     assert "letter" not in shown.stdout.replace("dead letters and queues", "")
+
+
+def test_what_a_file_on_its_way_looks_like_is_looked_at_twice(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the two looks the file arrives: the first alone would have told of it."""
+    looks: list[Any] = []
+    clock = SimpleNamespace(sleep=lambda _seconds: [look() for look in looks])
+    monkeypatch.setattr(verify, "time", clock)
+    for name in ("DATABASE_URL", "RUSTFS_BUCKET", "RUSTFS_ENDPOINT", "RUSTFS_ACCESS_KEY", "RUSTFS_SECRET_KEY"):
+        monkeypatch.setenv(name, stage.environment[name])
+
+    def kinds() -> list[str]:
+        progress = verify.Progress(lambda _listed: None, lambda _read, _of: None)
+        with database.connect(load(DatabaseSettings), Role.READ) as connection:
+            verdict = verify.verify(connection, S3Bucket(load(BucketSettings)), None, progress, old_seconds=-60)
+        return [found.kind.value for found in verdict.found]
+
+    stage.bucket.put(key_at(1), csv([ticket("INC1")]))
+    assert kinds() == ["waiting_too_long"]
+    looks.append(lambda: stage.run("drain", "--apply"))
+    assert kinds() == []
+    assert stage.ledger(key_at(1))["archived_at"] is not None
 
 
 def test_consumers_at_work_raise_no_alarm(stage: Stage) -> None:

@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 
+from consumer import database as postgres
+from consumer.archiving import open_tails
+from consumer.database import Pool
 from publisher.bucket import Bucket
 from publisher.errors import ObjectChanged
 
@@ -139,3 +142,19 @@ def test_a_key_is_never_read_as_anything_but_itself(bucket: Bucket, name: str) -
     assert archive_key == f"automations/inc/processed/{name}.csv"
     assert content(bucket, archive_key) == b"a"
     assert bucket.head(key) is None
+
+
+def test_files_that_cannot_be_archived_keep_no_others_back(pool: Pool, bucket: Bucket) -> None:
+    """More of them than are read at once."""
+    with postgres.transaction(pool) as connection:
+        connection.execute(
+            """INSERT INTO ingest.ledger
+                   (bucket, prefix, key, etag, sha256, epoch, first_seen_by, decision, state, applied_at)
+               SELECT %s, %s, n, 'etag', 'sha256', 1, 'poller', 'new',
+                      CASE WHEN mod(n, 2) = 0 THEN 'applied' ELSE 'done' END,
+                      now() - make_interval(secs => 60 * mod(n, 3))
+               FROM generate_series(1, 7000) AS n""",
+            (bucket.name, bucket.prefix),
+        )
+    found = [int(file.key) for file in open_tails(pool, bucket, 30)]
+    assert found == [n for n in range(1, 7001) if n % 2 == 0 and n % 3 > 0]
