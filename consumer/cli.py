@@ -17,8 +17,17 @@ from consumer.database import Role
 from consumer.demo.command import demo
 from consumer.failures import failures_in_a_row
 from consumer.files import FilesHandler
+from consumer.geocoding import Gazetteer, GeocodeHandler
 from consumer.history import HistoryHandler
-from consumer.settings import ApplySettings, DatabaseSettings, FailureSettings, HistorySettings
+from consumer.settings import (
+    ApplySettings,
+    DatabaseSettings,
+    FailureSettings,
+    GazetteerSettings,
+    GeocoderChoice,
+    GeocoderSettings,
+    HistorySettings,
+)
 from consumer.status import Status, read_status
 from consumer.worker import Worker
 from publisher import cli, dead_letter_commands, log
@@ -28,8 +37,6 @@ from publisher.errors import DependencyDown, FleetticketsError
 from publisher.settings import BrokerSettings, BucketSettings, WorkSettings, load
 from publisher.terminal import printable
 from publisher.topology import Queue
-
-CONSUMED = (Queue.FILES, Queue.HISTORY)
 
 program = typer.Typer(
     no_args_is_help=True,
@@ -89,33 +96,42 @@ def consume(
         list[Queue] | None, typer.Option("--queue", help="Only this queue; may be given more than once.")
     ] = None,
 ) -> None:
-    """Apply change files as they arrive, archive them, and capture history. Runs until SIGTERM or SIGINT.
+    """Apply change files as they arrive, archive them, capture history and geocode. Runs until SIGTERM or SIGINT.
 
-    Any number may run at once. A signal finishes the files in hand and exits 0; anything not begun goes back.
+    Any number may run at once. A signal finishes the files in hand and exits 0; anything not begun goes back. Without
+    GEOCODER_API_KEY, geocode requests wait in their queue.
     """
-    queues = list(dict.fromkeys(queue or CONSUMED))
-    if Queue.GEOCODE in queues:
-        raise typer.BadParameter("geocode requests wait in their queue; this version has no worker for them")
+    queues = list(dict.fromkeys(queue or Queue))
+    with_geocoder = bool(queue) or load(GeocoderChoice).api_key is not None
+    geocoder_settings = load(GeocoderSettings) if Queue.GEOCODE in queues and with_geocoder else None
+    if geocoder_settings is None:
+        queues = [name for name in queues if name is not Queue.GEOCODE]
     database_settings, broker_settings = load(DatabaseSettings), load(BrokerSettings)
     bucket_settings, work = load(BucketSettings), load(WorkSettings)
-    apply_settings, history_settings = load(ApplySettings), load(HistorySettings)
+    apply_settings, history_settings, gazetteer_settings = (
+        load(ApplySettings), load(HistorySettings), load(GazetteerSettings),
+    )  # fmt: skip
     limit = load(FailureSettings).in_a_row
     log.configure()
     stop = cli.stop_on_signals()
     at = fail_points.chosen(os.environ)
     if not _wait_for_schema(database_settings, stop):
         return
-    # One connection for each file being applied or archived, one for history, one for the sweep.
-    with database.open_pool(database_settings, size=work.prefetch + 2) as pool:
+    # One connection for each file being applied or archived, one for history, one for the sweep, two to geocode.
+    with database.open_pool(database_settings, size=work.prefetch + 4) as pool:
         before: dict[Queue, int] = {}
         with contextlib.suppress(DependencyDown):  # it was there a moment ago, and is waited for again
             before[Queue.FILES] = failures_in_a_row(pool)
-        breakers = {queue: Breaker(limit, failed_before=before.get(queue, 0)) for queue in CONSUMED}
+        breakers = {queue: Breaker(limit, failed_before=before.get(queue, 0)) for queue in Queue}
         worker = Worker(broker_settings, work, queues, breakers, stop)
         bucket = Bucket(bucket_settings, connections=work.prefetch + 2)
         _warn_of_bucket(bucket)
         files = FilesHandler(pool, bucket, worker.link, apply_settings, breaker=breakers[Queue.FILES], at=at)
-        worker.run(files, HistoryHandler(pool, history_settings, stop, at))
+        geocoding = None
+        if geocoder_settings is not None:
+            gazetteer = Gazetteer(pool, gazetteer_settings, geocoder_settings, stop, at)
+            geocoding = GeocodeHandler(pool, gazetteer, files.relay, at)
+        worker.run(files, HistoryHandler(pool, history_settings, stop, at), geocoding)
     structlog.get_logger().info("stopped")
 
 

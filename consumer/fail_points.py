@@ -21,6 +21,9 @@ FAIL_POINTS = (
     "failure recorded, before ack",
     "captured, not committed",
     "captured, before ack",
+    "answered, not kept",
+    "geocoded, not committed",
+    "geocoded, before relay",
 )
 
 VARIABLE = "FLEETTICKETS_FAIL_POINT"

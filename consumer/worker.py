@@ -20,10 +20,13 @@ from consumer.breaker import Breaker, EverythingFails
 from consumer.database import one_line
 from consumer.failures import UNEXPECTED, Failure
 from consumer.files import FileOutcome, FilesHandler, Ignored, Missing, Spread
+from consumer.geocoding import GeocodeHandler
 from consumer.history import HistoryHandler
+from consumer.locationiq import GEOCODER
+from consumer.quota import Paused, Stopped
 from publisher import broker, messages, topology
 from publisher.broker import Channel
-from publisher.errors import DependencyDown, FleetticketsError, ObjectUnavailable, Permanent
+from publisher.errors import DependencyDown, FleetticketsError, ObjectUnavailable, Permanent, Refused
 from publisher.link import Delivery, Link
 from publisher.settings import BrokerSettings, WorkSettings
 from publisher.topology import Queue
@@ -38,7 +41,9 @@ OBJECT_HOLD_SECONDS = 5
 """The same for one object that the store does not get out while it does others: they are not to wait behind it."""
 _NOT_NOW_SECONDS = topology.RETRY_DELAYS[1]
 _NEXT_PROBE_SECONDS = topology.RETRY_DELAYS[0]
+_PAUSED_SECONDS = topology.RETRY_DELAYS[-1]
 _HISTORY_PREFETCH = 100
+_GEOCODE_PREFETCH = 1
 _SWEEP_SECONDS = 30.0
 
 
@@ -60,17 +65,21 @@ class Worker:
         self._apply_threads = ThreadPoolExecutor(work.files_in_hand, "apply")
         self._finish_threads = ThreadPoolExecutor(work.files_in_hand, "finish")
         self._history_thread = ThreadPoolExecutor(1, "history")
-        prefetch = {Queue.FILES: work.prefetch, Queue.HISTORY: _HISTORY_PREFETCH}
+        self._geocode_thread = ThreadPoolExecutor(1, "geocode")
+        prefetch = {
+            Queue.FILES: work.prefetch, Queue.HISTORY: _HISTORY_PREFETCH, Queue.GEOCODE: _GEOCODE_PREFETCH,
+        }  # fmt: skip
         self.link = Link(broker_settings, {queue: prefetch[queue] for queue in queues}, self._receive)
         self._files: FilesHandler
         self._history: HistoryHandler
+        self._geocoding: GeocodeHandler | None
 
-    def run(self, files: FilesHandler, history: HistoryHandler) -> None:
+    def run(self, files: FilesHandler, history: HistoryHandler, geocoding: GeocodeHandler | None) -> None:
         """Serve until stopped; what was begun is finished first.
 
         Raises: Misconfigured.
         """
-        self._files, self._history = files, history
+        self._files, self._history, self._geocoding = files, history, geocoding
         sweeper = Thread(target=self._sweep, name="sweep")
         sweeper.start()
         try:
@@ -80,7 +89,7 @@ class Worker:
                 raise
         finally:
             self._stop.set()
-            for threads in (self._apply_threads, self._finish_threads, self._history_thread):
+            for threads in (self._apply_threads, self._finish_threads, self._history_thread, self._geocode_thread):
                 threads.shutdown()
             sweeper.join()
 
@@ -98,7 +107,7 @@ class Worker:
             case Queue.HISTORY:
                 self._submit(self._history_thread, delivery, lambda: self._capture(delivery))
             case Queue.GEOCODE:
-                raise AssertionError("no handler of the geocode queue is in this process")
+                self._submit(self._geocode_thread, delivery, lambda: self._geocode(delivery))
             case _:
                 assert_never(delivery.queue)
 
@@ -114,6 +123,10 @@ class Worker:
             self._give_up(delivery, error.reason, error.detail)
         except DependencyDown as error:
             self._not_now(delivery, error, _NOT_NOW_SECONDS)
+        except Paused as error:
+            self._not_now(delivery, error, _PAUSED_SECONDS)
+        except Stopped:
+            pass  # unacked, it goes back to the queue
         except EverythingFails as error:
             self._not_now(delivery, error, _NEXT_PROBE_SECONDS)
         except Exception as error:
@@ -174,6 +187,26 @@ class Worker:
             breaker.undecided()
         if covered is not None:
             self.link.ack(delivery)
+        return False
+
+    def _geocode(self, delivery: Delivery) -> bool:
+        assert self._geocoding is not None  # noqa: S101 - else its queue is not consumed
+        breaker = self._breakers[delivery.queue]
+        if not breaker.turn(self._stop, HOLD_SECONDS):
+            raise EverythingFails("no turn to be tried came in time")
+        began = monotonic()
+        try:
+            batch = self._holding(self._geocoding.geocode)
+        except Refused as error:
+            if error.dependency != GEOCODER:
+                raise
+            # Somebody has to mend a setting or the account; files go on meanwhile.
+            log.error("geocoder", detail=str(error))  # noqa: TRY400 - its stack tells nothing
+            self._not_now(delivery, error, _PAUSED_SECONDS)
+            return False
+        breaker.succeeded()
+        log.info("geocode", seconds=round(monotonic() - began, 3), placed=batch.placed, **batch.outcomes)
+        self.link.ack(delivery)
         return False
 
     def _holding(self, action: Callable[[], Answer]) -> Answer:

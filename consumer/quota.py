@@ -1,0 +1,116 @@
+"""The provider's limits, held over all consumers: each request is booked in the database before it is sent."""
+
+from datetime import datetime, timedelta
+from threading import Event
+from typing import Literal
+
+import structlog
+
+from consumer import database
+from consumer.database import Pool
+from consumer.settings import GeocoderSettings
+from publisher.errors import FleetticketsError
+
+Window = Literal["second", "minute", "day"]
+
+_WAITED_FOR = 90.0
+"""Seconds: a limit per second or minute is waited out, and the rest of a day is not."""
+_REFUSED_SECONDS = 600.0
+_SECONDS = {"second": 1.0, "minute": 60.0, "day": 0.0}
+log = structlog.get_logger()
+
+
+class Paused(FleetticketsError):
+    """No request may be sent for a while; what waits for one is asked for again later."""
+
+    def __init__(self, until: datetime, reason: str) -> None:
+        super().__init__(f"the geocoder is asked nothing before {until:%Y-%m-%d %H:%M:%S %Z}: {reason}")
+        self.until = until
+        self.reason = reason
+
+
+class Stopped(FleetticketsError):
+    """Told to stop while waiting for a turn."""
+
+
+class Quota:
+    """One searcher's share: `book` before each request, `ended` after its answer. For one thread."""
+
+    def __init__(self, pool: Pool, settings: GeocoderSettings, stop: Event) -> None:
+        self._pool = pool
+        self._settings = settings
+        self._stop = stop
+        self._open: int | None = None
+
+    def book(self) -> None:
+        """Wait for a turn, and take it.
+
+        Raises: Paused, when that would take long; Stopped; DependencyDown.
+        """
+        self.ended()
+        while (seconds := self._try()) > 0:
+            if self._stop.wait(seconds):
+                raise Stopped("told to stop")
+
+    def ended(self) -> None:
+        """The answer is there, or given up.
+
+        Raises: DependencyDown.
+        """
+        if self._open is not None:
+            with database.transaction(self._pool) as connection:
+                database.rows(connection, "quota", "ended", {"request_id": self._open})
+            self._open = None
+
+    def limited(self, window: Window, reason: str) -> None:
+        """The provider counts otherwise than we do: all consumers wait, after a restart too.
+
+        Raises: DependencyDown.
+        """
+        self._pause(window, _SECONDS[window], reason)
+
+    def refused(self, reason: str) -> None:
+        """The provider takes nothing from us until somebody mends that; look again now and then.
+
+        Raises: DependencyDown.
+        """
+        self._pause("refused", _REFUSED_SECONDS, reason)
+
+    def left(self) -> int:
+        """Requests left of today's.
+
+        Raises: DependencyDown.
+        """
+        with database.transaction(self._pool) as connection:
+            found = database.row(connection, "quota", "next_request", self._limits())
+        assert found is not None  # noqa: S101 - a query without FROM
+        return max(0, self._settings.per_day - int(found["today"]))
+
+    def _limits(self) -> dict[str, object]:
+        longest = timedelta(seconds=4 * self._settings.timeout)
+        return {
+            "per_second": self._settings.per_second,
+            "per_minute": self._settings.per_minute,
+            "longest": longest,
+        }
+
+    def _try(self) -> float:
+        """Book a request if one may be sent now, and give 0; else the seconds to wait before the next try."""
+        with database.transaction(self._pool) as connection:
+            database.row(connection, "quota", "lock_quota")
+            found = database.row(connection, "quota", "next_request", self._limits())
+            assert found is not None  # noqa: S101 - a query without FROM
+            now, at = found["now"], found["at"] or found["now"]
+            if int(found["today"]) >= self._settings.per_day:
+                raise Paused(found["tomorrow"], f"{self._settings.per_day} requests were sent today")
+            seconds = float((at - now).total_seconds())
+            if seconds > _WAITED_FOR:
+                raise Paused(at, found["reason"] or "its limits")
+            if seconds <= 0:
+                booked = database.row(connection, "quota", "book")
+                self._open = int(booked["request_id"]) if booked else None
+        return max(0.0, seconds)
+
+    def _pause(self, window: str, seconds: float, reason: str) -> None:
+        with database.transaction(self._pool) as connection:
+            database.rows(connection, "quota", "pause", {"window": window, "seconds": seconds, "reason": reason})

@@ -1,0 +1,105 @@
+-- name: lock_lookups
+SELECT pg_try_advisory_lock(hashtext('ingest.geocode')) AS mine
+
+-- name: unlock_lookups
+SELECT pg_advisory_unlock(hashtext('ingest.geocode'))
+
+-- name: clusters_to_ask
+-- Every cluster that no answer is kept of, or one too old, or one older than its alias; those of most tickets first.
+SELECT wanted.cluster, coalesce(alias.place, wanted.cluster) AS place, wanted.region
+FROM (SELECT cluster, count(*) AS tickets, mode() WITHIN GROUP (ORDER BY region) AS region
+      FROM tickets.inc
+      WHERE cluster IS NOT NULL
+      GROUP BY cluster) AS wanted
+LEFT JOIN tickets.cluster_aliases AS alias USING (cluster)
+LEFT JOIN tickets.geo_clusters AS known USING (cluster)
+WHERE known.cluster IS NULL
+   OR (NOT known.is_manual
+       AND (known.geocoded_at < CASE WHEN known.status = 'hit' THEN %(hits_before)s ELSE %(misses_before)s END
+            OR known.geocoded_at < alias.changed_at))
+ORDER BY wanted.tickets DESC, wanted.cluster
+
+-- name: locations_to_ask
+-- The same for the places of actionable tickets. Where the cluster has no point there is nothing to hold an answer
+-- against, so the location waits for it.
+SELECT wanted.cluster, wanted.location_name, coarse.latitude, coarse.longitude
+FROM (SELECT cluster, location_name, count(*) AS tickets
+      FROM tickets.inc
+      WHERE is_actionable AND location_name IS NOT NULL AND geo_source IS DISTINCT FROM 'feed'
+      GROUP BY cluster, location_name) AS wanted
+JOIN tickets.geo_clusters AS coarse ON coarse.cluster = wanted.cluster AND coarse.geom IS NOT NULL
+LEFT JOIN tickets.geo_locations AS known
+    ON known.cluster = wanted.cluster AND known.location_name = wanted.location_name
+WHERE known.cluster IS NULL
+   OR (NOT known.is_manual
+       AND known.geocoded_at < CASE WHEN known.status = 'hit' THEN %(hits_before)s ELSE %(misses_before)s END)
+ORDER BY wanted.tickets DESC, wanted.cluster, wanted.location_name
+
+-- name: cluster_was_asked
+UPDATE tickets.geo_clusters SET geocoded_at = now() WHERE cluster = %(cluster)s AND NOT is_manual
+
+-- name: keep_cluster
+-- What is known to be somewhere stays there until another point is answered, and what was set by hand for good.
+INSERT INTO tickets.geo_clusters AS known (cluster, latitude, longitude, query, provider, quality, answer, status)
+VALUES (%(cluster)s, %(latitude)s, %(longitude)s, %(query)s, %(provider)s, %(quality)s, %(answer)s, %(status)s)
+ON CONFLICT (cluster) DO UPDATE
+SET latitude = excluded.latitude, longitude = excluded.longitude, query = excluded.query,
+    provider = excluded.provider, quality = excluded.quality, answer = excluded.answer, status = excluded.status
+WHERE NOT known.is_manual AND (excluded.status = 'hit' OR known.status <> 'hit')
+
+-- name: answered_before
+-- Another name of the cluster that is the same without its network codes.
+SELECT latitude, longitude, query, provider, quality, answer, status, distance_m
+FROM tickets.geo_locations
+WHERE cluster = %(cluster)s AND cleaned_query = %(cleaned_query)s AND location_name <> %(location_name)s
+  AND NOT is_manual AND query IS NOT NULL
+  AND (geocoded_at < CASE WHEN status = 'hit' THEN %(hits_before)s ELSE %(misses_before)s END) IS NOT TRUE
+ORDER BY geocoded_at DESC
+LIMIT 1
+
+-- name: distance
+-- Metres between an answer and the point of its cluster.
+SELECT ST_Distance(
+    ST_SetSRID(ST_MakePoint(%(longitude)s, %(latitude)s), 4326)::geography,
+    ST_SetSRID(ST_MakePoint(%(from_longitude)s, %(from_latitude)s), 4326)::geography
+) AS metres
+
+-- name: location_was_asked
+UPDATE tickets.geo_locations SET geocoded_at = now()
+WHERE cluster = %(cluster)s AND location_name = %(location_name)s AND NOT is_manual
+
+-- name: keep_location
+INSERT INTO tickets.geo_locations AS known
+    (cluster, location_name, cleaned_query, latitude, longitude, query, provider, quality, answer, status, distance_m)
+VALUES (%(cluster)s, %(location_name)s, %(cleaned_query)s, %(latitude)s, %(longitude)s, %(query)s, %(provider)s,
+        %(quality)s, %(answer)s, %(status)s, %(distance_m)s)
+ON CONFLICT (cluster, location_name) DO UPDATE
+SET cleaned_query = excluded.cleaned_query, latitude = excluded.latitude, longitude = excluded.longitude,
+    query = excluded.query, provider = excluded.provider, quality = excluded.quality, answer = excluded.answer,
+    status = excluded.status, distance_m = excluded.distance_m
+WHERE NOT known.is_manual AND (excluded.status = 'hit' OR known.status <> 'hit')
+
+-- name: place_tickets
+-- All tickets that are elsewhere than the gazetteer has them, whatever the reason: the place became known, changed, was
+-- set by hand, or a file was merged while it became known. The trigger on raw does the placing. In the order of their
+-- ids, as files are merged, so that the two cannot deadlock.
+WITH elsewhere AS (
+    SELECT ticket.ticket_id
+    FROM tickets.inc AS ticket
+    LEFT JOIN tickets.geo_locations AS precise
+        ON precise.cluster = ticket.cluster AND precise.location_name = ticket.location_name
+    LEFT JOIN tickets.geo_clusters AS coarse ON coarse.cluster = ticket.cluster
+    WHERE ticket.geo_source IS DISTINCT FROM 'feed'
+      AND coalesce(precise.geom, coarse.geom) IS NOT NULL
+      AND (ticket.geom IS DISTINCT FROM coalesce(precise.geom, coarse.geom)
+           OR ticket.geo_source IS DISTINCT FROM CASE WHEN precise.geom IS NULL THEN 'cluster' ELSE 'location' END)
+    ORDER BY ticket.ticket_id
+    FOR UPDATE OF ticket
+)
+UPDATE tickets.inc AS ticket SET raw = ticket.raw
+FROM elsewhere
+WHERE ticket.ticket_id = elsewhere.ticket_id
+RETURNING ticket.ticket_id
+
+-- name: ask_for_rest
+INSERT INTO ingest.outbox (kind) VALUES ('geocode')

@@ -1,0 +1,37 @@
+-- name: lock_quota
+SELECT pg_advisory_xact_lock(hashtext('ingest.geocoder_requests'))
+
+-- name: next_request
+-- When the next request may be sent. One that is under way counts as sent now: who knows when it arrives. One that
+-- ended counts from its end, and one whose sender died, from when it can no longer be under way.
+WITH sent AS (
+    SELECT coalesce(ended_at, least(clock_timestamp(), booked_at + %(longest)s)) AS at
+    FROM ingest.geocoder_requests
+    WHERE booked_at > clock_timestamp() - interval '1 day' - %(longest)s
+)
+SELECT clock_timestamp() AS now,
+       greatest(
+           (SELECT at + interval '1 second' FROM sent ORDER BY at DESC OFFSET %(per_second)s - 1 LIMIT 1),
+           (SELECT at + interval '1 minute' FROM sent ORDER BY at DESC OFFSET %(per_minute)s - 1 LIMIT 1),
+           (SELECT until FROM ingest.geocoder_pause)
+       ) AS at,
+       (SELECT count(*) FROM sent WHERE at >= date_trunc('day', now(), 'UTC')) AS today,
+       date_trunc('day', now(), 'UTC') + interval '1 day' AS tomorrow,
+       (SELECT reason FROM ingest.geocoder_pause WHERE until > clock_timestamp()) AS reason
+
+-- name: book
+INSERT INTO ingest.geocoder_requests DEFAULT VALUES RETURNING request_id
+
+-- name: ended
+UPDATE ingest.geocoder_requests SET ended_at = clock_timestamp() WHERE request_id = %(request_id)s
+
+-- name: pause
+-- The longer one stands; a pause by hand or by the provider is for everybody.
+INSERT INTO ingest.geocoder_pause AS known (until, reason)
+VALUES (CASE %(window)s WHEN 'day' THEN date_trunc('day', now(), 'UTC') + interval '1 day'
+                        ELSE clock_timestamp() + %(seconds)s * interval '1 second' END, %(reason)s)
+ON CONFLICT (only_row) DO UPDATE SET until = excluded.until, reason = excluded.reason
+WHERE excluded.until > known.until
+
+-- name: forget_old
+DELETE FROM ingest.geocoder_requests WHERE booked_at < clock_timestamp() - interval '2 days'

@@ -1,0 +1,207 @@
+"""Tickets get their place from the gazetteer, and the gazetteer from the provider, within the provider's limits."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.acceptance.broker import GEOCODE
+from tests.acceptance.feeds import csv, key_at, ticket
+from tests.acceptance.geocoder import KEY, LIMITED, Fault, LocationIQ, error
+from tests.acceptance.stage import Process, Stage, wait_until
+
+WESTLANDS, QUARRY_ROAD, GATE, FAR = (-1.2676, 36.8108), (-1.2622, 36.8519), (-1.2650, 36.8020), (-4.0435, 39.6682)
+KNOWN = {
+    "Westlands": WESTLANDS,
+    "Quarry Road": QUARRY_ROAD,
+    "Sarit Centre": GATE,
+    "Nyali Centre": FAR,
+}
+FAST = {"GEOCODER_PER_SECOND": "50", "GEOCODER_PER_MINUTE": "1000"}
+
+
+@pytest.fixture
+def provider() -> Iterator[LocationIQ]:
+    names = {name: where for known, where in KNOWN.items() for name in (known, f"{known}, nairobi")}
+    with LocationIQ(names, per_second=None, per_minute=None) as server:
+        yield server
+
+
+def consume(stage: Stage, provider: LocationIQ, *arguments: str, **environment: str) -> Process:
+    given = {"GEOCODER_API_KEY": KEY, "GEOCODER_URL": provider.url, **FAST}
+    return stage.start("consume", *arguments, **(given | environment))
+
+
+def apply(stage: Stage, *rows: dict[str, str], minutes: float = 1) -> None:
+    key = key_at(minutes)
+    stage.bucket.put(key, csv(rows, [*rows[0]]))
+    stage.announce(key)
+    stage.wait_for("done", key)
+
+
+def settle(stage: Stage) -> None:
+    open_requests = "SELECT count(*) FROM ingest.outbox WHERE kind = 'geocode' AND handled_at IS NULL"
+    wait_until(lambda: stage.one(open_requests) == 0, "every geocode request handled")
+
+
+def places(stage: Stage) -> dict[str, tuple[float | None, float | None, str | None]]:
+    rows = stage.query(
+        "SELECT ticket_id, latitude, longitude, geo_source, geom IS NULL = (geog IS NULL) AS agree FROM tickets.inc"
+    )
+    assert all(row["agree"] for row in rows)
+    return {row["ticket_id"]: (row["latitude"], row["longitude"], row["geo_source"]) for row in rows}
+
+
+def actionable(name: str, **values: str) -> dict[str, str]:
+    return ticket(name, latitude="", longitude="") | {"location_name": "", "latitude": "", "longitude": ""} | values
+
+
+def test_tickets_get_the_place_of_their_location_else_of_their_cluster(stage: Stage, provider: LocationIQ) -> None:
+    consume(stage, provider)
+    apply(
+        stage,
+        actionable("PRECISE", location_name="WSTL-OLT-03 Sarit Centre FAT 12"),
+        actionable("SAME", location_name="Sarit Centre FAT 14"),
+        actionable("COARSE"),
+        actionable("NOT", location_name="Sarit Centre", is_actionable="false"),
+        actionable("CODES", location_name="NBO-123 GPON 0/1/3"),
+        actionable("UNKNOWN", location_name="Atlantis Gardens"),
+        actionable("WRONG CITY", location_name="Nyali Centre"),
+        actionable("ALIAS", cluster="QOA"),
+        actionable("FED", latitude="-1.3", longitude="36.9"),
+        actionable("ZERO", latitude="0", longitude="0"),
+        actionable("SWAPPED", latitude="36.9", longitude="-1.3"),
+        actionable("NOWHERE", cluster="Shangri-La"),
+    )
+    settle(stage)
+    coarse = (*WESTLANDS, "cluster")
+    assert places(stage) == {
+        "PRECISE": (*GATE, "location"),
+        "SAME": (*GATE, "location"),
+        "COARSE": coarse,
+        "NOT": coarse,
+        "CODES": coarse,
+        "UNKNOWN": coarse,
+        "WRONG CITY": coarse,
+        "ALIAS": (*QUARRY_ROAD, "cluster"),
+        "FED": (-1.3, 36.9, "feed"),
+        "ZERO": coarse,
+        "SWAPPED": coarse,
+        "NOWHERE": (None, None, None),
+    }
+    (guarded,) = stage.query("SELECT * FROM tickets.geo_locations WHERE status = 'rejected'")
+    assert (guarded["location_name"], guarded["geom"]) == ("Nyali Centre", None)
+    assert 430_000 < guarded["distance_m"] < 450_000
+    assert (guarded["latitude"], guarded["longitude"]) == FAR
+    asked = [search.query for search in provider.searches]
+    assert len(asked) == len(set(asked)), "no place is asked for twice"
+    assert not any("OLT" in query or "FAT" in query or "GPON" in query for query in asked)
+
+
+def test_what_is_known_is_not_asked_again_and_a_later_file_finds_it_there(stage: Stage, provider: LocationIQ) -> None:
+    consume(stage, provider)
+    apply(stage, actionable("FIRST", location_name="Sarit Centre"), actionable("MISS", location_name="Atlantis"))
+    settle(stage)
+    before = len(provider.searches)
+    apply(stage, actionable("LATER", location_name="Sarit Centre"), minutes=2)
+    settle(stage)
+    assert places(stage)["LATER"] == (*GATE, "location")
+    assert len(provider.searches) == before
+
+
+def test_limits_hold_over_all_consumers(stage: Stage, provider: LocationIQ) -> None:
+    """A server that counts, and three consumers that have 30 places to ask for."""
+    for _ in range(3):
+        consume(stage, provider, GEOCODER_PER_SECOND="5", GEOCODER_PER_MINUTE="1000")
+    rows = [actionable(f"INC{n}", cluster=f"Cluster {n}", region="") for n in range(30)]
+    for n in range(0, 30, 10):
+        apply(stage, *rows[n : n + 10], minutes=n)
+    settle(stage)
+    assert len(provider.searches) == 30
+    assert provider.busiest(1.0) <= 5
+
+
+def test_a_spent_day_is_waited_out_by_everybody_and_over_restarts(stage: Stage, provider: LocationIQ) -> None:
+    first = consume(stage, provider, GEOCODER_PER_DAY="3")
+    apply(stage, *(actionable(f"INC{n}", cluster=f"Cluster {n}", region="") for n in range(5)))
+    wait_until(lambda: "not now" in first.output(), "it is put aside")
+    first.kill()
+    second = consume(stage, provider, GEOCODER_PER_DAY="3")
+    apply(stage, actionable("LATER"), minutes=2)
+    wait_until(lambda: "not now" in second.output(), "it is put aside again")
+    assert len(provider.searches) == 3
+    assert stage.broker.ready("fleettickets.geocode.dead") == 0
+    # The next day: nothing was sent in it.
+    stage.query("UPDATE ingest.geocoder_requests SET booked_at = '2020-01-01', ended_at = '2020-01-01' RETURNING 1")
+    second.stop()
+    consume(stage, provider)
+    apply(stage, actionable("NEXT DAY"), minutes=3)
+    settle(stage)
+    assert stage.one("SELECT count(*) FROM tickets.geo_clusters") == 6
+
+
+@pytest.mark.parametrize(("window", "again"), [("Second", True), ("Day", False)])
+def test_the_providers_own_count_is_believed(stage: Stage, provider: LocationIQ, window: str, again: bool) -> None:
+    provider.fault(Fault(*error(LIMITED[window])))
+    consumer = consume(stage, provider)
+    apply(stage, actionable("INC"))
+    if again:
+        settle(stage)
+        assert places(stage)["INC"] == (*WESTLANDS, "cluster")
+    else:
+        wait_until(lambda: "not now" in consumer.output(), "it is put aside")
+        assert stage.one("SELECT until = date_trunc('day', now(), 'UTC') + interval '1 day' FROM ingest.geocoder_pause")
+        assert len(provider.searches) == 1
+
+
+def test_a_key_that_is_refused_stops_the_lookups_and_no_file(stage: Stage, provider: LocationIQ) -> None:
+    consumer = consume(stage, provider, GEOCODER_API_KEY="wrong")
+    apply(stage, actionable("INC"))
+    wait_until(lambda: "GEOCODER_API_KEY" in consumer.output(), "it says which setting")
+    apply(stage, actionable("MORE"), minutes=2)
+    assert len(provider.searches) == 1
+    assert "wrong" not in consumer.output()
+
+
+def test_without_a_key_requests_wait_and_files_do_not(stage: Stage) -> None:
+    stage.start("consume")
+    apply(stage, actionable("INC"))
+    wait_until(lambda: stage.broker.ready(GEOCODE) == 1, "the request waits")
+    ended = stage.run("consume", "--queue", "geocode")
+    assert ended.returncode == 2
+    assert "GEOCODER_API_KEY" in ended.stderr
+
+
+def test_a_point_set_by_hand_outlives_every_answer(stage: Stage, provider: LocationIQ) -> None:
+    consume(stage, provider, FLEETTICKETS_KEEP_PLACES_DAYS="0.000001")
+    apply(stage, actionable("INC"))
+    settle(stage)
+    stage.query("UPDATE tickets.geo_clusters SET latitude = -1.2, longitude = 36.7, is_manual = true RETURNING 1")
+    apply(stage, actionable("LATER"), minutes=2)
+    settle(stage)
+    assert set(places(stage).values()) == {(-1.2, 36.7, "cluster")}
+
+
+def test_a_big_file_is_looked_up_in_batches_and_keeps_no_other_waiting(stage: Stage, provider: LocationIQ) -> None:
+    consume(stage, provider)
+    apply(stage, *(actionable(f"INC{n}", cluster=f"Cluster {n}", region="") for n in range(50)))
+    apply(stage, actionable("LATER"), minutes=2)
+    settle(stage)
+    assert stage.one("SELECT count(*) FROM tickets.geo_clusters") == 51
+    rests: Any = stage.one("SELECT count(*) FROM ingest.outbox WHERE file_id IS NULL")
+    assert rests >= 2
+
+
+@pytest.mark.parametrize("point", ["answered, not kept", "geocoded, not committed", "geocoded, before relay"])
+def test_killed_anywhere_the_places_are_found_in_the_end(stage: Stage, provider: LocationIQ, point: str) -> None:
+    first = consume(stage, provider, FLEETTICKETS_FAIL_POINT=point)
+    rows = [actionable(f"INC{n}", cluster=f"Cluster {n}", region="") for n in range(25)] + [actionable("INC")]
+    key = key_at(1)
+    stage.bucket.put(key, csv(rows, [*rows[0]]))
+    stage.announce(key)
+    assert first.wait() == -9
+    consume(stage, provider)
+    stage.wait_for("done", key)
+    settle(stage)
+    wait_until(lambda: stage.one("SELECT count(*) FROM tickets.geo_clusters") == 26, "every place is asked for")
+    assert places(stage)["INC"] == (*WESTLANDS, "cluster")
