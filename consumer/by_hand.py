@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Annotated, assert_never
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from consumer import database, fail_points, history, migrate
 from consumer.applying import AlreadyApplied, Applied, Duplicate
@@ -17,6 +15,7 @@ from consumer.database import Role
 from consumer.drain import Drain, Drained, begin_epoch, import_csv
 from consumer.failures import Failure
 from consumer.settings import ApplySettings, DatabaseSettings
+from publisher import cli
 from publisher.bucket import Bucket
 from publisher.cli import EXIT_FAILED, AsJson
 from publisher.keys import NotAChangeFile
@@ -61,7 +60,7 @@ def drain(
     with database.connect(database_settings, Role.INGEST) as connection:
         migrate.require_migrated(connection)
     results: list[tuple[str, Drained]] = []
-    with database.open_pool(database_settings, size=2) as pool, _progress(as_json=as_json) as bar:
+    with database.open_pool(database_settings, size=2) as pool, cli.progress(as_json=as_json) as bar:
         bucket = Bucket(bucket_settings)
         bucket.require()
         run = Drain(pool, bucket, settings, apply=apply, epoch_reason="drain" if with_reseed else None, at=at)
@@ -148,12 +147,6 @@ def capture_history(as_json: AsJson = False) -> None:
     with database.open_pool(settings, size=1) as pool:
         covered = history.capture(pool, unasked=True)
     typer.echo(json.dumps({"requests": covered}) if as_json else f"captured; {covered} open requests are covered by it")
-
-
-def _progress(*, as_json: bool) -> Progress:
-    console = Console(stderr=as_json)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _words(outcome: Drained) -> str:

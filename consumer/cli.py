@@ -4,14 +4,14 @@ import contextlib
 import json
 import os
 from threading import Event
-from typing import Annotated
+from typing import Annotated, Any
 
 import structlog
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from consumer import by_hand, database, discarding, fail_points, inspection, migrate
+from consumer import by_hand, database, discarding, fail_points, geocode_commands, inspection, migrate
 from consumer.breaker import Breaker
 from consumer.database import Role
 from consumer.demo.command import demo
@@ -65,6 +65,7 @@ def add_commands(to: typer.Typer) -> None:
     to.command("status")(show_status)
     inspection.add_commands(to)
     by_hand.add_commands(to)
+    geocode_commands.add_commands(to)
     to.command("demo")(demo)
 
 
@@ -220,6 +221,7 @@ def _print_status(status: Status) -> None:
         table.add_row("unfinished", unfinished or "none")
         for kind, requests in found["open_requests"].items():
             table.add_row(f"{kind} requests", f"{requests['unhandled']} open, {requests['unsent']} of them not sent")
+        _add_geocoding(table, found["geocoding"])
         for file in found["last_files"]:
             counts = f"{file['rows_inserted']} new, {file['rows_updated']} updated, {file['rows_rejected']} rejected"
             table.add_row(
@@ -231,3 +233,16 @@ def _print_status(status: Status) -> None:
                 f"{escape(printable(error['key']))}: {escape(printable(str(error['last_error'])))}",
             )
     cli.console().print(table)
+
+
+def _add_geocoding(table: Table, found: dict[str, Any]) -> None:
+    if found["share_with_place"] is not None:
+        sources = ", ".join(f"{count} by {source}" for source, count in found["tickets_by_source"].items())
+        table.add_row("placed", f"{found['share_with_place']:.2%} of the tickets{': ' if sources else ''}{sources}")
+    known = [
+        f"{count} {kind} {status}" for kind, statuses in found["places"].items() for status, count in statuses.items()
+    ]
+    table.add_row("gazetteer", ", ".join(known) or "empty")
+    paused = f"; paused until {found['paused_until']}: {found['paused_by']}" if found["paused_until"] else ""
+    asked = f"{found['requests_today']} requests today, {found['requests_left_today']} left"
+    table.add_row("geocoder", escape(printable(f"{asked}{paused}")))

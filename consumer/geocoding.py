@@ -24,7 +24,7 @@ from consumer.database import Pool
 from consumer.fail_points import AtPoint, nowhere
 from consumer.locationiq import Found, Geocoder, NotFound, QueryRefused, RateLimited, Viewbox
 from consumer.place_names import place_name
-from consumer.quota import Quota
+from consumer.quota import Quota, Stopped
 from consumer.settings import GazetteerSettings, GeocoderSettings
 from publisher.errors import HeldByAnother, Refused
 
@@ -55,6 +55,11 @@ class Cluster:
     place: str
     region: str | None
 
+    @property
+    def queries(self) -> list[str]:
+        """With the region first: a name is a street of some other city's, too."""
+        return [f"{self.place}, {self.region}", self.place] if self.region else [self.place]
+
 
 @dataclass(frozen=True, slots=True)
 class Location:
@@ -83,7 +88,6 @@ class Batch:
     """What became of some places: `outcomes` counts hit, miss and rejected; `rest` says whether there are more."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
-    requests: int = 0
     placed: int = 0
     """Tickets that got another geom."""
     rest: bool = False
@@ -118,19 +122,20 @@ class Gazetteer:
             return [make(**row) for row in database.rows(connection, "geocoding", f"{kind}_to_ask", self._ages())]
 
     def work(
-        self, kinds: Iterable[Kind], limit: int | None, told: Callable[[str], None] = lambda _outcome: None
-    ) -> Batch:
-        """Look up to `limit` places up and place the tickets; `told` hears of each outcome.
+        self, kinds: Iterable[Kind], limit: int, batch: Batch, told: Callable[[str], None] = lambda _outcome: None
+    ) -> None:
+        """Look up to `limit` places up and place the tickets; `batch` tells of it, also of one that ends early.
 
         Raises: HeldByAnother, when somebody else is at it; Paused, when the quota is spent; Refused, when a setting
         has to be changed; Stopped; DependencyDown.
         """
-        batch = Batch()
         with self._alone():
             batch.placed = self._place_tickets()
             try:
                 found = (place for kind in kinds for place in self.to_ask(kind))
                 for place in islice(found, limit):
+                    if self._stop.is_set():
+                        raise Stopped("told to stop")
                     outcome = self._look_up(place)
                     batch.outcomes[outcome] += 1
                     told(outcome)
@@ -138,7 +143,6 @@ class Gazetteer:
             finally:
                 # Also of a batch that ends early, for what it has found.
                 batch.placed += self._place_tickets()
-        return batch
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -160,8 +164,7 @@ class Gazetteer:
         return self._look_up_location(place)
 
     def _look_up_cluster(self, place: Cluster) -> str:
-        queries = [f"{place.place}, {place.region}"] if place.region else []
-        for query in [*queries, place.place]:
+        for query in place.queries:
             found = self._search(query, None)
             if isinstance(found, Found):
                 break
@@ -267,7 +270,8 @@ class GeocodeHandler:
         """
         with database.transaction(self._pool) as connection:
             requests = [r["request_id"] for r in database.rows(connection, "outbox", "unhandled", {"kind": "geocode"})]
-        batch = self._gazetteer.work(Kind, BATCH)
+        batch = Batch()
+        self._gazetteer.work(Kind, BATCH, batch)
         with database.transaction(self._pool) as connection:
             database.rows(connection, "outbox", "mark_handled", {"requests": requests})
             if batch.rest:

@@ -63,15 +63,22 @@ class FailureSettings(BaseSettings):
     in_a_row: int = Field(20, validation_alias="FLEETTICKETS_MAX_FAILURES_IN_A_ROW", ge=1)
 
 
-class GeocoderSettings(TlsSettings):
-    """Which server finds places, and how many requests all consumers together may send it; `timeout` in seconds."""
+class GeocoderLimits(BaseSettings):
+    """How many requests all consumers together may send."""
+
+    model_config = FROM_ENVIRONMENT
+
+    per_second: int = Field(1, validation_alias="GEOCODER_PER_SECOND", ge=1, le=1000)
+    per_minute: int = Field(60, validation_alias="GEOCODER_PER_MINUTE", ge=1, le=60_000)
+    per_day: int = Field(5000, validation_alias="GEOCODER_PER_DAY", ge=1, le=10_000_000)
+
+
+class GeocoderSettings(GeocoderLimits, TlsSettings):
+    """Which server finds places; `timeout` in seconds."""
 
     api_key: SecretStr = Field(validation_alias="GEOCODER_API_KEY")
     url: HttpUrl = Field(HttpUrl("https://us1.locationiq.com/v1"), validation_alias="GEOCODER_URL")
     country: str = Field("ke", validation_alias="GEOCODER_COUNTRY", pattern=r"^[a-z]{2}(,[a-z]{2})*$")
-    per_second: int = Field(1, validation_alias="GEOCODER_PER_SECOND", ge=1, le=1000)
-    per_minute: int = Field(60, validation_alias="GEOCODER_PER_MINUTE", ge=1, le=60_000)
-    per_day: int = Field(5000, validation_alias="GEOCODER_PER_DAY", ge=1, le=10_000_000)
     timeout: float = Field(10, validation_alias="GEOCODER_TIMEOUT", gt=0, le=60)
 
     @field_validator("api_key")

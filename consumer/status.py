@@ -12,11 +12,11 @@ from typing import Any
 from consumer import database
 from consumer.database import Connection, Role
 from consumer.migrate import require_migrated
-from consumer.settings import DatabaseSettings
+from consumer.settings import DatabaseSettings, GeocoderLimits
 from publisher import broker
 from publisher.bucket import Bucket, ObjectSummary
 from publisher.errors import FleetticketsError
-from publisher.settings import BrokerSettings, BucketSettings
+from publisher.settings import BrokerSettings, BucketSettings, load
 from publisher.topology import Queue
 
 
@@ -91,12 +91,32 @@ def _database(settings: DatabaseSettings, bucket: str, waiting: list[ObjectSumma
                 row["kind"]: {"unsent": row["unsent"], "unhandled": row["unhandled"]}
                 for row in database.rows(connection, "status", "open_requests")
             },
+            "geocoding": _geocoding(connection),
             "ignored_events": {
                 row["reason"]: row["events"] for row in database.rows(connection, "status", "ignored_events")
             },
             "last_files": [_plain(row) for row in database.rows(connection, "status", "last_files")],
             "last_error": _plain(database.row(connection, "status", "last_error") or {}) or None,
         }
+
+
+def _geocoding(connection: Connection) -> dict[str, Any]:
+    sources = {row["source"]: row["tickets"] for row in database.rows(connection, "status", "tickets_by_place")}
+    total = sum(sources.values())
+    nowhere = sources.pop(None, 0)
+    places: dict[str, dict[str, int]] = {"clusters": {}, "locations": {}}
+    for row in database.rows(connection, "status", "gazetteer"):
+        places[row["kind"]][row["status"]] = row["places"]
+    asked = _plain(database.row(connection, "status", "geocoder") or {})
+    return {
+        "tickets_by_source": sources,
+        "share_with_place": round(1 - nowhere / total, 6) if total else None,
+        "places": places,
+        "requests_today": asked["requests"],
+        "requests_left_today": max(0, load(GeocoderLimits).per_day - asked["requests"]),
+        "paused_until": asked["paused_until"],
+        "paused_by": asked["paused_by"],
+    }
 
 
 def _set_aside(connection: Connection, bucket: str, waiting: list[ObjectSummary]) -> dict[tuple[str, str], str]:

@@ -21,7 +21,7 @@ from publisher.bucket import Bucket, ObjectSummary
 from publisher.dead_letter_commands import LOCK
 from publisher.errors import DependencyDown, HeldByAnother, ObjectMissing, Refused
 from publisher.settings import BrokerSettings
-from publisher.topology import Queue
+from publisher.topology import RETRY_DELAYS, Queue, retry_exchange
 
 OLD_SECONDS = 900
 """Longer than anything takes that goes well: the longest retry delay and the longest hold are ten minutes."""
@@ -260,7 +260,9 @@ class _Verification:
                 letters_are_read = False
             ready = {queue: broker.queue_depth(channel, queue.broker_name)[0] for queue in Queue}
             dead = {queue: broker.queue_depth(channel, queue.dead_letters)[0] for queue in Queue}
-        empty = [queue.value for queue in Queue if not ready[queue] and not dead[queue]]
+            # All queues share these: whose messages wait there is not to be seen without taking them.
+            waiting = sum(broker.queue_depth(channel, retry_exchange(delay))[0] for delay in RETRY_DELAYS)
+        empty = [queue.value for queue in Queue if not ready[queue] and not dead[queue] and not waiting]
         return _Queues(letters_are_read, files_queue_is_empty=not ready[Queue.FILES], empty=empty)
 
     def _read_letters(self, channel: Channel) -> None:

@@ -14,6 +14,7 @@ from typing import Annotated, NoReturn
 import structlog
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from publisher import broker, log, management, notifications, topology
 from publisher.bucket import Bucket
@@ -47,6 +48,13 @@ def run(program: typer.Typer) -> NoReturn:
 def console() -> Console:
     """A console that cuts and wraps nothing where a script or a pager reads."""
     return Console() if sys.stdout.isatty() else Console(width=_ENDLESS)
+
+
+def progress(*, as_json: bool) -> Progress:
+    """A bar for work that takes long, where there is a terminal; beside JSON it goes to stderr."""
+    on = Console(stderr=as_json)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=on, transient=True, disable=not on.is_terminal)
 
 
 def duration(seconds: float | None) -> str:

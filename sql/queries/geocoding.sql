@@ -103,3 +103,25 @@ RETURNING ticket.ticket_id
 
 -- name: ask_for_rest
 INSERT INTO ingest.outbox (kind) VALUES ('geocode')
+
+-- name: is_in_kenya
+SELECT 1 AS yes WHERE tickets.kenya_point(%(latitude)s, %(longitude)s) IS NOT NULL
+
+-- name: set_cluster
+INSERT INTO tickets.geo_clusters (cluster, latitude, longitude, provider, status, is_manual)
+VALUES (%(cluster)s, %(latitude)s, %(longitude)s, 'by hand', 'hit', true)
+ON CONFLICT (cluster) DO UPDATE
+SET latitude = excluded.latitude, longitude = excluded.longitude, provider = excluded.provider, quality = NULL,
+    status = excluded.status, is_manual = true, geocoded_at = now()
+
+-- name: set_location
+INSERT INTO tickets.geo_locations
+    (cluster, location_name, cleaned_query, latitude, longitude, provider, status, is_manual)
+VALUES (%(cluster)s, %(location_name)s, %(cleaned_query)s, %(latitude)s, %(longitude)s, 'by hand', 'hit', true)
+ON CONFLICT (cluster, location_name) DO UPDATE
+SET latitude = excluded.latitude, longitude = excluded.longitude, provider = excluded.provider, quality = NULL,
+    distance_m = NULL, status = excluded.status, is_manual = true, geocoded_at = now()
+
+-- name: set_alias
+INSERT INTO tickets.cluster_aliases (cluster, place) VALUES (%(cluster)s, %(place)s)
+ON CONFLICT (cluster) DO UPDATE SET place = excluded.place, changed_at = now()

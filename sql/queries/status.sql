@@ -44,3 +44,20 @@ FROM unnest(%(keys)s::text[], %(etags)s::text[]) AS waiting (key, etag)
 JOIN ingest.ledger AS ledger
   ON ledger.bucket = %(bucket)s AND ledger.key = waiting.key AND ledger.etag = waiting.etag
 WHERE ledger.dead_lettered_at IS NOT NULL OR (ledger.state = 'done' AND ledger.applied_at IS NULL)
+
+-- name: tickets_by_place
+-- Where tickets have their place from; NULL is nowhere.
+SELECT geo_source AS source, count(*) AS tickets FROM tickets.inc GROUP BY geo_source ORDER BY tickets DESC
+
+-- name: gazetteer
+SELECT kind, status, count(*) AS places
+FROM (SELECT 'clusters' AS kind, status FROM tickets.geo_clusters
+      UNION ALL
+      SELECT 'locations', status FROM tickets.geo_locations) AS known
+GROUP BY kind, status
+ORDER BY kind, status
+
+-- name: geocoder
+SELECT (SELECT count(*) FROM ingest.geocoder_requests WHERE booked_at >= date_trunc('day', now(), 'UTC')) AS requests,
+       (SELECT until FROM ingest.geocoder_pause WHERE until > now()) AS paused_until,
+       (SELECT reason FROM ingest.geocoder_pause WHERE until > now()) AS paused_by

@@ -150,17 +150,17 @@ WHERE (letter.dead_at IS NULL OR letter.dead_at < %(old)s)
 
 -- name: find_request_unsent
 INSERT INTO findings (look, kind, subject, key, detail)
-SELECT %(look)s, 'request_unsent', format('%%s request %%s', request.kind, request.request_id), file.key,
-       format('made %%s', request.created_at)
-FROM ingest.outbox AS request JOIN ingest.ledger AS file USING (file_id)
+SELECT %(look)s, 'request_unsent', format('%%s request %%s', request.kind, request.request_id),
+       coalesce(file.key, 'the rest of a batch'), format('made %%s', request.created_at)
+FROM ingest.outbox AS request LEFT JOIN ingest.ledger AS file USING (file_id)
 WHERE request.sent_at IS NULL AND request.handled_at IS NULL AND request.created_at < %(old)s
 
 -- name: find_request_lost
 -- Sent long ago, not handled, and in no queue any more.
 INSERT INTO findings (look, kind, subject, key, detail)
-SELECT %(look)s, 'request_lost', format('%%s request %%s', request.kind, request.request_id), file.key,
-       format('sent %%s', request.sent_at)
-FROM ingest.outbox AS request JOIN ingest.ledger AS file USING (file_id)
+SELECT %(look)s, 'request_lost', format('%%s request %%s', request.kind, request.request_id),
+       coalesce(file.key, 'the rest of a batch'), format('sent %%s', request.sent_at)
+FROM ingest.outbox AS request LEFT JOIN ingest.ledger AS file USING (file_id)
 WHERE request.handled_at IS NULL AND request.sent_at < %(old)s AND request.kind = ANY(%(empty_queues)s::text[])
 
 -- name: find_rows_missing

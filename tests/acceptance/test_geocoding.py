@@ -205,3 +205,68 @@ def test_killed_anywhere_the_places_are_found_in_the_end(stage: Stage, provider:
     settle(stage)
     wait_until(lambda: stage.one("SELECT count(*) FROM tickets.geo_clusters") == 26, "every place is asked for")
     assert places(stage)["INC"] == (*WESTLANDS, "cluster")
+
+
+def test_by_hand_a_dry_run_says_what_would_be_asked_and_a_run_does_it(stage: Stage, provider: LocationIQ) -> None:
+    stage.environment |= {"GEOCODER_API_KEY": KEY, "GEOCODER_URL": provider.url, **FAST}
+    key = key_at(1)
+    rows = [
+        actionable("PRECISE", location_name="OLT-03 Sarit Centre"),
+        actionable("SAME", location_name="Sarit Centre FAT 14"),
+        actionable("CODES", location_name="GPON 0/1/3"),
+        actionable("ALIAS", cluster="QOA"),
+    ]
+    stage.bucket.put(key, csv(rows, [*rows[0]]))
+    assert stage.run("drain", "--apply").returncode == 0
+    asked = stage.ask("geocode", "clusters")
+    assert (asked["to_ask"], asked["requests_at_most"], asked["left"]) == (2, 4, 5000)
+    assert asked["places"][1] == {"cluster": "QOA", "queries": ["Quarry Road, nairobi", "Quarry Road"]}
+    assert stage.ask("geocode", "locations")["to_ask"] == 0, "they wait for their cluster's point"
+    assert provider.searches == []
+
+    done = stage.run("geocode", "clusters", "--apply")
+    assert (done.returncode, done.stdout) == (0, "2 of 2 clusters looked up: 2 hit; 4 tickets placed\n")
+    asked = stage.ask("geocode", "locations")
+    assert (asked["to_ask"], asked["requests_at_most"]) == (3, 1)
+    assert stage.ask("geocode", "locations", "--apply") == {
+        "asked": 3, "hit": 2, "miss": 1, "placed": 2, "ended": "",
+    }  # fmt: skip
+    assert places(stage)["SAME"] == (*GATE, "location")
+    shown = stage.ask("status")["database"]["geocoding"]
+    assert shown["tickets_by_source"] == {"location": 2, "cluster": 2}
+    assert shown["places"] == {"clusters": {"hit": 2}, "locations": {"hit": 2, "miss": 1}}
+    assert (shown["share_with_place"], shown["requests_today"], shown["requests_left_today"]) == (1, 3, 4997)
+    assert "100.00% of the tickets" in stage.run("status").stdout
+
+
+def test_by_hand_a_run_that_meets_the_end_of_the_day_keeps_what_it_has(stage: Stage, provider: LocationIQ) -> None:
+    stage.environment |= {"GEOCODER_API_KEY": KEY, "GEOCODER_URL": provider.url, **FAST}
+    rows = [actionable(f"INC{n}", cluster=f"Cluster {n}", region="") for n in range(5)]
+    stage.bucket.put(key_at(1), csv(rows, [*rows[0]]))
+    assert stage.run("drain", "--apply").returncode == 0
+    ended = stage.run("geocode", "clusters", "--apply", GEOCODER_PER_DAY="3")
+    assert (ended.returncode, ended.stdout.splitlines()[0]) == (
+        1,
+        "3 of 5 clusters looked up: 3 miss; 0 tickets placed",
+    )
+    assert "3 requests were sent today" in ended.stderr
+    assert stage.run("geocode", "clusters", "--apply", "--limit", "1").stdout.startswith("1 of 1")
+    assert stage.ask("geocode", "clusters")["to_ask"] == 1
+
+
+def test_by_hand_a_point_or_another_name_is_told(stage: Stage, provider: LocationIQ) -> None:
+    consume(stage, provider)
+    apply(stage, actionable("CODE", cluster="KSR"), actionable("THERE", location_name="Atlantis"))
+    settle(stage)
+    assert places(stage)["CODE"] == (None, None, None)
+    assert stage.ask("geocode", "alias", "KSR", "Quarry Road") == {"cluster": "KSR", "place": "Quarry Road"}
+    apply(stage, actionable("MORE"), minutes=2)
+    settle(stage)
+    assert places(stage)["CODE"] == (*QUARRY_ROAD, "cluster")
+
+    set_ = ("geocode", "set", "--cluster", "Westlands", "--location", "Atlantis")
+    assert stage.run(*set_, "--", "-1.25", "36.81").stdout == "set; 1 tickets are placed anew\n"
+    assert places(stage)["THERE"] == (-1.25, 36.81, "location")
+    swapped = stage.run(*set_, "--", "36.81", "-1.25")
+    assert (swapped.returncode, swapped.stdout, len(swapped.stderr.splitlines())) == (2, "", 1)
+    assert "not in Kenya" in swapped.stderr
