@@ -35,8 +35,8 @@ def configure(log_format: LogFormat = "auto") -> None:
     foreign.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=first, processors=[drop_meta, *last]))
     logging.basicConfig(handlers=[foreign], level=logging.WARNING, force=True)
     # These report each lost connection in their own words, pika with a stack, urllib3 a certificate that does not fit;
-    # our line says it once.
-    for library in ("pika", "psycopg.pool", "urllib3.connection"):
+    # our line says it once. urllib3 also shows whole URLs, and the geocoder's key is in one.
+    for library in ("pika", "psycopg.pool", "urllib3"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
 
 
