@@ -16,11 +16,11 @@ run_python = $(or $(PYTHON),$(error Python 3.11 or newer is needed; apt-get inst
 .DELETE_ON_ERROR:
 # Two goals can need the same .venv.
 .NOTPARALLEL:
-.PHONY: help setup system up down status test unit check format demo load load-file load-growth crash-matrix faults soak lock clean
+.PHONY: help setup system up down status test unit check format demo load load-file load-growth load-geocoding crash-matrix faults soak lock clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
-		printf '  make %-12s %s\n' "$$name" "$$what"; done
+		printf '  make %-14s %s\n' "$$name" "$$what"; done
 
 setup: system ## everything the other targets need: Debian packages, then .venv
 	@$(MAKE) --no-print-directory --silent $(VENV)/.installed
@@ -79,6 +79,9 @@ load-file: setup ## one change file of a gigabyte in less than 200 MB of memory;
 
 load-growth: setup ## a file after a million files costs what the first one did
 	@$(run_python) $(STACK) run $(BIN)/python -m tests.load.growth $(ARGS)
+
+load-geocoding: setup ## how well places are found, and what the gazetteer costs a file
+	@$(run_python) $(STACK) run $(BIN)/python -m tests.load.geocoding $(ARGS)
 
 MINUTES ?= 60
 

@@ -103,7 +103,7 @@ def consume(
     GEOCODER_API_KEY, geocode requests wait in their queue.
     """
     queues = list(dict.fromkeys(queue or Queue))
-    with_geocoder = bool(queue) or load(GeocoderChoice).api_key is not None
+    with_geocoder = bool(queue) or load(GeocoderChoice).is_made
     geocoder_settings = load(GeocoderSettings) if Queue.GEOCODE in queues and with_geocoder else None
     if geocoder_settings is None:
         queues = [name for name in queues if name is not Queue.GEOCODE]

@@ -103,7 +103,11 @@ class GeocoderChoice(BaseSettings):
 
     model_config = FROM_ENVIRONMENT
 
-    api_key: SecretStr | None = Field(None, validation_alias="GEOCODER_API_KEY")
+    api_key: SecretStr = Field(SecretStr(""), validation_alias="GEOCODER_API_KEY")
+
+    @property
+    def is_made(self) -> bool:
+        return bool(self.api_key.get_secret_value().strip())
 
 
 class GazetteerSettings(BaseSettings):
