@@ -4,7 +4,7 @@ import re
 from typing import Literal
 
 import psycopg.conninfo
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, HttpUrl, SecretStr, field_validator
 from pydantic_settings import BaseSettings
 
 from publisher.settings import FROM_ENVIRONMENT, LOGIN_RULE, TlsSettings, require_encoded_login
@@ -61,3 +61,31 @@ class FailureSettings(BaseSettings):
     model_config = FROM_ENVIRONMENT
 
     in_a_row: int = Field(20, validation_alias="FLEETTICKETS_MAX_FAILURES_IN_A_ROW", ge=1)
+
+
+class GeocoderSettings(TlsSettings):
+    """Which server finds places, and how many requests all consumers together may send it; `timeout` in seconds."""
+
+    api_key: SecretStr = Field(validation_alias="GEOCODER_API_KEY")
+    url: HttpUrl = Field(HttpUrl("https://us1.locationiq.com/v1"), validation_alias="GEOCODER_URL")
+    country: str = Field("ke", validation_alias="GEOCODER_COUNTRY", pattern=r"^[a-z]{2}(,[a-z]{2})*$")
+    per_second: int = Field(1, validation_alias="GEOCODER_PER_SECOND", ge=1, le=1000)
+    per_minute: int = Field(60, validation_alias="GEOCODER_PER_MINUTE", ge=1, le=60_000)
+    per_day: int = Field(5000, validation_alias="GEOCODER_PER_DAY", ge=1, le=10_000_000)
+    timeout: float = Field(10, validation_alias="GEOCODER_TIMEOUT", gt=0, le=60)
+
+    @field_validator("api_key")
+    @classmethod
+    def _can_be_sent(cls, key: SecretStr) -> SecretStr:
+        bare = key.get_secret_value().strip()
+        if not bare or not bare.isascii() or not bare.isprintable():
+            raise ValueError("a key of printable ASCII characters is needed")
+        return SecretStr(bare)
+
+    @field_validator("url")
+    @classmethod
+    def _is_only_an_address(cls, url: HttpUrl) -> HttpUrl:
+        # Libraries show an address in their errors.
+        if url.username or url.password or url.query or url.fragment:
+            raise ValueError("the key goes into GEOCODER_API_KEY, not into the address")
+        return url

@@ -7,11 +7,14 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
 from consumer.database import address
-from consumer.settings import ApplySettings, DatabaseSettings
+from consumer.settings import ApplySettings, DatabaseSettings, GeocoderSettings
 from publisher.errors import Misconfigured
 from publisher.settings import BrokerSettings, BucketSettings, SqsSettings, WebhookSettings, WorkSettings, load
 
 BUCKET = {"RUSTFS_ENDPOINT": "http://127.0.0.1:9000", "RUSTFS_ACCESS_KEY": "a", "RUSTFS_SECRET_KEY": "s3cret"}
+GEOCODER = [
+    f"GEOCODER_{name}" for name in ("API_KEY", "URL", "COUNTRY", "PER_SECOND", "PER_MINUTE", "PER_DAY", "TIMEOUT")
+]
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +28,7 @@ def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         "RABBITMQ_URL",
         "FLEETTICKETS_WEBHOOK_TOKEN",
         "FLEETTICKETS_CA_FILE",
+        *GEOCODER,
         "PGSSLMODE",
         "PGSSLROOTCERT",
     ):
@@ -159,3 +163,41 @@ def test_the_ca_file_is_the_databases_too_where_tls_is_asked_for(query: str, fil
     settings = DatabaseSettings(database_url=SecretStr(f"postgresql://u@h/d?{query}"))
     told = conninfo_to_dict(address(settings.model_copy(update={"ca_file": Path("ours")})))
     assert told.get("sslrootcert") == file
+
+
+def test_the_geocoder_is_the_free_plan_of_locationiq_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Misconfigured, match="GEOCODER_API_KEY is not set"):
+        load(GeocoderSettings)
+    monkeypatch.setenv("GEOCODER_API_KEY", " pk.s3cret\n")
+    settings = load(GeocoderSettings)
+    assert settings.api_key.get_secret_value() == "pk.s3cret"
+    assert (str(settings.url), settings.country, settings.timeout) == ("https://us1.locationiq.com/v1", "ke", 10)
+    assert (settings.per_second, settings.per_minute, settings.per_day) == (1, 60, 5000)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("GEOCODER_API_KEY", " "),
+        ("GEOCODER_API_KEY", "s3cr\u00e9t"),
+        ("GEOCODER_API_KEY", "s3\ncret"),
+        ("GEOCODER_URL", ""),
+        ("GEOCODER_URL", "us1.locationiq.com/v1"),
+        ("GEOCODER_URL", "ftp://us1.locationiq.com/v1"),
+        ("GEOCODER_URL", "https://user:s3cret@us1.locationiq.com/v1"),
+        ("GEOCODER_URL", "https://us1.locationiq.com/v1?key=s3cret"),
+        ("GEOCODER_URL", "https://us1.locationiq.com/v1#s3cret"),
+        ("GEOCODER_COUNTRY", ""),
+        ("GEOCODER_COUNTRY", "Kenya"),
+        ("GEOCODER_COUNTRY", "ke,"),
+        *((f"GEOCODER_PER_{window}", value) for window in ("SECOND", "MINUTE", "DAY") for value in ("0", "1.5", "all")),
+        ("GEOCODER_TIMEOUT", "0"),
+        ("GEOCODER_TIMEOUT", "61"),
+        ("GEOCODER_TIMEOUT", "nan"),
+    ],
+)
+def test_what_is_wrong_with_the_geocoder_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    set_all(monkeypatch, {"GEOCODER_API_KEY": "pk.0", name: value})
+    with pytest.raises(Misconfigured, match=f"{name} is wrong") as complaint:
+        load(GeocoderSettings)
+    assert "s3c" not in str(complaint.value)
