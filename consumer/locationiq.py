@@ -105,10 +105,10 @@ class RateLimited(FleetticketsError):
 
 
 class _Place(BaseModel):
-    """What is used of a place. Coordinates are text there."""
+    """What is used of a place. Coordinates are text there; NaN is in no range."""
 
-    latitude: Annotated[float, Field(validation_alias="lat", ge=-90, le=90, allow_inf_nan=False)]
-    longitude: Annotated[float, Field(validation_alias="lon", ge=-180, le=180, allow_inf_nan=False)]
+    latitude: Annotated[float, Field(validation_alias="lat", ge=-90, le=90)]
+    longitude: Annotated[float, Field(validation_alias="lon", ge=-180, le=180)]
     display_name: Annotated[str, Strict(), Field(min_length=1)]
 
     @field_validator("latitude", "longitude", mode="before")
@@ -143,7 +143,7 @@ class _Reply:
 
         Raises: ValueError, also for JSON that no jsonb can hold.
         """
-        parsed = from_json(self.body, allow_inf_nan=False)
+        parsed = from_json(self.body)
         if "\\u0000" in json.dumps(parsed, allow_nan=False):
             raise ValueError("NUL")
         return parsed

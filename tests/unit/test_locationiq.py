@@ -322,6 +322,7 @@ TROUBLES = {
     "half of an answer": Fault(200, json.dumps([PLACE]).encode()[:-40]),
     "deep": Fault(200, b"[" * 100_000),
     "surrogate": Fault(200, json.dumps([PLACE]).encode().replace(b"Nairobi", b"\\ud800")),
+    "a number that is none": Fault(200, json.dumps([PLACE]).encode().replace(b"0.6744", b"NaN")),
     "not in any jsonb": Fault(200, json.dumps([PLACE]).encode().replace(b"0.6744", b"1e999")),
     "NUL": placed(display_name="Nai\0robi"),
     "too large": Fault(200, json.dumps([PLACE]).encode() + b" " * MAX_BYTES),
@@ -334,6 +335,7 @@ UNUSABLE = {
     "no latitude": answered([{name: value for name, value in PLACE.items() if name != "lat"}]),
     "a number": placed(lat=-1.28),
     "NaN": placed(lat="NaN"),
+    "NaN to the east": placed(lon="nan"),
     "infinite": placed(lon="Infinity"),
     "too far north": placed(lat="90.0000001"),
     "too far south": placed(lat="-91"),
@@ -384,7 +386,7 @@ def test_a_slow_server_is_not_waited_for(server: LocationIQ, book: Bookings, fau
     with pytest.raises(GeocoderDown, match=r"no (whole )?answer within 0\.3 s"):
         client(server.url, GEOCODER_TIMEOUT=0.3).search("Nairobi", None, book)
     assert len(book.sent_before) == ATTEMPTS
-    assert [asked.time - server.asked[0].time < 3 for asked in server.asked] == [True] * ATTEMPTS
+    assert [asked.time - server.asked[0].time < 15 for asked in server.asked] == [True] * ATTEMPTS
 
 
 def test_a_server_that_is_not_there_is_away(book: Bookings) -> None:
@@ -464,7 +466,6 @@ def require_silence(text: str) -> None:
 EVERY_FAULT = {
     **TROUBLES,
     **UNUSABLE,
-    "late": Fault(delay=1),
     "limit": refused((429, "Rate Limited Day")),
     "refused key": refused(INVALID_KEY),
     "refused query": refused(INVALID_REQUEST),
@@ -473,11 +474,11 @@ EVERY_FAULT = {
 }
 
 
-@pytest.mark.parametrize("name", EVERY_FAULT)
+@pytest.mark.parametrize("name", [*EVERY_FAULT, "late"])
 def test_no_error_holds_the_key(server: LocationIQ, name: str) -> None:
-    server.fault(EVERY_FAULT[name], ATTEMPTS)
+    server.fault(EVERY_FAULT.get(name) or Fault(delay=30), ATTEMPTS)
     with pytest.raises(FleetticketsError) as problem:
-        client(server.url, GEOCODER_TIMEOUT=0.3).search("Nairobi", None, free)
+        client(server.url, GEOCODER_TIMEOUT=0.3 if name == "late" else 5).search("Nairobi", None, free)
     assert server.asked[0].params["key"] == SECRET
     require_silence(everything_of(problem.value))
 
@@ -541,7 +542,7 @@ def test_no_log_and_no_traceback_shows_the_key(server: LocationIQ, tmp_path: Pat
         server.fault(fault, 1 if final else ATTEMPTS)
     server.fault(Fault())
     server.fault(Fault(cut="before"), ATTEMPTS)
-    settings = {"GEOCODER_API_KEY": SECRET, "GEOCODER_URL": server.url, "GEOCODER_TIMEOUT": "0.3"}
+    settings = {"GEOCODER_API_KEY": SECRET, "GEOCODER_URL": server.url}
     ended = subprocess.run(
         [sys.executable, "-c", SHOW_ALL],
         cwd=tmp_path,
