@@ -22,7 +22,16 @@ from psycopg.types.json import Jsonb
 from consumer import database
 from consumer.database import Pool
 from consumer.fail_points import AtPoint, nowhere
-from consumer.locationiq import Found, Geocoder, NotFound, QueryRefused, RateLimited, Viewbox
+from consumer.locationiq import (
+    GEOCODER,
+    AnswerUnusable,
+    Found,
+    Geocoder,
+    NotFound,
+    QueryRefused,
+    RateLimited,
+    Viewbox,
+)
 from consumer.place_names import place_name
 from consumer.quota import Quota, Stopped
 from consumer.settings import GazetteerSettings, GeocoderSettings
@@ -110,6 +119,7 @@ class Gazetteer:
         self._provider = geocoder_settings.url.host or ""
         self._stop = stop
         self._at = at
+        self._was_answered = False
         self.quota = Quota(pool, geocoder_settings, stop)
 
     def to_ask(self, kind: Kind) -> list[Place]:
@@ -189,22 +199,29 @@ class Gazetteer:
         return self._keep("location", row)
 
     def _search(self, query: str, near: Viewbox | None) -> Found | NotFound | None:
-        """One answer, None for a query that the provider does not take.
+        """One answer; None for a query that the provider does not take, or answers with what is of no use.
 
         Raises: Paused, Refused, Stopped, DependencyDown.
         """
         while True:
             try:
-                return self._geocoder.search(query, near, self.quota.book)
+                answer = self._geocoder.search(query, near, self.quota.book)
             except RateLimited as error:
                 log.warning("rate limited", window=error.window)
                 self.quota.limited(error.window, str(error))
-            except QueryRefused as error:
-                log.warning("query refused", query=query, detail=str(error))
+            except (AnswerUnusable, QueryRefused) as error:
+                if not self._was_answered:
+                    self.quota.refused(str(error))
+                    raise Refused(GEOCODER, error.detail) from error
+                # Others were answered, so it is this one query. Kept as a miss, it holds up nothing.
+                log.warning("no use of it", query=query, detail=str(error))
                 return None
             except Refused as error:
                 self.quota.refused(str(error))
                 raise
+            else:
+                self._was_answered = True
+                return answer
             finally:
                 self.quota.ended()
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.acceptance.broker import GEOCODE
 from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.geocoder import KEY, LIMITED, Fault, LocationIQ, error
+from tests.acceptance.geocoder import INVALID_REQUEST, KEY, LIMITED, UNKNOWN, Fault, LocationIQ, error
 from tests.acceptance.stage import Process, Stage, wait_until
 
 WESTLANDS, QUARRY_ROAD, GATE, FAR = (-1.2676, 36.8108), (-1.2622, 36.8519), (-1.2650, 36.8020), (-4.0435, 39.6682)
@@ -161,6 +161,41 @@ def test_a_key_that_is_refused_stops_the_lookups_and_no_file(stage: Stage, provi
     apply(stage, actionable("MORE"), minutes=2)
     assert len(provider.searches) == 1
     assert "wrong" not in consumer.output()
+
+
+def test_one_query_that_is_refused_holds_up_no_other(stage: Stage, provider: LocationIQ) -> None:
+    consumer = consume(stage, provider)
+    apply(stage, actionable("INC"))
+    settle(stage)
+    provider.fault(Fault(*error(INVALID_REQUEST)))
+    apply(
+        stage, actionable("ODD", location_name="Atlantis"), actionable("GOOD", location_name="Sarit Centre"), minutes=2
+    )
+    settle(stage)
+    assert sorted(place[2] or "" for place in places(stage).values()) == ["cluster", "cluster", "location"]
+    assert "no use of it" in consumer.output()
+
+
+def test_a_provider_that_is_away_is_waited_for_and_spends_no_attempt(stage: Stage, provider: LocationIQ) -> None:
+    provider.fault(Fault(*error(UNKNOWN)), times=4)
+    consumer = consume(stage, provider)
+    apply(stage, actionable("INC"))
+    settle(stage)
+    assert places(stage)["INC"] == (*WESTLANDS, "cluster")
+    assert '"waiting"' in consumer.output()
+    assert len(provider.searches) == 5
+    assert stage.one("SELECT count(*) FROM ingest.geocoder_requests") == 5, "each request is booked"
+
+
+def test_sigterm_ends_a_batch_that_waits_for_its_turn(stage: Stage, provider: LocationIQ) -> None:
+    consumer = consume(stage, provider, GEOCODER_PER_MINUTE="2")
+    apply(stage, *(actionable(f"INC{n}", cluster=f"Cluster {n}", region="") for n in range(5)))
+    wait_until(lambda: len(provider.searches) == 2, "the minute is spent")
+    consumer.stop()
+    assert stage.one("SELECT count(*) FROM tickets.geo_clusters") == 2
+    consume(stage, provider)
+    settle(stage)
+    assert stage.one("SELECT count(*) FROM tickets.geo_clusters") == 5
 
 
 def test_without_a_key_requests_wait_and_files_do_not(stage: Stage) -> None:
