@@ -7,6 +7,7 @@ many the geocoder finds nothing and the ticket stays at its cluster, with one to
 
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -40,25 +41,27 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+TOWN_CODES = _words("KE NBO NRB NBI NAI KBU MSA MBA KSM NKR NKU NAK ELD THK MKS KJD")
+
 WORD_RULES = (
     WordRule(
         "equipment",
         _words(
             "OLT FAT FDT FDB FDH FDP ODF ODB ODC ODN OTB ATB SPL SPLT SPLITTER PON ONT ONU CPE MSAN DSLAM VLAN MDU SDU"
-            " POP BTS RRU ENB HWTC ZTEG FHTT ALCL MH JB JC HH P/L M/H J/B BLK BLD BLDG"
+            " POP BTS RRU ENB HWTC ZTEG FHTT ALCL P/L M/H J/B BLK BLD BLDG"
         ),
         Number.TAKEN,
         "the box, joint, pole or building that serves the place, and the makers in serial numbers: on no map",
     ),
     WordRule(
         "technology",
-        _words("GPON EPON XGPON XGSPON FTTH FTTB FTTC FTTX PTMP PTP LTE LAN WAN IP MAC INC"),
+        _words("GPON EPON XGPON XGSPON FTTH FTTB FTTC FTTX PTMP PTP LTE 3G 4G 5G LAN WAN INC"),
         Number.LONG,
         "how the place is served",
     ),
     WordRule(
         "town code",
-        _words("KE NBO NRB NBI NAI MSA MBA KSM NKR NKU NAK ELD THK"),
+        TOWN_CODES,
         Number.LONG,
         "towns and sites in the provider's spelling",
     ),
@@ -66,7 +69,7 @@ WORD_RULES = (
         "numbered part",
         _words(
             "PORT SLOT CARD FRAME SHELF RACK CORE CABLE FIBRE FIBER CABINET CAB NODE POLE MANHOLE HANDHOLE JOINT"
-            " CLOSURE SPLICE SITE BLOCK BOX"
+            " CLOSURE SPLICE SITE BLOCK BOX MH HH JB JC"
         ),
         Number.NEEDED,
         "Port 12 and Block C are parts of the network and of an estate, Port Reitz is a place",
@@ -85,7 +88,7 @@ WORD_RULES = (
     ),
     WordRule(
         "customer",
-        _words("ACC ACCT A/C ACCOUNT CUST CUSTOMER CLIENT CID CIF TEL PHONE MSISDN S/N SN SERIAL"),
+        _words("ACC ACCT A/C ACCOUNT CUST CUSTOMER CLIENT CID CIF TEL PHONE MSISDN S/N SN SERIAL IP MAC"),
         Number.NEEDED,
         "whose line it is: no place, and nothing to tell a geocoder",
     ),
@@ -94,7 +97,7 @@ WORD_RULES = (
 RELATIONS = _words("NEAR OPP OPPOSITE BEHIND OFF")
 """They go and part the name: the geocoder is asked for street and landmark, as with a comma."""
 
-COUNTERS = _words("NO NUMBER NUM ID SN")
+COUNTERS = _words("NO NUMBER NUM ID")
 """They go with the number of a word that goes: FAT No. 12."""
 
 NUMBERED_PLACES = _words("PHASE PH ZONE SECTION SECTOR AREA STAGE GATE WARD KM MILE")
@@ -103,47 +106,46 @@ NUMBERED_PLACES = _words("PHASE PH ZONE SECTION SECTOR AREA STAGE GATE WARD KM M
 ROADS = _words("ROAD RD HIGHWAY HWY SUPERHIGHWAY BYPASS JUNCTION")
 """Before them a code is a road's, A104 Road, and a town's code the town, MSA Rd."""
 
-BUILDINGS = (
-    _words("MALL PLACE PLAZA CENTRE CENTER TOWER TOWERS HOUSE BUILDING COURT ESTATE CLUB HOSPITAL AVENUE") | ROADS
-)
+BUILDINGS = _words("MALL PLACE PLAZA CENTRE CENTER TOWER TOWERS HOUSE BUILDING COURT ESTATE CLUB AVENUE") | ROADS
 """Letters before them are a name: T-Mall, KCB Towers."""
 
 NAMES_LIKE_CODES = _words(
-    "ABC ACK AIC BBS CBD EPZ G4S GSU GTC HUB ICD K1 KBC KCA KCB KMC KNH KPA KPC KU KWS MKU MOI NHC NSSF PCEA SDA SGR"
+    "ABC ACK AIC BBS CBD EPZ G4S GSU GTC HUB ICD K1 KBC KCA KCB KMC KNH KPA KPC KU KWS MKU MOI NHC NSSF SDA SGR"
     " TRM UN UON VOI"
 )
 """Places and landmarks that look like a code."""
 
-PARTS_LIKE_CODES = _words("I II III IV V VI VII VIII IX X AVE BLVD CT DR EST HWY KWA LN MT NEW OLD PH RD ST")
+PARTS_LIKE_CODES = _words("II III IV VI VII VIII IX AVE BLVD CT DR EST HWY KWA LN MT NEW OLD PH RD ST")
 """Parts of names that look like a code; alone they name nothing."""
 
-GENERIC = (
-    frozenset().union(*(rule.words for rule in WORD_RULES), COUNTERS, RELATIONS, BUILDINGS, PARTS_LIKE_CODES)
-    | _words("PHASE ZONE SECTOR GATE STREET DRIVE LANE CLOSE CRESCENT FLATS KM AND OF TO AT IN")
-) - _words("HOSPITAL")
-"""With nothing but these and numbers left, no place is named: Phase 2, Road. (Hospital is a ward.)"""
+GENERIC = frozenset().union(
+    *(rule.words for rule in WORD_RULES),
+    COUNTERS,
+    RELATIONS,
+    BUILDINGS,
+    PARTS_LIKE_CODES,
+    _words("PHASE ZONE SECTOR GATE STREET DRIVE LANE CLOSE CRESCENT FLATS KM AND OF TO AT IN"),
+)
+"""With nothing but these and numbers left, no place is named: Phase 2, Road, Gate 14."""
 
 _KNOWN = GENERIC | NAMES_LIKE_CODES
 _RULE_OF = {word: rule for rule in WORD_RULES for word in rule.words}
 
 _TOKEN = re.compile(
     r"(?<![^\W_])(?:[0-9a-f]{2}[:-]){5}[0-9a-f]{2}(?![^\W_])"
-    r"|(?<![^\W_])(?:p/l|l/r|a/c|m/h|j/b|h/no|s/n)(?![^\W_])"
+    r"|(?<![^\W_])(?:p/l|l/r|a/c|m/h|j/b|h/no|s/n)(?![^\W\d_])"
     r"|[0-9]+(?:[./:][0-9]+)+"
     r"|[^\W_]+(?:['\u0300-\u036f]+[^\W_]+)*[\u0300-\u036f]*",
     re.IGNORECASE,
 )
-_FIGURES = re.compile(r"[0-9]+(?:[./:][0-9]+)+")
-_TWO_NUMBERS = re.compile(r"[1-9][0-9]{0,2}/[1-9][0-9]{0,2}")
-_RATIO = re.compile(r"1/(?:2|4|8|16|32|64|128)")
-_SMALL_NUMBER = re.compile(r"[1-9][0-9]{0,2}[A-Z]?")
-_LETTER_AND_NUMBER = re.compile(r"[A-Z][0-9]{1,4}")
-_ORDINAL = re.compile(r"[0-9]{1,2}(?:ST|ND|RD|TH)")
-_WORD_AND_NUMBER = re.compile(r"([^\W\d_]{2,})([0-9]+)[A-Z]?")
-_VOWEL = re.compile("[AEIOUÀ-ÖØ-ÝĀ-Ž]")
+_SMALL_NUMBER = re.compile(r"[1-9][0-9]{0,2}[A-Za-z]?")
+_ORDINAL = re.compile(r"[0-9]{1,2}(?:st|nd|rd|th)", re.IGNORECASE)
+_WORD_AND_NUMBER = re.compile(r"([^\W\d_]{2,})([0-9]+)[A-Za-z]?")
+_VOWEL = re.compile("[AEIOU]|[^\\x00-\\x7f]", re.IGNORECASE)
 _SPELLINGS = str.maketrans(
     dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-") | dict.fromkeys("\u2018\u2019\u02bc`", "'")
 )
+_SHORT = 4
 _JOINS = frozenset("-_/\\:.#")
 _BRACKETS = frozenset("()[]{}<>")
 _COMMAS = frozenset(",;|@\r\n\t")
@@ -193,6 +195,58 @@ _EDGE = _Token("", ",", kept=False)
 """Before the first token and behind the last."""
 
 
+@dataclass(frozen=True, slots=True)
+class FormRule:
+    """A form with digits that belongs to a name, if what stands around it allows; its group stays, or all of it."""
+
+    form: re.Pattern[str]
+    stays: Callable[[_Token, _Token, _Token], bool]
+    """Of the token, the one before and the one behind."""
+    why: str
+
+
+FORMS_THAT_STAY = (
+    FormRule(
+        re.compile(r"\w{1,3}"),
+        lambda token, before, _: before.kept and before.upper in NUMBERED_PLACES and not token.parts,
+        "the number of a NUMBERED_PLACE: Phase 02, Sector 3A, Gate B2",
+    ),
+    FormRule(
+        re.compile(r"[1-9][0-9]?[A-Za-z]?"),
+        lambda *_: True,
+        "Umoja 1, Kahawa 44, Mathare 4A, 14 Riverside",
+    ),
+    FormRule(
+        re.compile(r"[1-9][0-9]{2}[A-Za-z]?"),
+        lambda token, *_: not token.joins,
+        "Ngong Road 316; joined, Kilimani-316, it numbers a site",
+    ),
+    FormRule(
+        re.compile(r"(?!1/(?:2|4|8|16|32|64|128)$)[1-9][0-9]{0,2}/[1-9][0-9]{0,2}"),
+        lambda token, before, _: before.kept and not token.parts,
+        "Githurai 44/45, behind a name; 1/16 is a splitter's ratio",
+    ),
+    FormRule(_ORDINAL, lambda *_: True, "1st Parklands Avenue"),
+    FormRule(
+        re.compile(r"[A-Za-z][0-9]{1,4}"),
+        lambda _, __, behind: behind.upper in ROADS and not behind.parts,
+        "A104 Road; else a port, a splitter's output or a door: P4, S1, C3",
+    ),
+    FormRule(
+        re.compile(r"(?:[^\W\d_]{4,}|ph|km)[1-9][0-9]?[A-Za-z]?", re.IGNORECASE),
+        lambda token, *_: bool(_VOWEL.search(token.text)) or token.upper.startswith(("PH", "KM")),
+        "Umoja1, PH8: a name and its number with the space forgotten",
+    ),
+    FormRule(
+        re.compile(r"([^\W\d_]{4,})[0-9]{1,3}"),
+        lambda token, *_: bool(_VOWEL.search(token.text)),
+        "KILIMANI01, KAREN012: the name of a site that was numbered, without the number",
+    ),
+)
+"""All else that has a digit goes: ports 0/2/11, ratios 1:8, addresses, serials, numbers that are padded or have four
+digits or more (sites, customers, phones)."""
+
+
 def place_name(location_name: str) -> str | None:
     """The words of a location that name a place, in their order; None where none does."""
     name = location_name
@@ -237,24 +291,26 @@ def _end_of_code(tokens: list[_Token], at: int) -> int:
     before, behind = _around(tokens, at)
     if word in RELATIONS:
         return at + 1
+    compound = _WORD_AND_NUMBER.fullmatch(tokens[at].text)
+    if compound and compound[1].upper() in _RULE_OF:
+        return _end_of_numbers(tokens, at + 1)
     rule = _RULE_OF.get(word)
-    if rule is None:
-        compound = _WORD_AND_NUMBER.fullmatch(word)
-        is_code = compound is not None and compound[1] in _RULE_OF
-        return _end_of_numbers(tokens, at + 1) if is_code else at
-    if rule.number is Number.LONG and behind.upper in ROADS and not behind.parts:
+    if rule is None or (rule.number is Number.LONG and behind.upper in ROADS and not behind.parts):
         return at
     number_at = at + 1
     while number_at < len(tokens) and tokens[number_at].upper in COUNTERS and not tokens[number_at].parts:
         number_at += 1
-    has_number = _is_number_of_code(tokens, number_at)
     if rule.number is Number.FIRST and number_at == at + 1 and before.kept and not tokens[at].parts:
         return at
-    if has_number and rule.number is Number.LONG and not tokens[number_at].joins:
-        has_number = sum(map(str.isdigit, tokens[number_at].text)) > 2  # noqa: PLR2004 - as Number.LONG says
-    if has_number:
+    if _is_number_of_code(tokens, number_at) and (
+        rule.number is not Number.LONG or number_at > at + 1 or _is_long(tokens[number_at])
+    ):
         return _end_of_numbers(tokens, number_at + 1)
     return at if rule.number in {Number.NEEDED, Number.FIRST} else at + 1
+
+
+def _is_long(token: _Token) -> bool:
+    return sum(map(str.isdigit, token.text)) > 2  # noqa: PLR2004 - as Number.LONG says
 
 
 def _end_of_numbers(tokens: list[_Token], at: int) -> int:
@@ -272,42 +328,29 @@ def _is_number_of_code(tokens: list[_Token], at: int) -> bool:
         return False
     if token.is_letter:
         return not ((behind.joins and behind.is_word) or (behind.upper in BUILDINGS and not behind.parts))
-    if token.upper in NAMES_LIKE_CODES or _ORDINAL.fullmatch(token.upper):
+    if token.upper in NAMES_LIKE_CODES or _ORDINAL.fullmatch(token.text):
         return False
-    return token.has_digit and not _WORD_AND_NUMBER.fullmatch(token.upper)
+    return token.has_digit and not _WORD_AND_NUMBER.fullmatch(token.text)
 
 
 def _strip_forms(tokens: list[_Token]) -> None:
-    """What has digits and is a code by its form."""
+    """What has a digit and none of the FORMS_THAT_STAY."""
     for at, token in enumerate(tokens):
-        if token.kept and token.has_digit:
+        if token.kept and token.has_digit and token.upper not in NAMES_LIKE_CODES:
             before, behind = _around(tokens, at)
-            if _ORDINAL.fullmatch(token.upper) and behind.upper in {"FLOOR", "FLR"}:
+            if _ORDINAL.fullmatch(token.text) and behind.upper in {"FLOOR", "FLR"}:
                 token.kept = behind.kept = False
-            elif before.upper not in NUMBERED_PLACES or not before.kept or token.parts or len(token.text) > 3:  # noqa: PLR2004
-                token.text = _without_code(token, before, behind)
+            else:
+                token.text = _what_stays(token, before, behind)
                 token.kept = token.text != ""
 
 
-def _without_code(token: _Token, before: _Token, behind: _Token) -> str:
-    """The text, or the word of a word with a number that is no name's, or nothing."""
-    upper = token.upper
-    if upper in NAMES_LIKE_CODES or _ORDINAL.fullmatch(upper):
-        return token.text
-    if _SMALL_NUMBER.fullmatch(upper):
-        return "" if token.joins and len(upper) > 2 and upper.isdigit() else token.text  # noqa: PLR2004 - Kahawa-44
-    if _FIGURES.fullmatch(upper):
-        is_name = _TWO_NUMBERS.fullmatch(upper) and not _RATIO.fullmatch(upper) and before.kept and not token.parts
-        return token.text if is_name else ""
-    if _LETTER_AND_NUMBER.fullmatch(upper):
-        return token.text if behind.upper in ROADS and not behind.parts else ""
-    compound = _WORD_AND_NUMBER.fullmatch(upper)
-    if compound is None:
-        return ""
-    word, number = compound.groups()
-    if word not in NUMBERED_PLACES and (len(word) < 4 or not _VOWEL.search(word) or len(number) > 3):  # noqa: PLR2004
-        return ""
-    return token.text if number[0] != "0" and len(number) < 3 else token.text[: len(word)]  # noqa: PLR2004
+def _what_stays(token: _Token, before: _Token, behind: _Token) -> str:
+    for rule in FORMS_THAT_STAY:
+        match = rule.form.fullmatch(token.text)
+        if match and rule.stays(token, before, behind):
+            return match[match.lastindex or 0]
+    return ""
 
 
 def _strip_short_codes(tokens: list[_Token]) -> None:
@@ -315,8 +358,8 @@ def _strip_short_codes(tokens: list[_Token]) -> None:
     for at, token in enumerate(tokens):
         before, behind = _around(tokens, at)
         if token.kept and token.joins and at and not before.kept and before.upper not in RELATIONS:
-            token.kept = not (_SMALL_NUMBER.fullmatch(token.upper) or _is_loose_code(tokens, at))
-        elif token.kept and behind.joins and _SMALL_NUMBER.fullmatch(behind.upper):
+            token.kept = not (_SMALL_NUMBER.fullmatch(token.text) or _is_loose_code(tokens, at))
+        elif token.kept and behind.joins and _SMALL_NUMBER.fullmatch(behind.text):
             token.kept = not _is_loose_code(tokens, at)
     for at in range(len(tokens) - 2, -1, -1):
         token, behind = tokens[at], tokens[at + 1]
@@ -328,7 +371,7 @@ def _is_loose_code(tokens: list[_Token], at: int) -> bool:
     token = tokens[at]
     before, behind = _around(tokens, at)
     beside_name = (token.joins and _is_name(before)) or (behind.joins and _is_name(behind))
-    return _looks_like_code(token) and not (beside_name and _VOWEL.search(token.upper))
+    return _looks_like_code(token) and not (beside_name and _VOWEL.search(token.text))
 
 
 def _is_name(token: _Token) -> bool:
@@ -339,7 +382,8 @@ def _looks_like_code(token: _Token) -> bool:
     """Two or three capitals, or four without a vowel: QOA, WSTL."""
     if not token.is_word or token.upper in _KNOWN:
         return False
-    return token.text.isupper() and (len(token.text) < 4 or (len(token.text) == 4 and not _VOWEL.search(token.upper)))  # noqa: PLR2004
+    length = len(token.text)
+    return token.text.isupper() and (length < _SHORT or (length == _SHORT and not _VOWEL.search(token.text)))
 
 
 def _strip_orphans(tokens: list[_Token]) -> None:
@@ -351,8 +395,8 @@ def _strip_orphans(tokens: list[_Token]) -> None:
         follows = before.kept and not token.parts
         leads = behind.kept and not behind.parts and not behind.has_digit
         if token.is_letter:
-            leads = leads and (behind.joins or behind.before.startswith(".") or behind.upper in BUILDINGS)
-        token.kept = follows or leads or (token.has_digit and _WORD_AND_NUMBER.fullmatch(token.upper) is not None)
+            leads = leads and (behind.joins or behind.before.strip() in {".", "&"} or behind.upper in BUILDINGS)
+        token.kept = follows or leads or (token.has_digit and _WORD_AND_NUMBER.fullmatch(token.text) is not None)
 
 
 def _names_a_place(tokens: list[_Token]) -> bool:
@@ -364,15 +408,13 @@ def _is_naming(token: _Token, behind: _Token) -> bool:
     upper = token.upper
     if upper in NAMES_LIKE_CODES:
         return True
-    if compound := _WORD_AND_NUMBER.fullmatch(upper):
-        return compound[1] not in GENERIC
-    if _ORDINAL.fullmatch(upper):
+    if compound := _WORD_AND_NUMBER.fullmatch(token.text):
+        return compound[1].upper() not in GENERIC
+    if _ORDINAL.fullmatch(token.text):
         return behind.is_word and not behind.parts
-    if token.has_digit or upper in GENERIC:
-        return False
-    if token.is_letter or _looks_like_code(token):
+    if token.is_letter or upper in TOWN_CODES or _looks_like_code(token):
         return behind.upper in BUILDINGS and not behind.parts
-    return len(upper) > 4 or _VOWEL.search(upper) is not None or not upper.isascii()  # noqa: PLR2004
+    return not token.has_digit and upper not in GENERIC and (len(upper) > _SHORT or bool(_VOWEL.search(token.text)))
 
 
 def _write(tokens: list[_Token]) -> str:
@@ -398,7 +440,7 @@ def _between(last: _Token, since: list[_Token], is_coded: bool) -> str:
     if mark == "-":
         # NBO-OLT-01-Mwiki-Phase-2 has hyphens for spaces; Mugumu-ini and T-Mall have them.
         return " " if is_coded and not last.is_letter else "-"
-    return {"/": "/", ".": ". ", "&": " & "}.get(mark, " ")
+    return token.before if token.before in {"&", " & "} else {"/": "/", ".": ". "}.get(mark, " ")
 
 
 def _joined_to_codes(tokens: list[_Token]) -> list[bool]:
