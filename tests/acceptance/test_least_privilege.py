@@ -10,7 +10,8 @@ import pytest
 from psycopg import errors, sql
 
 from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.stage import Stage
+from tests.acceptance.geocoder import KEY, LocationIQ
+from tests.acceptance.stage import Stage, wait_until
 
 PASSWORD = "s3cret-of-the-login"
 
@@ -36,10 +37,19 @@ def login(shared_stage: Stage, request: pytest.FixtureRequest) -> Iterator[Login
     owner.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 
 
+@pytest.fixture
+def provider() -> Iterator[LocationIQ]:
+    with LocationIQ({"Westlands, nairobi": (-1.2676, 36.8108)}) as server:
+        yield server
+
+
 @pytest.mark.parametrize("login", ["fleettickets_ingest"], indirect=True)
-def test_every_command_but_migrate_needs_the_ingest_role_alone(shared_stage: Stage, login: Login) -> None:
+def test_every_command_but_migrate_needs_the_ingest_role_alone(
+    shared_stage: Stage, login: Login, provider: LocationIQ
+) -> None:
     stage, arrived, drained, broken = shared_stage, key_at(0), key_at(10), key_at(20)
     as_login = {"DATABASE_URL": login.url}
+    as_login |= {"GEOCODER_API_KEY": KEY, "GEOCODER_URL": provider.url}
     consumer = stage.start("consume", **as_login)
     body = csv([ticket("INC1", raw_status="Closed", closed_at="2026-06-01 09:00"), ticket("INC2", mttr="soon")])
     stage.bucket.put_all({arrived: body, broken: b"ticket_id\nM\xfc\n", f"{arrived}.txt": b"?"})
@@ -47,6 +57,7 @@ def test_every_command_but_migrate_needs_the_ingest_role_alone(shared_stage: Sta
     stage.wait_for("done", arrived, f"{arrived}.txt")
     stage.wait_for("failed", broken)
     stage.wait_for_history()
+    wait_until(lambda: stage.one("SELECT count(*) FROM tickets.geo_clusters") == 1, "the cluster is known")
     consumer.stop()
     stage.bucket.put(drained, csv([ticket("INC3")]))
     local = stage.folder / "2026-06-25T142000.csv"
@@ -55,6 +66,9 @@ def test_every_command_but_migrate_needs_the_ingest_role_alone(shared_stage: Sta
         ("drain", "--apply"),
         ("import-csv", str(local), "--apply"),
         ("capture-history",),
+        ("geocode", "clusters", "--apply"),
+        ("geocode", "set", "--cluster", "Westlands", "--", "-1.26", "36.8"),
+        ("geocode", "alias", "QOA", "Quarry Road, Nairobi"),
         ("dead-letters", "discard", "--all", "--reason", "a test"),
         ("reseed", "--yes"),
         ("status",),
@@ -89,6 +103,9 @@ FORBIDDEN_TO_READERS = (
     "INSERT INTO ingest.epochs (epoch, reason) VALUES (9, 'x')",
     "UPDATE ingest.ledger SET state = 'done'",
     "SELECT tickets.capture_history()",
+    "UPDATE tickets.geo_clusters SET is_manual = true",
+    "INSERT INTO tickets.cluster_aliases VALUES ('X', 'Y')",
+    "DELETE FROM ingest.geocoder_requests",
 )
 
 

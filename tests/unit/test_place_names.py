@@ -1,7 +1,6 @@
 """Which words of a location a geocoder is asked for: what a dispatcher would say the place is."""
 
 import re
-import time
 import unicodedata
 
 import pytest
@@ -488,6 +487,7 @@ def test_a_long_location_ends_with_a_whole_word() -> None:
     assert place_name("K" * 300) is None
 
 
+@pytest.mark.timeout(40)
 @pytest.mark.parametrize(
     "unit",
     [
@@ -495,12 +495,7 @@ def test_a_long_location_ends_with_a_whole_word() -> None:
         "-", "(", "x", "1",
     ],
 )  # fmt: skip
-def test_a_hundred_thousand_characters_take_as_long_as_they_are_many(unit: str) -> None:
-    def seconds(chars: int) -> float:
-        location = unit * (chars // len(unit))
-        began = time.process_time()
-        place_name(location)
-        return time.process_time() - began
-
-    # Eight times the length takes 8 times as long, or 64 times where some rule looks at each pair.
-    assert seconds(100_000) < 24 * max(min(seconds(12_500) for _ in range(3)), 0.005)
+def test_a_long_location_is_no_bomb(unit: str) -> None:
+    """A rule that looked at each pair of them, or worse, would not end within the time that a test has."""
+    name = place_name(unit * (300_000 // len(unit)))
+    assert name is None or len(name) <= MAX_CHARS
