@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from consumer import by_hand, database, discarding, fail_points, geocode_commands, inspection, migrate
+from consumer import by_hand, database, discarding, fail_points, geocode_commands, inspection, metrics, migrate
 from consumer.breaker import Breaker
 from consumer.database import Role
 from consumer.demo.command import demo
@@ -96,6 +96,10 @@ def consume(
     queue: Annotated[
         list[Queue] | None, typer.Option("--queue", help="Only this queue; may be given more than once.")
     ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Show Prometheus metrics at this port.")
+    ] = None,
+    metrics_host: Annotated[str, typer.Option(help="The address to show them at; 0.0.0.0 is every one.")] = "127.0.0.1",
 ) -> None:
     """Apply change files as they arrive, archive them, capture history and geocode. Runs until SIGTERM or SIGINT.
 
@@ -113,6 +117,8 @@ def consume(
         load(ApplySettings), load(HistorySettings), load(GazetteerSettings),
     )  # fmt: skip
     limit = load(FailureSettings).in_a_row
+    if metrics_port is not None:
+        metrics.serve(metrics_host, metrics_port)
     log.configure()
     stop = cli.stop_on_signals()
     at = fail_points.chosen(os.environ)

@@ -7,7 +7,8 @@ from enum import StrEnum
 
 from consumer import database, migrate
 from consumer.database import Role
-from consumer.settings import DatabaseSettings
+from consumer.locationiq import Geocoder
+from consumer.settings import DatabaseSettings, GeocoderChoice, GeocoderSettings
 from publisher import broker, management, notifications, topology
 from publisher.bucket import Bucket
 from publisher.conditions import try_conditions
@@ -48,6 +49,7 @@ def examine(*, poller_only: bool) -> list[Finding]:
         ("rabbitmq", _rabbitmq),
         ("store", _store),
         ("notifications", lambda: _notifications(poller_only=poller_only)),
+        ("geocoder", _geocoder),
     )
     for about, part in parts:
         try:
@@ -178,3 +180,14 @@ def _notifications(*, poller_only: bool) -> Iterator[Finding]:
     if superfluous := notifications.announcing(configuration, settings.processed_prefix):
         do = f"filter on the prefix {settings.changes_prefix}: every archived file is announced for nothing"
         yield Finding("archive", Level.WRONG, f"announced too, to {', '.join(superfluous)}", do)
+
+
+def _geocoder() -> Iterator[Finding]:
+    if not load(GeocoderChoice).is_made:
+        wait = "requests to find places wait in their queue until GEOCODER_API_KEY is set"
+        yield Finding("geocoder", Level.NOTE, "there is none", wait)
+        return
+    settings = load(GeocoderSettings)
+    left = Geocoder(settings).balance()
+    told = "" if left is None else f": {left} requests left today"
+    yield Finding("geocoder", Level.OK, f"{settings.url.host} takes the key{told}")

@@ -100,6 +100,10 @@ class Batch:
     placed: int = 0
     """Tickets that got another geom."""
     rest: bool = False
+    left: int = 0
+    """Requests left of the day's."""
+    sources: dict[str, int] = field(default_factory=dict)
+    """All tickets, by where their place is from; `nowhere` has those without one."""
 
 
 class Gazetteer:
@@ -153,6 +157,10 @@ class Gazetteer:
             finally:
                 # Also of a batch that ends early, for what it has found.
                 batch.placed += self._place_tickets()
+                batch.left = self.quota.left()
+                with database.transaction(self._pool) as connection:
+                    rows = database.rows(connection, "status", "tickets_by_place")
+                batch.sources = {row["source"] or "nowhere": row["tickets"] for row in rows}
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import structlog
 
-from consumer import database
+from consumer import database, metrics
 from consumer.database import Pool
 from consumer.settings import GeocoderSettings
 from publisher.errors import FleetticketsError
@@ -109,6 +109,7 @@ class Quota:
             if seconds <= 0:
                 booked = database.row(connection, "quota", "book")
                 self._open = int(booked["request_id"]) if booked else None
+                metrics.REQUESTS.inc()
         return max(0.0, seconds)
 
     def _pause(self, window: str, seconds: float, reason: str) -> None:

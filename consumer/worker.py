@@ -15,12 +15,13 @@ from typing import Any, TypeVar, assert_never
 import structlog
 import tenacity
 
+from consumer import metrics
 from consumer.applying import AlreadyApplied, Applied, Duplicate, LedgerFile
 from consumer.breaker import Breaker, EverythingFails
 from consumer.database import one_line
 from consumer.failures import UNEXPECTED, Failure
 from consumer.files import FileOutcome, FilesHandler, Ignored, Missing, Spread
-from consumer.geocoding import GeocodeHandler
+from consumer.geocoding import Batch, GeocodeHandler
 from consumer.history import HistoryHandler
 from consumer.locationiq import GEOCODER
 from consumer.quota import Paused, Stopped
@@ -205,6 +206,7 @@ class Worker:
             self._not_now(delivery, error, _PAUSED_SECONDS)
             return False
         breaker.succeeded()
+        _count(batch)
         log.info("geocode", seconds=round(monotonic() - began, 3), placed=batch.placed, **batch.outcomes)
         self.link.ack(delivery)
         return False
@@ -270,13 +272,24 @@ class Worker:
                 return
 
     def _log(self, delivery: Delivery, outcome: FileOutcome, began: float, archive_key: str | None = None) -> None:
+        described = _describe(outcome)
+        metrics.FILES.labels(described["decision"]).inc()
         log.info(
             "file",
             redelivered=delivery.redelivered,
             seconds=round(monotonic() - began, 3),
-            **_describe(outcome),
+            **described,
             **({"archive_key": archive_key} if archive_key else {}),
         )
+
+
+def _count(batch: Batch) -> None:
+    for outcome, places in batch.outcomes.items():
+        metrics.LOOKUPS.labels(outcome).inc(places)
+    metrics.PLACED.inc(batch.placed)
+    metrics.QUOTA_LEFT.set(batch.left)
+    for source, tickets in batch.sources.items():
+        metrics.TICKETS.labels(source).set(tickets)
 
 
 def _describe(outcome: FileOutcome) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.broker import GEOCODE, fresh_vhost
+from tests.acceptance.geocoder import KEY, LocationIQ
 from tests.acceptance.stage import Stage
 from tests.acceptance.store import CHANGES
 from tests.conftest import Database
@@ -109,3 +110,14 @@ def test_notifications_that_are_not_set_or_announce_the_archive(sound: Stage) ->
         assert wrong(examined(sound, "--poller-only")[1]) == set()
     finally:
         configured(rule)
+
+
+def test_the_geocoder_is_asked_whether_it_takes_the_key(sound: Stage) -> None:
+    assert examined(sound)[1]["geocoder"]["level"] == "note"
+    with LocationIQ({}) as provider:
+        status, findings = examined(sound, GEOCODER_API_KEY=KEY, GEOCODER_URL=provider.url)
+        assert (status, findings["geocoder"]["found"]) == (0, "127.0.0.1 takes the key: 5000 requests left today")
+        status, findings = examined(sound, GEOCODER_API_KEY="another", GEOCODER_URL=provider.url)
+        assert (status, wrong(findings)) == (1, {"geocoder"})
+        assert "GEOCODER_API_KEY" in findings["geocoder"]["found"]
+        assert provider.searches == []

@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import requests
 
 from tests.acceptance.broker import GEOCODE
 from tests.acceptance.feeds import csv, key_at, ticket
 from tests.acceptance.geocoder import INVALID_REQUEST, KEY, LIMITED, UNKNOWN, Fault, LocationIQ, error
+from tests.acceptance.receiver import free_port
 from tests.acceptance.stage import Process, Stage, wait_until
 
 WESTLANDS, QUARRY_ROAD, GATE, FAR = (-1.2676, 36.8108), (-1.2622, 36.8519), (-1.2650, 36.8020), (-4.0435, 39.6682)
@@ -305,3 +307,26 @@ def test_by_hand_a_point_or_another_name_is_told(stage: Stage, provider: Locatio
     swapped = stage.run(*set_, "--", "36.81", "-1.25")
     assert (swapped.returncode, swapped.stdout, len(swapped.stderr.splitlines())) == (2, "", 1)
     assert "not in Kenya" in swapped.stderr
+
+
+def test_metrics_count_what_was_looked_up(stage: Stage, provider: LocationIQ) -> None:
+    port = free_port()
+    consume(stage, provider, "--metrics-port", str(port))
+    apply(stage, actionable("PRECISE", location_name="Sarit Centre"), actionable("WRONG", location_name="Nyali Centre"))
+    settle(stage)
+
+    def counted() -> dict[str, float]:
+        lines = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text.splitlines()
+        values = (
+            line.removeprefix("fleettickets_").rsplit(" ", 1) for line in lines if line.startswith("fleettickets_")
+        )
+        return {name: float(value) for name, value in values if not name.endswith("_created")}
+
+    wait_until(lambda: counted()["tickets_placed_total"], "the batch is counted")
+    found = counted()
+    assert found['files_total{decision="new"}'] == 1
+    assert (found['geocode_lookups_total{outcome="hit"}'], found['geocode_lookups_total{outcome="rejected"}']) == (2, 1)
+    assert (found["geocoder_requests_total"], found["geocoder_quota_left"]) == (3, 4997)
+    assert (found['tickets{source="location"}'], found['tickets{source="cluster"}']) == (1, 1)
+    taken = stage.run("consume", "--metrics-port", str(port), GEOCODER_API_KEY="")
+    assert (taken.returncode, len(taken.stderr.splitlines())) == (2, 1)

@@ -1,0 +1,31 @@
+"""Every metric of the consumer, before its use."""
+
+import os
+
+from prometheus_client import Counter, Gauge, start_http_server
+
+from publisher.errors import Misconfigured
+
+FILES = Counter("fleettickets_files", "Deliveries of change files, by what was decided.", ["decision"])
+LOOKUPS = Counter(
+    "fleettickets_geocode_lookups",
+    "Places looked up. hit; miss: the provider knows no such place, or there is none in the name; rejected: in another "
+    "city, or no finer than a city.",
+    ["outcome"],
+)
+REQUESTS = Counter("fleettickets_geocoder_requests", "Requests sent to the provider, by this process.")
+PLACED = Counter("fleettickets_tickets_placed", "Tickets that got another place from the gazetteer.")
+QUOTA_LEFT = Gauge("fleettickets_geocoder_quota_left", "Requests left of the day's, of all consumers.")
+TICKETS = Gauge("fleettickets_tickets", "Tickets after the last batch, by where their place is from.", ["source"])
+
+
+def serve(host: str, port: int) -> None:
+    """Show them at http://host:port/metrics, in a thread.
+
+    Raises: Misconfigured.
+    """
+    try:
+        start_http_server(port, host)
+    except OSError as error:
+        why = error.strerror or os.strerror(error.errno or 0)
+        raise Misconfigured(f"cannot show metrics on {host} port {port}: {why}") from error
