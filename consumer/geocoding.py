@@ -144,6 +144,7 @@ class Gazetteer:
         has to be changed; Stopped; DependencyDown.
         """
         with self._alone():
+            self.quota.forget_old()
             batch.placed = self._place_tickets()
             try:
                 found = (place for kind in kinds for place in self.to_ask(kind))

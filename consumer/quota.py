@@ -76,6 +76,14 @@ class Quota:
         """
         self._pause("refused", _REFUSED_SECONDS, reason)
 
+    def forget_old(self) -> None:
+        """Drop the bookings that no limit asks about any more.
+
+        Raises: DependencyDown.
+        """
+        with database.transaction(self._pool) as connection:
+            database.rows(connection, "quota", "forget_old")
+
     def left(self) -> int:
         """Requests left of today's.
 

@@ -12,9 +12,53 @@ INSERT INTO tickets.cluster_aliases (cluster, place) VALUES ('QOA', 'Quarry Road
 -- A gazetteer that is there already was filled with these.
 UPDATE tickets.cluster_aliases SET changed_at = '-infinity';
 
-ALTER TABLE tickets.geo_clusters ADD COLUMN is_manual boolean NOT NULL DEFAULT false;
+-- The batch import may have made its gazetteer with fewer columns than 01 gives it, and with points that were written
+-- and not derived. On a database that was not adopted the first half changes nothing.
+DO $$
+DECLARE
+    gazetteer text;
+BEGIN
+    FOREACH gazetteer IN ARRAY ARRAY['geo_clusters', 'geo_locations'] LOOP
+        EXECUTE format(
+            'ALTER TABLE tickets.%I
+                 ADD COLUMN IF NOT EXISTS latitude double precision,
+                 ADD COLUMN IF NOT EXISTS longitude double precision,
+                 ADD COLUMN IF NOT EXISTS query text,
+                 ADD COLUMN IF NOT EXISTS provider text,
+                 ADD COLUMN IF NOT EXISTS quality text,
+                 ADD COLUMN IF NOT EXISTS answer jsonb,
+                 ADD COLUMN IF NOT EXISTS status text,
+                 ADD COLUMN IF NOT EXISTS geocoded_at timestamptz NOT NULL DEFAULT now()', gazetteer);
+        IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = format('tickets.%I', gazetteer)::regclass
+                   AND attname = 'geom' AND attgenerated = '' AND NOT attisdropped) THEN
+            EXECUTE format(
+                'UPDATE tickets.%I SET latitude = coalesce(ST_Y(geom), latitude), longitude = coalesce(ST_X(geom), longitude)',
+                gazetteer);
+            EXECUTE format('ALTER TABLE tickets.%I DROP COLUMN geom', gazetteer);
+        END IF;
+        EXECUTE format(
+            $status$UPDATE tickets.%I
+                    SET status = CASE WHEN latitude IS NULL OR longitude IS NULL THEN 'miss' ELSE 'hit' END
+                    WHERE status IS NULL$status$, gazetteer);
+        EXECUTE format('ALTER TABLE tickets.%I ALTER COLUMN status SET NOT NULL', gazetteer);
+        EXECUTE format(
+            $geom$ALTER TABLE tickets.%I ADD COLUMN IF NOT EXISTS geom geometry(Point, 4326) GENERATED ALWAYS AS (
+                CASE WHEN status = 'hit' THEN ST_SetSRID(ST_MakePoint(longitude, latitude), 4326) END
+            ) STORED$geom$, gazetteer);
+        EXECUTE format('ALTER TABLE tickets.%I ADD COLUMN is_manual boolean NOT NULL DEFAULT false', gazetteer);
+    END LOOP;
+    IF NOT EXISTS (SELECT FROM pg_index WHERE indrelid = 'tickets.geo_clusters'::regclass AND indisunique
+                   AND pg_get_indexdef(indexrelid) LIKE '%(cluster)') THEN
+        CREATE UNIQUE INDEX geo_clusters_cluster_key ON tickets.geo_clusters (cluster);
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_index WHERE indrelid = 'tickets.geo_locations'::regclass AND indisunique
+                   AND pg_get_indexdef(indexrelid) LIKE '%(cluster, location_name)') THEN
+        CREATE UNIQUE INDEX geo_locations_cluster_location_name_key ON tickets.geo_locations (cluster, location_name);
+    END IF;
+END
+$$;
 ALTER TABLE tickets.geo_locations
-    ADD COLUMN is_manual boolean NOT NULL DEFAULT false,
+    ADD COLUMN IF NOT EXISTS cleaned_query text,
     ADD COLUMN distance_m double precision;
 COMMENT ON COLUMN tickets.geo_clusters.is_manual IS 'Set by hand: no answer of a provider overwrites it.';
 COMMENT ON COLUMN tickets.geo_locations.is_manual IS 'Set by hand: no answer of a provider overwrites it.';

@@ -19,6 +19,11 @@ FROM (VALUES ('tickets.inc', ARRAY['SELECT', 'INSERT', 'UPDATE']),
              ('ingest.outbox', ARRAY['SELECT', 'INSERT', 'UPDATE']),
              ('ingest.epochs', ARRAY['SELECT', 'INSERT']),
              ('ingest.rejects', ARRAY['SELECT', 'INSERT']),
-             ('ingest.discards', ARRAY['SELECT', 'INSERT'])) AS needed (name, rights)
+             ('ingest.discards', ARRAY['SELECT', 'INSERT']),
+             ('tickets.cluster_aliases', ARRAY['SELECT', 'INSERT', 'UPDATE']),
+             ('tickets.geo_clusters', ARRAY['SELECT', 'INSERT', 'UPDATE']),
+             ('tickets.geo_locations', ARRAY['SELECT', 'INSERT', 'UPDATE']),
+             ('ingest.geocoder_requests', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
+             ('ingest.geocoder_pause', ARRAY['SELECT', 'INSERT', 'UPDATE'])) AS needed (name, rights)
      CROSS JOIN unnest(rights) AS right_needed
 WHERE to_regclass(name) IS NOT NULL

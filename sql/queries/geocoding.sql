@@ -81,10 +81,11 @@ WHERE NOT known.is_manual AND (excluded.status = 'hit' OR known.status <> 'hit')
 
 -- name: place_tickets
 -- All tickets that are elsewhere than the gazetteer has them, whatever the reason: the place became known, changed, was
--- set by hand, or a file was merged while it became known. The trigger on raw does the placing. In the order of their
--- ids, as files are merged, so that the two cannot deadlock.
+-- set by hand, or a file was merged while it became known. In the order of their ids, as files are merged, so that the
+-- two cannot deadlock.
 WITH elsewhere AS (
-    SELECT ticket.ticket_id
+    SELECT ticket.ticket_id, coalesce(precise.geom, coarse.geom) AS geom,
+           CASE WHEN precise.geom IS NULL THEN 'cluster' ELSE 'location' END AS geo_source
     FROM tickets.inc AS ticket
     LEFT JOIN tickets.geo_locations AS precise
         ON precise.cluster = ticket.cluster AND precise.location_name = ticket.location_name
@@ -96,7 +97,7 @@ WITH elsewhere AS (
     ORDER BY ticket.ticket_id
     FOR UPDATE OF ticket
 )
-UPDATE tickets.inc AS ticket SET raw = ticket.raw
+UPDATE tickets.inc AS ticket SET geom = elsewhere.geom, geo_source = elsewhere.geo_source
 FROM elsewhere
 WHERE ticket.ticket_id = elsewhere.ticket_id
 RETURNING ticket.ticket_id

@@ -10,6 +10,7 @@ from psycopg.types.json import Jsonb
 
 from tests.acceptance.conftest import MakeStage
 from tests.acceptance.feeds import csv, ticket
+from tests.acceptance.geocoder import KEY, LocationIQ
 from tests.acceptance.stage import Stage
 from tests.acceptance.store import CHANGES
 from tests.conftest import Database
@@ -71,3 +72,41 @@ def test_migrations_find_the_old_objects_and_the_watermark_guards_the_old_rows(a
         stage.one("SELECT count(*) FROM tickets.inc WHERE owner = 'batch' AND ingested_at = %s", rows[1]["ingested_at"])
         == 1
     )
+
+
+def test_a_gazetteer_of_other_columns_is_taken_over_with_its_points(
+    empty_database: Database, make_stage: MakeStage
+) -> None:
+    with psycopg.connect(empty_database.url, autocommit=True) as connection:
+        for migration in sorted(MIGRATIONS.glob("*.sql"))[:10]:
+            connection.execute(migration.read_bytes())
+        connection.execute(
+            """DROP TABLE tickets.geo_clusters, tickets.geo_locations;
+               CREATE TABLE tickets.geo_clusters (cluster text, geom geometry(Point, 4326));
+               CREATE TABLE tickets.geo_locations (cluster text, location_name text, geom geometry(Point, 4326));
+               INSERT INTO tickets.geo_clusters VALUES
+                   ('Westlands', ST_SetSRID(ST_MakePoint(36.81, -1.26), 4326)), ('Nowhere', NULL);
+               INSERT INTO tickets.geo_locations VALUES
+                   ('Westlands', 'Gate B', ST_SetSRID(ST_MakePoint(36.80, -1.27), 4326))"""
+        )
+    with make_stage(empty_database.url) as stage:
+        stage.ask("migrate")
+        known = stage.query("SELECT cluster, latitude, longitude, status FROM tickets.geo_clusters ORDER BY cluster")
+        assert [tuple(row.values()) for row in known] == [
+            ("Nowhere", None, None, "miss"),
+            ("Westlands", -1.26, 36.81, "hit"),
+        ]
+        with LocationIQ({"Nowhere, nairobi": (-1.3, 36.9)}) as provider:
+            stage.environment |= {"GEOCODER_API_KEY": KEY, "GEOCODER_URL": provider.url}
+            local = stage.folder / "2026-06-25T142000.csv"
+            rows = [ticket("INC1"), ticket("INC2", location_name=""), ticket("INC3", cluster="Nowhere")]
+            local.write_bytes(csv(rows))
+            assert stage.run("import-csv", str(local), "--apply").returncode == 0
+            assert stage.run("geocode", "set", "--cluster", "Nowhere", "--", "-1.3", "36.9").returncode == 0
+            assert stage.ask("geocode", "clusters")["to_ask"] == 0, "what is known is not asked for again"
+        places = stage.query("SELECT ticket_id, latitude, longitude, geo_source FROM tickets.inc ORDER BY ticket_id")
+        assert [tuple(row.values()) for row in places] == [
+            ("INC1", -1.27, 36.8, "location"),
+            ("INC2", -1.26, 36.81, "cluster"),
+            ("INC3", -1.3, 36.9, "cluster"),
+        ]

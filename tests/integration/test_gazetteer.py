@@ -160,6 +160,12 @@ def test_a_request_under_way_counts_until_its_answer(pool: Pool) -> None:
     assert second._try() == 0, "its sender is dead"  # noqa: SLF001
 
 
+def test_bookings_are_kept_for_as_long_as_a_limit_asks(pool: Pool, provider: LocationIQ) -> None:
+    execute(pool, "INSERT INTO ingest.geocoder_requests (booked_at) VALUES (now() - interval '3 days'), (now())")
+    look_up(gazetteer(pool, provider))
+    assert len(execute(pool, "SELECT 1 FROM ingest.geocoder_requests")) == 1
+
+
 def test_a_pause_is_for_everybody_and_the_longer_one_stands(pool: Pool) -> None:
     first, second = (Quota(pool, settings(), threading.Event()) for _ in range(2))
     first.limited("day", "Rate Limited Day")
