@@ -35,7 +35,7 @@ from consumer.locationiq import (
 from consumer.place_names import place_name
 from consumer.quota import Quota, Stopped
 from consumer.settings import GazetteerSettings, GeocoderSettings
-from publisher.errors import HeldByAnother, Refused
+from publisher.errors import DependencyDown, HeldByAnother, Refused
 
 GUARD_METRES = 25_000.0
 """An answer farther from its cluster's point is a place of the same name in another city."""
@@ -198,7 +198,8 @@ class Gazetteer:
         with database.transaction(self._pool) as connection:
             same = database.row(connection, "geocoding", "answered_before", key | self._ages())
         if same is not None:
-            return self._keep("location", same | key | {"answer": Jsonb(same["answer"])})
+            answer = None if same["answer"] is None else Jsonb(same["answer"])
+            return self._keep("location", same | key | {"answer": answer})
         found = self._search(name, place.near)
         row = _row(found, name, self._provider) | key | {"distance_m": None}
         if isinstance(found, Found):
@@ -227,6 +228,9 @@ class Gazetteer:
                 return None
             except Refused as error:
                 self.quota.refused(str(error))
+                raise
+            except DependencyDown:
+                self.quota.ended(failed=True)
                 raise
             else:
                 self._was_answered = True

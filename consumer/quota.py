@@ -47,19 +47,19 @@ class Quota:
 
         Raises: Paused, when that would take long; Stopped; DependencyDown.
         """
-        self.ended()
+        self.ended(failed=True)  # who asks again without an end in between had no answer
         while (seconds := self._try()) > 0:
             if self._stop.wait(seconds):
                 raise Stopped("told to stop")
 
-    def ended(self) -> None:
+    def ended(self, *, failed: bool = False) -> None:
         """The answer is there, or given up.
 
         Raises: DependencyDown.
         """
         if self._open is not None:
             with database.transaction(self._pool) as connection:
-                database.rows(connection, "quota", "ended", {"request_id": self._open})
+                database.rows(connection, "quota", "ended", {"request_id": self._open, "is_free": failed})
             self._open = None
 
     def limited(self, window: Window, reason: str) -> None:

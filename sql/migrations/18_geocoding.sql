@@ -72,8 +72,11 @@ CREATE INDEX geo_locations_cleaned_query ON tickets.geo_locations (cluster, clea
 CREATE TABLE ingest.geocoder_requests (
     request_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     booked_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
-    ended_at   timestamptz
+    ended_at   timestamptz,
+    is_free    boolean NOT NULL DEFAULT false
 );
+COMMENT ON COLUMN ingest.geocoder_requests.is_free IS
+    'It failed, and the provider does not charge the day for that; its limits per second and minute count it.';
 COMMENT ON COLUMN ingest.geocoder_requests.ended_at IS
     'When its answer was there: only from then on is it sure that the provider has counted it.';
 CREATE INDEX geocoder_requests_booked_at ON ingest.geocoder_requests (booked_at);

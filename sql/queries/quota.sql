@@ -5,7 +5,7 @@ SELECT pg_advisory_xact_lock(hashtext('ingest.geocoder_requests'))
 -- When the next request may be sent. One that is under way counts as sent now: who knows when it arrives. One that
 -- ended counts from its end, and one whose sender died, from when it can no longer be under way.
 WITH sent AS (
-    SELECT coalesce(ended_at, least(clock_timestamp(), booked_at + %(longest)s)) AS at
+    SELECT coalesce(ended_at, least(clock_timestamp(), booked_at + %(longest)s)) AS at, is_free
     FROM ingest.geocoder_requests
     WHERE booked_at > clock_timestamp() - interval '1 day' - %(longest)s
 )
@@ -15,7 +15,7 @@ SELECT clock_timestamp() AS now,
            (SELECT at + interval '1 minute' FROM sent ORDER BY at DESC OFFSET %(per_minute)s - 1 LIMIT 1),
            (SELECT until FROM ingest.geocoder_pause)
        ) AS at,
-       (SELECT count(*) FROM sent WHERE at >= date_trunc('day', now(), 'UTC')) AS today,
+       (SELECT count(*) FROM sent WHERE NOT is_free AND at >= date_trunc('day', now(), 'UTC')) AS today,
        date_trunc('day', now(), 'UTC') + interval '1 day' AS tomorrow,
        (SELECT reason FROM ingest.geocoder_pause WHERE until > clock_timestamp()) AS reason
 
@@ -23,7 +23,8 @@ SELECT clock_timestamp() AS now,
 INSERT INTO ingest.geocoder_requests DEFAULT VALUES RETURNING request_id
 
 -- name: ended
-UPDATE ingest.geocoder_requests SET ended_at = clock_timestamp() WHERE request_id = %(request_id)s
+UPDATE ingest.geocoder_requests SET ended_at = clock_timestamp(), is_free = %(is_free)s
+WHERE request_id = %(request_id)s
 
 -- name: pause
 -- The longer one stands; a pause by hand or by the provider is for everybody.

@@ -58,6 +58,7 @@ GROUP BY kind, status
 ORDER BY kind, status
 
 -- name: geocoder
-SELECT (SELECT count(*) FROM ingest.geocoder_requests WHERE booked_at >= date_trunc('day', now(), 'UTC')) AS requests,
+SELECT (SELECT count(*) FROM ingest.geocoder_requests
+        WHERE NOT is_free AND booked_at >= date_trunc('day', now(), 'UTC')) AS requests,
        (SELECT until FROM ingest.geocoder_pause WHERE until > now()) AS paused_until,
        (SELECT reason FROM ingest.geocoder_pause WHERE until > now()) AS paused_by

@@ -186,7 +186,8 @@ def test_a_provider_that_is_away_is_waited_for_and_spends_no_attempt(stage: Stag
     assert places(stage)["INC"] == (*WESTLANDS, "cluster")
     assert '"waiting"' in consumer.output()
     assert len(provider.searches) == 5
-    assert stage.one("SELECT count(*) FROM ingest.geocoder_requests") == 5, "each request is booked"
+    booked = stage.query("SELECT is_free FROM ingest.geocoder_requests ORDER BY request_id")
+    assert [row["is_free"] for row in booked] == [True] * 4 + [False], "each is booked, and the day pays for one"
 
 
 def test_sigterm_ends_a_batch_that_waits_for_its_turn(stage: Stage, provider: LocationIQ) -> None:

@@ -122,7 +122,7 @@ def test_no_second_has_more_requests_than_it_may_whoever_books_them(pool: Pool) 
         quota = Quota(pool, settings(GEOCODER_PER_SECOND=4), threading.Event())
         for _ in range(4):
             quota.book()
-        quota.ended()
+            quota.ended()
 
     with ThreadPoolExecutor(3) as threads:
         list(threads.map(book, range(3)))
@@ -137,9 +137,9 @@ def test_no_second_has_more_requests_than_it_may_whoever_books_them(pool: Pool) 
 def test_a_spent_minute_is_waited_for_and_a_spent_day_is_not(pool: Pool) -> None:
     stop = threading.Event()
     quota = Quota(pool, settings(GEOCODER_PER_MINUTE=2), stop)
-    quota.book()
-    quota.book()
-    quota.ended()
+    for _ in range(2):
+        quota.book()
+        quota.ended()
     assert 55 < quota._try() <= 60  # noqa: SLF001 - instead of a minute's wait
     stop.set()
     with pytest.raises(Stopped):
