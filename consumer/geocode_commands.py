@@ -1,25 +1,56 @@
 """The geocoding steps by hand, and what an operator knows better than a provider."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 
 from consumer import database, migrate
-from consumer.database import Role
-from consumer.geocoding import Batch, Cluster, Gazetteer, Kind, Place
+from consumer.database import Connection, Role
+from consumer.geocoding import Batch, Cluster, Gazetteer, Kind, Place, judge_locations
+from consumer.locationiq import GeocoderDown
 from consumer.place_names import place_name
-from consumer.quota import Paused, Stopped
+from consumer.quota import Paused, Quota, Stopped
 from consumer.settings import DatabaseSettings, GazetteerSettings, GeocoderSettings
 from publisher import cli
 from publisher.cli import EXIT_FAILED, AsJson
-from publisher.errors import Misconfigured
+from publisher.errors import Misconfigured, Refused
 from publisher.settings import load
 from publisher.terminal import printable
 
 Apply = Annotated[bool, typer.Option("--apply", help="Ask the provider; without this, only show what would be asked.")]
+
+
+def _of_tickets(value: str) -> str:
+    """Check a name that tickets may have.
+
+    Raises: typer.BadParameter.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise typer.BadParameter("it is not UTF-8") from None
+    if not value.strip():
+        raise typer.BadParameter("it is blank")
+    if len(value) > _LONGEST or "\0" in value:
+        raise typer.BadParameter(f"it has more than {_LONGEST} characters")
+    return value
+
+
 Limit = Annotated[int | None, typer.Option(min=1, help="Ask for so many at the most; those of most tickets first.")]
+OfCluster = Annotated[str, typer.Option("--cluster", help="As the tickets have it.", callback=_of_tickets)]
+OfLocation = Annotated[
+    str | None,
+    typer.Option(
+        "--location",
+        help="A location_name of the cluster, as the tickets have it.",
+        callback=lambda value: None if value is None else _of_tickets(value),
+    ),
+]
 _SHOWN = 20
+_LONGEST = 500
 
 geocode = typer.Typer(
     no_args_is_help=True,
@@ -33,6 +64,7 @@ def add_commands(to: typer.Typer) -> None:
     geocode.command("clusters")(clusters)
     geocode.command("locations")(locations)
     geocode.command("set")(set_point)
+    geocode.command("unset")(unset_point)
     geocode.command("alias")(set_alias)
     to.add_typer(geocode, name="geocode")
 
@@ -50,42 +82,68 @@ def locations(apply: Apply = False, limit: Limit = None, as_json: AsJson = False
 def set_point(
     latitude: Annotated[float, typer.Argument(min=-90, max=90, help="Degrees north; south is -1.28, behind a --.")],
     longitude: Annotated[float, typer.Argument(min=-180, max=180, help="Degrees east.")],
-    cluster: Annotated[str, typer.Option("--cluster", help="As the tickets have it.")],
-    location: Annotated[
-        str | None, typer.Option("--location", help="A location_name of the cluster, as the tickets have it.")
-    ] = None,
+    cluster: OfCluster,
+    location: OfLocation = None,
     as_json: AsJson = False,
 ) -> None:
     """Set the point of a cluster or of one of its locations by hand. No answer of a provider overwrites it.
 
     Options come first: fleettickets geocode set --cluster QOA -- -1.2622 36.8519
     """
-    point = {"cluster": cluster, "location_name": location, "latitude": latitude, "longitude": longitude}
-    name = "set_location" if location is not None else "set_cluster"
-    parameters = point | {"cleaned_query": place_name(location) if location is not None else None}
-    with database.connect(load(DatabaseSettings), Role.INGEST) as connection, database.translated_errors():
-        migrate.require_migrated(connection)
-        with connection.transaction():
-            if not database.row(connection, "geocoding", "is_in_kenya", point):
-                raise Misconfigured(f"{latitude}, {longitude} is not in Kenya; the order is latitude, longitude")
-            database.rows(connection, "geocoding", name, parameters)
-            placed = len(database.rows(connection, "geocoding", "place_tickets"))
+    place = {"cluster": cluster, "location_name": location}
+    point = place | {"latitude": latitude, "longitude": longitude}
+    with _changing(place) as connection:
+        if not database.row(connection, "geocoding", "is_in_kenya", point):
+            raise Misconfigured(f"{latitude}, {longitude} is not in Kenya; the order is latitude, longitude")
+        if location is None:
+            database.rows(connection, "geocoding", "set_cluster", point)
+            judge_locations(connection, cluster)
+        else:
+            database.rows(connection, "geocoding", "set_location", point | {"cleaned_query": place_name(location)})
+        placed = len(database.rows(connection, "geocoding", "place_tickets"))
     typer.echo(json.dumps(point | {"placed": placed}) if as_json else f"set; {placed} tickets are placed anew")
 
 
+def unset_point(cluster: OfCluster, location: OfLocation = None, as_json: AsJson = False) -> None:
+    """Take back what `set` did: the provider is asked with the next batch, and its answer counts again.
+
+    Until then tickets stay where they are, those of a location at their cluster's point.
+    """
+    place = {"cluster": cluster, "location_name": location}
+    with _changing(place) as connection:
+        name = "unset_cluster" if location is None else "unset_location"
+        if not database.rows(connection, "geocoding", name, place):
+            raise Misconfigured(f"no point of {printable(location or cluster)} was set by hand")
+        placed = len(database.rows(connection, "geocoding", "place_tickets"))
+    typer.echo(json.dumps(place | {"placed": placed}) if as_json else f"unset; {placed} tickets are placed anew")
+
+
 def set_alias(
-    cluster: Annotated[str, typer.Argument(help="A cluster as the tickets have it, such as QOA.")],
-    place: Annotated[str, typer.Argument(help="The name that a map knows, such as 'Quarry Road'.")],
+    cluster: Annotated[str, typer.Argument(help="A cluster as the tickets have it, like QOA.", callback=_of_tickets)],
+    place: Annotated[str, typer.Argument(help="The name a map knows, like 'Quarry Road'.", callback=_of_tickets)],
     as_json: AsJson = False,
 ) -> None:
-    """Have the provider asked for another name than the cluster's own; a cluster asked before is asked once more."""
-    if not place.strip():
-        raise Misconfigured("the place is empty")
+    """Have the provider asked for another name than the cluster's own; a cluster asked before is asked once more.
+
+    Its own name again takes an alias back: fleettickets geocode alias QOA QOA
+    """
     alias = {"cluster": cluster, "place": place.strip()}
+    with _changing({"cluster": cluster, "location_name": None}) as connection:
+        database.rows(connection, "geocoding", "set_alias", alias)
+    typer.echo(json.dumps(alias) if as_json else f"{printable(cluster)} is asked for as {printable(alias['place'])}")
+
+
+@contextmanager
+def _changing(place: dict[str, str | None]) -> Iterator[Connection]:
+    """One transaction on the gazetteer. A place that no ticket has is told: it may be a slip of the pen."""
     with database.connect(load(DatabaseSettings), Role.INGEST) as connection, database.translated_errors():
         migrate.require_migrated(connection)
-        database.rows(connection, "geocoding", "set_alias", alias)
-    typer.echo(json.dumps(alias) if as_json else f"{printable(cluster)} is asked for as {printable(place.strip())}")
+        with connection.transaction():
+            there = database.row(connection, "geocoding", "tickets_there", place)
+            yield connection
+        if there is not None and not there["tickets"]:
+            name = printable(place["location_name"] or place["cluster"] or "")
+            typer.echo(f"note: no ticket has {name} so far", err=True)
 
 
 def _look_up(kind: Kind, *, apply: bool, limit: int | None, as_json: bool) -> None:
@@ -99,14 +157,16 @@ def _look_up(kind: Kind, *, apply: bool, limit: int | None, as_json: bool) -> No
         gazetteer = Gazetteer(pool, settings, geocoder_settings, stop)
         places = gazetteer.to_ask(kind)[:limit]
         if not apply:
-            _show(kind, places, gazetteer.quota.left(), as_json=as_json)
+            _show(kind, places, gazetteer.quota, as_json=as_json)
             return
+        # Whoever starts this by hand has mended what the pause was for, or sees what still is wrong.
+        gazetteer.quota.lift_pause()
         batch, ended = Batch(), ""
         with cli.progress(as_json=as_json) as bar:
             task = bar.add_task(kind.value, total=len(places))
             try:
                 gazetteer.work([kind], len(places), batch, told=lambda _outcome: bar.advance(task))
-            except (Paused, Stopped) as error:
+            except (Paused, Stopped, Refused, GeocoderDown) as error:
                 ended = str(error)
     result = {"asked": batch.outcomes.total(), **batch.outcomes, "placed": batch.placed, "ended": ended}
     if as_json:
@@ -121,16 +181,18 @@ def _look_up(kind: Kind, *, apply: bool, limit: int | None, as_json: bool) -> No
         raise typer.Exit(EXIT_FAILED)
 
 
-def _show(kind: Kind, places: list[Place], left: int, *, as_json: bool) -> None:
+def _show(kind: Kind, places: list[Place], quota: Quota, *, as_json: bool) -> None:
+    left, paused = quota.left(), quota.paused()
     asked = [_plain(place) for place in places]
     # A cluster is asked for once more without its region where that finds nothing; names alike without codes share.
     requests = {(place["cluster"], query) for place in asked for query in place["queries"]}
     if as_json:
-        typer.echo(
-            json.dumps({"to_ask": len(places), "requests_at_most": len(requests), "left": left, "places": asked})
-        )
+        found = {"to_ask": len(places), "requests_at_most": len(requests), "left": left, "places": asked}
+        typer.echo(json.dumps(found | {"paused_until": paused.until.isoformat() if paused else None}))
         return
     typer.echo(f"{len(places)} {kind} to look up, {len(requests)} requests at the most; {left} are left today")
+    if paused:
+        typer.echo(f"{paused} (a run by hand asks nevertheless)")
     for place in asked[:_SHOWN]:
         name = place.get("location_name") or place["cluster"]
         query = " or ".join(place["queries"]) or "nothing: it has no words but codes"

@@ -13,20 +13,22 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import islice
 from threading import Event
+from time import monotonic
 from typing import Any
 
 import psycopg
 import structlog
 from psycopg.types.json import Jsonb
 
-from consumer import database
-from consumer.database import Pool
+from consumer import database, metrics
+from consumer.database import Connection, Pool
 from consumer.fail_points import AtPoint, nowhere
 from consumer.locationiq import (
-    GEOCODER,
+    ATTEMPTS,
     AnswerUnusable,
     Found,
     Geocoder,
+    GeocoderDown,
     NotFound,
     QueryRefused,
     RateLimited,
@@ -35,16 +37,22 @@ from consumer.locationiq import (
 from consumer.place_names import place_name
 from consumer.quota import Quota, Stopped
 from consumer.settings import GazetteerSettings, GeocoderSettings
-from publisher.errors import DependencyDown, HeldByAnother, Refused
+from publisher.errors import HeldByAnother, Refused
 
 GUARD_METRES = 25_000.0
 """An answer farther from its cluster's point is a place of the same name in another city."""
 BATCH = 20
 """Lookups with one message in hand; at one a second, less than a minute."""
+BATCH_SECONDS = 120.0
+"""The end of a batch whose lookups have to wait for longer."""
 _BIAS_DEGREES = 0.25
 """Half the side of the box around the cluster that is looked in first; a quarter of a degree is 28 km there."""
-_TOO_COARSE = frozenset({"city", "county", "state", "country", "postalcode"})
+_TOO_COARSE = ["city", "county", "state", "country", "postalcode"]
 """Levels at which an answer says no more than the cluster's point does."""
+_NO_CLUSTER = frozenset({"county", "state", "country", "postalcode"})
+"""The same for a cluster, which can be a city."""
+_IN_A_ROW = 3
+"""So many different places without an answer, one after the other, and it is the provider that gives none."""
 _NOBODY = "nobody"
 log = structlog.get_logger()
 
@@ -61,12 +69,15 @@ class Cluster:
     """A cluster to ask for, by the place its alias names, or its own name; and the region of most of its tickets."""
 
     cluster: str
-    place: str
-    region: str | None
+    place: str = field(compare=False)
+    region: str | None = field(compare=False)
+    read_at: datetime = field(compare=False)
 
     @property
     def queries(self) -> list[str]:
-        """With the region first: a name is a street of some other city's, too."""
+        """With the region first: a name is a street of some other city's, too. None for a name that is blank."""
+        if not self.place.strip():
+            return []
         return [f"{self.place}, {self.region}", self.place] if self.region else [self.place]
 
 
@@ -76,8 +87,8 @@ class Location:
 
     cluster: str
     location_name: str
-    latitude: float
-    longitude: float
+    latitude: float = field(compare=False)
+    longitude: float = field(compare=False)
 
     @property
     def near(self) -> Viewbox:
@@ -94,16 +105,13 @@ Place = Cluster | Location
 
 @dataclass(slots=True)
 class Batch:
-    """What became of some places: `outcomes` counts hit, miss and rejected; `rest` says whether there are more."""
+    """What became of some places: `outcomes` counts hit, miss, rejected and unanswered."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     placed: int = 0
     """Tickets that got another geom."""
     rest: bool = False
-    left: int = 0
-    """Requests left of the day's."""
-    sources: dict[str, int] = field(default_factory=dict)
-    """All tickets, by where their place is from; `nowhere` has those without one."""
+    """Whether there are more places to look up."""
 
 
 class Gazetteer:
@@ -119,11 +127,13 @@ class Gazetteer:
     ) -> None:
         self._pool = pool
         self._settings = settings
-        self._geocoder = Geocoder(geocoder_settings)
+        self._geocoder = Geocoder(geocoder_settings, stop)
         self._provider = geocoder_settings.url.host or ""
         self._stop = stop
         self._at = at
-        self._was_answered = False
+        self._answers = 0
+        # In how many batches a place alone had no answer. They come after all others, so that they hold up none.
+        self._set_aside: Counter[Place] = Counter()
         self.quota = Quota(pool, geocoder_settings, stop)
 
     def to_ask(self, kind: Kind) -> list[Place]:
@@ -136,32 +146,95 @@ class Gazetteer:
             return [make(**row) for row in database.rows(connection, "geocoding", f"{kind}_to_ask", self._ages())]
 
     def work(
-        self, kinds: Iterable[Kind], limit: int, batch: Batch, told: Callable[[str], None] = lambda _outcome: None
+        self,
+        kinds: Iterable[Kind],
+        limit: int,
+        batch: Batch,
+        *,
+        seconds: float = float("inf"),
+        told: Callable[[str], None] = lambda _outcome: None,
     ) -> None:
-        """Look up to `limit` places up and place the tickets; `batch` tells of it, also of one that ends early.
+        """Look up to `limit` places up, or for so many seconds, and place the tickets.
 
+        `batch` tells of it, also when it ends early.
         Raises: HeldByAnother, when somebody else is at it; Paused, when the quota is spent; Refused, when a setting
         has to be changed; Stopped; DependencyDown.
         """
+        end = monotonic() + seconds
         with self._alone():
             self.quota.forget_old()
-            batch.placed = self._place_tickets()
+            placed = self._place_tickets()
             try:
-                found = (place for kind in kinds for place in self.to_ask(kind))
-                for place in islice(found, limit):
-                    if self._stop.is_set():
-                        raise Stopped("told to stop")
-                    outcome = self._look_up(place)
-                    batch.outcomes[outcome] += 1
-                    told(outcome)
-                batch.rest = next(found, None) is not None
+                places = self._in_turn(list(kinds))
+                self._look_up_all(islice(places, limit), batch, end, told)
+                batch.rest = next(places, None) is not None
             finally:
                 # Also of a batch that ends early, for what it has found.
-                batch.placed += self._place_tickets()
-                batch.left = self.quota.left()
-                with database.transaction(self._pool) as connection:
-                    rows = database.rows(connection, "status", "tickets_by_place")
-                batch.sources = {row["source"] or "nowhere": row["tickets"] for row in rows}
+                placed += self._place_tickets()
+                batch.placed += placed
+                self._tell_metrics(placed)
+
+    def _in_turn(self, kinds: list[Kind]) -> Iterator[Place]:
+        set_aside = frozenset(self._set_aside)
+        for kind in kinds:
+            yield from (place for place in self.to_ask(kind) if place not in set_aside)
+        if set_aside:
+            for kind in kinds:
+                yield from (place for place in self.to_ask(kind) if place in set_aside)
+
+    def _look_up_all(self, places: Iterable[Place], batch: Batch, end: float, told: Callable[[str], None]) -> None:
+        """Look them up one by one; a place that gets no answer is judged by whether others get one.
+
+        Raises: as `work`.
+        """
+        answers = self._answers
+        unanswered: dict[Place, GeocoderDown | QueryRefused] = {}
+        in_a_row = 0
+        for place in places:
+            if self._stop.is_set():
+                raise Stopped("told to stop")
+            before = self._answers
+            try:
+                outcome = self._look_up(place)
+            except (GeocoderDown, QueryRefused) as error:
+                log.warning("no answer", place=_name(place), detail=error.detail)
+                outcome = "unanswered"
+                unanswered[place] = error
+                in_a_row += 1
+            else:
+                del self._set_aside[place]
+                if self._answers > before:
+                    in_a_row = 0
+            batch.outcomes[outcome] += 1
+            metrics.LOOKUPS.labels(outcome).inc()
+            told(outcome)
+            if in_a_row == _IN_A_ROW or monotonic() > end:
+                break
+        self._judge(unanswered, others_are_answered=self._answers > answers and in_a_row < _IN_A_ROW)
+
+    def _judge(self, unanswered: dict[Place, GeocoderDown | QueryRefused], *, others_are_answered: bool) -> None:
+        """Where others are answered, it is the place: a miss, at once or when it happens again and again.
+
+        Raises: the last error, where it is the provider.
+        """
+        for place, error in unanswered.items():
+            self._set_aside[place] += others_are_answered
+            is_certain = isinstance(error, AnswerUnusable | QueryRefused)
+            if others_are_answered and (is_certain or self._set_aside[place] >= ATTEMPTS):
+                self._keep_miss(place)
+                del self._set_aside[place]
+        if unanswered and not others_are_answered:
+            *_, error = unanswered.values()
+            if isinstance(error, QueryRefused):
+                self.quota.refused(str(error))
+            raise error
+
+    def _tell_metrics(self, placed: int) -> None:
+        metrics.PLACED.inc(placed)
+        metrics.QUOTA_LEFT.set(self.quota.left())
+        with database.transaction(self._pool) as connection:
+            for row in database.rows(connection, "status", "tickets_by_place"):
+                metrics.TICKETS.labels(row["source"] or "nowhere").set(row["tickets"])
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -183,82 +256,101 @@ class Gazetteer:
         return self._look_up_location(place)
 
     def _look_up_cluster(self, place: Cluster) -> str:
+        rows: dict[str, dict[str, Any]] = {}
         for query in place.queries:
             found = self._search(query, None)
+            row = _row(found, query, self._provider)
             if isinstance(found, Found):
+                row["status"] = self._judged_cluster(found)
+            rows.setdefault(row["status"], row)
+            if "hit" in rows:
                 break
-        return self._keep("cluster", _row(found, query, self._provider) | {"cluster": place.cluster})
+        best = (rows[status] for status in ("hit", "rejected", "miss") if status in rows)
+        return self._keep_cluster(place, next(best, _row(None, None, _NOBODY)))
+
+    def _judged_cluster(self, found: Found) -> str:
+        """No more than the country, the county or a post office is known, or, with `fallback`, the region's city."""
+        code, _, level = _parts(found.quality)
+        if level in _NO_CLUSTER or (level in _TOO_COARSE and code == "fallback"):
+            return "rejected"
+        with database.transaction(self._pool) as connection:
+            point = {"latitude": found.latitude, "longitude": found.longitude}
+            return "hit" if database.row(connection, "geocoding", "is_in_kenya", point) else "rejected"
 
     def _look_up_location(self, place: Location) -> str:
         name = place_name(place.location_name)
         key = {"cluster": place.cluster, "location_name": place.location_name, "cleaned_query": name}
         if name is None:
             # Nothing but codes: kept as a miss, so that it is not looked at with every batch.
-            return self._keep("location", _row(None, None, _NOBODY) | key | {"distance_m": None})
+            return self._keep_location(place, _row(None, None, _NOBODY))
         with database.transaction(self._pool) as connection:
             same = database.row(connection, "geocoding", "answered_before", key | self._ages())
         if same is not None:
             answer = None if same["answer"] is None else Jsonb(same["answer"])
-            return self._keep("location", same | key | {"answer": answer})
-        found = self._search(name, place.near)
-        row = _row(found, name, self._provider) | key | {"distance_m": None}
-        if isinstance(found, Found):
-            row["distance_m"] = self._distance(place, found)
-            if row["distance_m"] > GUARD_METRES or found.quality.rpartition("/")[2] in _TOO_COARSE:
-                row["status"] = "rejected"
-        return self._keep("location", row)
+            return self._keep_location(place, same | {"answer": answer})
+        return self._keep_location(place, _row(self._search(name, place.near), name, self._provider))
 
-    def _search(self, query: str, near: Viewbox | None) -> Found | NotFound | None:
-        """One answer; None for a query that the provider does not take, or answers with what is of no use.
+    def _search(self, query: str, near: Viewbox | None) -> Found | NotFound:
+        """One answer.
 
-        Raises: Paused, Refused, Stopped, DependencyDown.
+        Raises: GeocoderDown or QueryRefused, for none; Paused, Refused, Stopped, DependencyDown.
         """
+        limited = 0
         while True:
             try:
                 answer = self._geocoder.search(query, near, self.quota.book)
             except RateLimited as error:
                 log.warning("rate limited", window=error.window)
                 self.quota.limited(error.window, str(error))
-            except (AnswerUnusable, QueryRefused) as error:
-                if not self._was_answered:
-                    self.quota.refused(str(error))
-                    raise Refused(GEOCODER, error.detail) from error
-                # Others were answered, so it is this one query. Kept as a miss, it holds up nothing.
-                log.warning("no use of it", query=query, detail=str(error))
-                return None
+                limited += 1
+                if limited >= ATTEMPTS and (paused := self.quota.paused()) is not None:
+                    raise paused from error
+            except QueryRefused:
+                raise
             except Refused as error:
                 self.quota.refused(str(error))
                 raise
-            except DependencyDown:
-                self.quota.ended(failed=True)
+            except GeocoderDown as error:
+                self.quota.ended(failed=not isinstance(error, AnswerUnusable))
+                if self._stop.is_set():
+                    raise Stopped("told to stop") from error
                 raise
             else:
-                self._was_answered = True
+                self._answers += 1
                 return answer
             finally:
                 self.quota.ended()
 
-    def _distance(self, place: Location, found: Found) -> float:
-        with database.transaction(self._pool) as connection:
-            row = database.row(
-                connection,
-                "geocoding",
-                "distance",
-                {
-                    "latitude": found.latitude,
-                    "longitude": found.longitude,
-                    "from_latitude": place.latitude,
-                    "from_longitude": place.longitude,
-                },
-            )
-        assert row is not None  # noqa: S101 - a query without FROM
-        return float(row["metres"])
+    def _keep_miss(self, place: Place) -> None:
+        row = _row(None, None, self._provider)
+        if isinstance(place, Cluster):
+            self._keep_cluster(place, row)
+        else:
+            self._keep_location(place, row)
 
-    def _keep(self, of: str, row: dict[str, Any]) -> str:
+    def _keep_cluster(self, place: Cluster, row: dict[str, Any]) -> str:
+        row |= {"cluster": place.cluster, "read_at": place.read_at}
         self._at("answered, not kept")
         with database.transaction(self._pool) as connection:
-            database.rows(connection, "geocoding", f"{of}_was_asked", row)
-            database.rows(connection, "geocoding", f"keep_{of}", row)
+            database.rows(connection, "geocoding", "cluster_was_asked", row)
+            database.rows(connection, "geocoding", "keep_cluster", row)
+            judge_locations(connection, place.cluster)
+        return str(row["status"])
+
+    def _keep_location(self, place: Location, row: dict[str, Any]) -> str:
+        row |= {
+            "cluster": place.cluster, "location_name": place.location_name,
+            "cleaned_query": place_name(place.location_name), "distance_m": None,
+        }  # fmt: skip
+        self._at("answered, not kept")
+        with database.transaction(self._pool) as connection:
+            if row["latitude"] is not None:
+                coarse = database.row(connection, "geocoding", "distance", row)
+                row["distance_m"] = coarse["metres"] if coarse else None
+                is_far = coarse is not None and coarse["metres"] > GUARD_METRES
+                row["status"] = "rejected" if is_far or _parts(row["quality"])[2] in _TOO_COARSE else "hit"
+            database.rows(connection, "geocoding", "location_was_asked", row)
+            database.rows(connection, "geocoding", "keep_location", row)
         return str(row["status"])
 
     def _place_tickets(self) -> int:
@@ -272,6 +364,22 @@ class Gazetteer:
             "hits_before": now - timedelta(days=hits) if hits is not None else None,
             "misses_before": now - timedelta(days=misses),
         }
+
+
+def judge_locations(connection: Connection, cluster: str) -> None:
+    """Hold the answers for the locations of a cluster against its point, after that has changed."""
+    parameters = {"cluster": cluster, "guard_m": GUARD_METRES, "too_coarse": _TOO_COARSE}
+    database.rows(connection, "geocoding", "judge_locations", parameters)
+
+
+def _parts(quality: str | None) -> tuple[str, str, str]:
+    """Code, type and level of a match, each "" where the provider tells none."""
+    code, type_, level = (*(quality or "").split("/"), "", "", "")[:3]
+    return code, type_, level
+
+
+def _name(place: Place) -> str:
+    return place.cluster if isinstance(place, Cluster) else f"{place.location_name} ({place.cluster})"
 
 
 def _row(found: Found | NotFound | None, query: str | None, provider: str) -> dict[str, Any]:
@@ -293,15 +401,16 @@ class GeocodeHandler:
         self._relay = relay
         self._at = at
 
-    def geocode(self) -> Batch:
-        """Run one batch.
+    def geocode(self, batch: Batch) -> None:
+        """Run one batch, if somebody asks for one; `batch` tells of it.
 
         Raises: what Gazetteer.work does; then the requests stay open.
         """
         with database.transaction(self._pool) as connection:
             requests = [r["request_id"] for r in database.rows(connection, "outbox", "unhandled", {"kind": "geocode"})]
-        batch = Batch()
-        self._gazetteer.work(Kind, BATCH, batch)
+        if not requests:
+            return
+        self._gazetteer.work(Kind, BATCH, batch, seconds=BATCH_SECONDS)
         with database.transaction(self._pool) as connection:
             database.rows(connection, "outbox", "mark_handled", {"requests": requests})
             if batch.rest:
@@ -310,4 +419,3 @@ class GeocodeHandler:
         self._at("geocoded, before relay")
         if batch.rest:
             self._relay()
-        return batch

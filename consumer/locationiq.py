@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from threading import Event
 from time import monotonic
 from typing import Annotated, Any, Final, Literal, NoReturn
 from urllib.parse import quote, quote_plus
@@ -89,7 +90,7 @@ class GeocoderDown(DependencyDown):
 
 
 class AnswerUnusable(GeocoderDown):
-    """The server is there, and what it says of this one query is of no use; other queries need not wait."""
+    """The server answers, and with nothing that is of use; it would say the same if it was asked again."""
 
 
 class QueryRefused(Refused):
@@ -150,17 +151,18 @@ class _Reply:
 
 
 class Geocoder:
-    """Asks the server of GEOCODER_URL. Safe to share between threads."""
+    """Asks the server of GEOCODER_URL, and not again once `stop` is set. Safe to share between threads."""
 
-    def __init__(self, settings: GeocoderSettings) -> None:
+    def __init__(self, settings: GeocoderSettings, stop: Event | None = None) -> None:
         self._settings = settings
+        self._stop = stop or Event()
         self._url = str(settings.url).rstrip("/")
 
     def search(self, query: str, near: Viewbox | None, book: Callable[[], None]) -> Answer:
         """Look for one place, first within `near`; `book` is called before each request, and its errors pass through.
 
-        Raises: RateLimited; QueryRefused; Refused, when a setting has to be changed first; AnswerUnusable or
-        GeocoderDown (both DependencyDown) when that is all there was in ATTEMPTS requests; ValueError for no query.
+        Raises: RateLimited; QueryRefused; Refused, when a setting has to be changed first; AnswerUnusable; GeocoderDown
+        when that is all there was in ATTEMPTS requests; ValueError for no query.
         """
         if not query.strip():
             raise ValueError("nothing to look for")
@@ -170,9 +172,12 @@ class Geocoder:
             return self._search(query, near)
 
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(GeocoderDown),
+            retry=tenacity.retry_if_exception(
+                lambda e: isinstance(e, GeocoderDown) and not isinstance(e, AnswerUnusable)
+            ),
             wait=_WAIT,
-            stop=tenacity.stop_after_attempt(ATTEMPTS),
+            stop=tenacity.stop_after_attempt(ATTEMPTS) | tenacity.stop_when_event_set(self._stop),
+            sleep=tenacity.sleep_using_event(self._stop),
             reraise=True,
         )
         return retrying(ask)
@@ -211,7 +216,7 @@ class Geocoder:
         try:
             places = reply.parsed()
         except ValueError:
-            raise GeocoderDown("its answer is no JSON; see GEOCODER_URL if that stays so") from None
+            raise AnswerUnusable("its answer is no JSON; see GEOCODER_URL if that stays so") from None
         if places == []:
             return NotFound(places)
         return _found(places)

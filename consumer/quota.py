@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 from threading import Event
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 
@@ -63,18 +63,34 @@ class Quota:
             self._open = None
 
     def limited(self, window: Window, reason: str) -> None:
-        """The provider counts otherwise than we do: all consumers wait, after a restart too.
+        """The provider counts otherwise than we do: everybody with this key waits, after a restart too.
 
         Raises: DependencyDown.
         """
         self._pause(window, _SECONDS[window], reason)
 
     def refused(self, reason: str) -> None:
-        """The provider takes nothing from us until somebody mends that; look again now and then.
+        """The provider takes nothing from this key until somebody mends that; look again now and then.
 
         Raises: DependencyDown.
         """
         self._pause("refused", _REFUSED_SECONDS, reason)
+
+    def lift_pause(self) -> None:
+        """Ask again although that was not to be: somebody says that its cause is mended.
+
+        Raises: DependencyDown.
+        """
+        with database.transaction(self._pool) as connection:
+            database.rows(connection, "quota", "lift_pause", {"account": self._settings.account})
+
+    def paused(self) -> Paused | None:
+        """The pause that stands now.
+
+        Raises: DependencyDown.
+        """
+        found = self._next_request()
+        return Paused(found["at"], found["reason"]) if found["reason"] else None
 
     def forget_old(self) -> None:
         """Drop the bookings that no limit asks about any more.
@@ -89,10 +105,15 @@ class Quota:
 
         Raises: DependencyDown.
         """
+        found = self._next_request()
+        is_spent = found["at"] is not None and found["at"] >= found["tomorrow"]
+        return 0 if is_spent else max(0, self._settings.per_day - int(found["today"]))
+
+    def _next_request(self) -> dict[str, Any]:
         with database.transaction(self._pool) as connection:
             found = database.row(connection, "quota", "next_request", self._limits())
         assert found is not None  # noqa: S101 - a query without FROM
-        return max(0, self._settings.per_day - int(found["today"]))
+        return found
 
     def _limits(self) -> dict[str, object]:
         longest = timedelta(seconds=4 * self._settings.timeout)
@@ -100,6 +121,7 @@ class Quota:
             "per_second": self._settings.per_second,
             "per_minute": self._settings.per_minute,
             "longest": longest,
+            "account": self._settings.account,
         }
 
     def _try(self) -> float:
@@ -122,4 +144,5 @@ class Quota:
 
     def _pause(self, window: str, seconds: float, reason: str) -> None:
         with database.transaction(self._pool) as connection:
-            database.rows(connection, "quota", "pause", {"window": window, "seconds": seconds, "reason": reason})
+            pause = {"account": self._settings.account, "window": window, "seconds": seconds, "reason": reason}
+            database.rows(connection, "quota", "pause", pause)

@@ -12,7 +12,7 @@ from typing import Any
 from consumer import database
 from consumer.database import Connection, Role
 from consumer.migrate import require_migrated
-from consumer.settings import DatabaseSettings, GeocoderLimits
+from consumer.settings import DatabaseSettings, GeocoderChoice, GeocoderLimits, GeocoderSettings
 from publisher import broker
 from publisher.bucket import Bucket, ObjectSummary
 from publisher.errors import FleetticketsError
@@ -107,13 +107,15 @@ def _geocoding(connection: Connection) -> dict[str, Any]:
     places: dict[str, dict[str, int]] = {"clusters": {}, "locations": {}}
     for row in database.rows(connection, "status", "gazetteer"):
         places[row["kind"]][row["status"]] = row["places"]
-    asked = _plain(database.row(connection, "status", "geocoder") or {})
+    account = load(GeocoderSettings).account if load(GeocoderChoice).is_made else None
+    asked = _plain(database.row(connection, "status", "geocoder", {"account": account}) or {})
+    left = 0 if asked["is_spent"] else max(0, load(GeocoderLimits).per_day - asked["requests"])
     return {
         "tickets_by_source": sources,
         "share_with_place": round(1 - nowhere / total, 6) if total else None,
         "places": places,
         "requests_today": asked["requests"],
-        "requests_left_today": max(0, load(GeocoderLimits).per_day - asked["requests"]),
+        "requests_left_today": left,
         "paused_until": asked["paused_until"],
         "paused_by": asked["paused_by"],
     }

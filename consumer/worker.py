@@ -8,6 +8,7 @@ thread wait with its delivery unacked: no attempt is spent, nothing is requeued,
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
+from datetime import UTC, date, datetime
 from threading import Event, Lock, Thread
 from time import monotonic
 from typing import Any, TypeVar, assert_never
@@ -62,6 +63,7 @@ class Worker:
         self._stop = stop
         self._breakers = breakers
         self._lock = Lock()
+        self._told_pause: tuple[str, date] | None = None  # one line tells of it, not one for each request that waits
         self._in_hand = 0
         self._apply_threads = ThreadPoolExecutor(work.files_in_hand, "apply")
         self._finish_threads = ThreadPoolExecutor(work.files_in_hand, "finish")
@@ -124,8 +126,6 @@ class Worker:
             self._give_up(delivery, error.reason, error.detail)
         except DependencyDown as error:
             self._not_now(delivery, error, _NOT_NOW_SECONDS)
-        except Paused as error:
-            self._not_now(delivery, error, _PAUSED_SECONDS)
         except Stopped:
             pass  # unacked, it goes back to the queue
         except EverythingFails as error:
@@ -196,18 +196,32 @@ class Worker:
         if not breaker.turn(self._stop, HOLD_SECONDS):
             raise EverythingFails("no turn to be tried came in time")
         began = monotonic()
+        batch = Batch()
+        geocoding = self._geocoding
         try:
-            batch = self._holding(self._geocoding.geocode)
+            self._holding(lambda: geocoding.geocode(batch))
+        except Paused as error:
+            pause = (error.reason, error.until.date())
+            if pause != self._told_pause:
+                log.warning("geocoder", detail=str(error))
+            self._told_pause = pause
+            left = (error.until - datetime.now(UTC)).total_seconds()
+            self._put_aside(
+                delivery, next((delay for delay in topology.RETRY_DELAYS if delay >= left), _PAUSED_SECONDS)
+            )
+            return False
         except Refused as error:
             if error.dependency != GEOCODER:
                 raise
-            # Somebody has to mend a setting or the account; files go on meanwhile.
-            log.error("geocoder", detail=str(error))  # noqa: TRY400 - its stack tells nothing
-            self._not_now(delivery, error, _PAUSED_SECONDS)
+            # Somebody has to mend a setting or the account; files go on meanwhile, and nobody else asks.
+            log.error("geocoder", detail=str(error), retry_in_s=_PAUSED_SECONDS)  # noqa: TRY400 - its stack tells nothing
+            self._told_pause = (str(error), datetime.now(UTC).date())
+            self._put_aside(delivery, _PAUSED_SECONDS)
             return False
+        finally:
+            if batch.outcomes or batch.placed:
+                log.info("geocode", seconds=round(monotonic() - began, 3), placed=batch.placed, **batch.outcomes)
         breaker.succeeded()
-        _count(batch)
-        log.info("geocode", seconds=round(monotonic() - began, 3), placed=batch.placed, **batch.outcomes)
         self.link.ack(delivery)
         return False
 
@@ -230,13 +244,16 @@ class Worker:
         """Put a delivery that cannot be worked on aside, with no attempt spent."""
         if not self._stop.is_set():
             log.warning("not now", queue=delivery.queue.value, detail=str(error), retry_in_s=delay)
-            headers = messages.kept(delivery.headers)
-            self._send_on(
-                delivery,
-                lambda channel: broker.publish_retry(
-                    channel, delivery.queue.value, delivery.body, delay=delay, headers=headers
-                ),
-            )
+            self._put_aside(delivery, delay)
+
+    def _put_aside(self, delivery: Delivery, delay: int) -> None:
+        headers = messages.kept(delivery.headers)
+        self._send_on(
+            delivery,
+            lambda channel: broker.publish_retry(
+                channel, delivery.queue.value, delivery.body, delay=delay, headers=headers
+            ),
+        )
 
     def _give_up(self, delivery: Delivery, reason: str, detail: str) -> None:
         """Send a message on that failed outside any file: no event, or a follow-on that broke."""
@@ -281,15 +298,6 @@ class Worker:
             **described,
             **({"archive_key": archive_key} if archive_key else {}),
         )
-
-
-def _count(batch: Batch) -> None:
-    for outcome, places in batch.outcomes.items():
-        metrics.LOOKUPS.labels(outcome).inc(places)
-    metrics.PLACED.inc(batch.placed)
-    metrics.QUOTA_LEFT.set(batch.left)
-    for source, tickets in batch.sources.items():
-        metrics.TICKETS.labels(source).set(tickets)
 
 
 def _describe(outcome: FileOutcome) -> dict[str, Any]:

@@ -6,7 +6,7 @@ SELECT pg_advisory_unlock(hashtext('ingest.geocode'))
 
 -- name: clusters_to_ask
 -- Every cluster that no answer is kept of, or one too old, or one older than its alias; those of most tickets first.
-SELECT wanted.cluster, coalesce(alias.place, wanted.cluster) AS place, wanted.region
+SELECT wanted.cluster, coalesce(alias.place, wanted.cluster) AS place, wanted.region, now() AS read_at
 FROM (SELECT cluster, count(*) AS tickets, mode() WITHIN GROUP (ORDER BY region) AS region
       FROM tickets.inc
       WHERE cluster IS NOT NULL
@@ -36,16 +36,32 @@ WHERE known.cluster IS NULL
 ORDER BY wanted.tickets DESC, wanted.cluster, wanted.location_name
 
 -- name: cluster_was_asked
-UPDATE tickets.geo_clusters SET geocoded_at = now() WHERE cluster = %(cluster)s AND NOT is_manual
+-- At the time its name was read: an alias that came while the provider was asked is asked for next.
+UPDATE tickets.geo_clusters SET geocoded_at = %(read_at)s WHERE cluster = %(cluster)s AND NOT is_manual
 
 -- name: keep_cluster
 -- What is known to be somewhere stays there until another point is answered, and what was set by hand for good.
-INSERT INTO tickets.geo_clusters AS known (cluster, latitude, longitude, query, provider, quality, answer, status)
-VALUES (%(cluster)s, %(latitude)s, %(longitude)s, %(query)s, %(provider)s, %(quality)s, %(answer)s, %(status)s)
+INSERT INTO tickets.geo_clusters AS known
+    (cluster, latitude, longitude, query, provider, quality, answer, status, geocoded_at)
+VALUES (%(cluster)s, %(latitude)s, %(longitude)s, %(query)s, %(provider)s, %(quality)s, %(answer)s, %(status)s, %(read_at)s)
 ON CONFLICT (cluster) DO UPDATE
 SET latitude = excluded.latitude, longitude = excluded.longitude, query = excluded.query,
     provider = excluded.provider, quality = excluded.quality, answer = excluded.answer, status = excluded.status
 WHERE NOT known.is_manual AND (excluded.status = 'hit' OR known.status <> 'hit')
+
+-- name: judge_locations
+-- The point of a cluster has changed, so which answers are near enough to it has, too.
+UPDATE tickets.geo_locations AS location
+SET distance_m = judged.metres,
+    status = CASE WHEN judged.metres > %(guard_m)s OR judged.level = ANY(%(too_coarse)s) THEN 'rejected' ELSE 'hit' END
+FROM (SELECT answered.location_name, coarse.cluster, split_part(coalesce(answered.quality, ''), '/', 3) AS level,
+             ST_Distance(ST_SetSRID(ST_MakePoint(answered.longitude, answered.latitude), 4326)::geography,
+                         coarse.geom::geography) AS metres
+      FROM tickets.geo_clusters AS coarse
+      JOIN tickets.geo_locations AS answered USING (cluster)
+      WHERE coarse.cluster = %(cluster)s AND coarse.geom IS NOT NULL
+        AND answered.latitude IS NOT NULL AND NOT answered.is_manual) AS judged
+WHERE location.cluster = judged.cluster AND location.location_name = judged.location_name
 
 -- name: answered_before
 -- Another name of the cluster that is the same without its network codes.
@@ -58,11 +74,11 @@ ORDER BY geocoded_at DESC
 LIMIT 1
 
 -- name: distance
--- Metres between an answer and the point of its cluster.
-SELECT ST_Distance(
-    ST_SetSRID(ST_MakePoint(%(longitude)s, %(latitude)s), 4326)::geography,
-    ST_SetSRID(ST_MakePoint(%(from_longitude)s, %(from_latitude)s), 4326)::geography
-) AS metres
+-- Metres between an answer and the point of its cluster, which stays where it is until the answer is kept.
+SELECT ST_Distance(ST_SetSRID(ST_MakePoint(%(longitude)s, %(latitude)s), 4326)::geography, geom::geography) AS metres
+FROM tickets.geo_clusters
+WHERE cluster = %(cluster)s AND geom IS NOT NULL
+FOR SHARE
 
 -- name: location_was_asked
 UPDATE tickets.geo_locations SET geocoded_at = now()
@@ -122,6 +138,23 @@ VALUES (%(cluster)s, %(location_name)s, %(cleaned_query)s, %(latitude)s, %(longi
 ON CONFLICT (cluster, location_name) DO UPDATE
 SET latitude = excluded.latitude, longitude = excluded.longitude, provider = excluded.provider, quality = NULL,
     distance_m = NULL, status = excluded.status, is_manual = true, geocoded_at = now()
+
+-- name: unset_cluster
+-- Not known any more, so that the provider is asked again; its tickets stay where they are until then.
+UPDATE tickets.geo_clusters
+SET latitude = NULL, longitude = NULL, status = 'miss', is_manual = false, geocoded_at = '-infinity'
+WHERE cluster = %(cluster)s AND is_manual
+RETURNING cluster
+
+-- name: unset_location
+UPDATE tickets.geo_locations
+SET latitude = NULL, longitude = NULL, status = 'miss', is_manual = false, geocoded_at = '-infinity'
+WHERE cluster = %(cluster)s AND location_name = %(location_name)s AND is_manual
+RETURNING cluster
+
+-- name: tickets_there
+SELECT count(*) AS tickets FROM tickets.inc
+WHERE cluster = %(cluster)s AND (%(location_name)s::text IS NULL OR location_name = %(location_name)s)
 
 -- name: set_alias
 INSERT INTO tickets.cluster_aliases (cluster, place) VALUES (%(cluster)s, %(place)s)

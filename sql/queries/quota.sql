@@ -13,11 +13,12 @@ SELECT clock_timestamp() AS now,
        greatest(
            (SELECT at + interval '1 second' FROM sent ORDER BY at DESC OFFSET %(per_second)s - 1 LIMIT 1),
            (SELECT at + interval '1 minute' FROM sent ORDER BY at DESC OFFSET %(per_minute)s - 1 LIMIT 1),
-           (SELECT until FROM ingest.geocoder_pause)
+           (SELECT until FROM ingest.geocoder_pause WHERE account = %(account)s)
        ) AS at,
        (SELECT count(*) FROM sent WHERE NOT is_free AND at >= date_trunc('day', now(), 'UTC')) AS today,
        date_trunc('day', now(), 'UTC') + interval '1 day' AS tomorrow,
-       (SELECT reason FROM ingest.geocoder_pause WHERE until > clock_timestamp()) AS reason
+       (SELECT reason FROM ingest.geocoder_pause
+        WHERE account = %(account)s AND until > clock_timestamp()) AS reason
 
 -- name: book
 INSERT INTO ingest.geocoder_requests DEFAULT VALUES RETURNING request_id
@@ -27,12 +28,17 @@ UPDATE ingest.geocoder_requests SET ended_at = clock_timestamp(), is_free = %(is
 WHERE request_id = %(request_id)s
 
 -- name: pause
--- The longer one stands; a pause by hand or by the provider is for everybody.
-INSERT INTO ingest.geocoder_pause AS known (until, reason)
-VALUES (CASE %(window)s WHEN 'day' THEN date_trunc('day', now(), 'UTC') + interval '1 day'
-                        ELSE clock_timestamp() + %(seconds)s * interval '1 second' END, %(reason)s)
-ON CONFLICT (only_row) DO UPDATE SET until = excluded.until, reason = excluded.reason
+-- The longer one stands.
+INSERT INTO ingest.geocoder_pause AS known (account, until, reason)
+VALUES (%(account)s,
+        CASE %(window)s WHEN 'day' THEN date_trunc('day', now(), 'UTC') + interval '1 day'
+                        ELSE clock_timestamp() + %(seconds)s * interval '1 second' END,
+        %(reason)s)
+ON CONFLICT (account) DO UPDATE SET until = excluded.until, reason = excluded.reason
 WHERE excluded.until > known.until
+
+-- name: lift_pause
+UPDATE ingest.geocoder_pause SET until = clock_timestamp() WHERE account = %(account)s AND until > clock_timestamp()
 
 -- name: forget_old
 DELETE FROM ingest.geocoder_requests WHERE booked_at < clock_timestamp() - interval '2 days'

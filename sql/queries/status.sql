@@ -60,5 +60,7 @@ ORDER BY kind, status
 -- name: geocoder
 SELECT (SELECT count(*) FROM ingest.geocoder_requests
         WHERE NOT is_free AND booked_at >= date_trunc('day', now(), 'UTC')) AS requests,
-       (SELECT until FROM ingest.geocoder_pause WHERE until > now()) AS paused_until,
-       (SELECT reason FROM ingest.geocoder_pause WHERE until > now()) AS paused_by
+       pause.until AS paused_until, pause.reason AS paused_by,
+       coalesce(pause.until >= date_trunc('day', now(), 'UTC') + interval '1 day', false) AS is_spent
+FROM (SELECT 1) AS one
+LEFT JOIN ingest.geocoder_pause AS pause ON pause.until > now() AND pause.account = %(account)s

@@ -126,11 +126,11 @@ def test_limits_hold_over_all_consumers(stage: Stage, provider: LocationIQ) -> N
 def test_a_spent_day_is_waited_out_by_everybody_and_over_restarts(stage: Stage, provider: LocationIQ) -> None:
     first = consume(stage, provider, GEOCODER_PER_DAY="3")
     apply(stage, *(actionable(f"INC{n}", cluster=f"Cluster {n}", region="") for n in range(5)))
-    wait_until(lambda: "not now" in first.output(), "it is put aside")
+    wait_until(lambda: "asked nothing before" in first.output(), "it is put aside")
     first.kill()
     second = consume(stage, provider, GEOCODER_PER_DAY="3")
     apply(stage, actionable("LATER"), minutes=2)
-    wait_until(lambda: "not now" in second.output(), "it is put aside again")
+    wait_until(lambda: "asked nothing before" in second.output(), "it is put aside again")
     assert len(provider.searches) == 3
     assert stage.broker.ready("fleettickets.geocode.dead") == 0
     # The next day: nothing was sent in it.
@@ -151,7 +151,7 @@ def test_the_providers_own_count_is_believed(stage: Stage, provider: LocationIQ,
         settle(stage)
         assert places(stage)["INC"] == (*WESTLANDS, "cluster")
     else:
-        wait_until(lambda: "not now" in consumer.output(), "it is put aside")
+        wait_until(lambda: "asked nothing before" in consumer.output(), "it is put aside")
         assert stage.one("SELECT until = date_trunc('day', now(), 'UTC') + interval '1 day' FROM ingest.geocoder_pause")
         assert len(provider.searches) == 1
 
@@ -160,9 +160,18 @@ def test_a_key_that_is_refused_stops_the_lookups_and_no_file(stage: Stage, provi
     consumer = consume(stage, provider, GEOCODER_API_KEY="wrong")
     apply(stage, actionable("INC"))
     wait_until(lambda: "GEOCODER_API_KEY" in consumer.output(), "it says which setting")
-    apply(stage, actionable("MORE"), minutes=2)
+    for n in range(3):
+        apply(stage, actionable(f"MORE{n}"), minutes=n + 2)
+    wait_until(lambda: stage.broker.ready("fleettickets.retry.600s") == 4, "all requests are put aside")
     assert len(provider.searches) == 1
+    assert consumer.output().count("GEOCODER_API_KEY") == 1, "one line tells"
     assert "wrong" not in consumer.output()
+    # Another key is not held up by what was said of this one, nor is anybody after a run by hand.
+    wrong = {"GEOCODER_API_KEY": "wrong", "GEOCODER_URL": provider.url}
+    mended = wrong | {"GEOCODER_API_KEY": KEY}
+    assert "HTTP 401" in stage.run("status", "--json", **wrong).stdout
+    assert "HTTP 401" not in stage.run("status", "--json", **mended).stdout
+    assert stage.run("geocode", "clusters", "--apply", **mended).returncode == 0
 
 
 def test_one_query_that_is_refused_holds_up_no_other(stage: Stage, provider: LocationIQ) -> None:
@@ -175,7 +184,7 @@ def test_one_query_that_is_refused_holds_up_no_other(stage: Stage, provider: Loc
     )
     settle(stage)
     assert sorted(place[2] or "" for place in places(stage).values()) == ["cluster", "cluster", "location"]
-    assert "no use of it" in consumer.output()
+    assert "no answer" in consumer.output()
 
 
 def test_a_provider_that_is_away_is_waited_for_and_spends_no_attempt(stage: Stage, provider: LocationIQ) -> None:
@@ -199,6 +208,16 @@ def test_sigterm_ends_a_batch_that_waits_for_its_turn(stage: Stage, provider: Lo
     consume(stage, provider)
     settle(stage)
     assert stage.one("SELECT count(*) FROM tickets.geo_clusters") == 5
+
+
+def test_sigterm_ends_a_batch_whose_provider_hangs(stage: Stage, provider: LocationIQ) -> None:
+    provider.fault(Fault(delay=60), times=9)
+    consumer = consume(stage, provider, GEOCODER_TIMEOUT="1")
+    apply(stage, actionable("INC"))
+    wait_until(lambda: len(provider.searches) == 1, "it is asked")
+    consumer.stop()
+    assert len(provider.searches) == 1, "and not again"
+    assert stage.broker.ready(GEOCODE) == 1
 
 
 def test_without_a_key_requests_wait_and_files_do_not(stage: Stage) -> None:
@@ -305,9 +324,54 @@ def test_by_hand_a_point_or_another_name_is_told(stage: Stage, provider: Locatio
     set_ = ("geocode", "set", "--cluster", "Westlands", "--location", "Atlantis")
     assert stage.run(*set_, "--", "-1.25", "36.81").stdout == "set; 1 tickets are placed anew\n"
     assert places(stage)["THERE"] == (-1.25, 36.81, "location")
+    unset = ("geocode", "unset", "--cluster", "Westlands", "--location", "Atlantis")
+    assert stage.run(*unset).stdout == "unset; 1 tickets are placed anew\n"
+    assert places(stage)["THERE"] == (*WESTLANDS, "cluster")
+    again = stage.run(*unset)
+    assert (again.returncode, again.stderr) == (2, "fleettickets: no point of Atlantis was set by hand\n")
     swapped = stage.run(*set_, "--", "36.81", "-1.25")
     assert (swapped.returncode, swapped.stdout, len(swapped.stderr.splitlines())) == (2, "", 1)
     assert "not in Kenya" in swapped.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["alias", "KSR", "\udcff"], "not UTF-8"),
+        (["alias", " ", "Kasarani"], "blank"),
+        (["set", "--cluster", "", "--", "-1.25", "36.81"], "blank"),
+        (["set", "--cluster", "A", "--location", "\udcff", "--", "-1.25", "36.81"], "not UTF-8"),
+        (["set", "--cluster", "x" * 501, "--", "-1.25", "36.81"], "500 characters"),
+        (["unset", "--cluster", "KSR"], "no point of KSR was set by hand"),
+    ],
+)
+def test_by_hand_a_name_that_no_ticket_can_have_is_refused(stage: Stage, arguments: list[str], why: str) -> None:
+    refused = stage.run("geocode", *arguments)
+    assert refused.returncode == 2
+    assert why in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_by_hand_a_name_that_no_ticket_has_is_told(stage: Stage) -> None:
+    told = stage.run("geocode", "set", "--cluster", "Westlnads", "--", "-1.25", "36.81")
+    assert (told.returncode, told.stderr) == (0, "note: no ticket has Westlnads so far\n")
+
+
+def metrics(port: int) -> dict[str, float]:
+    lines = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text.splitlines()
+    values = (line.removeprefix("fleettickets_").rsplit(" ", 1) for line in lines if line.startswith("fleettickets_"))
+    return {name: float(value) for name, value in values if not name.endswith("_created")}
+
+
+def test_metrics_count_a_batch_that_the_end_of_the_day_ends(stage: Stage, provider: LocationIQ) -> None:
+    port = free_port()
+    consume(stage, provider, "--metrics-port", str(port), GEOCODER_PER_DAY="2")
+    apply(stage, actionable("INC"), *(actionable(f"INC{n}", cluster=f"Cluster {n}", region="") for n in range(3)))
+    wait_until(lambda: stage.broker.ready("fleettickets.retry.600s") == 1, "it is put aside")
+    found = metrics(port)
+    assert found['geocode_lookups_total{outcome="miss"}'] == 2
+    assert found["geocoder_quota_left"] == 0
+    assert found['tickets{source="nowhere"}'] == 4
 
 
 def test_metrics_count_what_was_looked_up(stage: Stage, provider: LocationIQ) -> None:
@@ -316,15 +380,8 @@ def test_metrics_count_what_was_looked_up(stage: Stage, provider: LocationIQ) ->
     apply(stage, actionable("PRECISE", location_name="Sarit Centre"), actionable("WRONG", location_name="Nyali Centre"))
     settle(stage)
 
-    def counted() -> dict[str, float]:
-        lines = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text.splitlines()
-        values = (
-            line.removeprefix("fleettickets_").rsplit(" ", 1) for line in lines if line.startswith("fleettickets_")
-        )
-        return {name: float(value) for name, value in values if not name.endswith("_created")}
-
-    wait_until(lambda: counted()["tickets_placed_total"], "the batch is counted")
-    found = counted()
+    wait_until(lambda: metrics(port)["tickets_placed_total"], "the batch is counted")
+    found = metrics(port)
     assert found['files_total{decision="new"}'] == 1
     assert (found['geocode_lookups_total{outcome="hit"}'], found['geocode_lookups_total{outcome="rejected"}']) == (2, 1)
     assert (found["geocoder_requests_total"], found["geocoder_quota_left"]) == (3, 4997)

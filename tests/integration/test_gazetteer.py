@@ -1,20 +1,28 @@
 """The gazetteer keeps what is known, places whatever is elsewhere, and shares the provider's limits."""
 
+import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import tenacity
+from psycopg.types.json import Jsonb
 
 from consumer import database as postgres
+from consumer import locationiq, quota
 from consumer.database import Pool
-from consumer.geocoding import Batch, Gazetteer, Kind
+from consumer.geocoding import Batch, Gazetteer, GeocodeHandler, Kind, judge_locations
+from consumer.locationiq import Geocoder, GeocoderDown
 from consumer.quota import Paused, Quota, Stopped
 from consumer.settings import GazetteerSettings, GeocoderSettings
-from publisher.errors import HeldByAnother
-from tests.acceptance.geocoder import KEY, LocationIQ
+from publisher.errors import HeldByAnother, Refused
+from tests.acceptance import geocoder
+from tests.acceptance.geocoder import INVALID_REQUEST, KEY, LIMITED, PLACE, UNKNOWN, Asked, LocationIQ, error
+from tests.acceptance.stage import wait_until
 
 WESTLANDS = (-1.2676, 36.8108)
 
@@ -25,9 +33,9 @@ def provider() -> Iterator[LocationIQ]:
         yield server
 
 
-def settings(url: str = "http://127.0.0.1:1", **limits: int) -> GeocoderSettings:
+def settings(url: str = "http://127.0.0.1:1", **others: object) -> GeocoderSettings:
     fast = {"GEOCODER_PER_SECOND": 1000, "GEOCODER_PER_MINUTE": 60_000}
-    return GeocoderSettings.model_validate({"GEOCODER_API_KEY": KEY, "GEOCODER_URL": url} | fast | limits)
+    return GeocoderSettings.model_validate({"GEOCODER_API_KEY": KEY, "GEOCODER_URL": url} | fast | others)
 
 
 def gazetteer(pool: Pool, provider: LocationIQ, **kept: float) -> Gazetteer:
@@ -40,13 +48,15 @@ def look_up(of: Gazetteer, limit: int = 100) -> Batch:
     return batch
 
 
-def execute(pool: Pool, statement: str) -> list[dict[str, Any]]:
+def execute(pool: Pool, statement: str, parameters: Mapping[str, object] | None = None) -> list[dict[str, Any]]:
     with postgres.transaction(pool) as connection:
-        cursor = connection.execute(statement.encode())
+        cursor = connection.execute(statement.encode(), parameters)
         return cursor.fetchall() if cursor.description else []
 
 
-TICKET = """INSERT INTO tickets.inc (ticket_id, raw) VALUES ('{}', '{{"cluster": "Westlands"}}')"""
+def ticket(pool: Pool, ticket_id: str, **raw: str) -> None:
+    parameters = {"ticket_id": ticket_id, "raw": Jsonb({"cluster": "Westlands"} | raw)}
+    execute(pool, "INSERT INTO tickets.inc (ticket_id, raw) VALUES (%(ticket_id)s, %(raw)s)", parameters)
 
 
 def sources(pool: Pool) -> dict[str, str | None]:
@@ -60,9 +70,9 @@ def test_a_ticket_that_is_merged_while_its_place_becomes_known_is_placed_by_the_
 ) -> None:
     """Neither the trigger sees the new point nor the batch the new row; the request of the row's file is still open."""
     places = gazetteer(pool, provider)
-    execute(pool, TICKET.format("FIRST"))
+    ticket(pool, "FIRST")
     with postgres.transaction(pool) as merging:
-        merging.execute(TICKET.format("MEANWHILE").encode())
+        merging.execute("""INSERT INTO tickets.inc (ticket_id, raw) VALUES ('MEANWHILE', '{"cluster": "Westlands"}')""")
         assert look_up(places).outcomes == {"hit": 1}
     assert sources(pool) == {"FIRST": "cluster", "MEANWHILE": None}
     again = look_up(places)
@@ -72,8 +82,8 @@ def test_a_ticket_that_is_merged_while_its_place_becomes_known_is_placed_by_the_
 
 
 def test_a_place_that_changes_moves_its_tickets_and_no_others(pool: Pool, provider: LocationIQ) -> None:
-    execute(pool, TICKET.format("HERE"))
-    execute(pool, TICKET.format("FED").replace("}", ', "latitude": "-1", "longitude": "37"}'))
+    ticket(pool, "HERE")
+    ticket(pool, "FED", latitude="-1", longitude="37")
     places = gazetteer(pool, provider)
     look_up(places)
     before = execute(pool, "SELECT ticket_id, ingested_at FROM tickets.inc ORDER BY 1")
@@ -88,7 +98,7 @@ def test_a_place_that_changes_moves_its_tickets_and_no_others(pool: Pool, provid
 def test_a_point_that_is_too_old_is_asked_for_again_and_stays_when_that_finds_nothing(
     pool: Pool, provider: LocationIQ
 ) -> None:
-    execute(pool, TICKET.format("HERE"))
+    ticket(pool, "HERE")
     look_up(gazetteer(pool, provider))
     execute(pool, "UPDATE tickets.geo_clusters SET geocoded_at = now() - interval '3 days'")
     assert look_up(gazetteer(pool, provider)).outcomes == {}, "kept for good"
@@ -102,7 +112,7 @@ def test_a_point_that_is_too_old_is_asked_for_again_and_stays_when_that_finds_no
 
 
 def test_a_miss_is_asked_for_again_after_its_days(pool: Pool, provider: LocationIQ) -> None:
-    execute(pool, TICKET.format("HERE").replace("Westlands", "Atlantis"))
+    ticket(pool, "HERE", cluster="Atlantis")
     places = gazetteer(pool, provider)
     assert look_up(places).outcomes == {"miss": 1}
     assert look_up(places).outcomes == {}
@@ -110,8 +120,216 @@ def test_a_miss_is_asked_for_again_after_its_days(pool: Pool, provider: Location
     assert look_up(places).outcomes == {"miss": 1}
 
 
+class Odd(LocationIQ):
+    """A provider that answers everything but what begins with "Odd"."""
+
+    fault_of_odd = error(UNKNOWN)
+
+    def _answer(self, asked: Asked) -> tuple[int, bytes, str]:
+        if asked.query.startswith("Odd"):
+            return *self.fault_of_odd, "application/json"
+        return super()._answer(asked)
+
+
+@pytest.fixture
+def odd(monkeypatch: pytest.MonkeyPatch) -> Iterator[Odd]:
+    monkeypatch.setattr(locationiq, "_WAIT", tenacity.wait_none())
+    with Odd({"Westlands": WESTLANDS}, per_second=None, per_minute=None) as server:
+        yield server
+
+
+def statuses(pool: Pool) -> dict[str, str]:
+    return {row["cluster"]: row["status"] for row in execute(pool, "SELECT cluster, status FROM tickets.geo_clusters")}
+
+
+def tickets(pool: Pool, **clusters: int) -> None:
+    """So many tickets of each cluster."""
+    for cluster, count in clusters.items():
+        for number in range(count):
+            ticket(pool, f"{cluster}{number}", cluster=cluster.replace("_", " "))
+
+
+def test_a_place_that_never_gets_an_answer_holds_up_no_other_and_is_a_miss_in_the_end(pool: Pool, odd: Odd) -> None:
+    tickets(pool, Odd_place=2, Westlands=1)
+    places = gazetteer(pool, odd)
+    assert look_up(places).outcomes == {"unanswered": 1, "hit": 1}
+    assert statuses(pool) == {"Westlands": "hit"}, "the provider may only have been busy"
+    for number in range(2):
+        tickets(pool, **{f"Cluster{number}": 1})
+        assert look_up(places).outcomes == {"unanswered": 1, "miss": 1}
+    assert statuses(pool)["Odd place"] == "miss"
+    assert look_up(places).outcomes == {}
+    assert places.quota.left() == 5000 - 3, "what failed is not charged"
+
+
+def test_three_such_places_with_the_most_tickets_hold_up_no_other_either(pool: Pool, odd: Odd) -> None:
+    tickets(pool, Odd_1=2, Odd_2=2, Odd_3=2, Westlands=1)
+    places = gazetteer(pool, odd)
+    with pytest.raises(GeocoderDown):
+        look_up(places)
+    assert statuses(pool) == {}
+    with pytest.raises(GeocoderDown):
+        look_up(places)
+    assert statuses(pool) == {"Westlands": "hit"}
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[7]", json.dumps([PLACE | {"display_name": "\0"}]).encode()])
+def test_an_answer_of_no_use_is_a_miss_when_others_are_answered(pool: Pool, odd: Odd, body: bytes) -> None:
+    odd.fault_of_odd = (200, body)
+    tickets(pool, Odd_place=2, Westlands=1)
+    assert look_up(gazetteer(pool, odd)).outcomes == {"unanswered": 1, "hit": 1}
+    assert statuses(pool) == {"Odd place": "miss", "Westlands": "hit"}
+
+
+def test_a_query_that_is_refused_before_anything_was_answered_holds_up_no_other(pool: Pool, odd: Odd) -> None:
+    odd.fault_of_odd = error(INVALID_REQUEST)
+    tickets(pool, Odd_place=2, Westlands=1)
+    assert look_up(gazetteer(pool, odd)).outcomes == {"unanswered": 1, "hit": 1}
+    assert statuses(pool) == {"Odd place": "miss", "Westlands": "hit"}
+
+
+def test_where_every_query_is_refused_it_is_the_setting(pool: Pool, odd: Odd) -> None:
+    odd.fault_of_odd = error(INVALID_REQUEST)
+    tickets(pool, Odd_1=1, Odd_2=1, Odd_3=1, Odd_4=1)
+    places = gazetteer(pool, odd)
+    with pytest.raises(Refused, match="HTTP 400"):
+        look_up(places)
+    assert len(odd.searches) == 3
+    assert statuses(pool) == {}
+    with pytest.raises(Paused):
+        look_up(places)
+    other_key = Gazetteer(pool, GazetteerSettings(), settings(odd.url, GEOCODER_API_KEY="pk.other"), threading.Event())
+    assert other_key.quota.paused() is None
+    places.quota.lift_pause()
+    assert places.quota.paused() is None
+
+
+def test_an_alias_that_is_told_while_its_cluster_is_asked_for_is_asked_for_next(
+    pool: Pool, provider: LocationIQ
+) -> None:
+    tickets(pool, Nowhere=2, KSR=1)
+    places = gazetteer(pool, provider)
+
+    def told(_outcome: str) -> None:
+        execute(pool, "INSERT INTO tickets.cluster_aliases VALUES ('KSR', 'Westlands') ON CONFLICT DO NOTHING")
+
+    places.work(Kind, 100, Batch(), told=told)
+    assert statuses(pool) == {"Nowhere": "miss", "KSR": "miss"}
+    assert look_up(places).outcomes == {"hit": 1}
+    assert statuses(pool)["KSR"] == "hit"
+    assert look_up(places).outcomes == {}
+
+
+KM = 1 / 110.574  # degrees of latitude
+
+
+def locations(pool: Pool) -> dict[str, str]:
+    rows = execute(pool, "SELECT location_name, status FROM tickets.geo_locations")
+    return {row["location_name"]: row["status"] for row in rows}
+
+
+def test_the_guard_is_at_25_km_of_the_cluster_wherever_that_is_set(pool: Pool) -> None:
+    north = {f"{km} North": (WESTLANDS[0] + km * KM, WESTLANDS[1]) for km in (24, 26)}
+    for name in north:
+        ticket(pool, name, location_name=name, is_actionable="true")
+    with LocationIQ({"Westlands": WESTLANDS} | north, per_second=None, per_minute=None) as provider:
+        places = gazetteer(pool, provider)
+        assert look_up(places).outcomes == {"hit": 2, "rejected": 1}
+    assert locations(pool) == {"24 North": "hit", "26 North": "rejected"}
+    assert sources(pool) == {"24 North": "location", "26 North": "cluster"}
+    # The cluster turns out to be elsewhere: both answers are judged anew.
+    execute(pool, "UPDATE tickets.geo_clusters SET latitude = %(latitude)s", {"latitude": WESTLANDS[0] + 50 * KM})
+    with postgres.transaction(pool) as connection:
+        judge_locations(connection, "Westlands")
+    assert locations(pool) == {"24 North": "rejected", "26 North": "hit"}
+    assert look_up(places).placed == 2
+    assert sources(pool) == {"24 North": "cluster", "26 North": "location"}
+
+
+def test_a_point_of_a_location_set_by_hand_outlives_answers_and_judgements(pool: Pool, provider: LocationIQ) -> None:
+    ticket(pool, "THERE", location_name="Atlantis", is_actionable="true")
+    look_up(gazetteer(pool, provider))
+    execute(pool, "UPDATE tickets.geo_locations SET latitude = -4, longitude = 39.6, status = 'hit', is_manual = true")
+    execute(pool, "UPDATE tickets.geo_locations SET geocoded_at = '2020-01-01'")
+    places = gazetteer(pool, provider, keep_hits_days=1)
+    look_up(places)
+    with postgres.transaction(pool) as connection:
+        judge_locations(connection, "Westlands")
+    assert locations(pool) == {"Atlantis": "hit"}
+    assert execute(pool, "SELECT latitude FROM tickets.inc") == [{"latitude": -4}]
+
+
+@pytest.mark.parametrize(
+    ("quality", "cluster", "location"),
+    [
+        ("exact/centroid/street", "hit", "hit"),
+        ("exact/centroid/city", "hit", "rejected"),
+        ("fallback/centroid/city", "rejected", None),
+        ("exact/centroid/county", "rejected", None),
+        ("exact/centroid/state", "rejected", None),
+        ("exact/centroid/country", "rejected", None),
+        ("exact/centroid/postalcode", "rejected", None),
+    ],
+)
+def test_an_answer_that_is_too_coarse_is_none(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, quality: str, cluster: str, location: str | None
+) -> None:
+    parts = zip(["matchcode", "matchtype", "matchlevel"], quality.split("/"), strict=True)
+    monkeypatch.setattr(geocoder, "MATCH_QUALITY", dict(parts))
+    ticket(pool, "HERE", location_name="Westlands", is_actionable="true")
+    with LocationIQ({"Westlands": WESTLANDS}, per_second=None, per_minute=None) as provider:
+        look_up(gazetteer(pool, provider))
+    assert statuses(pool) == {"Westlands": cluster}
+    assert locations(pool) == ({"Westlands": location} if location else {})
+
+
+def test_a_cluster_outside_the_country_is_none_and_is_asked_for_without_its_region(pool: Pool) -> None:
+    ticket(pool, "A", cluster="Zero", region="coast")
+    with LocationIQ({"Zero, coast": (0.0, 0.0)}, per_second=None, per_minute=None) as provider:
+        assert look_up(gazetteer(pool, provider)).outcomes == {"rejected": 1}
+        assert [asked.query for asked in provider.searches] == ["Zero, coast", "Zero"]
+    assert sources(pool) == {"A": None}
+
+
+def test_a_blank_cluster_is_a_miss_that_nobody_is_asked_for(pool: Pool, provider: LocationIQ) -> None:
+    """The cleaning leaves none; a database that was taken over may have some."""
+    for number, blank in enumerate(["", " ", "\u00a0"]):
+        ticket(pool, f"{number}", cluster=blank)
+    tickets(pool, Westlands=1)
+    assert look_up(gazetteer(pool, provider)).outcomes["hit"] == 1
+    assert look_up(gazetteer(pool, provider)).outcomes == {}
+    assert len(provider.searches) == 1
+
+
+def test_a_limit_that_does_not_end_is_not_waited_for_with_a_message_in_hand(
+    pool: Pool, odd: Odd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quota, "_SECONDS", {"minute": 0.2})
+    odd.fault_of_odd = error(LIMITED["Minute"])
+    tickets(pool, Odd_place=1)
+    with pytest.raises(Paused, match="in this minute"):
+        look_up(gazetteer(pool, odd))
+    assert len(odd.searches) == locationiq.ATTEMPTS
+
+
+def test_a_batch_ends_after_its_time_and_says_that_there_is_more(pool: Pool, provider: LocationIQ) -> None:
+    tickets(pool, A=1, B=1, C=1)
+    batch = Batch()
+    gazetteer(pool, provider).work(Kind, 100, batch, seconds=0)
+    assert (batch.outcomes, batch.rest) == ({"miss": 1}, True)
+
+
+def test_without_an_open_request_nothing_is_done(pool: Pool, provider: LocationIQ) -> None:
+    tickets(pool, Westlands=1)
+    handler = GeocodeHandler(pool, gazetteer(pool, provider), lambda: 0, lambda _point: None)
+    batch = Batch()
+    with gazetteer(pool, provider)._alone():  # noqa: SLF001 - it would be waited for
+        handler.geocode(batch)
+    assert (batch, provider.searches) == (Batch(), [])
+
+
 def test_one_looks_up_at_a_time(pool: Pool, provider: LocationIQ) -> None:
-    execute(pool, TICKET.format("HERE"))
+    ticket(pool, "HERE")
     with pytest.raises(HeldByAnother), gazetteer(pool, provider)._alone():  # noqa: SLF001 - as a second process would
         look_up(gazetteer(pool, provider))
     assert look_up(gazetteer(pool, provider)).outcomes == {"hit": 1}
@@ -149,6 +367,32 @@ def test_a_spent_minute_is_waited_for_and_a_spent_day_is_not(pool: Pool) -> None
     now = datetime.now(UTC)
     assert paused.value.until == now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
     assert Quota(pool, settings(GEOCODER_PER_DAY=5), stop).left() == 3
+
+
+@pytest.mark.parametrize("limit", ["GEOCODER_PER_MINUTE", "GEOCODER_PER_DAY"])
+def test_the_server_counts_no_more_than_three_searchers_may_send(pool: Pool, limit: str) -> None:
+    limits = {"per_second": None, "per_minute": None, "per_day": None, limit.removeprefix("GEOCODER_").lower(): 7}
+    with LocationIQ({"Westlands": WESTLANDS}, **limits) as server:  # type: ignore[arg-type]
+        stop = threading.Event()
+
+        def search_until_spent(_number: int) -> int:
+            its_settings = settings(server.url, **{limit: 7})
+            its_quota = Quota(pool, its_settings, stop)
+            found = 0
+            with suppress(Paused, Stopped):
+                while True:
+                    Geocoder(its_settings).search("Westlands", None, its_quota.book)
+                    its_quota.ended()
+                    found += 1
+            return found
+
+        with ThreadPoolExecutor(3) as threads:
+            ends = [threads.submit(search_until_spent, number) for number in range(3)]
+            wait_until(lambda: len(server.searches) == 7, "all that may be sent")
+            stop.set()
+            assert sum(end.result() for end in ends) == 7
+        assert {asked.status for asked in server.searches} == {200}
+        assert len(server.searches) == 7
 
 
 def test_a_request_under_way_counts_until_its_answer(pool: Pool) -> None:

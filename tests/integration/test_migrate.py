@@ -8,6 +8,7 @@ import pytest
 from consumer import database as postgres
 from consumer import migrate
 from consumer.applying import Applied
+from consumer.database import Role
 from consumer.settings import DatabaseSettings
 from publisher.errors import Misconfigured
 from tests.integration.change_files import ChangeFile, apply_to
@@ -143,3 +144,51 @@ def test_tables_that_the_batch_import_made_smaller_are_completed(empty_database:
         late = apply_to(pool, ChangeFile("2026-06-25T140000", "ticket_id,cluster\nOLD1,x\nNEW2,x\n"))
         assert isinstance(late, Applied)
         assert (late.decision, late.counts.stale, late.counts.inserted) == ("late", 1, 1)
+
+
+FORMER_GAZETTEERS = {
+    "points only": """
+        CREATE TABLE tickets.geo_clusters (cluster text PRIMARY KEY, geom geometry(Point, 4326));
+        CREATE TABLE tickets.geo_locations (cluster text, location_name text, geom geometry(Point, 4326));
+        INSERT INTO tickets.geo_clusters VALUES ('Westlands', ST_SetSRID(ST_MakePoint(36.8, -1.2), 4326));
+        INSERT INTO tickets.geo_locations VALUES ('Westlands', 'Gate', ST_SetSRID(ST_MakePoint(36.9, -1.3), 4326));
+    """,
+    "other names, and places without their cluster": """
+        CREATE TABLE tickets.geo_clusters (cluster text PRIMARY KEY, lat double precision, lon double precision);
+        CREATE TABLE tickets.geo_locations (location_name text PRIMARY KEY, lat double precision, lng double precision);
+        INSERT INTO tickets.geo_clusters VALUES ('Westlands', -1.2, 36.8);
+        INSERT INTO tickets.geo_locations VALUES ('Gate', -1.3, 36.9), ('Elsewhere', -1.4, 36.9), ('Miss', NULL, NULL);
+    """,
+}
+
+
+@pytest.mark.parametrize("name", FORMER_GAZETTEERS)
+def test_the_gazetteer_of_the_batch_import_is_taken_over_with_its_points(empty_database: Any, name: str) -> None:
+    with connect(empty_database) as connection:
+        made_by_the_batch_import(connection, 10, None)
+        connection.execute("DROP TABLE tickets.geo_clusters, tickets.geo_locations")
+        connection.execute(FORMER_GAZETTEERS[name].encode())
+        connection.execute("""
+            CREATE OR REPLACE FUNCTION tickets.place_it() RETURNS trigger LANGUAGE plpgsql AS
+            $$BEGIN NEW.geo_source := 'geo_clusters'; RETURN NEW; END$$;
+            CREATE TRIGGER place_it BEFORE INSERT OR UPDATE ON tickets.inc
+            FOR EACH ROW EXECUTE FUNCTION tickets.place_it();
+            DROP TRIGGER resolve_geom ON tickets.inc;
+            INSERT INTO tickets.inc (ticket_id, raw)
+            VALUES ('GATE', '{"cluster": "Westlands", "location_name": "Gate"}'), ('COARSE', '{"cluster": "Westlands"}')
+        """)
+        migrate.migrate(connection, nothing)
+        connection.execute("UPDATE tickets.inc SET raw = raw")
+        placed = connection.execute(
+            "SELECT ticket_id, latitude, longitude, geo_source FROM tickets.inc WHERE geom IS NOT NULL ORDER BY 1 DESC"
+        ).fetchall()
+        assert [tuple(row.values()) for row in placed] == [
+            ("GATE", -1.3, 36.9, "location"),
+            ("COARSE", -1.2, 36.8, "cluster"),
+        ]
+        kept = connection.execute("SELECT cluster, status, is_manual FROM tickets.geo_locations").fetchall()
+        assert kept == [{"cluster": "Westlands", "status": "hit", "is_manual": False}]
+    settings = DatabaseSettings.model_validate({"DATABASE_URL": empty_database.url})
+    with postgres.connect(settings, Role.INGEST) as ingest:
+        assert postgres.row(ingest, "geocoding", "is_in_kenya", {"latitude": -1.2, "longitude": 36.8})
+        postgres.rows(ingest, "geocoding", "place_tickets")

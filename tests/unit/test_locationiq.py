@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
+from threading import Event
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -73,7 +73,7 @@ class Bookings:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The waits before another request, in seconds, which take no time."""
     waited: list[float] = []
-    monkeypatch.setattr(tenacity.nap, "time", SimpleNamespace(sleep=waited.append))
+    monkeypatch.setattr(tenacity, "sleep_using_event", lambda _stop: waited.append)
     return waited
 
 
@@ -315,6 +315,9 @@ TROUBLES = {
     "cut before": Fault(cut="before"),
     "cut in the middle": Fault(cut="middle"),
     "cut headers": Fault(broken_headers=True, cut="middle"),
+    "too large": Fault(200, json.dumps([PLACE]).encode() + b" " * MAX_BYTES),
+}
+UNUSABLE = {
     "garbage": Fault(200, GARBAGE),
     "nothing": Fault(200, b""),
     "a page": Fault(200, HTML),
@@ -325,9 +328,6 @@ TROUBLES = {
     "a number that is none": Fault(200, json.dumps([PLACE]).encode().replace(b"0.6744", b"NaN")),
     "not in any jsonb": Fault(200, json.dumps([PLACE]).encode().replace(b"0.6744", b"1e999")),
     "NUL": placed(display_name="Nai\0robi"),
-    "too large": Fault(200, json.dumps([PLACE]).encode() + b" " * MAX_BYTES),
-}
-UNUSABLE = {
     "an object": answered(PLACE),
     "an error": answered({"error": "Unable to geocode"}),
     "a list of texts": answered(["Nairobi"]),
@@ -348,29 +348,49 @@ UNUSABLE = {
 }
 
 
-@pytest.mark.parametrize("name", TROUBLES | UNUSABLE)
+@pytest.mark.parametrize("name", TROUBLES)
 def test_what_may_be_better_next_time_is_asked_again_and_booked_again(
     geocoder: Geocoder, server: LocationIQ, book: Bookings, waits: list[float], name: str
 ) -> None:
-    server.fault((TROUBLES | UNUSABLE)[name], ATTEMPTS - 1)
+    server.fault(TROUBLES[name], ATTEMPTS - 1)
     assert isinstance(geocoder.search("Nairobi", None, book), Found)
     assert book.sent_before == list(range(ATTEMPTS))
     assert len(server.asked) == ATTEMPTS
     assert len(waits) == ATTEMPTS - 1
 
 
-@pytest.mark.parametrize("name", TROUBLES | UNUSABLE)
+@pytest.mark.parametrize("name", TROUBLES)
 def test_what_does_not_get_better_has_an_end(
     geocoder: Geocoder, server: LocationIQ, book: Bookings, waits: list[float], name: str
 ) -> None:
-    server.fault((TROUBLES | UNUSABLE)[name], ATTEMPTS + 5)
-    with pytest.raises(DependencyDown, match=r"^the geocoder is not available: .+") as down:
+    server.fault(TROUBLES[name], ATTEMPTS + 5)
+    with pytest.raises(GeocoderDown, match=r"^the geocoder is not available: .+") as down:
         geocoder.search("Nairobi", None, book)
     assert len(str(down.value).splitlines()) == 1
-    assert isinstance(down.value, AnswerUnusable) == (name in UNUSABLE)
-    assert isinstance(down.value, GeocoderDown)
+    assert not isinstance(down.value, AnswerUnusable)
     assert len(server.asked) == len(book.sent_before) == ATTEMPTS
     assert len(waits) == ATTEMPTS - 1
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_an_answer_of_no_use_is_not_asked_for_again(
+    geocoder: Geocoder, server: LocationIQ, book: Bookings, name: str
+) -> None:
+    server.fault(UNUSABLE[name])
+    with pytest.raises(AnswerUnusable, match=r"^the geocoder is not available: .+") as unusable:
+        geocoder.search("Nairobi", None, book)
+    assert len(str(unusable.value).splitlines()) == 1
+    assert len(server.asked) == len(book.sent_before) == 1
+
+
+def test_whoever_is_told_to_stop_asks_no_more(server: LocationIQ, book: Bookings) -> None:
+    stop = Event()
+    stop.set()
+    server.fault(refused(UNKNOWN))
+    settings = GeocoderSettings.model_validate({"GEOCODER_API_KEY": SECRET, "GEOCODER_URL": server.url})
+    with pytest.raises(GeocoderDown):
+        Geocoder(settings, stop).search("Nairobi", None, book)
+    assert len(server.asked) == 1
 
 
 def test_the_largest_answer_is_taken(geocoder: Geocoder, server: LocationIQ) -> None:
@@ -513,13 +533,13 @@ def test_no_settings_and_no_client_show_the_key(geocoder: Geocoder) -> None:
 
 
 SHOW_ALL = f"""
-import logging, sys, types, structlog, tenacity
+import logging, sys, structlog, tenacity
 from consumer.locationiq import Geocoder
 from consumer.settings import GeocoderSettings
 from publisher import log
 from publisher.settings import load
 
-tenacity.nap.time = types.SimpleNamespace(sleep=lambda seconds: None)
+tenacity.sleep_using_event = lambda stop: lambda seconds: None
 log.configure("json")
 logging.getLogger().setLevel(logging.DEBUG)
 geocoder = Geocoder(load(GeocoderSettings))
@@ -537,9 +557,8 @@ geocoder.search("Nairobi", None, lambda: None)
 
 def test_no_log_and_no_traceback_shows_the_key(server: LocationIQ, tmp_path: Path) -> None:
     server.fault(Fault(broken_headers=True))
-    for fault in EVERY_FAULT.values():
-        final = fault.status is not None and 300 <= fault.status < 500 and fault.status != 408
-        server.fault(fault, 1 if final else ATTEMPTS)
+    for name, fault in EVERY_FAULT.items():
+        server.fault(fault, ATTEMPTS if name in TROUBLES else 1)
     server.fault(Fault())
     server.fault(Fault(cut="before"), ATTEMPTS)
     settings = {"GEOCODER_API_KEY": SECRET, "GEOCODER_URL": server.url}
