@@ -10,7 +10,7 @@ FILES = Counter("fleettickets_files", "Deliveries of change files, by what was d
 LOOKUPS = Counter(
     "fleettickets_geocode_lookups",
     "Places looked up. hit; miss: the provider knows no such place, or there is none in the name; rejected: in another "
-    "city, or no finer than a city.",
+    "city, or no finer than a city; unanswered: nothing of use came from the provider.",
     ["outcome"],
 )
 REQUESTS = Counter("fleettickets_geocoder_requests", "Requests sent to the provider, by this process.")
