@@ -171,8 +171,9 @@ def place(stage: Stage) -> None:
     for _ in range(2):
         began = time.perf_counter()
         placed = stage.connection.execute(statements("geocoding")["place_tickets"]).rowcount
+        seconds = time.perf_counter() - began
         say(
-            f"placing {placed} of {stage.one('SELECT count(*) FROM tickets.inc')} tickets: {time.perf_counter() - began:.2f} s"
+            f"tickets there: {stage.one('SELECT count(*) FROM tickets.inc')}; placed anew: {placed}, in {seconds:.2f} s"
         )
 
 
