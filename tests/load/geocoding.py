@@ -172,9 +172,8 @@ def place(stage: Stage) -> None:
         began = time.perf_counter()
         placed = stage.connection.execute(statements("geocoding")["place_tickets"]).rowcount
         seconds = time.perf_counter() - began
-        say(
-            f"tickets there: {stage.one('SELECT count(*) FROM tickets.inc')}; placed anew: {placed}, in {seconds:.2f} s"
-        )
+        tickets = stage.one("SELECT count(*) FROM tickets.inc")
+        say(f"{placed} of {tickets} tickets placed anew in {seconds:.2f} s")
 
 
 def run(stage: Stage, *arguments: str) -> None:
