@@ -4,12 +4,13 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from threading import Event
 from typing import Any
 
+import pika.exceptions
 from pika.adapters.blocking_connection import BlockingChannel
 
 from publisher import broker, messages
@@ -19,6 +20,10 @@ from publisher.topology import DEAD, REQUESTS, Queue
 
 _PATIENCE = 100
 """Looks at a queue, each 20 ms after the one before, until what was put back shows up in it."""
+# When a channel dies with more than this in hand, RabbitMQ before 4.1.1 puts it back in an order of which only that run
+# of the server knows. Started again it arrives at another one from the same log, and what was acked in between then
+# takes other letters with it: those are lost, and the acked ones are back (rabbitmq-server pull request 13971).
+_ONE_HAND = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +109,10 @@ class Selection:
 
 
 class Held:
-    """The dead letters of a queue, one after the other, in this channel's hands until settled or put back."""
+    """The dead letters of a queue, one after the other, in our hands until settled or put back.
+
+    A hand is a channel: the one that is given, and others of its connection when that has its fill.
+    """
 
     def __init__(self, channel: BlockingChannel, queue: Queue) -> None:
         self._channel = channel
@@ -112,15 +120,20 @@ class Held:
         # What dies meanwhile is for the next look: a replayed letter can be back before this one ends.
         self._there, _ = broker.queue_depth(channel, queue.dead_letters)
         self._taken = 0
-        self._settled = 0
+        self._hands = [channel]
+        self._room = _ONE_HAND
+        self._holding: dict[int, BlockingChannel] = {}
 
     def __iter__(self) -> Iterator[DeadLetter]:
         while self._taken < self._there:
             with broker.translated_errors():
-                method, properties, body = self._channel.basic_get(self._queue.dead_letters)
+                hand = self._free_hand()
+                method, properties, body = hand.basic_get(self._queue.dead_letters)
             if method is None or properties is None:
                 return
             self._taken += 1
+            self._room -= 1
+            self._holding[self._taken] = hand
             tag = method.delivery_tag or 0  # only the type stubs doubt it
             yield _letter(self._taken, tag, self._queue, body or b"", properties.headers or {})
 
@@ -129,22 +142,36 @@ class Held:
 
         Raises: DependencyDown.
         """
+        hand = self._holding[letter.number]
         with broker.translated_errors():
-            self._channel.basic_ack(letter.tag)
-        self._settled += 1
+            hand.basic_ack(letter.tag)
+        del self._holding[letter.number]
+        if hand is self._hands[-1]:
+            self._room += 1
 
     def put_back(self) -> None:
         """Requeue what was not settled. That takes the broker a moment, in which the next look would find too few."""
-        left = self._taken - self._settled
+        left = len(self._holding)
         if not self._channel.is_open or not left:
             return
         with broker.translated_errors():
-            self._channel.basic_nack(0, multiple=True, requeue=True)
+            for hand in self._hands:
+                hand.basic_nack(0, multiple=True, requeue=True)
+                # With its answer these are back, and those of the next hand come behind them.
+                broker.queue_depth(hand, self._queue.dead_letters)
             for _ in range(_PATIENCE):
                 ready, _ = broker.queue_depth(self._channel, self._queue.dead_letters)
                 if ready >= left:
                     return
                 self._channel.connection.process_data_events(time_limit=0.02)
+
+    def _free_hand(self) -> BlockingChannel:
+        if self._room <= 0:
+            # 65,000 letters take all the channels that the server grants a connection; the last one has the rest.
+            with suppress(pika.exceptions.NoFreeChannels):
+                self._hands.append(self._channel.connection.channel())
+                self._room = _ONE_HAND
+        return self._hands[-1]
 
 
 def fingerprint(reason: str, detail: str) -> str:

@@ -140,6 +140,32 @@ def test_a_restarted_broker_has_everything_still(private_stage: Stage, private_b
 
 @pytest.mark.faults
 @pytest.mark.timeout(300)
+def test_letters_that_were_in_hand_when_a_look_was_cut_off_survive_a_restart(
+    private_stage: Stage, private_broker: RabbitMQ
+) -> None:
+    stage = private_stage
+    keys = [key_at(number) for number in range(150)]
+    with stage.broker.channel() as channel:
+        channel.confirm_delivery()
+        for key in keys:
+            stage.broker.publish_to(channel, "fleettickets.dead", "files", b"{}", {"fleettickets-key": key})
+    with Proxy(stage.broker.url) as proxy:
+        # It has all the others in hand when it gets to the last, and then takes its time.
+        arguments = ("dead-letters", "replay", "--key", keys[-1], "--rate", "0.01")
+        replay = stage.start(*arguments, RABBITMQ_URL=proxy.url)
+        wait_until(lambda: f"replayed {keys[-1]}" in replay.output(), "it is at the last letter")
+        proxy.cut()
+        assert replay.wait() == 1
+    wait_until(lambda: stage.broker.ready(DEAD_FILES) == len(keys) - 1, "the others are back")
+    replayed = {letter["key"] for letter in stage.ask("dead-letters", "replay", "--limit", "20")["replayed"]}
+    private_broker.halt()
+    private_broker.start()
+    letters = [letter["key"] for letter in stage.ask("dead-letters", "list", "--each")]
+    assert sorted(letters) == sorted(set(keys[:-1]) - replayed)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(300)
 def test_a_memory_alarm_is_waited_for(private_stage: Stage, private_broker: RabbitMQ) -> None:
     stage = private_stage
     files = feed(stage, seed=35, count=40)

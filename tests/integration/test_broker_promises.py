@@ -169,6 +169,32 @@ def test_replay_takes_the_chosen_ones_only(broker_settings: BrokerSettings, chan
     assert (properties.headers or {})[messages.AGAIN] == "replay"
 
 
+def test_many_letters_in_hand_go_back_in_their_order(broker_settings: BrokerSettings, channel: BlockingChannel) -> None:
+    keys = [f"{number}" for number in range(100)]
+    for key in keys:
+        bury(channel, key)
+    for key in ("70", "30", "99", "0"):
+        with broker.confirming_channel(broker_settings, "replay") as other:
+            assert dead_letters.replay(other, Queue.FILES, Selection(key=key), lambda _letter: None) == 1
+        keys.remove(key)
+        with (
+            broker.confirming_channel(broker_settings, "look") as other,
+            dead_letters.browsing(other, Queue.FILES) as letters,
+        ):
+            assert [letter.key for letter in letters] == keys
+
+
+def test_more_letters_than_all_channels_of_a_connection_should_hold(
+    broker_settings: BrokerSettings, channel: BlockingChannel
+) -> None:
+    for number in range(100):
+        bury(channel, f"{number}")
+    url = f"{broker_settings.rabbitmq_url.get_secret_value()}?channel_max=2"
+    with broker.confirming_channel(BrokerSettings.model_validate({"RABBITMQ_URL": url}), "replay") as other:
+        assert dead_letters.replay(other, Queue.FILES, Selection(key="99"), lambda _letter: None) == 1
+    assert (depth(channel, FILES), depth(channel, DEAD_FILES)) == (1, 99)
+
+
 def test_an_interrupted_replay_loses_no_letter(broker_settings: BrokerSettings, channel: BlockingChannel) -> None:
     for key in ("a", "b", "c"):
         bury(channel, key)
