@@ -76,12 +76,14 @@ class Broker:
         return int(answer.json().get("messages", 0))
 
     def messages(self, queue: str) -> list[Message]:
-        """What waits in the queue; it goes back unharmed when the channel closes."""
+        """What waits in the queue, and goes back to it."""
         found: list[Message] = []
         with self.channel() as channel:
             while True:
                 method, properties, body = channel.basic_get(queue, auto_ack=False)
                 if method is None or properties is None or body is None:
+                    # In their order: a server before 4.1.1 must not be left to put many of them back by itself.
+                    channel.basic_nack(0, multiple=True)
                     return found
                 found.append(Message(properties.headers or {}, body))
 
