@@ -9,7 +9,7 @@ import typer
 
 from consumer import database, migrate
 from consumer.database import Connection, Role
-from consumer.geocoding import Batch, Cluster, Gazetteer, Kind, Place, judge_locations
+from consumer.geocoding import Batch, Cluster, Gazetteer, Kind, Place, change_cluster
 from consumer.locationiq import GeocoderDown
 from consumer.place_names import place_name
 from consumer.quota import Paused, Quota, Stopped
@@ -96,8 +96,7 @@ def set_point(
         if not database.row(connection, "geocoding", "is_in_kenya", point):
             raise Misconfigured(f"{latitude}, {longitude} is not in Kenya; the order is latitude, longitude")
         if location is None:
-            database.rows(connection, "geocoding", "set_cluster", point)
-            judge_locations(connection, cluster)
+            change_cluster(connection, ["set_cluster"], point)
         else:
             database.rows(connection, "geocoding", "set_location", point | {"cleaned_query": place_name(location)})
         placed = len(database.rows(connection, "geocoding", "place_tickets"))
@@ -107,7 +106,7 @@ def set_point(
 def unset_point(cluster: OfCluster, location: OfLocation = None, as_json: AsJson = False) -> None:
     """Take back what `set` did: the provider is asked with the next batch, and its answer counts again.
 
-    Until then tickets stay where they are, those of a location at their cluster's point.
+    Until then tickets of a location are at their cluster's point, and those of a cluster nowhere.
     """
     place = {"cluster": cluster, "location_name": location}
     with _changing(place) as connection:
@@ -115,7 +114,9 @@ def unset_point(cluster: OfCluster, location: OfLocation = None, as_json: AsJson
         if not database.rows(connection, "geocoding", name, place):
             raise Misconfigured(f"no point of {printable(location or cluster)} was set by hand")
         placed = len(database.rows(connection, "geocoding", "place_tickets"))
-    typer.echo(json.dumps(place | {"placed": placed}) if as_json else f"unset; {placed} tickets are placed anew")
+        unplaced = len(database.rows(connection, "geocoding", "unplace_tickets", place))
+    done = f"unset; {placed} tickets are placed anew, {unplaced} have no place for now"
+    typer.echo(json.dumps(place | {"placed": placed, "unplaced": unplaced}) if as_json else done)
 
 
 def set_alias(
@@ -159,13 +160,11 @@ def _look_up(kind: Kind, *, apply: bool, limit: int | None, as_json: bool) -> No
         if not apply:
             _show(kind, places, gazetteer.quota, as_json=as_json)
             return
-        # Whoever starts this by hand has mended what the pause was for, or sees what still is wrong.
-        gazetteer.quota.lift_pause()
         batch, ended = Batch(), ""
         with cli.progress(as_json=as_json) as bar:
             task = bar.add_task(kind.value, total=len(places))
             try:
-                gazetteer.work([kind], len(places), batch, told=lambda _outcome: bar.advance(task))
+                gazetteer.work([kind], len(places), batch, despite_pause=True, told=lambda _outcome: bar.advance(task))
             except (Paused, Stopped, Refused, GeocoderDown) as error:
                 ended = str(error)
     result = {"asked": batch.outcomes.total(), **batch.outcomes, "placed": batch.placed, "ended": ended}

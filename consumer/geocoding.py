@@ -51,8 +51,10 @@ _TOO_COARSE = ["city", "county", "state", "country", "postalcode"]
 """Levels at which an answer says no more than the cluster's point does."""
 _NO_CLUSTER = frozenset({"county", "state", "country", "postalcode"})
 """The same for a cluster, which can be a city."""
-_IN_A_ROW = 3
-"""So many different places without an answer, one after the other, and it is the provider that gives none."""
+_PROBE = "Nairobi"
+"""Asked when a place got no answer: whatever is said to it, the provider answers."""
+_ASKED_AGAIN_AFTER = timedelta(minutes=10)
+"""A place that alone got no answer is asked for again after so long; after ATTEMPTS times it is a miss."""
 _NOBODY = "nobody"
 log = structlog.get_logger()
 
@@ -69,9 +71,8 @@ class Cluster:
     """A cluster to ask for, by the place its alias names, or its own name; and the region of most of its tickets."""
 
     cluster: str
-    place: str = field(compare=False)
-    region: str | None = field(compare=False)
-    read_at: datetime = field(compare=False)
+    place: str
+    region: str | None
 
     @property
     def queries(self) -> list[str]:
@@ -87,8 +88,8 @@ class Location:
 
     cluster: str
     location_name: str
-    latitude: float = field(compare=False)
-    longitude: float = field(compare=False)
+    latitude: float
+    longitude: float
 
     @property
     def near(self) -> Viewbox:
@@ -131,9 +132,6 @@ class Gazetteer:
         self._provider = geocoder_settings.url.host or ""
         self._stop = stop
         self._at = at
-        self._answers = 0
-        # In how many batches a place alone had no answer. They come after all others, so that they hold up none.
-        self._set_aside: Counter[Place] = Counter()
         self.quota = Quota(pool, geocoder_settings, stop)
 
     def to_ask(self, kind: Kind) -> list[Place]:
@@ -152,21 +150,33 @@ class Gazetteer:
         batch: Batch,
         *,
         seconds: float = float("inf"),
+        despite_pause: bool = False,
         told: Callable[[str], None] = lambda _outcome: None,
     ) -> None:
         """Look up to `limit` places up, or for so many seconds, and place the tickets.
 
-        `batch` tells of it, also when it ends early.
+        `batch` tells of it, also when it ends early. `despite_pause` says that a person has mended what the pause was
+        for, or wants to see what still is wrong.
         Raises: HeldByAnother, when somebody else is at it; Paused, when the quota is spent; Refused, when a setting
         has to be changed; Stopped; DependencyDown.
         """
         end = monotonic() + seconds
         with self._alone():
+            if despite_pause:
+                self.quota.lift_pause()
             self.quota.forget_old()
             placed = self._place_tickets()
             try:
-                places = self._in_turn(list(kinds))
-                self._look_up_all(islice(places, limit), batch, end, told)
+                places = (place for kind in kinds for place in self.to_ask(kind))
+                for place in islice(places, limit):
+                    if self._stop.is_set():
+                        raise Stopped("told to stop")
+                    outcome = self._look_up(place)
+                    batch.outcomes[outcome] += 1
+                    metrics.LOOKUPS.labels(outcome).inc()
+                    told(outcome)
+                    if monotonic() > end:
+                        break
                 batch.rest = next(places, None) is not None
             finally:
                 # Also of a batch that ends early, for what it has found.
@@ -174,67 +184,14 @@ class Gazetteer:
                 batch.placed += placed
                 self._tell_metrics(placed)
 
-    def _in_turn(self, kinds: list[Kind]) -> Iterator[Place]:
-        set_aside = frozenset(self._set_aside)
-        for kind in kinds:
-            yield from (place for place in self.to_ask(kind) if place not in set_aside)
-        if set_aside:
-            for kind in kinds:
-                yield from (place for place in self.to_ask(kind) if place in set_aside)
-
-    def _look_up_all(self, places: Iterable[Place], batch: Batch, end: float, told: Callable[[str], None]) -> None:
-        """Look them up one by one; a place that gets no answer is judged by whether others get one.
-
-        Raises: as `work`.
-        """
-        answers = self._answers
-        unanswered: dict[Place, GeocoderDown | QueryRefused] = {}
-        in_a_row = 0
-        for place in places:
-            if self._stop.is_set():
-                raise Stopped("told to stop")
-            before = self._answers
-            try:
-                outcome = self._look_up(place)
-            except (GeocoderDown, QueryRefused) as error:
-                log.warning("no answer", place=_name(place), detail=error.detail)
-                outcome = "unanswered"
-                unanswered[place] = error
-                in_a_row += 1
-            else:
-                del self._set_aside[place]
-                if self._answers > before:
-                    in_a_row = 0
-            batch.outcomes[outcome] += 1
-            metrics.LOOKUPS.labels(outcome).inc()
-            told(outcome)
-            if in_a_row == _IN_A_ROW or monotonic() > end:
-                break
-        self._judge(unanswered, others_are_answered=self._answers > answers and in_a_row < _IN_A_ROW)
-
-    def _judge(self, unanswered: dict[Place, GeocoderDown | QueryRefused], *, others_are_answered: bool) -> None:
-        """Where others are answered, it is the place: a miss, at once or when it happens again and again.
-
-        Raises: the last error, where it is the provider.
-        """
-        for place, error in unanswered.items():
-            self._set_aside[place] += others_are_answered
-            is_certain = isinstance(error, AnswerUnusable | QueryRefused)
-            if others_are_answered and (is_certain or self._set_aside[place] >= ATTEMPTS):
-                self._keep_miss(place)
-                del self._set_aside[place]
-        if unanswered and not others_are_answered:
-            *_, error = unanswered.values()
-            if isinstance(error, QueryRefused):
-                self.quota.refused(str(error))
-            raise error
-
     def _tell_metrics(self, placed: int) -> None:
         metrics.PLACED.inc(placed)
         metrics.QUOTA_LEFT.set(self.quota.left())
         with database.transaction(self._pool) as connection:
-            for row in database.rows(connection, "status", "tickets_by_place"):
-                metrics.TICKETS.labels(row["source"] or "nowhere").set(row["tickets"])
+            rows = database.rows(connection, "status", "tickets_by_place")
+        none = dict.fromkeys(("feed", "location", "cluster", "nowhere"), 0)
+        for source, tickets in (none | {row["source"] or "nowhere": row["tickets"] for row in rows}).items():
+            metrics.TICKETS.labels(source).set(tickets)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -251,20 +208,45 @@ class Gazetteer:
 
     def _look_up(self, place: Place) -> str:
         """Ask for one place and keep what comes of it; a crash before that asks once more, and keeps the same."""
-        if isinstance(place, Cluster):
-            return self._look_up_cluster(place)
-        return self._look_up_location(place)
+        try:
+            return self._look_up_cluster(place) if isinstance(place, Cluster) else self._look_up_location(place)
+        except (GeocoderDown, QueryRefused) as error:
+            self._require_answers()
+            # So it is this place alone: it must not hold up the others.
+            log.warning("no answer", place=_name(place), detail=error.detail)
+            is_final = isinstance(error, AnswerUnusable | QueryRefused)
+            row = _row(None, None, self._provider) | {"unanswered": 0 if is_final else 1}
+            self._keep_cluster(place, row) if isinstance(place, Cluster) else self._keep_location(place, row)
+            return "unanswered"
+
+    def _require_answers(self) -> None:
+        """Find out whether the provider answers anything.
+
+        Raises: what it raises to everybody.
+        """
+        try:
+            self._search(_PROBE, None)
+        except QueryRefused as error:
+            self.quota.refused(str(error))
+            raise
 
     def _look_up_cluster(self, place: Cluster) -> str:
         rows: dict[str, dict[str, Any]] = {}
+        useless: AnswerUnusable | QueryRefused | None = None
         for query in place.queries:
-            found = self._search(query, None)
+            try:
+                found = self._search(query, None)
+            except (AnswerUnusable, QueryRefused) as error:
+                useless = error
+                continue
             row = _row(found, query, self._provider)
             if isinstance(found, Found):
                 row["status"] = self._judged_cluster(found)
             rows.setdefault(row["status"], row)
             if "hit" in rows:
                 break
+        if useless is not None and not rows:
+            raise useless
         best = (rows[status] for status in ("hit", "rejected", "miss") if status in rows)
         return self._keep_cluster(place, next(best, _row(None, None, _NOBODY)))
 
@@ -287,7 +269,7 @@ class Gazetteer:
             same = database.row(connection, "geocoding", "answered_before", key | self._ages())
         if same is not None:
             answer = None if same["answer"] is None else Jsonb(same["answer"])
-            return self._keep_location(place, same | {"answer": answer})
+            return self._keep_location(place, same | {"answer": answer, "unanswered": 0})
         return self._keep_location(place, _row(self._search(name, place.near), name, self._provider))
 
     def _search(self, query: str, near: Viewbox | None) -> Found | NotFound:
@@ -316,25 +298,15 @@ class Gazetteer:
                     raise Stopped("told to stop") from error
                 raise
             else:
-                self._answers += 1
                 return answer
             finally:
                 self.quota.ended()
 
-    def _keep_miss(self, place: Place) -> None:
-        row = _row(None, None, self._provider)
-        if isinstance(place, Cluster):
-            self._keep_cluster(place, row)
-        else:
-            self._keep_location(place, row)
-
     def _keep_cluster(self, place: Cluster, row: dict[str, Any]) -> str:
-        row |= {"cluster": place.cluster, "read_at": place.read_at}
         self._at("answered, not kept")
         with database.transaction(self._pool) as connection:
-            database.rows(connection, "geocoding", "cluster_was_asked", row)
-            database.rows(connection, "geocoding", "keep_cluster", row)
-            judge_locations(connection, place.cluster)
+            row |= {"cluster": place.cluster, "asked_as": place.place}
+            change_cluster(connection, ["cluster_was_asked", "keep_cluster"], row)
         return str(row["status"])
 
     def _keep_location(self, place: Location, row: dict[str, Any]) -> str:
@@ -346,8 +318,10 @@ class Gazetteer:
         with database.transaction(self._pool) as connection:
             if row["latitude"] is not None:
                 coarse = database.row(connection, "geocoding", "distance", row)
-                row["distance_m"] = coarse["metres"] if coarse else None
-                is_far = coarse is not None and coarse["metres"] > GUARD_METRES
+                if coarse is None:
+                    return "unanswered"  # somebody took the cluster's point back, so there is nothing to judge it by
+                row["distance_m"] = coarse["metres"]
+                is_far = coarse["metres"] > GUARD_METRES
                 row["status"] = "rejected" if is_far or _parts(row["quality"])[2] in _TOO_COARSE else "hit"
             database.rows(connection, "geocoding", "location_was_asked", row)
             database.rows(connection, "geocoding", "keep_location", row)
@@ -357,19 +331,30 @@ class Gazetteer:
         with database.transaction(self._pool) as connection:
             return len(database.rows(connection, "geocoding", "place_tickets"))
 
-    def _ages(self) -> dict[str, datetime | None]:
+    def _ages(self) -> dict[str, datetime | int | None]:
         now = datetime.now(UTC)
         hits, misses = self._settings.keep_hits_days, self._settings.keep_misses_days
         return {
             "hits_before": now - timedelta(days=hits) if hits is not None else None,
             "misses_before": now - timedelta(days=misses),
+            "unanswered_before": now - _ASKED_AGAIN_AFTER,
+            "attempts": ATTEMPTS,
         }
 
 
-def judge_locations(connection: Connection, cluster: str) -> None:
-    """Hold the answers for the locations of a cluster against its point, after that has changed."""
-    parameters = {"cluster": cluster, "guard_m": GUARD_METRES, "too_coarse": _TOO_COARSE}
-    database.rows(connection, "geocoding", "judge_locations", parameters)
+def change_cluster(connection: Connection, statements: list[str], row: dict[str, Any]) -> None:
+    """Run statements on a cluster; where they move its point, hold the answers for its locations against the new one.
+
+    Raises: psycopg.Error.
+    """
+    before = database.row(connection, "geocoding", "cluster_point", row)
+    for statement in statements:
+        database.rows(connection, "geocoding", statement, row)
+    after = database.row(connection, "geocoding", "cluster_point", row)
+    if after != before:
+        was = {f"was_{name}": before[name] if before else None for name in ("latitude", "longitude")}
+        guard = {"guard_m": GUARD_METRES, "too_coarse": _TOO_COARSE}
+        database.rows(connection, "geocoding", "judge_locations", {"cluster": row["cluster"]} | was | guard)
 
 
 def _parts(quality: str | None) -> tuple[str, str, str]:
@@ -389,7 +374,10 @@ def _row(found: Found | NotFound | None, query: str | None, provider: str) -> di
         }  # fmt: skip
     else:
         known = {"latitude": None, "longitude": None, "quality": None, "status": "miss"}
-    return known | {"query": query, "provider": provider, "answer": Jsonb(found.raw) if found else None}
+    return known | {
+        "query": query, "provider": provider, "answer": Jsonb(found.raw) if found else None, "geocoded_at": None,
+        "unanswered": 0,
+    }  # fmt: skip
 
 
 class GeocodeHandler:
@@ -410,6 +398,7 @@ class GeocodeHandler:
             requests = [r["request_id"] for r in database.rows(connection, "outbox", "unhandled", {"kind": "geocode"})]
         if not requests:
             return
+        self._gazetteer.quota.require_open()
         self._gazetteer.work(Kind, BATCH, batch, seconds=BATCH_SECONDS)
         with database.transaction(self._pool) as connection:
             database.rows(connection, "outbox", "mark_handled", {"requests": requests})

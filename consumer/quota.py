@@ -92,6 +92,10 @@ class Quota:
         found = self._next_request()
         return Paused(found["at"], found["reason"]) if found["reason"] else None
 
+    def require_open(self) -> None:
+        """Raises: Paused, when `book` would raise it; DependencyDown."""
+        self._wait_of(self._next_request())
+
     def forget_old(self) -> None:
         """Drop the bookings that no limit asks about any more.
 
@@ -130,17 +134,24 @@ class Quota:
             database.row(connection, "quota", "lock_quota")
             found = database.row(connection, "quota", "next_request", self._limits())
             assert found is not None  # noqa: S101 - a query without FROM
-            now, at = found["now"], found["at"] or found["now"]
-            if int(found["today"]) >= self._settings.per_day:
-                raise Paused(found["tomorrow"], f"{self._settings.per_day} requests were sent today")
-            seconds = float((at - now).total_seconds())
-            if seconds > _WAITED_FOR:
-                raise Paused(at, found["reason"] or "its limits")
+            seconds = self._wait_of(found)
             if seconds <= 0:
                 booked = database.row(connection, "quota", "book")
                 self._open = int(booked["request_id"]) if booked else None
                 metrics.REQUESTS.inc()
         return max(0.0, seconds)
+
+    def _wait_of(self, found: dict[str, Any]) -> float:
+        """Give the seconds to wait for, which are not many.
+
+        Raises: Paused.
+        """
+        if int(found["today"]) >= self._settings.per_day:
+            raise Paused(found["tomorrow"], f"{self._settings.per_day} requests were sent today")
+        seconds = float((found["at"] - found["now"]).total_seconds()) if found["at"] else 0.0
+        if seconds > _WAITED_FOR:
+            raise Paused(found["at"], found["reason"] or "its limits")
+        return seconds
 
     def _pause(self, window: str, seconds: float, reason: str) -> None:
         with database.transaction(self._pool) as connection:

@@ -15,7 +15,7 @@ from consumer.migrate import require_migrated
 from consumer.settings import DatabaseSettings, GeocoderChoice, GeocoderLimits, GeocoderSettings
 from publisher import broker
 from publisher.bucket import Bucket, ObjectSummary
-from publisher.errors import FleetticketsError
+from publisher.errors import FleetticketsError, Misconfigured
 from publisher.settings import BrokerSettings, BucketSettings, load
 from publisher.topology import Queue
 
@@ -107,8 +107,7 @@ def _geocoding(connection: Connection) -> dict[str, Any]:
     places: dict[str, dict[str, int]] = {"clusters": {}, "locations": {}}
     for row in database.rows(connection, "status", "gazetteer"):
         places[row["kind"]][row["status"]] = row["places"]
-    account = load(GeocoderSettings).account if load(GeocoderChoice).is_made else None
-    asked = _plain(database.row(connection, "status", "geocoder", {"account": account}) or {})
+    asked = _plain(database.row(connection, "status", "geocoder", {"account": _account()}) or {})
     left = 0 if asked["is_spent"] else max(0, load(GeocoderLimits).per_day - asked["requests"])
     return {
         "tickets_by_source": sources,
@@ -119,6 +118,14 @@ def _geocoding(connection: Connection) -> dict[str, Any]:
         "paused_until": asked["paused_until"],
         "paused_by": asked["paused_by"],
     }
+
+
+def _account() -> str | None:
+    """Whose pause is told; a wrong setting is the doctor's business."""
+    try:
+        return load(GeocoderSettings).account if load(GeocoderChoice).is_made else None
+    except Misconfigured:
+        return None
 
 
 def _set_aside(connection: Connection, bucket: str, waiting: list[ObjectSummary]) -> dict[tuple[str, str], str]:

@@ -28,7 +28,7 @@ from consumer.locationiq import GEOCODER
 from consumer.quota import Paused, Stopped
 from publisher import broker, messages, topology
 from publisher.broker import Channel
-from publisher.errors import DependencyDown, FleetticketsError, ObjectUnavailable, Permanent, Refused
+from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother, ObjectUnavailable, Permanent, Refused
 from publisher.link import Delivery, Link
 from publisher.settings import BrokerSettings, WorkSettings
 from publisher.topology import Queue
@@ -221,6 +221,7 @@ class Worker:
         finally:
             if batch.outcomes or batch.placed:
                 log.info("geocode", seconds=round(monotonic() - began, 3), placed=batch.placed, **batch.outcomes)
+        self._told_pause = None
         breaker.succeeded()
         self.link.ack(delivery)
         return False
@@ -339,4 +340,6 @@ class _HeldLongEnough(tenacity.stop.stop_base):
 
 def _log_wait(state: tenacity.RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
-    log.warning("waiting", detail=str(error), retry_in_s=round(state.upcoming_sleep, 2))
+    # Who waits for another to be done is no trouble.
+    told = log.debug if isinstance(error, HeldByAnother) else log.warning
+    told("waiting", detail=str(error), retry_in_s=round(state.upcoming_sleep, 2))

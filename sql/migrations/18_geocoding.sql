@@ -1,96 +1,137 @@
 -- Looking places up: aliases that an operator extends, what our guards found, points set by hand, and the provider's
 -- limits, which all consumers share.
 CREATE TABLE tickets.cluster_aliases (
-    cluster    text PRIMARY KEY,
-    place      text NOT NULL CHECK (place <> ''),
-    changed_at timestamptz NOT NULL DEFAULT now()
+    cluster text PRIMARY KEY,
+    place   text NOT NULL CHECK (place <> '')
 );
-COMMENT ON COLUMN tickets.cluster_aliases.changed_at IS 'A cluster that was asked before is asked once more.';
 COMMENT ON TABLE tickets.cluster_aliases IS
-    'What the provider is asked for a cluster whose own name it cannot know, such as a code of the network.';
+    'What the provider is asked for a cluster whose own name it cannot know, such as a code of the network. A cluster that '
+    'was asked under another name is asked once more.';
 INSERT INTO tickets.cluster_aliases (cluster, place) VALUES ('QOA', 'Quarry Road'), ('PTMP', 'Pipeline');
--- A gazetteer that is there already was filled with these.
-UPDATE tickets.cluster_aliases SET changed_at = '-infinity';
 
--- The batch import may have made its gazetteer with other or fewer columns than 01 gives it, with points that were
--- written and not derived, and places known by their name alone. On a database that was not adopted this block only adds
--- is_manual.
+-- The batch import may have made its gazetteer with other columns and constraints than 01 does. So it is made anew, and
+-- what the former one knew is copied whatever its columns were called; that one stays, unless it is empty.
+ALTER TABLE tickets.geo_clusters RENAME TO geo_clusters_former;
+ALTER TABLE tickets.geo_locations RENAME TO geo_locations_former;
+
+CREATE TABLE tickets.geo_clusters (
+    cluster text CONSTRAINT geo_clusters_key PRIMARY KEY,
+    asked_as text,
+    latitude double precision CHECK (latitude BETWEEN -90 AND 90),
+    longitude double precision CHECK (longitude BETWEEN -180 AND 180),
+    geom geometry(Point, 4326) GENERATED ALWAYS AS (
+        CASE WHEN status = 'hit' THEN ST_SetSRID(ST_MakePoint(longitude, latitude), 4326) END
+    ) STORED,
+    query text,
+    provider text,
+    quality text,
+    answer jsonb,
+    status text NOT NULL CHECK (status IN ('hit', 'miss', 'rejected')),
+    geocoded_at timestamptz NOT NULL DEFAULT now(),
+    unanswered smallint NOT NULL DEFAULT 0,
+    is_manual boolean NOT NULL DEFAULT false,
+    CHECK ((latitude IS NULL) = (longitude IS NULL)),
+    CHECK (status <> 'hit' OR latitude IS NOT NULL)
+);
+COMMENT ON TABLE tickets.geo_clusters IS 'Gazetteer, coarse: one point for each cluster, misses included.';
+COMMENT ON COLUMN tickets.geo_clusters.asked_as IS 'The cluster''s name or its alias, when the provider was asked.';
+COMMENT ON COLUMN tickets.geo_clusters.latitude IS 'Degrees north as answered; also kept for a rejected answer.';
+COMMENT ON COLUMN tickets.geo_clusters.longitude IS 'Degrees east as answered; also kept for a rejected answer.';
+COMMENT ON COLUMN tickets.geo_clusters.geom IS 'The point of a hit; NULL for a miss and for a rejected answer.';
+COMMENT ON COLUMN tickets.geo_clusters.query IS 'The text that the provider was asked.';
+COMMENT ON COLUMN tickets.geo_clusters.quality IS 'How exact the provider calls its answer.';
+COMMENT ON COLUMN tickets.geo_clusters.answer IS 'The provider''s answer as received.';
+COMMENT ON COLUMN tickets.geo_clusters.status IS
+    'hit, miss (the provider knows no such place, or says nothing of use) or rejected (by our guards).';
+COMMENT ON COLUMN tickets.geo_clusters.unanswered IS 'Times in a row that others were answered and this one was not.';
+COMMENT ON COLUMN tickets.geo_clusters.is_manual IS 'Set by hand: no answer of a provider overwrites it.';
+
+CREATE TABLE tickets.geo_locations (
+    cluster text,
+    location_name text,
+    cleaned_query text,
+    latitude double precision CHECK (latitude BETWEEN -90 AND 90),
+    longitude double precision CHECK (longitude BETWEEN -180 AND 180),
+    geom geometry(Point, 4326) GENERATED ALWAYS AS (
+        CASE WHEN status = 'hit' THEN ST_SetSRID(ST_MakePoint(longitude, latitude), 4326) END
+    ) STORED,
+    distance_m double precision,
+    query text,
+    provider text,
+    quality text,
+    answer jsonb,
+    status text NOT NULL CHECK (status IN ('hit', 'miss', 'rejected')),
+    geocoded_at timestamptz NOT NULL DEFAULT now(),
+    unanswered smallint NOT NULL DEFAULT 0,
+    is_manual boolean NOT NULL DEFAULT false,
+    CONSTRAINT geo_locations_key PRIMARY KEY (cluster, location_name),
+    CHECK ((latitude IS NULL) = (longitude IS NULL)),
+    CHECK (status <> 'hit' OR latitude IS NOT NULL)
+);
+COMMENT ON TABLE tickets.geo_locations IS
+    'Gazetteer, precise: one point for each location name within its cluster, misses included. Columns as in geo_clusters.';
+COMMENT ON COLUMN tickets.geo_locations.cleaned_query IS 'The location name without its network codes.';
+COMMENT ON COLUMN tickets.geo_locations.distance_m IS 'Metres from the cluster''s point to the point answered.';
+COMMENT ON COLUMN tickets.geo_locations.status IS
+    'hit, miss (the provider knows no such place, or says nothing of use) or rejected (by our guards, as too far from the cluster).';
+
+-- A former point, wherever it was kept. Outside Kenya, and in half, it is none.
+CREATE FUNCTION pg_temp.former_point(former jsonb) RETURNS geometry
+LANGUAGE sql AS $$
+    SELECT coalesce(
+        tickets.kenya_point(ST_Y((former ->> 'geom')::geometry), ST_X((former ->> 'geom')::geometry)),
+        tickets.kenya_point(tickets.feed_degrees(coalesce(former ->> 'latitude', former ->> 'lat')),
+                            tickets.feed_degrees(coalesce(former ->> 'longitude', former ->> 'lon', former ->> 'lng')))
+    )
+$$;
+
+INSERT INTO tickets.geo_clusters (cluster, asked_as, latitude, longitude, query, provider, quality, answer, status)
+SELECT DISTINCT ON (known ->> 'cluster')
+       known ->> 'cluster', coalesce(alias.place, known ->> 'cluster'), ST_Y(point), ST_X(point), known ->> 'query',
+       known ->> 'provider', known ->> 'quality',
+       nullif(known -> 'answer', 'null'),
+       CASE WHEN point IS NULL THEN 'miss' WHEN known ->> 'status' = 'rejected' THEN 'rejected' ELSE 'hit' END
+FROM (SELECT to_jsonb(former) AS known FROM tickets.geo_clusters_former AS former) AS clusters
+CROSS JOIN LATERAL pg_temp.former_point(known) AS point
+LEFT JOIN tickets.cluster_aliases AS alias ON alias.cluster = known ->> 'cluster'
+WHERE known ->> 'cluster' IS NOT NULL
+ORDER BY known ->> 'cluster', point IS NULL;
+
+-- A name without its cluster becomes a place of each cluster that has tickets there.
+INSERT INTO tickets.geo_locations (cluster, location_name, latitude, longitude, query, provider, quality, answer, status)
+SELECT DISTINCT ON (coalesce(known ->> 'cluster', there.cluster), known ->> 'location_name')
+       coalesce(known ->> 'cluster', there.cluster), known ->> 'location_name', ST_Y(point), ST_X(point), known ->> 'query',
+       known ->> 'provider', known ->> 'quality',
+       nullif(known -> 'answer', 'null'),
+       CASE WHEN point IS NULL THEN 'miss' WHEN known ->> 'status' = 'rejected' THEN 'rejected' ELSE 'hit' END
+FROM (SELECT to_jsonb(former) AS known FROM tickets.geo_locations_former AS former) AS locations
+CROSS JOIN LATERAL pg_temp.former_point(known) AS point
+LEFT JOIN (SELECT DISTINCT raw ->> 'cluster' AS cluster, raw ->> 'location_name' AS location_name FROM tickets.inc) AS there
+    ON there.location_name = known ->> 'location_name' AND NOT known ? 'cluster'
+WHERE coalesce(known ->> 'cluster', there.cluster) IS NOT NULL AND known ->> 'location_name' IS NOT NULL
+ORDER BY coalesce(known ->> 'cluster', there.cluster), known ->> 'location_name', point IS NULL;
+
+DROP FUNCTION pg_temp.former_point(jsonb);
 DO $$
 DECLARE
-    gazetteer text;
     former text;
-    ours text;
+    is_empty boolean;
 BEGIN
-    FOREACH gazetteer IN ARRAY ARRAY['geo_clusters', 'geo_locations'] LOOP
-        FOREACH former IN ARRAY ARRAY['lat', 'lon', 'lng'] LOOP
-            ours := CASE former WHEN 'lat' THEN 'latitude' ELSE 'longitude' END;
-            IF ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = format('tickets.%I', gazetteer)::regclass
-                     AND attname IN (former, ours) AND NOT attisdropped) = ARRAY[former] THEN
-                EXECUTE format('ALTER TABLE tickets.%I RENAME %I TO %I', gazetteer, former, ours);
-            END IF;
-        END LOOP;
-    END LOOP;
-    FOREACH gazetteer IN ARRAY ARRAY['geo_clusters', 'geo_locations'] LOOP
-        EXECUTE format(
-            'ALTER TABLE tickets.%I
-                 ADD COLUMN IF NOT EXISTS latitude double precision,
-                 ADD COLUMN IF NOT EXISTS longitude double precision,
-                 ADD COLUMN IF NOT EXISTS query text,
-                 ADD COLUMN IF NOT EXISTS provider text,
-                 ADD COLUMN IF NOT EXISTS quality text,
-                 ADD COLUMN IF NOT EXISTS answer jsonb,
-                 ADD COLUMN IF NOT EXISTS status text,
-                 ADD COLUMN IF NOT EXISTS geocoded_at timestamptz NOT NULL DEFAULT now()', gazetteer);
-        IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = format('tickets.%I', gazetteer)::regclass
-                   AND attname = 'geom' AND attgenerated = '' AND NOT attisdropped) THEN
-            EXECUTE format(
-                'UPDATE tickets.%I SET latitude = coalesce(ST_Y(geom), latitude), longitude = coalesce(ST_X(geom), longitude)',
-                gazetteer);
-            EXECUTE format('ALTER TABLE tickets.%I DROP COLUMN geom', gazetteer);
+    FOREACH former IN ARRAY ARRAY['geo_clusters_former', 'geo_locations_former'] LOOP
+        EXECUTE format('SELECT NOT EXISTS (SELECT FROM tickets.%I)', former) INTO is_empty;
+        IF is_empty THEN
+            BEGIN
+                EXECUTE format('DROP TABLE tickets.%I', former);
+            EXCEPTION WHEN dependent_objects_still_exist THEN
+                RAISE NOTICE 'tickets.% is empty and stays, for something is built on it', former;
+            END;
         END IF;
-        EXECUTE format(
-            $status$UPDATE tickets.%I
-                    SET status = CASE WHEN latitude IS NULL OR longitude IS NULL THEN 'miss' ELSE 'hit' END
-                    WHERE status IS NULL$status$, gazetteer);
-        EXECUTE format('ALTER TABLE tickets.%I ALTER COLUMN status SET NOT NULL', gazetteer);
-        EXECUTE format(
-            $geom$ALTER TABLE tickets.%I ADD COLUMN IF NOT EXISTS geom geometry(Point, 4326) GENERATED ALWAYS AS (
-                CASE WHEN status = 'hit' THEN ST_SetSRID(ST_MakePoint(longitude, latitude), 4326) END
-            ) STORED$geom$, gazetteer);
-        EXECUTE format('ALTER TABLE tickets.%I ADD COLUMN IF NOT EXISTS is_manual boolean NOT NULL DEFAULT false', gazetteer);
     END LOOP;
-    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'tickets.geo_locations'::regclass
-                   AND attname = 'cluster' AND NOT attisdropped) THEN
-        -- One name can be a place of several clusters. Which ones, the tickets tell.
-        ALTER TABLE tickets.geo_locations RENAME TO geo_locations_former;
-        CREATE TABLE tickets.geo_locations (LIKE tickets.geo_locations_former INCLUDING DEFAULTS INCLUDING GENERATED);
-        ALTER TABLE tickets.geo_locations ADD COLUMN cluster text;
-        INSERT INTO tickets.geo_locations (cluster, location_name, latitude, longitude, query, provider, quality, answer,
-                                           status, geocoded_at)
-        SELECT DISTINCT ticket.raw ->> 'cluster', known.location_name, known.latitude, known.longitude, known.query,
-               known.provider, known.quality, known.answer, known.status, known.geocoded_at
-        FROM tickets.geo_locations_former AS known
-        JOIN tickets.inc AS ticket ON ticket.raw ->> 'location_name' = known.location_name
-        WHERE ticket.raw ->> 'cluster' IS NOT NULL;
-    END IF;
-    IF NOT EXISTS (SELECT FROM pg_index WHERE indrelid = 'tickets.geo_clusters'::regclass AND indisunique
-                   AND pg_get_indexdef(indexrelid) LIKE '%(cluster)') THEN
-        CREATE UNIQUE INDEX geo_clusters_cluster_key ON tickets.geo_clusters (cluster);
-    END IF;
-    IF NOT EXISTS (SELECT FROM pg_index WHERE indrelid = 'tickets.geo_locations'::regclass AND indisunique
-                   AND pg_get_indexdef(indexrelid) LIKE '%(cluster, location_name)') THEN
-        CREATE UNIQUE INDEX geo_locations_cluster_location_name_key ON tickets.geo_locations (cluster, location_name);
-    END IF;
 END
 $$;
-ALTER TABLE tickets.geo_locations
-    ADD COLUMN IF NOT EXISTS cleaned_query text,
-    ADD COLUMN IF NOT EXISTS distance_m double precision;
-COMMENT ON COLUMN tickets.geo_clusters.is_manual IS 'Set by hand: no answer of a provider overwrites it.';
-COMMENT ON COLUMN tickets.geo_locations.is_manual IS 'Set by hand: no answer of a provider overwrites it.';
-COMMENT ON COLUMN tickets.geo_locations.distance_m IS 'Metres from the cluster''s point to the point answered.';
 
--- The batch import's own trigger knew its own names of columns and of sources. Ours takes its place, whatever it was called.
+-- The batch import's own trigger knew its own names of columns and of sources. Ours takes its place, whatever it was
+-- called. One that only reads the place, such as an audit, stays.
 DO $$
 DECLARE
     owned record;
@@ -99,8 +140,10 @@ BEGIN
         SELECT known.tgname AS name, known.tgrelid::regclass AS placed
         FROM pg_trigger AS known JOIN pg_proc AS called ON called.oid = known.tgfoid
         WHERE known.tgrelid IN ('tickets.inc'::regclass, 'tickets.crq'::regclass) AND NOT known.tgisinternal
-          AND called.prosrc ~ 'geo_(source|clusters|locations)'
+          AND (known.tgtype & 3) = 3 -- for each row, before it is written
+          AND called.prosrc ~* 'new\.(geom|geo_source)\M'
     LOOP
+        RAISE NOTICE 'trigger % on % is replaced by ours', owned.name, owned.placed;
         EXECUTE format('DROP TRIGGER %I ON %s', owned.name, owned.placed);
     END LOOP;
 END

@@ -5,8 +5,8 @@ SELECT pg_try_advisory_lock(hashtext('ingest.geocode')) AS mine
 SELECT pg_advisory_unlock(hashtext('ingest.geocode'))
 
 -- name: clusters_to_ask
--- Every cluster that no answer is kept of, or one too old, or one older than its alias; those of most tickets first.
-SELECT wanted.cluster, coalesce(alias.place, wanted.cluster) AS place, wanted.region, now() AS read_at
+-- Every cluster that no answer is kept of, or one too old, or one for another name; those of most tickets first.
+SELECT wanted.cluster, coalesce(alias.place, wanted.cluster) AS place, wanted.region
 FROM (SELECT cluster, count(*) AS tickets, mode() WITHIN GROUP (ORDER BY region) AS region
       FROM tickets.inc
       WHERE cluster IS NOT NULL
@@ -16,7 +16,8 @@ LEFT JOIN tickets.geo_clusters AS known USING (cluster)
 WHERE known.cluster IS NULL
    OR (NOT known.is_manual
        AND (known.geocoded_at < CASE WHEN known.status = 'hit' THEN %(hits_before)s ELSE %(misses_before)s END
-            OR known.geocoded_at < alias.changed_at))
+            OR known.unanswered BETWEEN 1 AND %(attempts)s - 1 AND known.geocoded_at < %(unanswered_before)s
+            OR known.asked_as <> coalesce(alias.place, wanted.cluster)))
 ORDER BY wanted.tickets DESC, wanted.cluster
 
 -- name: locations_to_ask
@@ -32,40 +33,55 @@ LEFT JOIN tickets.geo_locations AS known
     ON known.cluster = wanted.cluster AND known.location_name = wanted.location_name
 WHERE known.cluster IS NULL
    OR (NOT known.is_manual
-       AND known.geocoded_at < CASE WHEN known.status = 'hit' THEN %(hits_before)s ELSE %(misses_before)s END)
+       AND (known.geocoded_at < CASE WHEN known.status = 'hit' THEN %(hits_before)s ELSE %(misses_before)s END
+            OR known.unanswered BETWEEN 1 AND %(attempts)s - 1 AND known.geocoded_at < %(unanswered_before)s))
 ORDER BY wanted.tickets DESC, wanted.cluster, wanted.location_name
 
+-- name: cluster_point
+SELECT latitude, longitude FROM tickets.geo_clusters WHERE cluster = %(cluster)s FOR UPDATE
+
 -- name: cluster_was_asked
--- At the time its name was read: an alias that came while the provider was asked is asked for next.
-UPDATE tickets.geo_clusters SET geocoded_at = %(read_at)s WHERE cluster = %(cluster)s AND NOT is_manual
+UPDATE tickets.geo_clusters
+SET asked_as = %(asked_as)s, geocoded_at = now(), unanswered = CASE WHEN %(unanswered)s > 0 THEN unanswered + 1 ELSE 0 END
+WHERE cluster = %(cluster)s AND NOT is_manual
 
 -- name: keep_cluster
 -- What is known to be somewhere stays there until another point is answered, and what was set by hand for good.
 INSERT INTO tickets.geo_clusters AS known
-    (cluster, latitude, longitude, query, provider, quality, answer, status, geocoded_at)
-VALUES (%(cluster)s, %(latitude)s, %(longitude)s, %(query)s, %(provider)s, %(quality)s, %(answer)s, %(status)s, %(read_at)s)
+    (cluster, asked_as, latitude, longitude, query, provider, quality, answer, status, unanswered)
+VALUES (%(cluster)s, %(asked_as)s, %(latitude)s, %(longitude)s, %(query)s, %(provider)s, %(quality)s, %(answer)s,
+        %(status)s, %(unanswered)s)
 ON CONFLICT (cluster) DO UPDATE
 SET latitude = excluded.latitude, longitude = excluded.longitude, query = excluded.query,
     provider = excluded.provider, quality = excluded.quality, answer = excluded.answer, status = excluded.status
 WHERE NOT known.is_manual AND (excluded.status = 'hit' OR known.status <> 'hit')
 
 -- name: judge_locations
--- The point of a cluster has changed, so which answers are near enough to it has, too.
+-- The point of a cluster has changed, so which answers are near enough to it has, too. What was not found near the old
+-- one is asked for again, unless the new one is next to it.
 UPDATE tickets.geo_locations AS location
 SET distance_m = judged.metres,
-    status = CASE WHEN judged.metres > %(guard_m)s OR judged.level = ANY(%(too_coarse)s) THEN 'rejected' ELSE 'hit' END
-FROM (SELECT answered.location_name, coarse.cluster, split_part(coalesce(answered.quality, ''), '/', 3) AS level,
-             ST_Distance(ST_SetSRID(ST_MakePoint(answered.longitude, answered.latitude), 4326)::geography,
-                         coarse.geom::geography) AS metres
+    status = judged.status,
+    geocoded_at = CASE WHEN judged.status <> 'hit' AND judged.is_elsewhere THEN '-infinity' ELSE location.geocoded_at END
+FROM (SELECT answered.location_name, measured.metres,
+             CASE WHEN measured.metres IS NULL THEN 'miss'
+                  WHEN measured.metres > %(guard_m)s
+                       OR split_part(coalesce(answered.quality, ''), '/', 3) = ANY(%(too_coarse)s) THEN 'rejected'
+                  ELSE 'hit' END AS status,
+             ST_Distance(ST_SetSRID(ST_MakePoint(%(was_longitude)s, %(was_latitude)s), 4326)::geography,
+                         coarse.geom::geography) <= 1000 IS NOT TRUE AS is_elsewhere
       FROM tickets.geo_clusters AS coarse
       JOIN tickets.geo_locations AS answered USING (cluster)
-      WHERE coarse.cluster = %(cluster)s AND coarse.geom IS NOT NULL
-        AND answered.latitude IS NOT NULL AND NOT answered.is_manual) AS judged
-WHERE location.cluster = judged.cluster AND location.location_name = judged.location_name
+      CROSS JOIN LATERAL (
+          SELECT ST_Distance(ST_SetSRID(ST_MakePoint(answered.longitude, answered.latitude), 4326)::geography,
+                             coarse.geom::geography) AS metres
+      ) AS measured
+      WHERE coarse.cluster = %(cluster)s AND coarse.geom IS NOT NULL AND NOT answered.is_manual) AS judged
+WHERE location.cluster = %(cluster)s AND location.location_name = judged.location_name
 
 -- name: answered_before
 -- Another name of the cluster that is the same without its network codes.
-SELECT latitude, longitude, query, provider, quality, answer, status, distance_m
+SELECT latitude, longitude, query, provider, quality, answer, status, distance_m, geocoded_at
 FROM tickets.geo_locations
 WHERE cluster = %(cluster)s AND cleaned_query = %(cleaned_query)s AND location_name <> %(location_name)s
   AND NOT is_manual AND query IS NOT NULL
@@ -81,14 +97,18 @@ WHERE cluster = %(cluster)s AND geom IS NOT NULL
 FOR SHARE
 
 -- name: location_was_asked
-UPDATE tickets.geo_locations SET geocoded_at = now()
+-- An answer that another name got is as old as it is there.
+UPDATE tickets.geo_locations
+SET geocoded_at = coalesce(%(geocoded_at)s, now()),
+    unanswered = CASE WHEN %(unanswered)s > 0 THEN unanswered + 1 ELSE 0 END
 WHERE cluster = %(cluster)s AND location_name = %(location_name)s AND NOT is_manual
 
 -- name: keep_location
 INSERT INTO tickets.geo_locations AS known
-    (cluster, location_name, cleaned_query, latitude, longitude, query, provider, quality, answer, status, distance_m)
+    (cluster, location_name, cleaned_query, latitude, longitude, query, provider, quality, answer, status, distance_m,
+     geocoded_at, unanswered)
 VALUES (%(cluster)s, %(location_name)s, %(cleaned_query)s, %(latitude)s, %(longitude)s, %(query)s, %(provider)s,
-        %(quality)s, %(answer)s, %(status)s, %(distance_m)s)
+        %(quality)s, %(answer)s, %(status)s, %(distance_m)s, coalesce(%(geocoded_at)s, now()), %(unanswered)s)
 ON CONFLICT (cluster, location_name) DO UPDATE
 SET cleaned_query = excluded.cleaned_query, latitude = excluded.latitude, longitude = excluded.longitude,
     query = excluded.query, provider = excluded.provider, quality = excluded.quality, answer = excluded.answer,
@@ -129,7 +149,7 @@ INSERT INTO tickets.geo_clusters (cluster, latitude, longitude, provider, status
 VALUES (%(cluster)s, %(latitude)s, %(longitude)s, 'by hand', 'hit', true)
 ON CONFLICT (cluster) DO UPDATE
 SET latitude = excluded.latitude, longitude = excluded.longitude, provider = excluded.provider, quality = NULL,
-    status = excluded.status, is_manual = true, geocoded_at = now()
+    status = excluded.status, is_manual = true, geocoded_at = now(), unanswered = 0
 
 -- name: set_location
 INSERT INTO tickets.geo_locations
@@ -137,10 +157,10 @@ INSERT INTO tickets.geo_locations
 VALUES (%(cluster)s, %(location_name)s, %(cleaned_query)s, %(latitude)s, %(longitude)s, 'by hand', 'hit', true)
 ON CONFLICT (cluster, location_name) DO UPDATE
 SET latitude = excluded.latitude, longitude = excluded.longitude, provider = excluded.provider, quality = NULL,
-    distance_m = NULL, status = excluded.status, is_manual = true, geocoded_at = now()
+    distance_m = NULL, status = excluded.status, is_manual = true, geocoded_at = now(), unanswered = 0
 
 -- name: unset_cluster
--- Not known any more, so that the provider is asked again; its tickets stay where they are until then.
+-- Not known any more, so that the provider is asked again.
 UPDATE tickets.geo_clusters
 SET latitude = NULL, longitude = NULL, status = 'miss', is_manual = false, geocoded_at = '-infinity'
 WHERE cluster = %(cluster)s AND is_manual
@@ -152,10 +172,26 @@ SET latitude = NULL, longitude = NULL, status = 'miss', is_manual = false, geoco
 WHERE cluster = %(cluster)s AND location_name = %(location_name)s AND is_manual
 RETURNING cluster
 
+-- name: unplace_tickets
+-- Those of a cluster whose place is not known any more. In the order of their ids, as files are merged.
+WITH lost AS (
+    SELECT ticket.ticket_id
+    FROM tickets.inc AS ticket
+    LEFT JOIN tickets.geo_locations AS precise
+        ON precise.cluster = ticket.cluster AND precise.location_name = ticket.location_name
+    LEFT JOIN tickets.geo_clusters AS coarse ON coarse.cluster = ticket.cluster
+    WHERE ticket.cluster = %(cluster)s AND ticket.geo_source IN ('cluster', 'location')
+      AND coalesce(precise.geom, coarse.geom) IS NULL
+    ORDER BY ticket.ticket_id
+    FOR UPDATE OF ticket
+)
+UPDATE tickets.inc AS ticket SET geom = NULL, geo_source = NULL FROM lost WHERE ticket.ticket_id = lost.ticket_id
+RETURNING ticket.ticket_id
+
 -- name: tickets_there
 SELECT count(*) AS tickets FROM tickets.inc
 WHERE cluster = %(cluster)s AND (%(location_name)s::text IS NULL OR location_name = %(location_name)s)
 
 -- name: set_alias
 INSERT INTO tickets.cluster_aliases (cluster, place) VALUES (%(cluster)s, %(place)s)
-ON CONFLICT (cluster) DO UPDATE SET place = excluded.place, changed_at = now()
+ON CONFLICT (cluster) DO UPDATE SET place = excluded.place

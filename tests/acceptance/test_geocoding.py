@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import requests
 
+from consumer.locationiq import ATTEMPTS
 from tests.acceptance.broker import GEOCODE
 from tests.acceptance.feeds import csv, key_at, ticket
 from tests.acceptance.geocoder import INVALID_REQUEST, KEY, LIMITED, UNKNOWN, Fault, LocationIQ, error
@@ -188,15 +189,18 @@ def test_one_query_that_is_refused_holds_up_no_other(stage: Stage, provider: Loc
 
 
 def test_a_provider_that_is_away_is_waited_for_and_spends_no_attempt(stage: Stage, provider: LocationIQ) -> None:
-    provider.fault(Fault(*error(UNKNOWN)), times=4)
+    # One search, and one to find out whether it is the query's fault.
+    provider.fault(Fault(*error(UNKNOWN)), times=2 * ATTEMPTS)
     consumer = consume(stage, provider)
     apply(stage, actionable("INC"))
     settle(stage)
     assert places(stage)["INC"] == (*WESTLANDS, "cluster")
     assert '"waiting"' in consumer.output()
-    assert len(provider.searches) == 5
+    assert len(provider.searches) == 2 * ATTEMPTS + 1
     booked = stage.query("SELECT is_free FROM ingest.geocoder_requests ORDER BY request_id")
-    assert [row["is_free"] for row in booked] == [True] * 4 + [False], "each is booked, and the day pays for one"
+    assert [row["is_free"] for row in booked] == [True] * (2 * ATTEMPTS) + [False], (
+        "each is booked, and the day pays for one"
+    )
 
 
 def test_sigterm_ends_a_batch_that_waits_for_its_turn(stage: Stage, provider: LocationIQ) -> None:
@@ -218,6 +222,10 @@ def test_sigterm_ends_a_batch_whose_provider_hangs(stage: Stage, provider: Locat
     consumer.stop()
     assert len(provider.searches) == 1, "and not again"
     assert stage.broker.ready(GEOCODE) == 1
+    shown = Stage.json(stage.run("status", "--json", GEOCODER_API_KEY=KEY, GEOCODER_URL="nowhere"))
+    assert shown["database"]["geocoding"]["places"] == {"clusters": {}, "locations": {}}, (
+        "a wrong address hides nothing"
+    )
 
 
 def test_without_a_key_requests_wait_and_files_do_not(stage: Stage) -> None:
@@ -325,8 +333,11 @@ def test_by_hand_a_point_or_another_name_is_told(stage: Stage, provider: Locatio
     assert stage.run(*set_, "--", "-1.25", "36.81").stdout == "set; 1 tickets are placed anew\n"
     assert places(stage)["THERE"] == (-1.25, 36.81, "location")
     unset = ("geocode", "unset", "--cluster", "Westlands", "--location", "Atlantis")
-    assert stage.run(*unset).stdout == "unset; 1 tickets are placed anew\n"
+    assert stage.run(*unset).stdout == "unset; 1 tickets are placed anew, 0 have no place for now\n"
     assert places(stage)["THERE"] == (*WESTLANDS, "cluster")
+    assert stage.run("geocode", "set", "--cluster", "KSR", "--", "-1.2", "36.8").returncode == 0
+    assert stage.ask("geocode", "unset", "--cluster", "KSR")["unplaced"] == 1
+    assert places(stage)["CODE"] == (None, None, None)
     again = stage.run(*unset)
     assert (again.returncode, again.stderr) == (2, "fleettickets: no point of Atlantis was set by hand\n")
     swapped = stage.run(*set_, "--", "36.81", "-1.25")

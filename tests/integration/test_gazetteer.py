@@ -10,18 +10,29 @@ from typing import Any
 
 import pytest
 import tenacity
+from prometheus_client import REGISTRY
 from psycopg.types.json import Jsonb
 
 from consumer import database as postgres
 from consumer import locationiq, quota
 from consumer.database import Pool
-from consumer.geocoding import Batch, Gazetteer, GeocodeHandler, Kind, judge_locations
+from consumer.geocoding import Batch, Gazetteer, GeocodeHandler, Kind, change_cluster
 from consumer.locationiq import Geocoder, GeocoderDown
 from consumer.quota import Paused, Quota, Stopped
 from consumer.settings import GazetteerSettings, GeocoderSettings
 from publisher.errors import HeldByAnother, Refused
 from tests.acceptance import geocoder
-from tests.acceptance.geocoder import INVALID_REQUEST, KEY, LIMITED, PLACE, UNKNOWN, Asked, LocationIQ, error
+from tests.acceptance.geocoder import (
+    INVALID_REQUEST,
+    KEY,
+    LIMITED,
+    PLACE,
+    UNKNOWN,
+    Asked,
+    Coordinates,
+    LocationIQ,
+    error,
+)
 from tests.acceptance.stage import wait_until
 
 WESTLANDS = (-1.2676, 36.8108)
@@ -121,13 +132,14 @@ def test_a_miss_is_asked_for_again_after_its_days(pool: Pool, provider: Location
 
 
 class Odd(LocationIQ):
-    """A provider that answers everything but what begins with "Odd"."""
+    """A provider that has one `reply` to everything that begins with `prefix`, and good ones to all else."""
 
-    fault_of_odd = error(UNKNOWN)
+    prefix = "Odd"
+    reply = error(UNKNOWN)
 
     def _answer(self, asked: Asked) -> tuple[int, bytes, str]:
-        if asked.query.startswith("Odd"):
-            return *self.fault_of_odd, "application/json"
+        if asked.query.startswith(self.prefix):
+            return *self.reply, "application/json"
         return super()._answer(asked)
 
 
@@ -149,59 +161,133 @@ def tickets(pool: Pool, **clusters: int) -> None:
             ticket(pool, f"{cluster}{number}", cluster=cluster.replace("_", " "))
 
 
-def test_a_place_that_never_gets_an_answer_holds_up_no_other_and_is_a_miss_in_the_end(pool: Pool, odd: Odd) -> None:
-    tickets(pool, Odd_place=2, Westlands=1)
-    places = gazetteer(pool, odd)
-    assert look_up(places).outcomes == {"unanswered": 1, "hit": 1}
-    assert statuses(pool) == {"Westlands": "hit"}, "the provider may only have been busy"
-    for number in range(2):
-        tickets(pool, **{f"Cluster{number}": 1})
-        assert look_up(places).outcomes == {"unanswered": 1, "miss": 1}
-    assert statuses(pool)["Odd place"] == "miss"
-    assert look_up(places).outcomes == {}
-    assert places.quota.left() == 5000 - 3, "what failed is not charged"
+def pass_time(pool: Pool, **of: float) -> None:
+    """Make everything that is known older."""
+    for table in ("geo_clusters", "geo_locations"):
+        execute(pool, f"UPDATE tickets.{table} SET geocoded_at = geocoded_at - %(of)s", {"of": timedelta(**of)})  # noqa: S608
 
 
-def test_three_such_places_with_the_most_tickets_hold_up_no_other_either(pool: Pool, odd: Odd) -> None:
-    tickets(pool, Odd_1=2, Odd_2=2, Odd_3=2, Westlands=1)
-    places = gazetteer(pool, odd)
-    with pytest.raises(GeocoderDown):
-        look_up(places)
-    assert statuses(pool) == {}
-    with pytest.raises(GeocoderDown):
-        look_up(places)
+def test_a_place_that_never_gets_an_answer_is_asked_for_three_times_and_holds_up_no_other(pool: Pool, odd: Odd) -> None:
+    tickets(pool, Odd_1=2, Odd_2=2, Odd_3=2, Odd_4=2, Westlands=1)
+    assert look_up(gazetteer(pool, odd)).outcomes == {"unanswered": 4, "hit": 1}
+    assert statuses(pool)["Westlands"] == "hit"
+    assert len(odd.searches) == 4 * (locationiq.ATTEMPTS + 1) + 1, "each is tried, and the provider with another query"
+    for asked in ({"unanswered": 4}, {"unanswered": 4}, {}):
+        assert look_up(gazetteer(pool, odd)).outcomes == {}, "not yet"
+        pass_time(pool, minutes=11)
+        assert look_up(gazetteer(pool, odd)).outcomes == asked
+    assert statuses(pool)["Odd 1"] == "miss"
+    pass_time(pool, days=31)
+    assert look_up(gazetteer(pool, odd)).outcomes == {"unanswered": 4}, "as misses are"
+    odd.prefix = "nobody"
+    pass_time(pool, days=31)
+    assert look_up(gazetteer(pool, odd)).outcomes == {"miss": 4}
+    assert execute(pool, "SELECT max(unanswered) AS most FROM tickets.geo_clusters") == [{"most": 0}]
+
+
+def test_a_known_place_that_gets_no_answer_stays_known(pool: Pool, odd: Odd) -> None:
+    tickets(pool, Westlands=1)
+    look_up(gazetteer(pool, odd))
+    odd.prefix = "Westlands"
+    pass_time(pool, days=2)
+    assert look_up(gazetteer(pool, odd, keep_hits_days=1)).outcomes == {"unanswered": 1}
     assert statuses(pool) == {"Westlands": "hit"}
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[7]", json.dumps([PLACE | {"display_name": "\0"}]).encode()])
-def test_an_answer_of_no_use_is_a_miss_when_others_are_answered(pool: Pool, odd: Odd, body: bytes) -> None:
-    odd.fault_of_odd = (200, body)
+def test_an_answer_of_no_use_is_a_miss_when_the_provider_answers_others(pool: Pool, odd: Odd, body: bytes) -> None:
+    odd.reply = (200, body)
+    tickets(pool, Odd_place=1)
+    assert look_up(gazetteer(pool, odd)).outcomes == {"unanswered": 1}
+    assert statuses(pool) == {"Odd place": "miss"}
+    pass_time(pool, minutes=11)
+    assert look_up(gazetteer(pool, odd)).outcomes == {}, "it would say the same again"
+
+
+def test_a_query_that_is_refused_before_anything_was_answered_is_a_miss(pool: Pool, odd: Odd) -> None:
+    odd.reply = error(INVALID_REQUEST)
     tickets(pool, Odd_place=2, Westlands=1)
     assert look_up(gazetteer(pool, odd)).outcomes == {"unanswered": 1, "hit": 1}
     assert statuses(pool) == {"Odd place": "miss", "Westlands": "hit"}
 
 
-def test_a_query_that_is_refused_before_anything_was_answered_holds_up_no_other(pool: Pool, odd: Odd) -> None:
-    odd.fault_of_odd = error(INVALID_REQUEST)
-    tickets(pool, Odd_place=2, Westlands=1)
-    assert look_up(gazetteer(pool, odd)).outcomes == {"unanswered": 1, "hit": 1}
-    assert statuses(pool) == {"Odd place": "miss", "Westlands": "hit"}
+def test_a_query_that_is_refused_with_its_region_is_asked_without(pool: Pool, odd: Odd) -> None:
+    odd.prefix, odd.reply = "Westlands, ", error(INVALID_REQUEST)
+    ticket(pool, "HERE", region="nairobi")
+    assert look_up(gazetteer(pool, odd)).outcomes == {"hit": 1}
 
 
 def test_where_every_query_is_refused_it_is_the_setting(pool: Pool, odd: Odd) -> None:
-    odd.fault_of_odd = error(INVALID_REQUEST)
-    tickets(pool, Odd_1=1, Odd_2=1, Odd_3=1, Odd_4=1)
+    odd.prefix, odd.reply = "", error(INVALID_REQUEST)
+    tickets(pool, A=1, B=1)
     places = gazetteer(pool, odd)
     with pytest.raises(Refused, match="HTTP 400"):
         look_up(places)
-    assert len(odd.searches) == 3
+    assert len(odd.searches) == 2
     assert statuses(pool) == {}
     with pytest.raises(Paused):
         look_up(places)
     other_key = Gazetteer(pool, GazetteerSettings(), settings(odd.url, GEOCODER_API_KEY="pk.other"), threading.Event())
     assert other_key.quota.paused() is None
-    places.quota.lift_pause()
+    odd.prefix = "nobody"
+    places.work(Kind, 100, Batch(), despite_pause=True)
+    assert statuses(pool) == {"A": "miss", "B": "miss"}
     assert places.quota.paused() is None
+
+
+@pytest.mark.parametrize("fault", [error(UNKNOWN), (200, b"<html>maintenance")])
+def test_a_provider_that_goes_away_during_a_batch_makes_no_miss(pool: Pool, odd: Odd, fault: tuple[int, bytes]) -> None:
+    tickets(pool, Westlands=3, B=2, C=1)
+
+    def go_away(_outcome: str) -> None:
+        odd.prefix, odd.reply = "", fault
+
+    with pytest.raises(GeocoderDown):
+        gazetteer(pool, odd).work(Kind, 100, Batch(), told=go_away)
+    assert statuses(pool) == {"Westlands": "hit"}
+    odd.prefix = "nobody"
+    before = len(odd.searches)
+    assert look_up(gazetteer(pool, odd)).outcomes == {"miss": 2}
+    assert [asked.query for asked in odd.searches[before:]] == ["B", "C"], "in their order still"
+
+
+def test_a_paused_message_costs_a_look_at_the_pause(pool: Pool, provider: LocationIQ) -> None:
+    tickets(pool, Westlands=1)
+    execute(pool, "INSERT INTO ingest.outbox (kind) VALUES ('geocode')")
+    places = gazetteer(pool, provider)
+    places.quota.limited("day", "Rate Limited Day")
+    assert places.quota.left() == 0
+    handler = GeocodeHandler(pool, places, lambda: 0, lambda _point: None)
+    with gazetteer(pool, provider)._alone(), pytest.raises(Paused):  # noqa: SLF001 - whoever begins would be held by it
+        handler.geocode(Batch())
+
+
+def test_a_shared_answer_is_as_old_as_it_was(pool: Pool, provider: LocationIQ) -> None:
+    def name(number: int) -> None:
+        ticket(pool, f"{number}", location_name=f"Westlands FAT {number}", is_actionable="true")
+
+    name(1)
+    places = gazetteer(pool, provider, keep_hits_days=2)
+    assert look_up(places).outcomes == {"hit": 2}
+    pass_time(pool, days=1)
+    name(2)
+    assert look_up(places).outcomes == {"hit": 1}
+    assert len(provider.searches) == 2, "the cluster and the first name"
+    pass_time(pool, days=1)
+    assert look_up(places).outcomes == {"hit": 3}
+    assert len(provider.searches) == 4, "all three are too old; the two share again"
+
+
+def test_tickets_are_counted_by_source_also_when_a_source_has_none_left(pool: Pool, provider: LocationIQ) -> None:
+    def counted(source: str) -> float | None:
+        return REGISTRY.get_sample_value("fleettickets_tickets", {"source": source})
+
+    tickets(pool, Nowhere=1)
+    look_up(gazetteer(pool, provider))
+    assert (counted("nowhere"), counted("cluster")) == (1, 0)
+    execute(pool, "UPDATE tickets.cluster_aliases SET cluster = 'Nowhere', place = 'Westlands' WHERE cluster = 'QOA'")
+    look_up(gazetteer(pool, provider))
+    assert (counted("nowhere"), counted("cluster")) == (0, 1)
 
 
 def test_an_alias_that_is_told_while_its_cluster_is_asked_for_is_asked_for_next(
@@ -223,6 +309,12 @@ def test_an_alias_that_is_told_while_its_cluster_is_asked_for_is_asked_for_next(
 KM = 1 / 110.574  # degrees of latitude
 
 
+def move_westlands(pool: Pool, latitude: float, longitude: float) -> None:
+    with postgres.transaction(pool) as connection:
+        point = {"cluster": "Westlands", "latitude": latitude, "longitude": longitude}
+        change_cluster(connection, ["set_cluster"], point)
+
+
 def locations(pool: Pool) -> dict[str, str]:
     rows = execute(pool, "SELECT location_name, status FROM tickets.geo_locations")
     return {row["location_name"]: row["status"] for row in rows}
@@ -235,15 +327,42 @@ def test_the_guard_is_at_25_km_of_the_cluster_wherever_that_is_set(pool: Pool) -
     with LocationIQ({"Westlands": WESTLANDS} | north, per_second=None, per_minute=None) as provider:
         places = gazetteer(pool, provider)
         assert look_up(places).outcomes == {"hit": 2, "rejected": 1}
-    assert locations(pool) == {"24 North": "hit", "26 North": "rejected"}
-    assert sources(pool) == {"24 North": "location", "26 North": "cluster"}
-    # The cluster turns out to be elsewhere: both answers are judged anew.
-    execute(pool, "UPDATE tickets.geo_clusters SET latitude = %(latitude)s", {"latitude": WESTLANDS[0] + 50 * KM})
-    with postgres.transaction(pool) as connection:
-        judge_locations(connection, "Westlands")
-    assert locations(pool) == {"24 North": "rejected", "26 North": "hit"}
-    assert look_up(places).placed == 2
-    assert sources(pool) == {"24 North": "cluster", "26 North": "location"}
+        assert locations(pool) == {"24 North": "hit", "26 North": "rejected"}
+        assert sources(pool) == {"24 North": "location", "26 North": "cluster"}
+        # The cluster turns out to be elsewhere: both answers are judged anew.
+        move_westlands(pool, WESTLANDS[0] + 50 * KM, WESTLANDS[1])
+        assert locations(pool) == {"24 North": "rejected", "26 North": "hit"}
+        assert look_up(places).placed == 2
+        assert sources(pool) == {"24 North": "cluster", "26 North": "location"}
+
+
+def test_what_was_not_near_a_cluster_is_looked_for_near_its_new_point(pool: Pool) -> None:
+    mombasa, sarit = (-4.04, 39.66), (-1.26, 36.80)
+    known = {"Westlands": [mombasa], "Sarit Centre": [sarit, (-4.05, 39.67)], "Yaya Centre": [sarit]}
+    for name in ("Sarit Centre", "Yaya Centre"):
+        ticket(pool, name, location_name=name, is_actionable="true")
+    with LocationIQ(known, per_second=None, per_minute=None) as provider:
+        places = gazetteer(pool, provider)
+        look_up(places)
+        assert locations(pool) == {"Sarit Centre": "hit", "Yaya Centre": "rejected"}
+        move_westlands(pool, WESTLANDS[0], WESTLANDS[1])
+        assert locations(pool) == {"Sarit Centre": "rejected", "Yaya Centre": "hit"}
+        assert look_up(places).outcomes == {"hit": 1}
+        assert look_up(places).outcomes == {}
+    assert set(sources(pool).values()) == {"location"}
+    assert execute(pool, "SELECT DISTINCT latitude FROM tickets.inc") == [{"latitude": sarit[0]}]
+
+
+def test_an_answer_for_a_location_whose_cluster_has_no_point_any_more_is_not_kept(pool: Pool) -> None:
+    def find(query: str) -> Coordinates:
+        if query == "Yaya Centre":
+            execute(pool, "UPDATE tickets.geo_clusters SET latitude = NULL, longitude = NULL, status = 'miss'")
+        return WESTLANDS
+
+    ticket(pool, "HERE", location_name="Yaya Centre", is_actionable="true")
+    with LocationIQ(find, per_second=None, per_minute=None) as provider:
+        assert look_up(gazetteer(pool, provider)).outcomes == {"hit": 1, "unanswered": 1}
+    assert locations(pool) == {}
 
 
 def test_a_point_of_a_location_set_by_hand_outlives_answers_and_judgements(pool: Pool, provider: LocationIQ) -> None:
@@ -253,8 +372,7 @@ def test_a_point_of_a_location_set_by_hand_outlives_answers_and_judgements(pool:
     execute(pool, "UPDATE tickets.geo_locations SET geocoded_at = '2020-01-01'")
     places = gazetteer(pool, provider, keep_hits_days=1)
     look_up(places)
-    with postgres.transaction(pool) as connection:
-        judge_locations(connection, "Westlands")
+    move_westlands(pool, -1.3, 36.8)
     assert locations(pool) == {"Atlantis": "hit"}
     assert execute(pool, "SELECT latitude FROM tickets.inc") == [{"latitude": -4}]
 
@@ -305,7 +423,7 @@ def test_a_limit_that_does_not_end_is_not_waited_for_with_a_message_in_hand(
     pool: Pool, odd: Odd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quota, "_SECONDS", {"minute": 0.2})
-    odd.fault_of_odd = error(LIMITED["Minute"])
+    odd.reply = error(LIMITED["Minute"])
     tickets(pool, Odd_place=1)
     with pytest.raises(Paused, match="in this minute"):
         look_up(gazetteer(pool, odd))

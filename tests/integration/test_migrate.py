@@ -148,16 +148,26 @@ def test_tables_that_the_batch_import_made_smaller_are_completed(empty_database:
 
 FORMER_GAZETTEERS = {
     "points only": """
-        CREATE TABLE tickets.geo_clusters (cluster text PRIMARY KEY, geom geometry(Point, 4326));
+        CREATE TABLE tickets.geo_clusters (cluster text PRIMARY KEY, geom geometry(Point, 4326) NOT NULL);
         CREATE TABLE tickets.geo_locations (cluster text, location_name text, geom geometry(Point, 4326));
+        CREATE VIEW tickets.known AS SELECT geom FROM tickets.geo_locations;
         INSERT INTO tickets.geo_clusters VALUES ('Westlands', ST_SetSRID(ST_MakePoint(36.8, -1.2), 4326));
         INSERT INTO tickets.geo_locations VALUES ('Westlands', 'Gate', ST_SetSRID(ST_MakePoint(36.9, -1.3), 4326));
     """,
     "other names, and places without their cluster": """
-        CREATE TABLE tickets.geo_clusters (cluster text PRIMARY KEY, lat double precision, lon double precision);
-        CREATE TABLE tickets.geo_locations (location_name text PRIMARY KEY, lat double precision, lng double precision);
-        INSERT INTO tickets.geo_clusters VALUES ('Westlands', -1.2, 36.8);
-        INSERT INTO tickets.geo_locations VALUES ('Gate', -1.3, 36.9), ('Elsewhere', -1.4, 36.9), ('Miss', NULL, NULL);
+        CREATE TABLE tickets.geo_clusters (cluster text PRIMARY KEY, lat float8 NOT NULL, lon float8 NOT NULL);
+        CREATE TABLE tickets.geo_locations (location_name text PRIMARY KEY, lat numeric, lng text, of text NOT NULL);
+        INSERT INTO tickets.geo_clusters VALUES ('Westlands', -1.2, 36.8), ('QOA', -1.2, 36.8);
+        INSERT INTO tickets.geo_locations VALUES ('Gate', -1.3, '36.9', ''), ('Elsewhere', -1.4, '36.9', ''),
+            ('Miss', NULL, NULL, '');
+    """,
+    "other states, and a name twice": """
+        CREATE TABLE tickets.geo_clusters (cluster text, latitude float8, longitude float8, status text,
+            geom geometry GENERATED ALWAYS AS (ST_SetSRID(ST_MakePoint(longitude, latitude), 4326)) STORED);
+        CREATE TABLE tickets.geo_locations (cluster text, location_name text, lat float8, lon float8, status text);
+        INSERT INTO tickets.geo_clusters VALUES ('Westlands', -1.2, 36.8, 'ok'), (NULL, -1.2, 36.8, 'ok');
+        INSERT INTO tickets.geo_locations VALUES ('Westlands', 'Gate', NULL, NULL, 'failed'),
+            ('Westlands', 'Gate', -1.3, 36.9, 'ok'), ('Westlands', NULL, -1.3, 36.9, 'ok');
     """,
 }
 
@@ -174,6 +184,9 @@ def test_the_gazetteer_of_the_batch_import_is_taken_over_with_its_points(empty_d
             CREATE TRIGGER place_it BEFORE INSERT OR UPDATE ON tickets.inc
             FOR EACH ROW EXECUTE FUNCTION tickets.place_it();
             DROP TRIGGER resolve_geom ON tickets.inc;
+            CREATE FUNCTION tickets.note_it() RETURNS trigger LANGUAGE plpgsql AS
+            $$BEGIN RAISE NOTICE '%', NEW.geo_source; RETURN NULL; END$$;
+            CREATE TRIGGER note_it AFTER UPDATE ON tickets.inc FOR EACH ROW EXECUTE FUNCTION tickets.note_it();
             INSERT INTO tickets.inc (ticket_id, raw)
             VALUES ('GATE', '{"cluster": "Westlands", "location_name": "Gate"}'), ('COARSE', '{"cluster": "Westlands"}')
         """)
@@ -188,6 +201,13 @@ def test_the_gazetteer_of_the_batch_import_is_taken_over_with_its_points(empty_d
         ]
         kept = connection.execute("SELECT cluster, status, is_manual FROM tickets.geo_locations").fetchall()
         assert kept == [{"cluster": "Westlands", "status": "hit", "is_manual": False}]
+        triggers = connection.execute(
+            "SELECT tgname FROM pg_trigger WHERE tgrelid = 'tickets.inc'::regclass AND NOT tgisinternal ORDER BY 1"
+        ).fetchall()
+        assert [row["tgname"] for row in triggers] == ["note_it", "resolve_geom"]
+        # What the provider was asked for, as far as anybody can know: nothing is asked for again at once.
+        asked = connection.execute("SELECT asked_as FROM tickets.geo_clusters ORDER BY 1").fetchall()
+        assert asked[-1] == {"asked_as": "Westlands"}
     settings = DatabaseSettings.model_validate({"DATABASE_URL": empty_database.url})
     with postgres.connect(settings, Role.INGEST) as ingest:
         assert postgres.row(ingest, "geocoding", "is_in_kenya", {"latitude": -1.2, "longitude": 36.8})
