@@ -80,6 +80,10 @@ class Bucket:
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=folder)
         return [found["Key"] for page in pages for found in page.get("Contents", [])]
 
+    def page(self) -> int:
+        """How many keys the store gives to a listing request at most."""
+        return self.s3.list_objects_v2(Bucket=self.name, MaxKeys=1000)["MaxKeys"]
+
     def notify(self, broker: "Broker") -> None:
         """Let the store announce every object that arrives in changes/, without queueing on its side."""
         address = urlsplit(broker.url)
