@@ -103,7 +103,7 @@ def test_one_poll_runs_at_a_time_and_a_dead_one_is_in_nobodys_way(stage: Stage) 
     assert second.stderr == "another poll is running, this one is not needed\n"
     loop.kill()
     assert loop.wait() == -signal.SIGKILL
-    wait_until(lambda: stage.run("poll").stdout, "the broker has freed the lock", timeout=20)
+    wait_until(lambda: stage.run("poll").stdout, "the broker has freed the lock")
 
 
 def test_a_lost_event_costs_no_more_than_the_next_poll(stage: Stage) -> None:
