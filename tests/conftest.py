@@ -20,6 +20,16 @@ from psycopg import sql
 from tests.acceptance.program import Forked
 
 ROOT = Path(__file__).parents[1]
+LONGEST = (
+    "test_sqs.py",
+    "test_everything_fails.py",
+    "test_geocoding.py",
+    "test_poller.py",
+    "test_postgres_faults.py",
+    "test_soak.py",
+    "test_secrets.py",
+    "test_order_and_duplicates.py",
+)
 NEEDED = ("DATABASE_URL", "RABBITMQ_URL", "RUSTFS_ENDPOINT", "RUSTFS_ACCESS_KEY", "RUSTFS_SECRET_KEY")
 
 # How long an example takes says how busy the machine is. In CI Hypothesis has further settings, which stay.
@@ -28,9 +38,16 @@ settings.load_profile("busy")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Four, since much is waiting; but one on a broker on which no virtual host can be made for each."""
+    """Five, since much is waiting; but one on a broker on which no virtual host can be made for each."""
     shared = "RABBITMQ_URL" in os.environ and "RABBITMQ_MANAGEMENT_URL" not in os.environ
-    return 1 if shared else 4
+    return 1 if shared else 5
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that nobody waits for one of them alone in the end."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 @dataclass(frozen=True)
