@@ -13,7 +13,7 @@ from tests.acceptance.store import CHANGES, PROCESSED
 
 def wait_for_done(stage: Stage, files: int) -> None:
     done = "SELECT count(*) FROM ingest.ledger WHERE state = 'done'"
-    wait_until(lambda: stage.one(done) >= files, f"{files} files done", timeout=90)
+    wait_until(lambda: stage.one(done) >= files, f"{files} files done")
 
 
 @pytest.mark.parametrize("count", [300, pytest.param(1000, marks=pytest.mark.faults)])

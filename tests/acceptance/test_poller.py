@@ -36,7 +36,7 @@ def test_polling_a_backlog_that_nobody_works_off_queues_each_file_once(stage: St
         lengths.append(stage.broker.ready(FILES))
         return polls(poller) >= 5
 
-    wait_until(polled_often, "five polls", timeout=60)
+    wait_until(polled_often, "five polls")
     poller.stop()
     assert max(lengths) <= len(keys)
     assert stage.broker.ready(FILES) == len(keys)
@@ -54,7 +54,7 @@ def test_polling_beside_consumers_and_notifications_keeps_the_queue_within_the_b
         lengths.extend((stage.broker.ready(FILES), stage.broker.held(FILES)))
         return bool(stage.one("SELECT count(*) = 120 FROM ingest.ledger WHERE state = 'done'"))
 
-    wait_until(worked_off, "the backlog is worked off", timeout=60)
+    wait_until(worked_off, "the backlog is worked off")
     for worker in workers:
         worker.stop()
     assert 0 < max(lengths) <= len(keys)
@@ -103,7 +103,7 @@ def test_one_poll_runs_at_a_time_and_a_dead_one_is_in_nobodys_way(stage: Stage) 
     assert second.stderr == "another poll is running, this one is not needed\n"
     loop.kill()
     assert loop.wait() == -signal.SIGKILL
-    wait_until(lambda: stage.run("poll").stdout, "the broker has freed the lock")
+    wait_until(lambda: stage.run("poll").stdout, "the broker has freed the lock", timeout=45)
 
 
 def test_a_lost_event_costs_no_more_than_the_next_poll(stage: Stage) -> None:

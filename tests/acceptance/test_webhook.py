@@ -292,7 +292,7 @@ def test_strangers_with_idle_connections_do_not_keep_the_store_out(shared_stage:
                 return receiver.post(EVENT).status_code == 200
             return False
 
-        wait_until(accepted, "the store's event is taken", timeout=30)
+        wait_until(accepted, "the store's event is taken")
         assert EVENT in queued(shared_stage)
         assert len(receiver.process.output().splitlines()) < 50
         wait_until(lambda: receiver.counted('refused_total{reason="slow"}') > 0, "the slow ones are ended")
