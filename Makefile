@@ -12,6 +12,9 @@ PYTHON := $(shell for python in python3.12 python3.11 python3; do \
 endif
 run_python = $(or $(PYTHON),$(error Python 3.11 or newer is needed; apt-get install python3 python3-venv, or make PYTHON=...))
 
+# With it, every process of the tests would compile all modules for itself.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 # Two goals can need the same .venv.

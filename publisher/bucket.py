@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 BUCKET = "the bucket's store"
 _CHUNK = 1 << 20
+_PAGE = 1000
+"""Objects to a listing request, where the store does not give less."""
 _MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
 _TRY_AGAIN = frozenset({408, 429})
 _CHANGED = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict"})
@@ -138,7 +140,8 @@ class Bucket:
 
     def _objects(self, folder: str) -> Iterator[ObjectSummary]:
         with self._translated_errors(folder):
-            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=folder)
+            listing = self._s3.get_paginator("list_objects_v2")
+            pages = listing.paginate(Bucket=self.name, Prefix=folder, PaginationConfig={"PageSize": _PAGE})
             for page in pages:
                 for found in page.get("Contents", []):
                     if found["Key"] != folder:  # some tools make a folder an empty object

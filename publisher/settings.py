@@ -44,6 +44,8 @@ class TlsSettings(BaseSettings):
     @field_validator("ca_file")
     @classmethod
     def _holds_certificates(cls, path: Path | None) -> Path | None:
+        if path is None:
+            return None
         try:
             tls.context(path)
         except OSError as error:

@@ -7,23 +7,47 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from psycopg import sql
 
+from tests.acceptance.program import Forked
+
 ROOT = Path(__file__).parents[1]
-PROGRAM = [sys.executable, "-m", "consumer"]
+LONGEST = (
+    "test_sqs.py",
+    "test_everything_fails.py",
+    "test_geocoding.py",
+    "test_poller.py",
+    "test_postgres_faults.py",
+    "test_soak.py",
+    "test_secrets.py",
+    "test_order_and_duplicates.py",
+)
 NEEDED = ("DATABASE_URL", "RABBITMQ_URL", "RUSTFS_ENDPOINT", "RUSTFS_ACCESS_KEY", "RUSTFS_SECRET_KEY")
+
+# How long an example takes says how busy the machine is. In CI Hypothesis has further settings, which stay.
+settings.register_profile("busy", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Four, since much is waiting; but one on a broker on which no virtual host can be made for each."""
+    """Five, since much is waiting; but one on a broker on which no virtual host can be made for each."""
     shared = "RABBITMQ_URL" in os.environ and "RABBITMQ_MANAGEMENT_URL" not in os.environ
-    return 1 if shared else 4
+    return 1 if shared else 5
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that nobody waits for one of them alone in the end."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 @dataclass(frozen=True)
@@ -48,30 +72,27 @@ def services() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def _template(services: dict[str, str]) -> Iterator[str]:
+def _template(services: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A migrated database to copy, since copying takes a tenth of migrating."""
-    name = f"ft_template_{uuid.uuid4().hex[:12]}"
-    url = _create(services["DATABASE_URL"], name, None)
-    environment = {**os.environ, "DATABASE_URL": url}
-    subprocess.run([*PROGRAM, "migrate"], cwd=ROOT, env=environment, check=True, capture_output=True, timeout=60)
-    yield name
-    _drop(services["DATABASE_URL"], name)
+    folder = tmp_path_factory.mktemp("migrate")
+    with fresh_database(services["DATABASE_URL"]) as url:
+        migrating = Forked(["migrate"], {**os.environ, "DATABASE_URL": url}, folder, folder / "out", folder / "out")
+        assert migrating.wait(60) == 0, (folder / "out").read_text()
+        yield urlsplit(url).path.removeprefix("/")
 
 
 @pytest.fixture
 def database(services: dict[str, str], _template: str) -> Iterator[Database]:
     """A fresh database at the current schema."""
-    name = f"ft_{uuid.uuid4().hex[:12]}"
-    yield Database(_create(services["DATABASE_URL"], name, _template))
-    _drop(services["DATABASE_URL"], name)
+    with fresh_database(services["DATABASE_URL"], _template) as url:
+        yield Database(url)
 
 
 @pytest.fixture
 def empty_database(services: dict[str, str]) -> Iterator[Database]:
     """A fresh database without any schema of ours."""
-    name = f"ft_{uuid.uuid4().hex[:12]}"
-    yield Database(_create(services["DATABASE_URL"], name, None))
-    _drop(services["DATABASE_URL"], name)
+    with fresh_database(services["DATABASE_URL"]) as url:
+        yield Database(url)
 
 
 @pytest.fixture(scope="session")
@@ -103,15 +124,16 @@ def _listens(port: int) -> bool:
     return True
 
 
-def _create(server: str, name: str, template: str | None) -> str:
+@contextmanager
+def fresh_database(server: str, template: str | None = None) -> Iterator[str]:
+    """A database of its own; gives its URL."""
+    name = f"ft_{uuid.uuid4().hex[:12]}"
+    create = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
+    if template:
+        # The default writes every page to the WAL as well, and takes twice as long.
+        create += sql.SQL(" TEMPLATE {} STRATEGY file_copy").format(sql.Identifier(template))
     with psycopg.connect(server, autocommit=True) as connection:
-        command = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
-        if template:
-            command += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
-        connection.execute(command)
-    return urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
-
-
-def _drop(server: str, name: str) -> None:
+        connection.execute(create)
+    yield urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

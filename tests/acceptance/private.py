@@ -2,7 +2,6 @@
 
 import contextlib
 import secrets
-import subprocess
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from place import Place
 from postgres import Postgres
 from rabbitmq import RabbitMQ
 
-from tests.acceptance.program import PROGRAM
+from tests.acceptance.program import Forked
 
 
 def settled(folder: Path) -> Place:
@@ -85,16 +84,8 @@ def private_stack(folder: Path) -> Iterator[PrivateStack]:
 
 
 def run(command: str, environment: Mapping[str, str], folder: Path) -> None:
-    done = subprocess.run(
-        [PROGRAM, command],
-        cwd=folder,
-        env={"PATH": "/usr/bin:/bin", **environment},
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
+    out = folder / f"{command}.out"
+    assert Forked([command], {"PATH": "/usr/bin:/bin", **environment}, folder, out, out).wait(60) == 0, out.read_text()
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from pathlib import Path
 PROGRAM = str(Path(sys.executable).with_name("fleettickets"))
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["consumer.cli", "uvicorn", "fastapi", __name__])
+_FORKS.set_forkserver_preload(["consumer.cli", "uvicorn", "fastapi", __name__, "tests.acceptance.shared"])
 
 
 class Forked:

@@ -22,7 +22,7 @@ from tests.acceptance.store import CHANGES, Bucket
 LOG_TAIL = 2000
 
 
-def wait_until(predicate: Callable[[], object], what: str, timeout: float = 45) -> None:
+def wait_until(predicate: Callable[[], object], what: str, timeout: float = 90) -> None:
     """Come back as soon as the predicate holds; fail with `what` when it does not within the seconds."""
     end = time.monotonic() + timeout
     while not predicate():
@@ -49,7 +49,7 @@ class Process:
     def output(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def wait(self, timeout: float = 45) -> int:
+    def wait(self, timeout: float = 90) -> int:
         return self._process.wait(timeout)
 
     def ends_within(self, seconds: float) -> bool:
@@ -162,7 +162,7 @@ class Stage:
         """Send a notification for each key, as the store would."""
         self.broker.publish(self.bucket.event(key, self.bucket.read(key)) for key in keys)
 
-    def wait_for(self, state: str, *keys: str, timeout: float = 45) -> None:
+    def wait_for(self, state: str, *keys: str, timeout: float = 90) -> None:
         """Wait until every key has a ledger row in the state."""
         query = "SELECT count(DISTINCT key) FROM ingest.ledger WHERE state = %s AND key = ANY(%s)"
         wait_until(lambda: self.one(query, state, list(keys)) == len(set(keys)), f"{state}: {keys[:5]}", timeout)

@@ -1,12 +1,13 @@
 """The bucket as the exporter sees it, and the notifications that the store itself sends."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
-import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -25,6 +26,14 @@ if TYPE_CHECKING:
 CHANGES = "automations/inc/changes/"
 PROCESSED = "automations/inc/processed/"
 THREADS = 8
+
+
+@contextlib.contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Ceph 16 can end by itself while it announces several objects at the same time, whoever puts them."""
+    with Path(__file__).open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 class Bucket:
@@ -48,7 +57,6 @@ class Bucket:
             region_name=services.get("RUSTFS_REGION", "default"),
         )
         self._topic: str | None = None
-        self._announced = threading.Lock()
         self._newer_after: dict[str, float] = {}
         self._denied: list[dict[str, Any]] = []
         self.s3.create_bucket(Bucket=name)
@@ -59,8 +67,7 @@ class Bucket:
         if wait > 0:
             time.sleep(wait)
         self._newer_after[key] = time.monotonic() + 1.1
-        # Ceph 16 can end by itself while it announces several objects at the same time.
-        with self._announced if self._topic else contextlib.nullcontext():
+        with one_at_a_time() if self._topic else contextlib.nullcontext():
             self.s3.put_object(Bucket=self.name, Key=key, Body=body)
 
     def put_all(self, files: Mapping[str, bytes]) -> None:
@@ -79,6 +86,10 @@ class Bucket:
     def keys(self, folder: str = "") -> list[str]:
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=folder)
         return [found["Key"] for page in pages for found in page.get("Contents", [])]
+
+    def page(self) -> int:
+        """How many keys the store gives to a listing request at most."""
+        return self.s3.list_objects_v2(Bucket=self.name, MaxKeys=1000)["MaxKeys"]
 
     def notify(self, broker: "Broker") -> None:
         """Let the store announce every object that arrives in changes/, without queueing on its side."""

@@ -28,7 +28,7 @@ def feed(stage: Stage, seed: int, count: int) -> list[ChangeFile]:
 
 
 def assert_as_if_nothing_had_happened(stage: Stage, consumer: Process, files: list[ChangeFile]) -> None:
-    stage.wait_for("done", *(file.key for file in files), timeout=60)
+    stage.wait_for("done", *(file.key for file in files))
     stage.wait_for_history()
     wait_until(lambda: stage.broker.ready(FILES) == 0, "every delivery is settled")
     consumer.stop()
@@ -133,7 +133,7 @@ def test_a_restarted_broker_has_everything_still(private_stage: Stage, private_b
         private_broker.halt()
         time.sleep(1)
         private_broker.start()
-    stage.wait_for("done", *(file.key for file in files), timeout=60)
+    stage.wait_for("done", *(file.key for file in files))
     consumers.pop().stop()
     assert_as_if_nothing_had_happened(stage, consumers.pop(), files)
 
@@ -174,7 +174,7 @@ def test_a_memory_alarm_is_waited_for(private_stage: Stage, private_broker: Rabb
     consumer = stage.start("consume")
     # It may read, but what it publishes gets no confirm: files are applied and wait for their requests to be sent.
     wait_until(lambda: stage.one("SELECT count(*) FROM ingest.ledger WHERE state = 'archived'") > 0, "files wait")
-    wait_until(lambda: "ConnectionBlockedTimeout" in consumer.output(), "it does not wait for ever", timeout=60)
+    wait_until(lambda: "ConnectionBlockedTimeout" in consumer.output(), "it does not wait for ever")
     assert stage.one("SELECT count(*) FROM ingest.ledger WHERE state = 'done'") == 0
     assert stage.one("SELECT sum(attempts) FROM ingest.ledger") == 0
     private_broker.control("set_vm_memory_high_watermark", "absolute", "1GB")
@@ -206,7 +206,7 @@ def test_a_cluster_that_loses_the_leader_of_the_queue_under_load(stage: Stage, t
         assert leading(stage.broker, nodes) is not leader
         leader.start()
         doomed = consumers[nodes.index(leader)]
-        wait_until(lambda: doomed.output().count('"consuming"') >= 2, "the third consumer is back", timeout=60)
+        wait_until(lambda: doomed.output().count('"consuming"') >= 2, "the third consumer is back")
         for consumer in [consumer for consumer in consumers if consumer is not consumers[0]]:
             consumer.stop()
         assert_as_if_nothing_had_happened(stage, consumers[0], files)

@@ -35,7 +35,7 @@ def test_sixty_good_files_outlive_a_broken_schema(stage: Stage) -> None:
     assert consumer.running
     assert consumer.output().count(SAYS) == 1
     execute(stage, ALLOW)
-    stage.wait_for("done", *(file.key for file in files), timeout=60)
+    stage.wait_for("done", *(file.key for file in files))
     stage.wait_for_history()
     consumer.stop()
     assert stage.broker.ready(DEAD_FILES) == 0
@@ -121,7 +121,7 @@ def test_few_files_and_restarts_do_not_spend_all_attempts_either(stage: Stage) -
     time.sleep(6)
     assert stage.one("SELECT max(attempts) FROM ingest.ledger") == 2
     execute(stage, ALLOW)
-    stage.wait_for("done", *keys, timeout=90)
+    stage.wait_for("done", *keys)
     consumer.stop()
     assert stage.broker.ready(DEAD_FILES) == 0
     assert stage.one("SELECT count(*) FROM tickets.inc") == 7

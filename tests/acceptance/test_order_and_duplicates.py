@@ -2,6 +2,8 @@
 
 import random
 
+import pytest
+
 from tests.acceptance.broker import DEAD_FILES
 from tests.acceptance.comparing import assert_equals_reference, tickets
 from tests.acceptance.feeds import RandomFeed, csv, key_at, ticket
@@ -11,25 +13,28 @@ from tests.acceptance.store import CHANGES, PROCESSED
 
 def wait_for_done(stage: Stage, files: int) -> None:
     done = "SELECT count(*) FROM ingest.ledger WHERE state = 'done'"
-    wait_until(lambda: stage.one(done) >= files, f"{files} files done", timeout=90)
+    wait_until(lambda: stage.one(done) >= files, f"{files} files done")
 
 
-def test_a_thousand_shuffled_and_repeated_files_end_as_the_reference_says(stage: Stage) -> None:
+@pytest.mark.parametrize("count", [300, pytest.param(1000, marks=pytest.mark.faults)])
+def test_hundreds_of_shuffled_and_repeated_files_end_as_the_reference_says(stage: Stage, count: int) -> None:
     rng = random.Random(20260625)
-    files = RandomFeed(seed=1, tickets=400).files(1000, rows=10)
+    files = RandomFeed(seed=1, tickets=count * 2 // 5).files(count, rows=10)
     shuffled = rng.sample(files, len(files))
-    unannounced, announced = shuffled[:920], shuffled[920:]
+    unannounced, announced = shuffled[: count * 92 // 100], shuffled[count * 92 // 100 :]
+    first, second = unannounced[: count // 2], unannounced[count // 2 :]
     consumers = [stage.start("consume") for _ in range(3)]
     poller = stage.start("poll", "--every", "1")
 
-    stage.bucket.put_all({file.key: file.body for file in unannounced[:500]})
-    stage.broker.publish(stage.bucket.event(file.key, file.body) for file in rng.sample(unannounced[:500], 150))
-    stage.bucket.put_all({file.key: file.body for file in unannounced[500:]})
-    for done in (200, 500):
+    stage.bucket.put_all({file.key: file.body for file in first})
+    stage.broker.publish(stage.bucket.event(file.key, file.body) for file in rng.sample(first, count * 15 // 100))
+    stage.bucket.put_all({file.key: file.body for file in second})
+    for done in (count // 5, count // 2):
         wait_for_done(stage, done)
         consumers.pop().kill()
         consumers.append(stage.start("consume"))
-        stage.broker.publish(stage.bucket.event(file.key, file.body) for file in rng.sample(unannounced, 75))
+        again = rng.sample(unannounced, count * 7 // 100)
+        stage.broker.publish(stage.bucket.event(file.key, file.body) for file in again)
     stage.bucket.notify(stage.broker)
     stage.bucket.put_all({file.key: file.body for file in announced})
 

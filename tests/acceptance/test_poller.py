@@ -28,33 +28,33 @@ def backlog(stage: Stage, count: int) -> list[str]:
 
 
 def test_polling_a_backlog_that_nobody_works_off_queues_each_file_once(stage: Stage) -> None:
-    keys = backlog(stage, 1100)  # a listing has a thousand keys to the page
+    keys = backlog(stage, stage.bucket.page() + 50)
     lengths: list[int] = []
-    poller = stage.start("poll", "--every", "1")
+    poller = stage.start("poll", "--every", "0.5")
 
     def polled_often() -> bool:
         lengths.append(stage.broker.ready(FILES))
         return polls(poller) >= 5
 
-    wait_until(polled_often, "five polls", timeout=60)
+    wait_until(polled_often, "five polls")
     poller.stop()
     assert max(lengths) <= len(keys)
     assert stage.broker.ready(FILES) == len(keys)
 
 
 def test_polling_beside_consumers_and_notifications_keeps_the_queue_within_the_backlog(stage: Stage) -> None:
-    keys = backlog(stage, 300)
+    keys = backlog(stage, 120)
     stage.announce(*keys[::2])
     # The management API lags by seconds and may still count what an earlier test left.
     wait_until(lambda: stage.broker.held(FILES) in {0, len(keys[::2])}, "the management API has caught up")
     lengths: list[int] = []
-    workers = [stage.start("poll", "--every", "1"), *(stage.start("consume") for _ in range(2))]
+    workers = [stage.start("poll", "--every", "0.5"), *(stage.start("consume") for _ in range(2))]
 
     def worked_off() -> bool:
         lengths.extend((stage.broker.ready(FILES), stage.broker.held(FILES)))
-        return bool(stage.one("SELECT count(*) = 300 FROM ingest.ledger WHERE state = 'done'"))
+        return bool(stage.one("SELECT count(*) = 120 FROM ingest.ledger WHERE state = 'done'"))
 
-    wait_until(worked_off, "the backlog is worked off", timeout=60)
+    wait_until(worked_off, "the backlog is worked off")
     for worker in workers:
         worker.stop()
     assert 0 < max(lengths) <= len(keys)
@@ -73,9 +73,10 @@ def test_a_poll_costs_what_waits_whatever_was_processed_before(stage: Stage) -> 
 
     backlog(stage, 5)
     few_processed = requests_of_a_poll()
-    stage.bucket.put_all({f"{PROCESSED}{number}.csv": b"done" for number in range(1100)})
+    more_than_a_page = stage.bucket.page() + 50
+    stage.bucket.put_all({f"{PROCESSED}{number}.csv": b"done" for number in range(more_than_a_page)})
     assert requests_of_a_poll() == few_processed
-    backlog(stage, 1100)
+    backlog(stage, more_than_a_page)
     assert len(requests_of_a_poll()) == len(few_processed) + 1
 
 
@@ -102,7 +103,7 @@ def test_one_poll_runs_at_a_time_and_a_dead_one_is_in_nobodys_way(stage: Stage) 
     assert second.stderr == "another poll is running, this one is not needed\n"
     loop.kill()
     assert loop.wait() == -signal.SIGKILL
-    wait_until(lambda: stage.run("poll").stdout, "the broker has freed the lock", timeout=20)
+    wait_until(lambda: stage.run("poll").stdout, "the broker has freed the lock", timeout=45)
 
 
 def test_a_lost_event_costs_no_more_than_the_next_poll(stage: Stage) -> None:

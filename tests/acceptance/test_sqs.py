@@ -274,7 +274,7 @@ def test_sigterm_ends_a_bridge_that_waits_for_messages_at_once(aws: Aws) -> None
     time.sleep(0.5)
     began = time.monotonic()
     bridge.stop()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15, "the poll under way would last 20 s"
 
 
 @pytest.mark.parametrize("arguments", [("sqs",), ("sqs", "--once")])

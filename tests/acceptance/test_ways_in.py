@@ -88,7 +88,7 @@ def test_an_upload_in_parts_is_applied_when_it_is_complete(stage: Stage) -> None
         uploaded.append({"ETag": answer["ETag"], "PartNumber": number})
     s3.complete_multipart_upload(Bucket=stage.bucket.name, Key=key, UploadId=begun, MultipartUpload={"Parts": uploaded})
     applied = "SELECT * FROM ingest.ledger WHERE key = %s AND state = 'done' AND applied_at IS NOT NULL"
-    wait_until(lambda: stage.query(applied, key), "the complete file is applied", timeout=60)
+    wait_until(lambda: stage.query(applied, key), "the complete file is applied")
     (row,) = stage.query(applied, key)
     assert (row["decision"], row["rows_inserted"], row["size"]) == ("new", 40_000, sum(map(len, parts)))
     assert row["etag"].endswith("-2")

