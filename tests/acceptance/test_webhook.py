@@ -180,14 +180,19 @@ def test_nothing_is_lost_while_the_connection_is_cut_again_and_again(
     shared_stage: Stage, receiver: Receiver, proxy: Proxy
 ) -> None:
     over = threading.Event()
+    taken: list[int] = []
 
     def cut() -> None:
+        before = 0
         while not over.wait(0.7):
-            proxy.cut()
+            if len(taken) > before:  # a busy machine may not get further than to connect anew
+                before = len(taken)
+                proxy.cut()
 
     def send(number: int) -> None:
         while receiver.post(str(number).encode()).status_code != 200:
             time.sleep(0.1)
+        taken.append(number)
 
     cutting = threading.Thread(target=cut)
     cutting.start()
