@@ -106,10 +106,15 @@ def _verifying(settings: BrokerSettings, given: pika.URLParameters) -> pika.SSLO
 
 
 def _refusal(error: BaseException | None) -> Misconfigured | None:
-    if isinstance(error, pika.exceptions.ProbableAuthenticationError | pika.exceptions.AuthenticationError):
-        return Misconfigured("RABBITMQ_URL: the broker refuses this user or password")
-    if isinstance(error, pika.exceptions.ProbableAccessDeniedError):
-        return Misconfigured("RABBITMQ_URL: no such virtual host, or no access to it")
+    # The library takes whatever ends a connection in these phases for a refusal; a broker that refuses says so.
+    is_said = "ConnectionClosedByBroker" in str(error)
+    match error:
+        case pika.exceptions.ProbableAuthenticationError() if is_said:
+            return Misconfigured("RABBITMQ_URL: the broker refuses this user or password")
+        case pika.exceptions.AuthenticationError():
+            return Misconfigured("RABBITMQ_URL: the broker takes no user and password in the way they are sent")
+        case pika.exceptions.ProbableAccessDeniedError() if is_said:
+            return Misconfigured("RABBITMQ_URL: no such virtual host, or no access to it")
     return None
 
 

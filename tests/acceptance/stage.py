@@ -20,6 +20,8 @@ from tests.acceptance.program import Forked, executed
 from tests.acceptance.store import CHANGES, Bucket
 
 LOG_TAIL = 2000
+RUN_SECONDS = 240
+"""A command with much to do on a machine that does other things takes this long at most."""
 
 
 def wait_until(predicate: Callable[[], object], what: str, timeout: float = 90) -> None:
@@ -120,7 +122,7 @@ class Stage:
             out, err = Path(folder, "out"), Path(folder, "err")
             process = self._begin(arguments, environment, out, err)
             try:
-                status = process.wait(60)
+                status = process.wait(RUN_SECONDS)
             finally:
                 process.kill()
             return subprocess.CompletedProcess(arguments, status, out.read_text(), err.read_text())

@@ -1,7 +1,11 @@
 """What publishing, dead-lettering and replaying promise, on the real broker."""
 
 import contextlib
+import socket
+from collections.abc import Iterator
+from threading import Thread
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
@@ -167,6 +171,54 @@ def test_replay_takes_the_chosen_ones_only(broker_settings: BrokerSettings, chan
     _, properties, _ = channel.basic_get(FILES, auto_ack=True)
     assert properties is not None
     assert (properties.headers or {})[messages.AGAIN] == "replay"
+
+
+@contextlib.contextmanager
+def cut_after(url: str, frames: int) -> Iterator[str]:
+    """The broker, over connections that end after so many answers of it."""
+    broker_at = urlsplit(url)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                with client, socket.create_connection((broker_at.hostname, broker_at.port)) as server:
+                    for _ in range(frames):
+                        server.sendall(client.recv(65536))
+                        client.sendall(server.recv(65536))
+                    client.recv(65536)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = Thread(target=serve, daemon=True)
+        serving.start()
+        login, _, _ = broker_at.netloc.rpartition("@")
+        try:
+            yield urlunsplit(broker_at._replace(netloc=f"{login}@127.0.0.1:{listener.getsockname()[1]}"))
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            serving.join()
+
+
+@pytest.mark.parametrize("answers", [1, 2])
+def test_a_connection_cut_while_it_is_made_is_no_refusal(broker_settings: BrokerSettings, answers: int) -> None:
+    """After the first answer the client logs in, after the second it names the virtual host."""
+    url = broker_settings.rabbitmq_url.get_secret_value()
+    with cut_after(url, answers) as cut, pytest.raises(DependencyDown):  # noqa: SIM117 - the one makes the other's name
+        with broker.confirming_channel(BrokerSettings.model_validate({"RABBITMQ_URL": cut}), "test"):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [({"netloc": "guest:wrong@{}"}, "refuses this user or password"), ({"path": "/nowhere"}, "no such virtual host")],
+)
+def test_what_the_broker_refuses_is_said(broker_settings: BrokerSettings, wrong: dict[str, str], told: str) -> None:
+    parts = urlsplit(broker_settings.rabbitmq_url.get_secret_value())
+    at = parts.netloc.rpartition("@")[2]
+    url = urlunsplit(parts._replace(**{name: value.format(at) for name, value in wrong.items()}))
+    settings = BrokerSettings.model_validate({"RABBITMQ_URL": url})
+    with pytest.raises(Misconfigured, match=told), broker.confirming_channel(settings, "test"):
+        pass
 
 
 def test_many_letters_in_hand_go_back_in_their_order(broker_settings: BrokerSettings, channel: BlockingChannel) -> None:

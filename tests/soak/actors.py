@@ -13,7 +13,7 @@ import requests
 from botocore.exceptions import BotoCoreError, ClientError
 from pika.exceptions import AMQPError
 
-from tests.acceptance.stage import Stage
+from tests.acceptance.stage import RUN_SECONDS, Stage
 from tests.soak.crew import Crew
 from tests.soak.plan import Announcement, Plan, Put, Step
 
@@ -132,7 +132,7 @@ class Operator:
         try:
             ended = self._stage.run(*arguments)
         except subprocess.TimeoutExpired:
-            self.complaints.append(f"{line} did not end within a minute")
+            self.complaints.append(f"{line} did not end within {RUN_SECONDS} s")
             return
         self.commands[arguments[0]] += 1
         if ended.returncode not in {0, 1} or "Traceback" in ended.stderr:
