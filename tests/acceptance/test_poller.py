@@ -45,8 +45,9 @@ def test_polling_a_backlog_that_nobody_works_off_queues_each_file_once(stage: St
 def test_polling_beside_consumers_and_notifications_keeps_the_queue_within_the_backlog(stage: Stage) -> None:
     keys = backlog(stage, 120)
     stage.announce(*keys[::2])
-    # The management API lags by seconds and may still count what an earlier test left.
-    wait_until(lambda: stage.broker.held(FILES) in {0, len(keys[::2])}, "the management API has caught up")
+    # The management API lags by seconds: zero may be older than what an earlier test left, and that comes after it.
+    if stage.broker.management is not None:
+        wait_until(lambda: stage.broker.held(FILES) == len(keys[::2]), "the management API has caught up")
     lengths: list[int] = []
     workers = [stage.start("poll", "--every", "0.5"), *(stage.start("consume") for _ in range(2))]
 
