@@ -15,8 +15,8 @@ from consumer.place_names import place_name
 from consumer.quota import Paused, Quota, Stopped
 from consumer.settings import DatabaseSettings, GazetteerSettings, GeocoderSettings
 from publisher import cli
-from publisher.cli import EXIT_FAILED, AsJson
-from publisher.errors import Misconfigured, Refused
+from publisher.cli import EXIT_FAILED, EXIT_MISCONFIGURED, AsJson
+from publisher.errors import FleetticketsError, Misconfigured, Refused
 from publisher.settings import load
 from publisher.terminal import printable
 
@@ -160,14 +160,15 @@ def _look_up(kind: Kind, *, apply: bool, limit: int | None, as_json: bool) -> No
         if not apply:
             _show(kind, places, gazetteer.quota, as_json=as_json)
             return
-        batch, ended = Batch(), ""
+        batch = Batch()
+        ended: FleetticketsError | None = None
         with cli.progress(as_json=as_json) as bar:
             task = bar.add_task(kind.value, total=len(places))
             try:
                 gazetteer.work([kind], len(places), batch, despite_pause=True, told=lambda _outcome: bar.advance(task))
             except (Paused, Stopped, Refused, GeocoderDown) as error:
-                ended = str(error)
-    result = {"asked": batch.outcomes.total(), **batch.outcomes, "placed": batch.placed, "ended": ended}
+                ended = error
+    result = {"asked": batch.outcomes.total(), **batch.outcomes, "placed": batch.placed, "ended": str(ended or "")}
     if as_json:
         typer.echo(json.dumps(result))
     else:
@@ -175,9 +176,9 @@ def _look_up(kind: Kind, *, apply: bool, limit: int | None, as_json: bool) -> No
         typer.echo(
             f"{batch.outcomes.total()} of {len(places)} {kind} looked up: {counts}; {batch.placed} tickets placed"
         )
-    if ended:
+    if ended is not None:
         typer.echo(f"ended early: {ended}", err=True)
-        raise typer.Exit(EXIT_FAILED)
+        raise typer.Exit(EXIT_MISCONFIGURED if isinstance(ended, Refused) else EXIT_FAILED)
 
 
 def _show(kind: Kind, places: list[Place], quota: Quota, *, as_json: bool) -> None:

@@ -172,6 +172,9 @@ def test_a_key_that_is_refused_stops_the_lookups_and_no_file(stage: Stage, provi
     mended = wrong | {"GEOCODER_API_KEY": KEY}
     assert "HTTP 401" in stage.run("status", "--json", **wrong).stdout
     assert "HTTP 401" not in stage.run("status", "--json", **mended).stdout
+    refused = stage.run("geocode", "clusters", "--apply", **wrong)
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
+    assert "GEOCODER_API_KEY" in refused.stderr
     assert stage.run("geocode", "clusters", "--apply", **mended).returncode == 0
 
 
