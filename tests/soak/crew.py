@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from processes import StackError
 from services import Service
 
+from tests.acceptance.broker import FILES
 from tests.acceptance.private import PrivateStack
 from tests.acceptance.proxy import Proxy
 from tests.acceptance.receiver import Receiver, free_port
@@ -81,15 +82,27 @@ class Crew:
     def away(self) -> str:
         return ", ".join(sorted(self._away)) or "nothing"
 
-    def stop_consumers(self) -> Iterator[str]:
-        """In an orderly way; give what does not end well."""
+    def stop(self) -> Iterator[str]:
+        """In an orderly way; give what does not end well.
+
+        The poller goes on offering the files of dead letters, so the consumers end when it has, with nothing left.
+        """
         with self._lock:
-            for process in self._running.values():
-                process.terminate()
-            for name, process in self._running.items():
-                status = process.wait() if process.ends_within(45) else "no end at all"
-                if status != 0:
-                    yield f"{name} ended with {status} after SIGTERM: {process.log.name}"
+            consumers = [name for name in self._running if name.startswith("consumer")]
+            yield from self._end([name for name in self._running if name not in consumers])
+            until = time.monotonic() + 60
+            while self._stage.broker.ready(FILES) and time.monotonic() < until:
+                time.sleep(0.1)
+            yield from self._end(consumers)
+
+    def _end(self, names: list[str]) -> Iterator[str]:
+        for name in names:
+            self._running[name].terminate()
+        for name in names:
+            process = self._running[name]
+            status = process.wait() if process.ends_within(45) else "no end at all"
+            if status != 0:
+                yield f"{name} ended with {status} after SIGTERM: {process.log.name}"
 
     @staticmethod
     def _members() -> list[str]:

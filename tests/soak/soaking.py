@@ -90,7 +90,7 @@ class _Soak:
         self._say(f"{self._now():5.0f} s  quiet after {settled} s")
         figures = self._figures() | {"quiet after seconds": settled}
         # As the last thing before the end: what is stopped cannot be asked any more.
-        verdict.wrong += self._crew.stop_consumers()
+        verdict.wrong += self._crew.stop()
         verdict.wrong += self._crew.ended + self._operator.complaints
         if is_quiet:
             self._stage.reconnect()
