@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import structlog
 import typer
+from psycopg.errors import Diagnostic
 from rich.markup import escape
 from rich.table import Table
 
@@ -88,8 +89,15 @@ def migrate_database(
             if not as_json:
                 typer.echo(f"{name}: {how}")
 
+        connection.add_notice_handler(_tell_of_warning)
         count = migrate.migrate(connection, report)
     typer.echo(json.dumps({"migrations": done}) if as_json else f"{count} migrations done; the schema is current")
+
+
+def _tell_of_warning(found: Diagnostic) -> None:
+    # What a migration tells the operator, and not PostgreSQL's own notices of what is there already.
+    if found.severity_nonlocalized == "WARNING":
+        typer.echo(f"note: {found.message_primary}", err=True)
 
 
 def consume(
@@ -243,8 +251,13 @@ def _print_status(status: Status) -> None:
 
 def _add_geocoding(table: Table, found: dict[str, Any]) -> None:
     if found["share_with_place"] is not None:
-        sources = ", ".join(f"{count} by {source}" for source, count in found["tickets_by_source"].items())
-        table.add_row("placed", f"{found['share_with_place']:.2%} of the tickets{': ' if sources else ''}{sources}")
+        places = [f"{count} by {source}" for source, count in found["tickets_by_source"].items()]
+        if found["tickets_nowhere"]:
+            places.append(f"{found['tickets_nowhere']} nowhere")
+        # Rounded down: all of them is all of them.
+        placed = sum(found["tickets_by_source"].values())
+        share = placed * 10_000 // (placed + found["tickets_nowhere"]) / 10_000
+        table.add_row("placed", f"{share:.2%} of the tickets: {', '.join(places)}")
     known = [
         f"{count} {kind} {status}" for kind, statuses in found["places"].items() for status, count in statuses.items()
     ]

@@ -115,6 +115,7 @@ def unset_point(cluster: OfCluster, location: OfLocation = None, as_json: AsJson
             raise Misconfigured(f"no point of {printable(location or cluster)} was set by hand")
         placed = len(database.rows(connection, "geocoding", "place_tickets"))
         unplaced = len(database.rows(connection, "geocoding", "unplace_tickets", place))
+        database.rows(connection, "geocoding", "ask_for_batch")
     done = f"unset; {placed} tickets are placed anew, {unplaced} have no place for now"
     typer.echo(json.dumps(place | {"placed": placed, "unplaced": unplaced}) if as_json else done)
 
@@ -131,6 +132,10 @@ def set_alias(
     alias = {"cluster": cluster, "place": place.strip()}
     with _changing({"cluster": cluster, "location_name": None}) as connection:
         database.rows(connection, "geocoding", "set_alias", alias)
+        database.rows(connection, "geocoding", "ask_for_batch")
+        is_manual = database.row(connection, "geocoding", "is_manual", alias) is not None
+    if is_manual:
+        typer.echo(f"note: {printable(cluster)} has a point that was set by hand, which stays until unset", err=True)
     typer.echo(json.dumps(alias) if as_json else f"{printable(cluster)} is asked for as {printable(alias['place'])}")
 
 
@@ -158,7 +163,8 @@ def _look_up(kind: Kind, *, apply: bool, limit: int | None, as_json: bool) -> No
         gazetteer = Gazetteer(pool, settings, geocoder_settings, stop)
         places = gazetteer.to_ask(kind)[:limit]
         if not apply:
-            _show(kind, places, gazetteer.quota, as_json=as_json)
+            waiting = gazetteer.waiting() if kind is Kind.LOCATIONS else 0
+            _show(kind, places, waiting, gazetteer.quota, as_json=as_json)
             return
         batch = Batch()
         ended: FleetticketsError | None = None
@@ -181,16 +187,24 @@ def _look_up(kind: Kind, *, apply: bool, limit: int | None, as_json: bool) -> No
         raise typer.Exit(EXIT_MISCONFIGURED if isinstance(ended, Refused) else EXIT_FAILED)
 
 
-def _show(kind: Kind, places: list[Place], quota: Quota, *, as_json: bool) -> None:
+def _show(kind: Kind, places: list[Place], waiting: int, quota: Quota, *, as_json: bool) -> None:
     left, paused = quota.left(), quota.paused()
     asked = [_plain(place) for place in places]
     # A cluster is asked for once more without its region where that finds nothing; names alike without codes share.
     requests = {(place["cluster"], query) for place in asked for query in place["queries"]}
     if as_json:
-        found = {"to_ask": len(places), "requests_at_most": len(requests), "left": left, "places": asked}
+        found = {
+            "to_ask": len(places),
+            "waiting": waiting,
+            "requests_at_most": len(requests),
+            "left": left,
+            "places": asked,
+        }
         typer.echo(json.dumps(found | {"paused_until": paused.until.isoformat() if paused else None}))
         return
     typer.echo(f"{len(places)} {kind} to look up, {len(requests)} requests at the most; {left} are left today")
+    if waiting:
+        typer.echo(f"{waiting} more wait until their cluster has a point: fleettickets geocode clusters --apply")
     if paused:
         typer.echo(f"{paused} (a run by hand asks nevertheless)")
     for place in asked[:_SHOWN]:

@@ -134,6 +134,15 @@ class Gazetteer:
         self._at = at
         self.quota = Quota(pool, geocoder_settings, stop)
 
+    def waiting(self) -> int:
+        """Location names that are not asked for before their cluster has a point.
+
+        Raises: DependencyDown.
+        """
+        with database.transaction(self._pool) as connection:
+            found = database.row(connection, "geocoding", "locations_that_wait")
+        return int(found["places"]) if found else 0
+
     def to_ask(self, kind: Kind) -> list[Place]:
         """Everything that the provider would be asked for now; that of most tickets first.
 
@@ -161,16 +170,19 @@ class Gazetteer:
         has to be changed; Stopped; DependencyDown.
         """
         end = monotonic() + seconds
-        with self._alone():
+        with self._alone() as require_lock:
             if despite_pause:
                 self.quota.lift_pause()
             self.quota.forget_old()
             placed = self._place_tickets()
             try:
                 places = (place for kind in kinds for place in self.to_ask(kind))
-                for place in islice(places, limit):
+                for number, place in enumerate(islice(places, limit)):
                     if self._stop.is_set():
                         raise Stopped("told to stop")
+                    require_lock()
+                    if number and number % BATCH == 0:  # a long run by hand shows what it has found
+                        placed += self._place_tickets()
                     outcome = self._look_up(place)
                     batch.outcomes[outcome] += 1
                     metrics.LOOKUPS.labels(outcome).inc()
@@ -194,14 +206,17 @@ class Gazetteer:
             metrics.TICKETS.labels(source).set(tickets)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Not by a transaction, which would be open for as long as all the lookups take."""
+    def _alone(self) -> Iterator[Callable[[], object]]:
+        """Not by a transaction, which would be open for as long as all the lookups take.
+
+        Gives what raises if the connection is lost, and the lock with it.
+        """
         with database.translated_errors(), self._pool.connection() as connection:
             mine = database.row(connection, "geocoding", "lock_lookups")
             if mine is None or not mine["mine"]:
                 raise HeldByAnother("the gazetteer", "somebody else is looking places up")
             try:
-                yield
+                yield lambda: database.row(connection, "geocoding", "lock_stands")
             finally:
                 with suppress(psycopg.Error):  # a lost connection has let go of it
                     database.rows(connection, "geocoding", "unlock_lookups")
@@ -218,6 +233,13 @@ class Gazetteer:
             row = _row(None, None, self._provider) | {"unanswered": 0 if is_final else 1}
             self._keep_cluster(place, row) if isinstance(place, Cluster) else self._keep_location(place, row)
             return "unanswered"
+        except Refused as error:
+            if error.dependency != database.DATABASE:
+                raise
+            # An answer that cannot be kept would hold up all the others with every batch.
+            log.warning("answer not kept", place=_name(place), detail=error.detail)
+            row = _row(None, None, self._provider)
+            return self._keep_cluster(place, row) if isinstance(place, Cluster) else self._keep_location(place, row)
 
     def _require_answers(self) -> None:
         """Find out whether the provider answers anything.
@@ -343,7 +365,10 @@ class Gazetteer:
 
 
 def change_cluster(connection: Connection, statements: list[str], row: dict[str, Any]) -> None:
-    """Run statements on a cluster; where they move its point, hold the answers for its locations against the new one.
+    """Run statements on a cluster, and draw the conclusions from what they do to its point.
+
+    Where that is moved, the answers for the cluster's locations are held against the new one; where it is taken away,
+    its tickets are there no more.
 
     Raises: psycopg.Error.
     """
@@ -351,7 +376,9 @@ def change_cluster(connection: Connection, statements: list[str], row: dict[str,
     for statement in statements:
         database.rows(connection, "geocoding", statement, row)
     after = database.row(connection, "geocoding", "cluster_point", row)
-    if after != before:
+    if after is None and before is not None:
+        database.rows(connection, "geocoding", "unplace_tickets", row)
+    elif after != before:
         was = {f"was_{name}": before[name] if before else None for name in ("latitude", "longitude")}
         guard = {"guard_m": GUARD_METRES, "too_coarse": _TOO_COARSE}
         database.rows(connection, "geocoding", "judge_locations", {"cluster": row["cluster"]} | was | guard)
@@ -403,7 +430,7 @@ class GeocodeHandler:
         with database.transaction(self._pool) as connection:
             database.rows(connection, "outbox", "mark_handled", {"requests": requests})
             if batch.rest:
-                database.rows(connection, "geocoding", "ask_for_rest")
+                database.rows(connection, "geocoding", "ask_for_batch")
             self._at("geocoded, not committed")
         self._at("geocoded, before relay")
         if batch.rest:

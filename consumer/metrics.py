@@ -1,5 +1,6 @@
 """Every metric of the consumer, before its use."""
 
+import math
 import os
 
 from prometheus_client import Counter, Gauge, start_http_server
@@ -15,7 +16,10 @@ LOOKUPS = Counter(
 )
 REQUESTS = Counter("fleettickets_geocoder_requests", "Requests sent to the provider, by this process.")
 PLACED = Counter("fleettickets_tickets_placed", "Tickets that got another place from the gazetteer.")
-QUOTA_LEFT = Gauge("fleettickets_geocoder_quota_left", "Requests left of the day's, of all consumers.")
+QUOTA_LEFT = Gauge(
+    "fleettickets_geocoder_quota_left", "Requests left of the day's after the last batch, of all consumers."
+)
+QUOTA_LEFT.set(math.nan)  # not known before the first, and zero would be an alarm
 TICKETS = Gauge("fleettickets_tickets", "Tickets after the last batch, by where their place is from.", ["source"])
 
 

@@ -136,7 +136,7 @@ class Quota:
             assert found is not None  # noqa: S101 - a query without FROM
             seconds = self._wait_of(found)
             if seconds <= 0:
-                booked = database.row(connection, "quota", "book")
+                booked = database.row(connection, "quota", "book", self._limits())
                 self._open = int(booked["request_id"]) if booked else None
                 metrics.REQUESTS.inc()
         return max(0.0, seconds)

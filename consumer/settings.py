@@ -121,5 +121,11 @@ class GazetteerSettings(BaseSettings):
 
     model_config = FROM_ENVIRONMENT
 
-    keep_hits_days: float | None = Field(None, validation_alias="FLEETTICKETS_KEEP_PLACES_DAYS", gt=0)
-    keep_misses_days: float = Field(30, validation_alias="FLEETTICKETS_KEEP_MISSES_DAYS", gt=0)
+    keep_hits_days: float | None = Field(None, validation_alias="FLEETTICKETS_KEEP_PLACES_DAYS", gt=0, le=36_500)
+
+    @field_validator("keep_hits_days", mode="before")
+    @classmethod
+    def _for_good_if_empty(cls, days: object) -> object:
+        return None if days == "" else days
+
+    keep_misses_days: float = Field(30, validation_alias="FLEETTICKETS_KEEP_MISSES_DAYS", gt=0, le=36_500)

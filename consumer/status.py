@@ -111,7 +111,8 @@ def _geocoding(connection: Connection) -> dict[str, Any]:
     left = 0 if asked["is_spent"] else max(0, load(GeocoderLimits).per_day - asked["requests"])
     return {
         "tickets_by_source": sources,
-        "share_with_place": round(1 - nowhere / total, 6) if total else None,
+        "tickets_nowhere": nowhere,
+        "share_with_place": round((total - nowhere) / total, 6) if total else None,
         "places": places,
         "requests_today": asked["requests"],
         "requests_left_today": left,

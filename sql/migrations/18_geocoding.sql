@@ -1,9 +1,11 @@
 -- Looking places up: aliases that an operator extends, what our guards found, points set by hand, and the provider's
 -- limits, which all consumers share.
 CREATE TABLE tickets.cluster_aliases (
-    cluster text PRIMARY KEY,
+    cluster text NOT NULL,
     place   text NOT NULL CHECK (place <> '')
 );
+-- A code is the same in capitals and in small letters.
+CREATE UNIQUE INDEX cluster_aliases_key ON tickets.cluster_aliases (lower(cluster));
 COMMENT ON TABLE tickets.cluster_aliases IS
     'What the provider is asked for a cluster whose own name it cannot know, such as a code of the network. A cluster that '
     'was asked under another name is asked once more.';
@@ -17,6 +19,7 @@ ALTER TABLE tickets.geo_locations RENAME TO geo_locations_former;
 CREATE TABLE tickets.geo_clusters (
     cluster text CONSTRAINT geo_clusters_key PRIMARY KEY,
     asked_as text,
+    found_as text,
     latitude double precision CHECK (latitude BETWEEN -90 AND 90),
     longitude double precision CHECK (longitude BETWEEN -180 AND 180),
     geom geometry(Point, 4326) GENERATED ALWAYS AS (
@@ -29,12 +32,14 @@ CREATE TABLE tickets.geo_clusters (
     status text NOT NULL CHECK (status IN ('hit', 'miss', 'rejected')),
     geocoded_at timestamptz NOT NULL DEFAULT now(),
     unanswered smallint NOT NULL DEFAULT 0,
+    is_due boolean NOT NULL DEFAULT false,
     is_manual boolean NOT NULL DEFAULT false,
     CHECK ((latitude IS NULL) = (longitude IS NULL)),
     CHECK (status <> 'hit' OR latitude IS NOT NULL)
 );
 COMMENT ON TABLE tickets.geo_clusters IS 'Gazetteer, coarse: one point for each cluster, misses included.';
 COMMENT ON COLUMN tickets.geo_clusters.asked_as IS 'The cluster''s name or its alias, when the provider was asked.';
+COMMENT ON COLUMN tickets.geo_clusters.found_as IS 'What it was asked as when it gave this point.';
 COMMENT ON COLUMN tickets.geo_clusters.latitude IS 'Degrees north as answered; also kept for a rejected answer.';
 COMMENT ON COLUMN tickets.geo_clusters.longitude IS 'Degrees east as answered; also kept for a rejected answer.';
 COMMENT ON COLUMN tickets.geo_clusters.geom IS 'The point of a hit; NULL for a miss and for a rejected answer.';
@@ -44,6 +49,7 @@ COMMENT ON COLUMN tickets.geo_clusters.answer IS 'The provider''s answer as rece
 COMMENT ON COLUMN tickets.geo_clusters.status IS
     'hit, miss (the provider knows no such place, or says nothing of use) or rejected (by our guards).';
 COMMENT ON COLUMN tickets.geo_clusters.unanswered IS 'Times in a row that others were answered and this one was not.';
+COMMENT ON COLUMN tickets.geo_clusters.is_due IS 'To be asked for again, whatever the age of its answer.';
 COMMENT ON COLUMN tickets.geo_clusters.is_manual IS 'Set by hand: no answer of a provider overwrites it.';
 
 CREATE TABLE tickets.geo_locations (
@@ -63,6 +69,7 @@ CREATE TABLE tickets.geo_locations (
     status text NOT NULL CHECK (status IN ('hit', 'miss', 'rejected')),
     geocoded_at timestamptz NOT NULL DEFAULT now(),
     unanswered smallint NOT NULL DEFAULT 0,
+    is_due boolean NOT NULL DEFAULT false,
     is_manual boolean NOT NULL DEFAULT false,
     CONSTRAINT geo_locations_key PRIMARY KEY (cluster, location_name),
     CHECK ((latitude IS NULL) = (longitude IS NULL)),
@@ -85,15 +92,16 @@ LANGUAGE sql AS $$
     )
 $$;
 
-INSERT INTO tickets.geo_clusters (cluster, asked_as, latitude, longitude, query, provider, quality, answer, status)
+INSERT INTO tickets.geo_clusters
+    (cluster, asked_as, found_as, latitude, longitude, query, provider, quality, answer, status)
 SELECT DISTINCT ON (known ->> 'cluster')
-       known ->> 'cluster', coalesce(alias.place, known ->> 'cluster'), ST_Y(point), ST_X(point), known ->> 'query',
+       known ->> 'cluster', coalesce(alias.place, known ->> 'cluster'), coalesce(alias.place, known ->> 'cluster'), ST_Y(point), ST_X(point), known ->> 'query',
        known ->> 'provider', known ->> 'quality',
        nullif(known -> 'answer', 'null'),
        CASE WHEN point IS NULL THEN 'miss' WHEN known ->> 'status' = 'rejected' THEN 'rejected' ELSE 'hit' END
 FROM (SELECT to_jsonb(former) AS known FROM tickets.geo_clusters_former AS former) AS clusters
 CROSS JOIN LATERAL pg_temp.former_point(known) AS point
-LEFT JOIN tickets.cluster_aliases AS alias ON alias.cluster = known ->> 'cluster'
+LEFT JOIN tickets.cluster_aliases AS alias ON lower(alias.cluster) = lower(known ->> 'cluster')
 WHERE known ->> 'cluster' IS NOT NULL
 ORDER BY known ->> 'cluster', point IS NULL;
 
@@ -123,9 +131,36 @@ BEGIN
             BEGIN
                 EXECUTE format('DROP TABLE tickets.%I', former);
             EXCEPTION WHEN dependent_objects_still_exist THEN
-                RAISE NOTICE 'tickets.% is empty and stays, for something is built on it', former;
+                RAISE WARNING 'tickets.% is empty and stays, for something is built on it', former;
             END;
         END IF;
+    END LOOP;
+END
+$$;
+
+-- Who read the former tables reads the new ones. What was built on the former ones, such as a view, stays with them.
+DO $$
+DECLARE
+    found record;
+BEGIN
+    FOR found IN
+        SELECT made.oid::regclass AS made, grants.privilege_type AS privilege,
+               CASE grants.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grants.grantee)) END AS reader
+        FROM pg_class AS former
+        JOIN pg_class AS made ON made.relnamespace = former.relnamespace AND made.relname || '_former' = former.relname
+        CROSS JOIN LATERAL aclexplode(former.relacl) AS grants
+        WHERE former.relnamespace = 'tickets'::regnamespace AND made.relname IN ('geo_clusters', 'geo_locations')
+          AND grants.grantee <> former.relowner
+    LOOP
+        EXECUTE format('GRANT %s ON %s TO %s', found.privilege, found.made, found.reader);
+    END LOOP;
+    FOR found IN
+        SELECT DISTINCT rule.ev_class::regclass AS reader, needed.refobjid::regclass AS former
+        FROM pg_depend AS needed JOIN pg_rewrite AS rule ON rule.oid = needed.objid
+        WHERE needed.classid = 'pg_rewrite'::regclass AND needed.refclassid = 'pg_class'::regclass
+          AND needed.refobjid IN (to_regclass('tickets.geo_clusters_former'), to_regclass('tickets.geo_locations_former'))
+    LOOP
+        RAISE WARNING 'view % goes on reading %, which changes no more: create it anew', found.reader, found.former;
     END LOOP;
 END
 $$;
@@ -143,7 +178,7 @@ BEGIN
           AND (known.tgtype & 3) = 3 -- for each row, before it is written
           AND called.prosrc ~* 'new\.(geom|geo_source)\M'
     LOOP
-        RAISE NOTICE 'trigger % on % is replaced by ours', owned.name, owned.placed;
+        RAISE WARNING 'trigger % on % is replaced by ours', owned.name, owned.placed;
         EXECUTE format('DROP TRIGGER %I ON %s', owned.name, owned.placed);
     END LOOP;
 END
@@ -201,6 +236,13 @@ FOR EACH ROW EXECUTE FUNCTION tickets.resolve_geom();
 CREATE OR REPLACE TRIGGER resolve_geom BEFORE INSERT OR UPDATE OF raw ON tickets.crq
 FOR EACH ROW EXECUTE FUNCTION tickets.resolve_geom();
 
+-- The batch import may have had another word for it, and what is not the feed's is placed by the gazetteer.
+UPDATE tickets.inc AS ticket SET geom = fed.place, geo_source = 'feed'
+FROM (SELECT ticket_id, tickets.kenya_point(tickets.feed_degrees(raw ->> 'latitude'),
+                                            tickets.feed_degrees(raw ->> 'longitude')) AS place
+      FROM tickets.inc) AS fed
+WHERE ticket.ticket_id = fed.ticket_id AND fed.place IS NOT NULL AND ticket.geo_source IS DISTINCT FROM 'feed';
+
 -- Names that differ in nothing but network codes share one answer.
 CREATE INDEX geo_locations_cleaned_query ON tickets.geo_locations (cluster, cleaned_query);
 
@@ -208,10 +250,12 @@ CREATE INDEX geo_locations_cleaned_query ON tickets.geo_locations (cluster, clea
 -- one request of the quota and never one too many.
 CREATE TABLE ingest.geocoder_requests (
     request_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    account    text NOT NULL,
     booked_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     ended_at   timestamptz,
     is_free    boolean NOT NULL DEFAULT false
 );
+COMMENT ON COLUMN ingest.geocoder_requests.account IS 'A hash of address and key: each key has its own limits.';
 COMMENT ON COLUMN ingest.geocoder_requests.is_free IS
     'It failed, and the provider does not charge the day for that; its limits per second and minute count it.';
 COMMENT ON COLUMN ingest.geocoder_requests.ended_at IS
@@ -224,7 +268,7 @@ CREATE TABLE ingest.geocoder_pause (
     reason  text NOT NULL
 );
 COMMENT ON TABLE ingest.geocoder_pause IS 'What the provider made everybody wait for who asks it with the same key.';
-COMMENT ON COLUMN ingest.geocoder_pause.account IS 'A hash of address and key: another key is not held up by it.';
+COMMENT ON COLUMN ingest.geocoder_pause.account IS 'As in geocoder_requests: another key is not held up by it.';
 
 -- The rest of a batch is a request of no file.
 ALTER TABLE ingest.outbox ALTER COLUMN file_id DROP NOT NULL;

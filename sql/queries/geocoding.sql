@@ -1,6 +1,10 @@
 -- name: lock_lookups
 SELECT pg_try_advisory_lock(hashtext('ingest.geocode')) AS mine
 
+-- name: lock_stands
+-- As long as the connection does.
+SELECT 1 AS yes
+
 -- name: unlock_lookups
 SELECT pg_advisory_unlock(hashtext('ingest.geocode'))
 
@@ -11,11 +15,12 @@ FROM (SELECT cluster, count(*) AS tickets, mode() WITHIN GROUP (ORDER BY region)
       FROM tickets.inc
       WHERE cluster IS NOT NULL
       GROUP BY cluster) AS wanted
-LEFT JOIN tickets.cluster_aliases AS alias USING (cluster)
-LEFT JOIN tickets.geo_clusters AS known USING (cluster)
+LEFT JOIN tickets.cluster_aliases AS alias ON lower(alias.cluster) = lower(wanted.cluster)
+LEFT JOIN tickets.geo_clusters AS known ON known.cluster = wanted.cluster
 WHERE known.cluster IS NULL
    OR (NOT known.is_manual
-       AND (known.geocoded_at < CASE WHEN known.status = 'hit' THEN %(hits_before)s ELSE %(misses_before)s END
+       AND (known.is_due
+            OR known.geocoded_at < CASE WHEN known.status = 'hit' THEN %(hits_before)s ELSE %(misses_before)s END
             OR known.unanswered BETWEEN 1 AND %(attempts)s - 1 AND known.geocoded_at < %(unanswered_before)s
             OR known.asked_as <> coalesce(alias.place, wanted.cluster)))
 ORDER BY wanted.tickets DESC, wanted.cluster
@@ -33,28 +38,41 @@ LEFT JOIN tickets.geo_locations AS known
     ON known.cluster = wanted.cluster AND known.location_name = wanted.location_name
 WHERE known.cluster IS NULL
    OR (NOT known.is_manual
-       AND (known.geocoded_at < CASE WHEN known.status = 'hit' THEN %(hits_before)s ELSE %(misses_before)s END
+       AND (known.is_due
+            OR known.geocoded_at < CASE WHEN known.status = 'hit' THEN %(hits_before)s ELSE %(misses_before)s END
             OR known.unanswered BETWEEN 1 AND %(attempts)s - 1 AND known.geocoded_at < %(unanswered_before)s))
 ORDER BY wanted.tickets DESC, wanted.cluster, wanted.location_name
 
+-- name: locations_that_wait
+-- Those for whose cluster no point is known yet; a ticket without a cluster has none to wait for.
+SELECT count(DISTINCT (cluster, location_name)) AS places
+FROM tickets.inc
+WHERE is_actionable AND location_name IS NOT NULL AND geo_source IS DISTINCT FROM 'feed'
+  AND cluster NOT IN (SELECT cluster FROM tickets.geo_clusters WHERE geom IS NOT NULL)
+
 -- name: cluster_point
-SELECT latitude, longitude FROM tickets.geo_clusters WHERE cluster = %(cluster)s FOR UPDATE
+SELECT latitude, longitude FROM tickets.geo_clusters WHERE cluster = %(cluster)s AND geom IS NOT NULL FOR UPDATE
 
 -- name: cluster_was_asked
+-- A point found under another name was not this one's.
 UPDATE tickets.geo_clusters
-SET asked_as = %(asked_as)s, geocoded_at = now(), unanswered = CASE WHEN %(unanswered)s > 0 THEN unanswered + 1 ELSE 0 END
+SET asked_as = %(asked_as)s, geocoded_at = now(), is_due = false,
+    unanswered = CASE WHEN %(unanswered)s > 0 THEN unanswered + 1 ELSE 0 END,
+    status = CASE WHEN found_as <> %(asked_as)s AND %(unanswered)s = 0 THEN 'miss' ELSE status END
 WHERE cluster = %(cluster)s AND NOT is_manual
 
 -- name: keep_cluster
--- What is known to be somewhere stays there until another point is answered, and what was set by hand for good.
+-- What is known to be somewhere stays there until another point is answered, and what was set by hand for good. No answer
+-- is no reason to forget one.
 INSERT INTO tickets.geo_clusters AS known
-    (cluster, asked_as, latitude, longitude, query, provider, quality, answer, status, unanswered)
-VALUES (%(cluster)s, %(asked_as)s, %(latitude)s, %(longitude)s, %(query)s, %(provider)s, %(quality)s, %(answer)s,
+    (cluster, asked_as, found_as, latitude, longitude, query, provider, quality, answer, status, unanswered)
+VALUES (%(cluster)s, %(asked_as)s, %(asked_as)s, %(latitude)s, %(longitude)s, %(query)s, %(provider)s, %(quality)s, %(answer)s,
         %(status)s, %(unanswered)s)
 ON CONFLICT (cluster) DO UPDATE
-SET latitude = excluded.latitude, longitude = excluded.longitude, query = excluded.query,
+SET found_as = excluded.found_as, latitude = excluded.latitude, longitude = excluded.longitude, query = excluded.query,
     provider = excluded.provider, quality = excluded.quality, answer = excluded.answer, status = excluded.status
-WHERE NOT known.is_manual AND (excluded.status = 'hit' OR known.status <> 'hit')
+WHERE NOT known.is_manual
+  AND (excluded.status = 'hit' OR known.status = 'miss' OR known.status = 'rejected' AND excluded.unanswered = 0)
 
 -- name: judge_locations
 -- The point of a cluster has changed, so which answers are near enough to it has, too. What was not found near the old
@@ -62,7 +80,7 @@ WHERE NOT known.is_manual AND (excluded.status = 'hit' OR known.status <> 'hit')
 UPDATE tickets.geo_locations AS location
 SET distance_m = judged.metres,
     status = judged.status,
-    geocoded_at = CASE WHEN judged.status <> 'hit' AND judged.is_elsewhere THEN '-infinity' ELSE location.geocoded_at END
+    is_due = judged.status <> 'hit' AND (judged.is_elsewhere OR location.is_due)
 FROM (SELECT answered.location_name, measured.metres,
              CASE WHEN measured.metres IS NULL THEN 'miss'
                   WHEN measured.metres > %(guard_m)s
@@ -84,7 +102,7 @@ WHERE location.cluster = %(cluster)s AND location.location_name = judged.locatio
 SELECT latitude, longitude, query, provider, quality, answer, status, distance_m, geocoded_at
 FROM tickets.geo_locations
 WHERE cluster = %(cluster)s AND cleaned_query = %(cleaned_query)s AND location_name <> %(location_name)s
-  AND NOT is_manual AND query IS NOT NULL
+  AND NOT is_manual AND NOT is_due AND query IS NOT NULL
   AND (geocoded_at < CASE WHEN status = 'hit' THEN %(hits_before)s ELSE %(misses_before)s END) IS NOT TRUE
 ORDER BY geocoded_at DESC
 LIMIT 1
@@ -99,7 +117,7 @@ FOR SHARE
 -- name: location_was_asked
 -- An answer that another name got is as old as it is there.
 UPDATE tickets.geo_locations
-SET geocoded_at = coalesce(%(geocoded_at)s, now()),
+SET geocoded_at = coalesce(%(geocoded_at)s, now()), is_due = false,
     unanswered = CASE WHEN %(unanswered)s > 0 THEN unanswered + 1 ELSE 0 END
 WHERE cluster = %(cluster)s AND location_name = %(location_name)s AND NOT is_manual
 
@@ -113,7 +131,8 @@ ON CONFLICT (cluster, location_name) DO UPDATE
 SET cleaned_query = excluded.cleaned_query, latitude = excluded.latitude, longitude = excluded.longitude,
     query = excluded.query, provider = excluded.provider, quality = excluded.quality, answer = excluded.answer,
     status = excluded.status, distance_m = excluded.distance_m
-WHERE NOT known.is_manual AND (excluded.status = 'hit' OR known.status <> 'hit')
+WHERE NOT known.is_manual
+  AND (excluded.status = 'hit' OR known.status = 'miss' OR known.status = 'rejected' AND excluded.unanswered = 0)
 
 -- name: place_tickets
 -- All tickets that are elsewhere than the gazetteer has them, whatever the reason: the place became known, changed, was
@@ -138,7 +157,7 @@ FROM elsewhere
 WHERE ticket.ticket_id = elsewhere.ticket_id
 RETURNING ticket.ticket_id
 
--- name: ask_for_rest
+-- name: ask_for_batch
 INSERT INTO ingest.outbox (kind) VALUES ('geocode')
 
 -- name: is_in_kenya
@@ -148,8 +167,8 @@ SELECT 1 AS yes WHERE tickets.kenya_point(%(latitude)s, %(longitude)s) IS NOT NU
 INSERT INTO tickets.geo_clusters (cluster, latitude, longitude, provider, status, is_manual)
 VALUES (%(cluster)s, %(latitude)s, %(longitude)s, 'by hand', 'hit', true)
 ON CONFLICT (cluster) DO UPDATE
-SET latitude = excluded.latitude, longitude = excluded.longitude, provider = excluded.provider, quality = NULL,
-    status = excluded.status, is_manual = true, geocoded_at = now(), unanswered = 0
+SET found_as = NULL, latitude = excluded.latitude, longitude = excluded.longitude, provider = excluded.provider,
+    quality = NULL, status = excluded.status, is_manual = true, geocoded_at = now(), unanswered = 0
 
 -- name: set_location
 INSERT INTO tickets.geo_locations
@@ -162,13 +181,13 @@ SET latitude = excluded.latitude, longitude = excluded.longitude, provider = exc
 -- name: unset_cluster
 -- Not known any more, so that the provider is asked again.
 UPDATE tickets.geo_clusters
-SET latitude = NULL, longitude = NULL, status = 'miss', is_manual = false, geocoded_at = '-infinity'
+SET latitude = NULL, longitude = NULL, status = 'miss', is_manual = false, is_due = true
 WHERE cluster = %(cluster)s AND is_manual
 RETURNING cluster
 
 -- name: unset_location
 UPDATE tickets.geo_locations
-SET latitude = NULL, longitude = NULL, status = 'miss', is_manual = false, geocoded_at = '-infinity'
+SET latitude = NULL, longitude = NULL, status = 'miss', is_manual = false, is_due = true
 WHERE cluster = %(cluster)s AND location_name = %(location_name)s AND is_manual
 RETURNING cluster
 
@@ -194,4 +213,7 @@ WHERE cluster = %(cluster)s AND (%(location_name)s::text IS NULL OR location_nam
 
 -- name: set_alias
 INSERT INTO tickets.cluster_aliases (cluster, place) VALUES (%(cluster)s, %(place)s)
-ON CONFLICT (cluster) DO UPDATE SET place = excluded.place
+ON CONFLICT (lower(cluster)) DO UPDATE SET cluster = excluded.cluster, place = excluded.place
+
+-- name: is_manual
+SELECT 1 AS yes FROM tickets.geo_clusters WHERE cluster = %(cluster)s AND is_manual

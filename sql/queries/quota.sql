@@ -7,7 +7,7 @@ SELECT pg_advisory_xact_lock(hashtext('ingest.geocoder_requests'))
 WITH sent AS (
     SELECT coalesce(ended_at, least(clock_timestamp(), booked_at + %(longest)s)) AS at, is_free
     FROM ingest.geocoder_requests
-    WHERE booked_at > clock_timestamp() - interval '1 day' - %(longest)s
+    WHERE account = %(account)s AND booked_at > clock_timestamp() - interval '1 day' - %(longest)s
 )
 SELECT clock_timestamp() AS now,
        greatest(
@@ -21,7 +21,7 @@ SELECT clock_timestamp() AS now,
         WHERE account = %(account)s AND until > clock_timestamp()) AS reason
 
 -- name: book
-INSERT INTO ingest.geocoder_requests DEFAULT VALUES RETURNING request_id
+INSERT INTO ingest.geocoder_requests (account) VALUES (%(account)s) RETURNING request_id
 
 -- name: ended
 UPDATE ingest.geocoder_requests SET ended_at = clock_timestamp(), is_free = %(is_free)s

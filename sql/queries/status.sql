@@ -59,7 +59,7 @@ ORDER BY kind, status
 
 -- name: geocoder
 SELECT (SELECT count(*) FROM ingest.geocoder_requests
-        WHERE NOT is_free AND booked_at >= date_trunc('day', now(), 'UTC')) AS requests,
+        WHERE account = %(account)s AND NOT is_free AND booked_at >= date_trunc('day', now(), 'UTC')) AS requests,
        pause.until AS paused_until, pause.reason AS paused_by,
        coalesce(pause.until >= date_trunc('day', now(), 'UTC') + interval '1 day', false) AS is_spent
 FROM (SELECT 1) AS one

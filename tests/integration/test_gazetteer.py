@@ -20,7 +20,7 @@ from consumer.geocoding import Batch, Gazetteer, GeocodeHandler, Kind, change_cl
 from consumer.locationiq import Geocoder, GeocoderDown
 from consumer.quota import Paused, Quota, Stopped
 from consumer.settings import GazetteerSettings, GeocoderSettings
-from publisher.errors import HeldByAnother, Refused
+from publisher.errors import DependencyDown, HeldByAnother, Refused
 from tests.acceptance import geocoder
 from tests.acceptance.geocoder import (
     INVALID_REQUEST,
@@ -30,6 +30,7 @@ from tests.acceptance.geocoder import (
     UNKNOWN,
     Asked,
     Coordinates,
+    Fault,
     LocationIQ,
     error,
 )
@@ -353,6 +354,85 @@ def test_what_was_not_near_a_cluster_is_looked_for_near_its_new_point(pool: Pool
     assert execute(pool, "SELECT DISTINCT latitude FROM tickets.inc") == [{"latitude": sarit[0]}]
 
 
+def test_a_cluster_that_is_moved_away_and_back_leaves_its_answers_as_they_were(pool: Pool) -> None:
+    known = {"Westlands": WESTLANDS, "Sarit Centre": (-1.26, 36.80), "Zed": (-1.27, 36.81)}
+    ticket(pool, "SARIT", location_name="FAT-12 Sarit Centre", is_actionable="true")
+    with LocationIQ(known, per_second=None, per_minute=None) as provider:
+        places = gazetteer(pool, provider)
+        look_up(places)
+        move_westlands(pool, -4.04, 39.66)
+        move_westlands(pool, *WESTLANDS)
+        ticket(pool, "SAME", location_name="FAT-13 Sarit Centre", is_actionable="true")
+        ticket(pool, "ZED", location_name="Zed", is_actionable="true")
+        assert look_up(places).outcomes == {"hit": 2}
+        assert [asked.query for asked in provider.searches] == ["Westlands", "Sarit Centre", "Zed"]
+    assert set(sources(pool).values()) == {"location"}
+
+
+def test_an_answer_that_cannot_be_kept_is_a_miss_and_holds_up_no_other(pool: Pool) -> None:
+    execute(pool, "RESET ROLE; ALTER TABLE tickets.geo_clusters ADD CHECK (query <> 'Bad')")
+    tickets(pool, Bad=2, Good=1)
+    with LocationIQ({"Bad": WESTLANDS, "Good": WESTLANDS}, per_second=None, per_minute=None) as provider:
+        assert look_up(gazetteer(pool, provider)).outcomes == {"miss": 1, "hit": 1}
+        assert look_up(gazetteer(pool, provider)).outcomes == {}
+    assert statuses(pool) == {"Bad": "miss", "Good": "hit"}
+
+
+def test_a_point_of_another_name_is_none_of_the_alias_that_is_not_found(pool: Pool, provider: LocationIQ) -> None:
+    tickets(pool, Westlands=1, QOA=1)
+    places = gazetteer(pool, provider)
+    assert look_up(places).outcomes == {"hit": 1, "miss": 1}
+    execute(pool, "INSERT INTO tickets.cluster_aliases VALUES ('westlands', 'Nowhere')")
+    provider.fault(Fault(*error(UNKNOWN)), locationiq.ATTEMPTS)
+    assert look_up(places).outcomes == {"unanswered": 1}
+    assert statuses(pool)["Westlands"] == "hit", "no answer is no reason to forget it"
+    execute(pool, "UPDATE tickets.geo_clusters SET geocoded_at = now() - interval '11 minutes'")
+    assert look_up(places).outcomes == {"miss": 1}
+    assert statuses(pool)["Westlands"] == "miss"
+    assert set(sources(pool).values()) == {None}
+    assert look_up(places).outcomes == {}
+
+
+def test_a_rejected_answer_is_kept_when_there_is_no_other(pool: Pool) -> None:
+    known = {"Westlands": WESTLANDS, "Bamburi": (-4.0, 39.72)}
+    ticket(pool, "HERE", location_name="Bamburi", is_actionable="true")
+    with LocationIQ(known, per_second=None, per_minute=None) as provider:
+        look_up(gazetteer(pool, provider))
+        before = execute(pool, "SELECT status, distance_m, answer FROM tickets.geo_locations")
+        assert before[0]["status"] == "rejected"
+        execute(pool, "UPDATE tickets.geo_locations SET geocoded_at = now() - interval '31 days'")
+        provider.fault(Fault(*error(UNKNOWN)), locationiq.ATTEMPTS)
+        assert look_up(gazetteer(pool, provider)).outcomes == {"unanswered": 1}
+    assert execute(pool, "SELECT status, distance_m, answer FROM tickets.geo_locations") == before
+
+
+def test_a_batch_that_has_lost_its_lock_asks_nothing_more(pool: Pool, provider: LocationIQ) -> None:
+    def told(_outcome: str) -> None:
+        execute(
+            pool,
+            """RESET ROLE;
+               SELECT pg_terminate_backend(holder.pid)
+               FROM pg_locks AS holder JOIN pg_database AS here ON here.oid = holder.database
+               WHERE holder.locktype = 'advisory' AND here.datname = current_database()
+                 AND holder.classid::bigint << 32 | holder.objid::bigint = hashtext('ingest.geocode')""",
+        )
+
+    tickets(pool, A=3, B=2, C=1)
+    with pytest.raises(DependencyDown):
+        gazetteer(pool, provider).work(Kind, 100, Batch(), told=told)
+    assert len(provider.searches) == 1
+
+
+def test_each_key_has_its_own_limits(pool: Pool, provider: LocationIQ) -> None:
+    tickets(pool, A=2, B=1)
+    spent = Gazetteer(pool, GazetteerSettings(), settings(provider.url, GEOCODER_PER_DAY=1), threading.Event())
+    with pytest.raises(Paused):
+        look_up(spent)
+    other = settings(f"{provider.url}/", GEOCODER_PER_DAY=1)
+    assert look_up(Gazetteer(pool, GazetteerSettings(), other, threading.Event())).outcomes == {"miss": 1}
+    assert len(provider.searches) == 2
+
+
 def test_an_answer_for_a_location_whose_cluster_has_no_point_any_more_is_not_kept(pool: Pool) -> None:
     def find(query: str) -> Coordinates:
         if query == "Yaya Centre":
@@ -523,7 +603,11 @@ def test_a_request_under_way_counts_until_its_answer(pool: Pool) -> None:
 
 
 def test_bookings_are_kept_for_as_long_as_a_limit_asks(pool: Pool, provider: LocationIQ) -> None:
-    execute(pool, "INSERT INTO ingest.geocoder_requests (booked_at) VALUES (now() - interval '3 days'), (now())")
+    execute(
+        pool,
+        """INSERT INTO ingest.geocoder_requests (account, booked_at)
+           SELECT 'a', now() - days * interval '1 day' FROM unnest(ARRAY[0, 3]) AS days""",
+    )
     look_up(gazetteer(pool, provider))
     assert len(execute(pool, "SELECT 1 FROM ingest.geocoder_requests")) == 1
 

@@ -151,6 +151,7 @@ FORMER_GAZETTEERS = {
         CREATE TABLE tickets.geo_clusters (cluster text PRIMARY KEY, geom geometry(Point, 4326) NOT NULL);
         CREATE TABLE tickets.geo_locations (cluster text, location_name text, geom geometry(Point, 4326));
         CREATE VIEW tickets.known AS SELECT geom FROM tickets.geo_locations;
+        GRANT SELECT ON tickets.geo_locations TO PUBLIC;
         INSERT INTO tickets.geo_clusters VALUES ('Westlands', ST_SetSRID(ST_MakePoint(36.8, -1.2), 4326));
         INSERT INTO tickets.geo_locations VALUES ('Westlands', 'Gate', ST_SetSRID(ST_MakePoint(36.9, -1.3), 4326));
     """,
@@ -188,15 +189,33 @@ def test_the_gazetteer_of_the_batch_import_is_taken_over_with_its_points(empty_d
             $$BEGIN RAISE NOTICE '%', NEW.geo_source; RETURN NULL; END$$;
             CREATE TRIGGER note_it AFTER UPDATE ON tickets.inc FOR EACH ROW EXECUTE FUNCTION tickets.note_it();
             INSERT INTO tickets.inc (ticket_id, raw)
-            VALUES ('GATE', '{"cluster": "Westlands", "location_name": "Gate"}'), ('COARSE', '{"cluster": "Westlands"}')
+            VALUES ('GATE', '{"cluster": "Westlands", "location_name": "Gate"}'),
+                ('COARSE', '{"cluster": "Westlands"}'),
+                ('FED', '{"cluster": "Westlands", "latitude": "-1.5", "longitude": "36.5"}')
         """)
+        told: list[str] = []
+        connection.add_notice_handler(
+            lambda found: told.append(f"{found.severity_nonlocalized} {found.message_primary}")
+        )
         migrate.migrate(connection, nothing)
+        told = [line for line in told if line.startswith("WARNING")]
+        assert told[-1] == "WARNING trigger place_it on tickets.inc is replaced by ours"
+        if name == "points only":
+            assert "view tickets.known goes on reading tickets.geo_locations_former" in told[0]
+            (may,) = connection.execute(
+                "SELECT count(*) FROM information_schema.table_privileges"
+                " WHERE table_name = 'geo_locations' AND grantee = 'PUBLIC'"
+            ).fetchall()
+            assert may["count"] == 1
+        fed = connection.execute("SELECT geo_source FROM tickets.inc WHERE ticket_id = 'FED'").fetchone()
+        assert fed == {"geo_source": "feed"}, "whatever the batch import called it"
         connection.execute("UPDATE tickets.inc SET raw = raw")
         placed = connection.execute(
             "SELECT ticket_id, latitude, longitude, geo_source FROM tickets.inc WHERE geom IS NOT NULL ORDER BY 1 DESC"
         ).fetchall()
         assert [tuple(row.values()) for row in placed] == [
             ("GATE", -1.3, 36.9, "location"),
+            ("FED", -1.5, 36.5, "feed"),
             ("COARSE", -1.2, 36.8, "cluster"),
         ]
         kept = connection.execute("SELECT cluster, status, is_manual FROM tickets.geo_locations").fetchall()

@@ -1,5 +1,6 @@
 """Settings: one clear line for what is missing or wrong, and no secret in it."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
 from consumer.database import address
-from consumer.settings import ApplySettings, DatabaseSettings, GeocoderSettings
+from consumer.settings import ApplySettings, DatabaseSettings, GazetteerSettings, GeocoderSettings
 from publisher.errors import Misconfigured
 from publisher.settings import BrokerSettings, BucketSettings, SqsSettings, WebhookSettings, WorkSettings, load
 
@@ -201,3 +202,28 @@ def test_what_is_wrong_with_the_geocoder_is_named(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(Misconfigured, match=f"{name} is wrong") as complaint:
         load(GeocoderSettings)
     assert "s3c" not in str(complaint.value)
+
+
+@pytest.mark.parametrize("days", ["0", "-1", "1e9", "inf", "nan", "for good"])
+def test_days_that_no_calendar_has_are_refused(monkeypatch: pytest.MonkeyPatch, days: str) -> None:
+    for name in ("FLEETTICKETS_KEEP_PLACES_DAYS", "FLEETTICKETS_KEEP_MISSES_DAYS"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, days)
+            with pytest.raises(Misconfigured, match=name):
+                load(GazetteerSettings)
+
+
+def test_places_are_kept_for_good_where_their_days_are_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEETTICKETS_KEEP_PLACES_DAYS", "")
+    assert load(GazetteerSettings).keep_hits_days is None
+
+
+def test_every_setting_of_the_readme_can_be_set_with_and_without_containers() -> None:
+    root = Path(__file__).parents[2]
+    table = "".join(re.findall(r"^\| (`[A-Z].*?) \|", (root / "README.md").read_text(), re.MULTILINE))
+    named = set(re.findall(r"`([A-Z_]+)`", table))
+    assert len(named) > len(GEOCODER)
+    assert {name for name in named if name not in (root / ".env.example").read_text()} == set()
+    # What compose.yaml itself decides, and what only another deployment has.
+    without = {"FLEETTICKETS_CA_FILE", "FLEETTICKETS_SQS_ENDPOINT", "RABBITMQ_MANAGEMENT_URL"}
+    assert {name for name in named if f" {name}:" not in (root / "compose.yaml").read_text()} == without
