@@ -119,7 +119,8 @@ class Notifications:
         wanted = {
             "push-endpoint": push_endpoint(broker.rabbitmq_url.get_secret_value()),
             "amqp-exchange": EVENTS,
-            "amqp-ack-level": "broker",
+            # Where the gateway does not keep events, waiting for a confirm makes each PUT slower and saves none.
+            "amqp-ack-level": "broker" if persistent else "none",
             "persistent": str(persistent).lower(),
         }
         name = f"{RULE}-{self._settings.bucket}"

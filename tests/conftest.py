@@ -64,6 +64,8 @@ def services() -> dict[str, str]:
     started = ROOT / ".local" / "env"
     if started.exists():
         found = dict(line.split("=", 1) for line in started.read_text().splitlines() if "=" in line)
+    if os.environ.get("RUSTFS_ENDPOINT", found.get("RUSTFS_ENDPOINT")) != found.get("RUSTFS_ENDPOINT"):
+        found.pop("EXPORTER_ENDPOINT", None)  # it belongs to the other store
     found |= {name: value for name, value in os.environ.items() if name in found or name in NEEDED}
     missing = [name for name in NEEDED if not found.get(name)]
     if missing:

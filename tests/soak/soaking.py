@@ -56,7 +56,6 @@ def soak(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
             stage.end()
             stage.connection.close()
             bucket.s3.close()
-            bucket.sns.close()
     result.figures["seconds in all"] = round(time.monotonic() - began)
     return result
 

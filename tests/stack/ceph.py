@@ -1,8 +1,13 @@
-"""A Ceph RADOS Gateway over one in-memory OSD: S3 with AMQP notifications; it forgets all when it stops."""
+"""Two Ceph RADOS Gateways over one in-memory OSD: S3 with AMQP notifications; it forgets all when it stops.
+
+Ceph 16's gateway can end by itself while it publishes. So there is one for whoever makes it publish, by putting objects
+into a bucket that announces them, and one for everybody else, who is then not disturbed by that.
+"""
 
 import shutil
 import subprocess
 import uuid
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import ClassVar
@@ -71,6 +76,10 @@ rgw frontends = beast endpoint=127.0.0.1:{rgw} tcp_nodelay=1
 rgw dns name = localhost
 # So that a test of more than one page needs few objects; the default is a thousand.
 rgw max listing results = 250
+[client.rgw.b]
+rgw data = {at}/rgw
+rgw frontends = beast endpoint=127.0.0.1:{announcing} tcp_nodelay=1
+rgw dns name = localhost
 """
 
 _CAPABILITIES = {
@@ -78,6 +87,7 @@ _CAPABILITIES = {
     "client.admin": {"mon": "allow *", "osd": "allow *"},
     "osd.0": {"mon": "allow profile osd", "osd": "allow *"},
     "client.rgw.a": {"mon": "allow rw", "osd": "allow rwx"},
+    "client.rgw.b": {"mon": "allow rw", "osd": "allow rwx"},
 }
 
 
@@ -99,7 +109,8 @@ class Ceph:
         self._mark = f"-c {self._conf}"
         self._children: list[subprocess.Popen[bytes]] = []
         self._rgw, self._mon_v2, self._mon_v1 = range(place.port + 5, place.port + 8)
-        self._osd_first, self._osd_last = place.port + 10, place.port + 39
+        self._announcing = place.port + 10
+        self._osd_first, self._osd_last = place.port + 11, place.port + 39
 
     @property
     def url(self) -> str:
@@ -111,27 +122,31 @@ class Ceph:
             "RUSTFS_ACCESS_KEY": ACCESS_KEY,
             "RUSTFS_SECRET_KEY": SECRET_KEY,
             "RUSTFS_REGION": REGION,
+            "EXPORTER_ENDPOINT": f"http://127.0.0.1:{self._announcing}",
         }
 
     def running(self) -> bool:
-        return all(self._lives(program) for program in ("ceph-mon", "ceph-osd", "radosgw"))
+        return self._has_cluster() and all(processes.find("radosgw", mark) for mark in self._gateways())
 
     def answers(self) -> bool:
-        return processes.http_status(self._rgw, "/") == HTTPStatus.OK
+        return all(_serves(port) for port in self._gateways().values())
 
     def start(self) -> None:
-        anew = not (self._lives("ceph-mon") and self._lives("ceph-osd"))
+        anew = not self._has_cluster()
         if anew:
             # What the OSD held is gone with it, so nothing of the old cluster is worth keeping.
             self.stop()
             self._make_cluster()
-        gateway = self._spawn("radosgw", "-n", "client.rgw.a")
-        processes.wait_until(self.answers, process=gateway, log=self._log)
+        # One after the other, since the first one makes the pools.
+        for mark, port in self._gateways().items():
+            if not processes.find("radosgw", mark):
+                gateway = self._spawn("radosgw", "-n", mark.rpartition(" ")[2])
+                processes.wait_until(partial(_serves, port), process=gateway, log=self._log)
         if anew:
             self._make_user()
 
     def halt_gateway(self) -> None:
-        """Kill the gateway and keep what the store holds; `start` brings it back."""
+        """Kill the gateways and keep what the store holds; `start` brings them back."""
         processes.stop("radosgw", self._mark)
 
     def stop(self) -> None:
@@ -143,8 +158,12 @@ class Ceph:
         self._children.clear()
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    def _lives(self, program: str) -> bool:
-        return bool(processes.find(program, self._mark))
+    def _has_cluster(self) -> bool:
+        return all(processes.find(program, self._mark) for program in ("ceph-mon", "ceph-osd"))
+
+    def _gateways(self) -> dict[str, int]:
+        """What is in the command line of each, and its port."""
+        return {f"{self._mark} -n client.rgw.a": self._rgw, f"{self._mark} -n client.rgw.b": self._announcing}
 
     def _make_cluster(self) -> None:
         at, fsid, osd = self._directory, str(uuid.uuid4()), str(uuid.uuid4())
@@ -156,6 +175,7 @@ class Ceph:
                 log=self._log,
                 fsid=fsid,
                 rgw=self._rgw,
+                announcing=self._announcing,
                 mon_v1=self._mon_v1,
                 mon_v2=self._mon_v2,
                 osd_first=self._osd_first,
@@ -198,3 +218,7 @@ class Ceph:
         child = processes.spawn([BIN / program, "-f", "-c", self._conf, *arguments], log=self._log)
         self._children.append(child)
         return child
+
+
+def _serves(port: int) -> bool:
+    return processes.http_status(port, "/") == HTTPStatus.OK
