@@ -112,6 +112,10 @@ def _get(settings: BrokerSettings, path: str) -> list[dict[str, Any]]:
         raise DependencyDown(_API, detail or type(error).__name__) from error
     if answer.status_code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         raise Misconfigured("RABBITMQ_MANAGEMENT_URL: the broker refuses this user, password or right")
+    if answer.status_code == HTTPStatus.NOT_FOUND:
+        raise Misconfigured(
+            f"RABBITMQ_MANAGEMENT_URL: there is no virtual host {virtual_host!r}; is it the broker of RABBITMQ_URL?"
+        )
     try:
         answer.raise_for_status()
         found = answer.json()

@@ -177,6 +177,7 @@ BEGIN
         WHERE known.tgrelid IN ('tickets.inc'::regclass, 'tickets.crq'::regclass) AND NOT known.tgisinternal
           AND (known.tgtype & 3) = 3 -- for each row, before it is written
           AND called.prosrc ~* 'new\.(geom|geo_source)\M'
+          AND NOT (known.tgname = 'resolve_geom' AND called.oid = to_regproc('tickets.resolve_geom')) -- 01's, replaced below
     LOOP
         RAISE WARNING 'trigger % on % is replaced by ours', owned.name, owned.placed;
         EXECUTE format('DROP TRIGGER %I ON %s', owned.name, owned.placed);

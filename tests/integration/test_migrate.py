@@ -38,8 +38,13 @@ def test_a_fresh_database_runs_every_migration_once(empty_database: Any) -> None
     with connect(empty_database) as connection:
         names = [migration.name for migration in migrate.all_migrations()]
         done: list[tuple[str, str]] = []
+        warnings: list[str | None] = []
+        connection.add_notice_handler(
+            lambda told: warnings.append(told.message_primary) if told.severity_nonlocalized == "WARNING" else None
+        )
         assert migrate.migrate(connection, lambda name, how: done.append((name, how))) == len(names)
         assert done == [(name, "run") for name in names]
+        assert warnings == []
         assert migrate.migrate(connection, nothing) == 0
         assert [step.how for step in migrate.status(connection)] == ["run"] * len(names)
         migrate.require_migrated(connection)

@@ -187,3 +187,14 @@ def test_a_management_api_that_does_not_answer_is_said(
     ended = run.invoke(program(), ["topology"])
     assert isinstance(ended.exception, error)
     assert "\n" not in str(ended.exception)
+
+
+def test_a_management_api_of_another_broker_is_said(services: dict[str, str], broker_settings: BrokerSettings) -> None:
+    if "RABBITMQ_MANAGEMENT_URL" not in services:
+        pytest.skip("the management API's address is not known")
+    elsewhere = SecretStr(broker_settings.rabbitmq_url.get_secret_value() + "-elsewhere")
+    settings = broker_settings.model_copy(
+        update={"rabbitmq_url": elsewhere, "management_url": SecretStr(services["RABBITMQ_MANAGEMENT_URL"])}
+    )
+    with pytest.raises(Misconfigured, match=r"no virtual host '.*-elsewhere'; is it the broker of RABBITMQ_URL\?"):
+        management.overridden(settings)
