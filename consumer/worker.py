@@ -8,7 +8,7 @@ thread wait with its delivery unacked: no attempt is spent, nothing is requeued,
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from threading import Event, Lock, Thread
 from time import monotonic
 from typing import Any, TypeVar, assert_never
@@ -215,7 +215,7 @@ class Worker:
                 raise
             # Somebody has to mend a setting or the account; files go on meanwhile, and nobody else asks.
             log.error("geocoder", detail=str(error), retry_in_s=_PAUSED_SECONDS)  # noqa: TRY400 - its stack tells nothing
-            self._told_pause = (str(error), datetime.now(UTC).date())
+            self._told_pause = (str(error), (datetime.now(UTC) + timedelta(seconds=_PAUSED_SECONDS)).date())
             self._put_aside(delivery, _PAUSED_SECONDS)
             return False
         finally:

@@ -1,17 +1,22 @@
-"""A certificate authority of a test's own, made by openssl, and TLS in front of a service that has none."""
+"""A certificate authority of a test's own, and TLS in front of a service that has none."""
 
 import asyncio
 import contextlib
 import ssl
-import subprocess
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
 CHUNK = 1 << 16
-KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 
 
 class Authority:
@@ -20,22 +25,75 @@ class Authority:
     def __init__(self, folder: Path, name: str) -> None:
         self._folder = folder / name
         self._folder.mkdir()
-        self.file, self._key = self._folder / "ca.pem", self._folder / "ca.key"
-        _openssl("req", "-x509", *KEY, "-keyout", self._key, "-out", self.file, "-subj", f"/CN={name}", "-days", "2")
+        self.file = self._folder / "ca.pem"
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = _named(name)
+        builder = _built(self._name, self._name, self._key, self._key, days=2).add_extension(
+            x509.BasicConstraints(ca=True, path_length=0), critical=True
+        )
+        usage = _usage(key_cert_sign=True, crl_sign=True)
+        signed = builder.add_extension(usage, critical=True).sign(self._key, hashes.SHA256())
+        self.file.write_bytes(signed.public_bytes(Encoding.PEM))
 
     def certificate(self, name: str = "localhost", days: int = 2) -> tuple[Path, Path]:
         """A certificate for one DNS name, and its key; with days in the past it has expired."""
-        stem = self._folder / f"{name}{days}"
-        certificate, key, request = (stem.with_name(f"{stem.name}.{kind}") for kind in ("pem", "key", "csr"))
+        certificate, key_file = (self._folder / f"{name}{days}.{kind}" for kind in ("pem", "key"))
         if not certificate.exists():
-            extension = stem.with_name(f"{stem.name}.ext")
-            extension.write_text(f"subjectAltName = DNS:{name}\nbasicConstraints = CA:FALSE\n")
-            _openssl("req", *KEY, "-keyout", key, "-out", request, "-subj", f"/CN={name}")
-            _openssl(
-                "x509", "-req", "-in", request, "-CA", self.file, "-CAkey", self._key, "-CAcreateserial",
-                "-days", str(days), "-extfile", extension, "-out", certificate,
-            )  # fmt: skip
-        return certificate, key
+            key = ec.generate_private_key(ec.SECP256R1())
+            signed = (
+                _built(_named(name), self._name, key, self._key, days)
+                .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+                .add_extension(_usage(digital_signature=True), critical=True)
+                .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+                .sign(self._key, hashes.SHA256())
+            )
+            key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+            key_file.chmod(0o600)
+            certificate.write_bytes(signed.public_bytes(Encoding.PEM))
+        return certificate, key_file
+
+
+def _named(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _built(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    days: int,
+) -> x509.CertificateBuilder:
+    """What every certificate has, also the identifiers of keys that Python 3.13 insists on."""
+    now = datetime.now(UTC)
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    issuers = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
+    return (
+        x509.CertificateBuilder(subject_name=subject, issuer_name=issuer, public_key=key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=3))
+        .not_valid_after(now + timedelta(days=days))
+        .add_extension(identifier, critical=False)
+        .add_extension(issuers, critical=False)
+    )
+
+
+def _usage(**may: bool) -> x509.KeyUsage:
+    none = dict.fromkeys(
+        (
+            "digital_signature",
+            "content_commitment",
+            "key_encipherment",
+            "data_encipherment",
+            "key_agreement",
+            "key_cert_sign",
+            "crl_sign",
+            "encipher_only",
+            "decipher_only",
+        ),
+        False,
+    )
+    return x509.KeyUsage(**(none | may))
 
 
 class TlsFront:
@@ -87,7 +145,3 @@ async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
                 await writer.drain()
     finally:
         writer.close()
-
-
-def _openssl(*arguments: str | Path) -> None:
-    subprocess.run(["openssl", *arguments], check=True, capture_output=True)

@@ -1,6 +1,7 @@
 """A private PostgreSQL with PostGIS at hand: loopback only, no passwords, not made to survive a crash."""
 
 import os
+import platform
 import pwd
 import shutil
 import signal
@@ -13,7 +14,9 @@ from typing import ClassVar
 import processes
 from place import Place
 
-BIN = Path("/usr/lib/postgresql/15/bin")
+_OF_DEBIAN = {"12": "15", "13": "17"}
+VERSION = _OF_DEBIAN.get(platform.freedesktop_os_release().get("VERSION_ID", ""), "17")
+BIN = Path(f"/usr/lib/postgresql/{VERSION}/bin")
 DATABASE = "fleettickets"
 
 
@@ -21,8 +24,8 @@ class Postgres:
     name = "postgres"
     variable = "DATABASE_URL"
     packages: ClassVar[dict[str, Path]] = {
-        "postgresql-15": BIN / "postgres",
-        "postgresql-15-postgis-3": Path("/usr/share/postgresql/15/extension/postgis.control"),
+        f"postgresql-{VERSION}": BIN / "postgres",
+        f"postgresql-{VERSION}-postgis-3": Path(f"/usr/share/postgresql/{VERSION}/extension/postgis.control"),
     }
 
     def __init__(self, place: Place, certificate: tuple[Path, Path] | None = None) -> None:
