@@ -56,7 +56,7 @@ crash-matrix: setup ## kill a process at every point, in every way; writes the t
 	@CRASH_MATRIX=full $(run_python) $(STACK) run $(BIN)/python -m pytest tests/acceptance/test_crash_matrix.py $(ARGS)
 
 faults: setup ## what takes too long for every run: brokers restarted, alarmed, a cluster's leader killed
-	@$(run_python) $(STACK) run $(BIN)/python -m pytest -m faults $(ARGS)
+	@$(run_python) $(STACK) run $(BIN)/python -m pytest -m faults --numprocesses 3 $(ARGS)
 
 unit: $(VENV)/.installed ## the tests that need no service
 	@$(BIN)/python -m pytest tests/unit $(ARGS)

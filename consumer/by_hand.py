@@ -50,6 +50,7 @@ def drain(
     The same transaction, ledger and archive as a delivery, so it is safe beside running consumers, and what it has
     done they do not do again. Geocode and history requests wait in the outbox until a consumer has a broker. Without
     --apply everything happens in one transaction that is rolled back at the end; consumers wait for it meanwhile.
+    SIGINT and SIGTERM end it after the file in hand, with exit status 1; what was applied by then stays.
 
     With --from-archive it brings a database that was restored to an earlier state back to where the bucket is: it
     applies what `verify` calls unrecorded, each file in the epoch it was archived in, and leaves the objects where
@@ -57,13 +58,14 @@ def drain(
     """
     database_settings, bucket_settings, settings = load(DatabaseSettings), load(BucketSettings), load(ApplySettings)
     at = fail_points.chosen(os.environ)
+    stop = cli.stop_on_signals()
     with database.connect(database_settings, Role.INGEST) as connection:
         migrate.require_migrated(connection)
     results: list[tuple[str, Drained]] = []
     with database.open_pool(database_settings, size=2) as pool, cli.progress(as_json=as_json) as bar:
         bucket = Bucket(bucket_settings)
         bucket.require()
-        run = Drain(pool, bucket, settings, apply=apply, epoch_reason="drain" if with_reseed else None, at=at)
+        run = Drain(pool, bucket, settings, apply, stop, "drain" if with_reseed else None, at)
         task = bar.add_task("listing", total=None)
 
         def report(key: str, outcome: Drained) -> None:
@@ -86,10 +88,11 @@ def drain(
             others = [stray for stray, _ in strays]
             begin(len(files) + len(others))
             run.run(files, report)
-            run.leave_alone(strays)
+            if not stop.is_set():
+                run.leave_alone(strays)
         for other in others:
             report(other.key, other)
-    _conclude(results, apply=apply, as_json=as_json)
+    _conclude(results, apply=apply, as_json=as_json, stopped=stop.is_set())
 
 
 def import_local_file(
@@ -105,8 +108,9 @@ def import_local_file(
     database_settings, settings = load(DatabaseSettings), load(ApplySettings)
     with database.connect(database_settings, Role.INGEST) as connection:
         migrate.require_migrated(connection)
-    with database.open_pool(database_settings, size=1) as pool:
-        outcome = import_csv(pool, file, settings, apply=apply)
+    with database.open_pool(database_settings, size=1) as pool, cli.progress(as_json=as_json, in_bytes=True) as bar:
+        task = bar.add_task("importing" if apply else "trying", total=file.stat().st_size if file.is_file() else None)
+        outcome = import_csv(pool, file, settings, apply=apply, told=lambda size: bar.advance(task, size))
     if not as_json:
         typer.echo(printable(f"{file.name}: {_words(outcome)}"))
     _conclude([(file.name, outcome)], apply=apply, as_json=as_json)
@@ -168,11 +172,11 @@ def _words(outcome: Drained) -> str:
             assert_never(outcome)
 
 
-def _conclude(results: list[tuple[str, Drained]], *, apply: bool, as_json: bool) -> None:
+def _conclude(results: list[tuple[str, Drained]], *, apply: bool, as_json: bool, stopped: bool = False) -> None:
     failed = sum(isinstance(outcome, Failure) for _, outcome in results)
     if as_json:
         files = [_plain(key, outcome) for key, outcome in results]
-        typer.echo(json.dumps({"applied": apply, "failed": failed, "files": files}))
+        typer.echo(json.dumps({"applied": apply, "failed": failed, "stopped": stopped, "files": files}))
     else:
         rows: Counter[str] = Counter()
         for _, outcome in results:
@@ -180,9 +184,11 @@ def _conclude(results: list[tuple[str, Drained]], *, apply: bool, as_json: bool)
                 rows.update(asdict(outcome.counts))
         shown = ", ".join(f"{rows[name]} {name}" for name in ("inserted", "updated", "unchanged", "stale", "rejected"))
         typer.echo(f"{len(results)} files, {failed} failed; rows: {shown}")
+        if stopped:
+            typer.echo("stopped by a signal; there may be more files, and running it again goes on with them")
         if not apply:
             typer.echo("nothing was changed; --apply does it")
-    if failed:
+    if failed or stopped:
         raise typer.Exit(EXIT_FAILED)
 
 

@@ -31,7 +31,7 @@ from consumer.settings import (
 )
 from consumer.status import Status, read_status
 from consumer.worker import Worker
-from publisher import cli, dead_letter_commands, log
+from publisher import cli, dead_letter_commands, log, notification_command
 from publisher.bucket import Bucket
 from publisher.cli import EXIT_FAILED, AsJson
 from publisher.errors import DependencyDown, FleetticketsError
@@ -54,6 +54,7 @@ def main() -> None:
     """The entry point of the installed program."""
     add_commands(program)
     cli.add_commands(program)
+    notification_command.add_commands(program)
     dead_letter_commands.add_commands(program)
     discarding.add_commands(dead_letter_commands.letters)
     cli.run(program)

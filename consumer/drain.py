@@ -9,10 +9,13 @@ in the epoch that they were archived in, and stay where they are.
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
+from threading import Event
+from typing import TypeVar
 
 from consumer import database, inventory
 from consumer.applying import AlreadyApplied, Applied, Duplicate, LedgerFile, Sighting, apply_file, lock_key
@@ -33,6 +36,7 @@ Drained = Applied | AlreadyApplied | Duplicate | Failure | NotAChangeFile
 
 
 Report = Callable[[str, Drained], None]
+File = TypeVar("File")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +53,16 @@ class Archived:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """One run over the bucket; `apply` false undoes it all at the end. With `epoch_reason` it begins a new epoch."""
+    """One run over the bucket; `apply` false undoes it all at the end. With `epoch_reason` it begins a new epoch.
+
+    `stop` ends it after the file in hand.
+    """
 
     pool: Pool
     bucket: Bucket
     settings: ApplySettings
     apply: bool
+    stop: Event
     epoch_reason: str | None = None
     at: AtPoint = nowhere
 
@@ -91,7 +99,7 @@ class Drain:
         Raises: DependencyDown.
         """
         with self._begun() as trial:
-            for file in files:
+            for file in self._until_stopped(files):
                 self._conclude(file.summary.key, self._apply_archived(file, trial), report)
         if self.apply:
             with database.transaction(self.pool) as connection:
@@ -121,7 +129,7 @@ class Drain:
         if self.apply:
             self._finish_tails(report)
         with self._begun() as trial:
-            for key, found in files:
+            for key, found in self._until_stopped(files):
                 self._conclude(key.key, self._apply_one(key, found, trial), report)
 
     def leave_alone(self, strays: list[tuple[NotAChangeFile, ObjectSummary]]) -> None:
@@ -148,9 +156,12 @@ class Drain:
             self.at("after commit, before archive")
             self._archive(key, outcome.file, report)
 
+    def _until_stopped(self, files: Iterable[File]) -> Iterator[File]:
+        return takewhile(lambda _: not self.stop.is_set(), files)
+
     def _finish_tails(self, report: Report) -> None:
         """Finish what a crash left half-way. An object that is archived already is in no listing of `changes/`."""
-        for file in open_tails(self.pool, self.bucket, 0):
+        for file in self._until_stopped(open_tails(self.pool, self.bucket, 0)):
             report(file.key, AlreadyApplied(file))
             self._archive(file.key, file, report)
 
@@ -209,10 +220,23 @@ class Drain:
         if error.dependency != BUCKET:
             raise error
         failure = Failure(sighting.key.key, UNEXPECTED, str(error), attempts=1)
-        with contextlib.nullcontext(trial) if trial is not None else database.transaction(self.pool) as connection:
-            lock_key(connection, sighting)
+        with self._holding(trial, sighting) as connection:
             _record_failure(connection, sighting, failure)
         return failure
+
+    @contextlib.contextmanager
+    def _holding(self, trial: Connection | None, sighting: Sighting) -> Iterator[Connection]:
+        """A transaction of the file's own that has its key; or the one of a dry run, which needs none.
+
+        What the dry run decides it undoes, so it may meet others on a key; and the server has no room for the locks of
+        ten thousand files in one transaction.
+        """
+        if trial is not None:
+            yield trial
+            return
+        with database.transaction(self.pool) as connection:
+            lock_key(connection, sighting)
+            yield connection
 
     def _known_by_content(self, file: Archived) -> LedgerFile | None:
         """Another ETag does not make another version: an object stored in parts gets a new one with its copy."""
@@ -238,10 +262,8 @@ class Drain:
         )
 
     def _apply(self, trial: Connection | None, sighting: Sighting, read: Read, settings: ApplySettings) -> Drained:
-        if trial is not None:
-            return _apply(trial, sighting, read, settings, nowhere)
-        with database.transaction(self.pool) as connection:
-            return _apply(connection, sighting, read, settings, self.at)
+        with self._holding(trial, sighting) as connection:
+            return _apply(connection, sighting, read, settings, self.at if trial is None else nowhere)
 
 
 def begin_epoch(connection: Connection, reason: str) -> int:
@@ -251,8 +273,10 @@ def begin_epoch(connection: Connection, reason: str) -> int:
     return int(begun["epoch"])
 
 
-def import_csv(pool: Pool, path: Path, settings: ApplySettings, *, apply: bool) -> Drained:
+def import_csv(pool: Pool, path: Path, settings: ApplySettings, *, apply: bool, told: Callable[[int], None]) -> Drained:
     """Apply one local file; its name gives its instant, its time of change where the name does not.
+
+    `told` is called with the number of bytes read each time.
 
     Raises: Misconfigured, DependencyDown, Refused.
     """
@@ -278,7 +302,8 @@ def import_csv(pool: Pool, path: Path, settings: ApplySettings, *, apply: bool) 
                 seen_by="import",
             )
             with database.transaction(pool, keep=apply) as connection:
-                outcome = _apply(connection, sighting, file.read, settings, nowhere)
+                lock_key(connection, sighting)
+                outcome = _apply(connection, sighting, _telling(file.read, told), settings, nowhere)
                 if isinstance(outcome, Applied):
                     parameters = {"file_id": outcome.file.file_id, "archive_key": None, "reason": "a local file"}
                     database.rows(connection, "ledger", "record_archived", parameters)
@@ -287,8 +312,16 @@ def import_csv(pool: Pool, path: Path, settings: ApplySettings, *, apply: bool) 
     return outcome
 
 
+def _telling(read: Read, told: Callable[[int], None]) -> Read:
+    def read_and_tell(amount: int) -> bytes:
+        found = read(amount)
+        told(len(found))
+        return found
+
+    return read_and_tell
+
+
 def _apply(connection: Connection, sighting: Sighting, read: Read, settings: ApplySettings, at: AtPoint) -> Drained:
-    lock_key(connection, sighting)
     database.rows(connection, "merge", "empty_staging")
     # Whoever names a local file means that one; what lies in the bucket nobody has looked at.
     is_meant = sighting.seen_by == "import"

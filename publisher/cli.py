@@ -6,20 +6,17 @@ import json
 import signal
 import sys
 from dataclasses import asdict
-from enum import StrEnum
-from functools import partial
 from threading import Event
 from typing import Annotated, NoReturn
 
 import structlog
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from publisher import broker, log, management, notifications, topology
+from publisher import broker, log, management, topology
 from publisher.bucket import Bucket
 from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother, Misconfigured
-from publisher.notifications import RustfsWay
 from publisher.poller import Poll, Poller
 from publisher.settings import BrokerSettings, BucketSettings, SqsSettings, WebhookSettings, WorkSettings, load
 from publisher.sqs import Batch, Bridge, SqsQueue
@@ -50,10 +47,11 @@ def console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=_ENDLESS)
 
 
-def progress(*, as_json: bool) -> Progress:
+def progress(*, as_json: bool, in_bytes: bool = False) -> Progress:
     """A bar for work that takes long, where there is a terminal; beside JSON it goes to stderr."""
     on = Console(stderr=as_json)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    done = DownloadColumn() if in_bytes else MofNCompleteColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), done, TimeRemainingColumn())
     return Progress(*columns, console=on, transient=True, disable=not on.is_terminal)
 
 
@@ -148,7 +146,7 @@ def poll(
                     done = poller.poll(channel)
             except HeldByAnother:
                 typer.echo("another poll is running, this one is not needed", err=True)
-                return
+                done = None
         _report(done, as_json=as_json)
         return
     stop = stop_on_signals()
@@ -187,10 +185,10 @@ def webhook(
     asyncio.run(serve(listen(host, port), broker_settings, settings, stop))
 
 
-def _report(done: Poll, *, as_json: bool) -> None:
+def _report(done: Poll | None, *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps({"waiting": done.waiting, "queued": done.queued, "published": done.published}))
-    else:
+        typer.echo(json.dumps(asdict(done) if done else {"waiting": None, "queued": None, "published": 0}))
+    elif done:
         typer.echo(f"waiting {done.waiting}, already queued {done.queued}, published {done.published}")
 
 
@@ -241,71 +239,9 @@ def _log_batch(batch: Batch) -> None:
     structlog.get_logger().info("sqs batch", published=batch.published, deleted=batch.deleted)
 
 
-class Store(StrEnum):
-    """Stores that publish on the broker themselves."""
-
-    CEPH = "ceph"
-    RUSTFS = "rustfs"
-
-
-def set_notifications(
-    *,
-    store: Annotated[Store | None, typer.Option("--store", help="A store that publishes on RabbitMQ itself.")] = None,
-    way: Annotated[
-        RustfsWay | None, typer.Option("--by", help="RustFS's way to us; without it, amqp.", show_default=False)
-    ] = None,
-    arn: Annotated[
-        str | None, typer.Option("--arn", help="A queue or topic that the store knows already, like AWS's SQS queue.")
-    ] = None,
-    apply: Annotated[bool, typer.Option("--apply", help="Set it; without this, only show.")] = False,
-    make_bucket: Annotated[
-        bool, typer.Option("--make-bucket", help="With --apply: make the bucket if there is none.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Show what the bucket announces and what it should, and with --apply set that.
-
-    One rule, for objects created in changes/; other rules of the bucket stay. Exit status 1 when it is not in place.
-    For RustFS it also shows the environment that its server needs; the rule is taken once the server runs with that.
-    """
-    bucket_settings = load(BucketSettings)
-    bucket = notifications.Notifications(bucket_settings)
-    environment: dict[str, str] = {}
-    match store, way, arn:
-        case Store.CEPH, None, None:
-            read = partial(bucket.plan_for_ceph, load(BrokerSettings))
-        case Store.RUSTFS, _, None:
-            environment, target = notifications.rustfs_target(
-                way or RustfsWay.AMQP, bucket_settings, load(BrokerSettings)
-            )
-            if not as_json:  # of use before the store can be asked anything
-                typer.echo("\n".join(f"{name}={value}" for name, value in environment.items()))
-            read = partial(bucket.plan_for_arn, target)
-        case None, None, str():
-            read = partial(bucket.plan_for_arn, arn)
-        case _:
-            raise Misconfigured("say which: --store ceph, --store rustfs (with --by, amqp if not said) or --arn ARN")
-    if make_bucket and apply:
-        bucket.make_bucket()
-    plan = read()
-    if apply:
-        bucket.apply(plan)
-        plan = read()
-    shown = notifications.describe(plan)
-    if as_json:
-        typer.echo(json.dumps(shown | {"environment": environment, "in_place": plan.in_place}))
-    else:
-        for name, value in shown.items():
-            typer.echo(f"{name}: {json.dumps(value, indent=2)}")
-        typer.echo("in place" if plan.in_place else "not in place" if apply else "not in place; to set it: --apply")
-    if not plan.in_place:
-        raise typer.Exit(EXIT_FAILED)
-
-
 def add_commands(program: typer.Typer) -> None:
     """Add the publisher's commands to a program."""
     program.command("topology")(declare_topology)
     program.command("poll")(poll)
     program.command("webhook")(webhook)
     program.command("sqs")(carry_from_sqs)
-    program.command("notifications")(set_notifications)

@@ -20,6 +20,8 @@ _ARRIVALS = frozenset({"Put", "Post", "Copy", "CompleteMultipartUpload"})
 _MAX_ENVELOPES = 3
 _MAX_KEY_BYTES = 1024
 _MAX_ETAG = 200
+_SANE_YEARS = range(1970, 9000)
+"""In which a store's clock can be. Times at the ends of the calendar are none in other zones, and in Postgres."""
 
 
 class NotAnEvent(Permanent):
@@ -171,8 +173,9 @@ def _size(size: Any) -> int | None:
 
 
 def _time(time: Any) -> datetime | None:
+    """Give the instant, None for what is none; it is only told, never decided by."""
     try:
         parsed = datetime.fromisoformat(time)
     except (TypeError, ValueError):
         return None
-    return parsed if parsed.tzinfo else None
+    return parsed if parsed.tzinfo and parsed.year in _SANE_YEARS else None

@@ -83,10 +83,14 @@ def unbound(settings: BrokerSettings, wanted: list[Binding]) -> list[Difference]
     """
     there = {(found["source"], found["destination"], found["routing_key"]) for found in _get(settings, "bindings")}
     return [
-        Difference("binding", str(binding), "missing", "run: fleettickets topology")
+        Difference("binding", str(binding), "missing", f"run: fleettickets topology{_mqtt_option(binding)}")
         for binding in wanted
         if (binding.exchange, binding.queue, binding.key) not in there
     ]
+
+
+def _mqtt_option(binding: Binding) -> str:
+    return f" --mqtt-topic {binding.key.replace('.', '/')}" if binding.exchange == topology.MQTT else ""
 
 
 def _get(settings: BrokerSettings, path: str) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 import boto3
 from botocore.config import Config
@@ -101,6 +101,13 @@ class Notifications:
         with _translated_errors():
             if self._settings.bucket not in {found["Name"] for found in self._s3.list_buckets()["Buckets"]}:
                 self._s3.create_bucket(Bucket=self._settings.bucket)
+
+    def wanted_for(self, arn: str) -> Configuration:
+        """The rule for a queue or topic, as the configuration of a bucket that has no other.
+
+        Raises: Misconfigured.
+        """
+        return merged({}, section_of(arn), self._rule(arn, section_of(arn)))
 
     def plan_for_arn(self, arn: str) -> Plan:
         """A rule for a queue or topic that exists: AWS, MinIO, RustFS.
@@ -278,7 +285,7 @@ def push_endpoint(rabbitmq_url: str) -> str:
     """
     url = urlsplit(rabbitmq_url)
     credentials = (unquote(url.username or "guest"), unquote(url.password or "guest"))
-    login = "" if credentials == ("guest", "guest") else f"{url.username}:{url.password}@"
+    login = "" if credentials == ("guest", "guest") else f"{url.netloc.rpartition('@')[0]}@"
     return f"{url.scheme}://{login}{_host_and_virtual_host(rabbitmq_url)}"
 
 
@@ -316,7 +323,7 @@ def _by_mqtt(rabbitmq_url: str) -> dict[str, str]:
     url = urlsplit(rabbitmq_url)
     virtual_host = unquote(url.path.removeprefix("/")) or "/"
     return {
-        "BROKER": f"tcp://{url.hostname}:1883",
+        "BROKER": f"mqtts://{_host(url)}:8883" if url.scheme == "amqps" else f"tcp://{_host(url)}:1883",
         "TOPIC": MQTT_TOPIC,
         "QOS": "1",
         "USERNAME": "USER" if virtual_host == "/" else f"{virtual_host}:USER",
@@ -337,7 +344,12 @@ def _host_and_virtual_host(rabbitmq_url: str) -> str:
     virtual_host = unquote(url.path.removeprefix("/")) or "/"
     # A bare slash would be the virtual host with the empty name.
     path = "" if virtual_host == "/" else f"/{quote(virtual_host, safe='')}"
-    return f"{url.hostname}:{port}{path}"
+    return f"{_host(url)}:{port}{path}"
+
+
+def _host(url: SplitResult) -> str:
+    name = url.hostname or ""
+    return f"[{name}]" if ":" in name else name
 
 
 @contextmanager

@@ -160,7 +160,8 @@ _EVENT: dict[str, Any] = {
 def application(outlet: Outlet, settings: WebhookSettings) -> FastAPI:
     """The receiver as a web application."""
     receiver = Receiver(outlet, settings)
-    app = FastAPI(title="fleettickets webhook", description=_DESCRIPTION, redoc_url=None)
+    # No redirects: stores do not follow them.
+    app = FastAPI(title="fleettickets webhook", description=_DESCRIPTION, redoc_url=None, redirect_slashes=False)
     token = APIKeyHeader(
         name="Authorization",
         auto_error=False,
@@ -168,6 +169,7 @@ def application(outlet: Outlet, settings: WebhookSettings) -> FastAPI:
     )
 
     @app.post("/", summary="Take an event", responses=_ANSWERS, openapi_extra=_EVENT, dependencies=[Security(token)])
+    @app.post("/events/", include_in_schema=False, dependencies=[Security(token)])
     @app.post(
         "/events", summary="Take an event", responses=_ANSWERS, openapi_extra=_EVENT, dependencies=[Security(token)]
     )
@@ -175,6 +177,8 @@ def application(outlet: Outlet, settings: WebhookSettings) -> FastAPI:
         await receiver.receive(request)
         return JSONResponse({"queued": True})
 
+    @app.head("/events", include_in_schema=False)
+    @app.get("/events", include_in_schema=False)
     @app.head("/", include_in_schema=False)
     @app.get("/", summary="Answer a store's probe")
     async def probe() -> dict[str, str]:

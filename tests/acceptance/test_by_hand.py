@@ -218,22 +218,60 @@ def test_a_drain_names_what_it_leaves_alone_and_the_ledger_knows(stage: Stage) -
     assert (row["decision"], row["reason"], row["first_seen_by"]) == ("ignored", "not a .csv file", "drain")
 
 
-def test_on_a_terminal_a_drain_shows_how_far_it_is(stage: Stage) -> None:
-    keys = [key_at(number) for number in range(12)]
+def test_a_dry_run_waits_for_no_key_and_holds_none(stage: Stage) -> None:
+    """It has no room for the locks of ten thousand files; and nobody would wait for one of them that it undoes."""
+    key = key_at(1)
+    stage.bucket.put(key, csv([ticket("INC1")]))
+    with stage.connection.transaction():
+        stage.one("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))::text", f"{stage.bucket.name}/{key}")
+        (file,) = stage.ask("drain")["files"]
+    assert file["inserted"] == 1
+
+
+def test_a_signal_ends_a_drain_after_the_file_in_hand_and_the_next_one_goes_on(stage: Stage) -> None:
+    keys = [key_at(number) for number in range(60)]
     stage.bucket.put_all({key: csv([ticket(f"INC {key}")]) for key in keys})
+    draining = stage.start("drain", "--apply", **NO_BROKER)
+    wait_until(lambda: stage.one("SELECT count(*) FROM ingest.ledger WHERE applied_at IS NOT NULL") > 2, "it applies")
+    draining.terminate()
+    assert draining.wait() == 1
+    assert "stopped by a signal" in draining.output()
+    assert "Traceback" not in draining.output()
+    assert len(stage.waiting()) + len(stage.query("SELECT 1 FROM ingest.ledger WHERE state = 'archived'")) == len(keys)
+    assert stage.waiting()
+    assert stage.ask("drain", "--apply")["stopped"] is False
+    assert stage.waiting() == []
+
+
+def on_a_terminal(stage: Stage, *arguments: str) -> bytes:
+    """What the command shows a person until it ends, which has to be well."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     with subprocess.Popen(
-        [PROGRAM, "drain", "--apply"], cwd=stage.folder, env=stage.environment | NO_BROKER | {"TERM": "xterm"},
+        [PROGRAM, *arguments], cwd=stage.folder, env=stage.environment | NO_BROKER | {"TERM": "xterm"},
         stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs,
-    ) as draining:  # fmt: skip
+    ) as running:  # fmt: skip
         os.close(theirs)
         shown = b""
         with contextlib.suppress(OSError):  # the end of a terminal
             while chunk := os.read(ours, 65536):
                 shown += chunk
         os.close(ours)
-        assert draining.wait(60) == 0
+        assert running.wait(60) == 0
+    return shown
+
+
+def test_on_a_terminal_an_import_shows_how_far_it_is(stage: Stage) -> None:
+    local = stage.folder / "2026-06-25T142000.csv"
+    local.write_bytes(csv([ticket(f"INC{number}", owner="x" * 200) for number in range(30_000)]))
+    shown = on_a_terminal(stage, "import-csv", str(local), "--apply")
+    assert len(set(re.findall(rb"importing.*?([\d.]+)/[\d.]+ MB", shown))) > 2, shown[-2000:]
+
+
+def test_on_a_terminal_a_drain_shows_how_far_it_is(stage: Stage) -> None:
+    keys = [key_at(number) for number in range(12)]
+    stage.bucket.put_all({key: csv([ticket(f"INC {key}")]) for key in keys})
+    shown = on_a_terminal(stage, "drain", "--apply")
     progress = re.findall(rb"draining.*?(\d+)/12", shown)
     assert progress, shown[-2000:]
     assert list(map(int, progress)) == sorted(map(int, progress))

@@ -1,5 +1,6 @@
 """Promise 7: more bad things than a consumer has threads do not keep it from the next good one."""
 
+import json
 import signal
 
 from tests.acceptance.broker import DEAD_FILES
@@ -68,3 +69,19 @@ def test_restarts_while_the_store_is_away_do_not_fill_the_dead_letters(stage: St
     healthy = stage.start("consume")
     stage.wait_for("done", *keys)
     healthy.stop()
+
+
+def test_a_broken_record_of_a_body_is_a_dead_letter_and_the_others_are_applied(stage: Stage) -> None:
+    good = [key_at(1), key_at(2)]
+    stage.bucket.put_all({key: csv([ticket(key)]) for key in good})
+    (first,), (second,) = (json.loads(stage.bucket.event(key))["Records"] for key in good)
+    # A time that Postgres would keep and nobody could read again.
+    first["eventTime"] = "0001-01-01T00:00:00+14:00"
+    stage.broker.publish([json.dumps({"Records": [first, {"broken": 1}, second]}).encode()])
+    consumer = stage.start("consume")
+    stage.wait_for("done", *good)
+    wait_until(lambda: stage.broker.ready(DEAD_FILES) == 1, "the body is a dead letter")
+    consumer.stop()
+    (letter,) = stage.ask("dead-letters", "list", "--each")
+    assert letter["reason"] == "not an event"
+    assert [stage.ask("explain", key)["faults"] for key in good] == [{}, {}]

@@ -102,6 +102,7 @@ def test_one_poll_runs_at_a_time_and_a_dead_one_is_in_nobodys_way(stage: Stage) 
     second = stage.run("poll")
     assert (second.returncode, second.stdout) == (0, "")
     assert second.stderr == "another poll is running, this one is not needed\n"
+    assert stage.ask("poll") == {"waiting": None, "queued": None, "published": 0}
     loop.kill()
     assert loop.wait() == -signal.SIGKILL
     wait_until(lambda: stage.run("poll").stdout, "the broker has freed the lock", timeout=45)

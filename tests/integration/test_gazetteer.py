@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 import tenacity
-from prometheus_client import REGISTRY
 from psycopg.types.json import Jsonb
 
 from consumer import database as postgres
-from consumer import locationiq, quota
+from consumer import locationiq, metrics, quota
 from consumer.database import Pool
 from consumer.geocoding import Batch, Gazetteer, GeocodeHandler, Kind, change_cluster
 from consumer.locationiq import Geocoder, GeocoderDown
@@ -281,7 +280,7 @@ def test_a_shared_answer_is_as_old_as_it_was(pool: Pool, provider: LocationIQ) -
 
 def test_tickets_are_counted_by_source_also_when_a_source_has_none_left(pool: Pool, provider: LocationIQ) -> None:
     def counted(source: str) -> float | None:
-        return REGISTRY.get_sample_value("fleettickets_tickets", {"source": source})
+        return metrics.REGISTRY.get_sample_value("fleettickets_tickets", {"source": source})
 
     tickets(pool, Nowhere=1)
     look_up(gazetteer(pool, provider))

@@ -13,9 +13,9 @@ from pika.adapters.blocking_connection import BlockingChannel
 from typer import Typer
 from typer.testing import CliRunner, Result
 
-from publisher import broker, cli, topology
+from publisher import broker, cli, notification_command, topology
 from publisher.bucket import Bucket
-from publisher.errors import Misconfigured, Refused
+from publisher.errors import DependencyDown, Misconfigured, Refused
 from publisher.notifications import Notifications
 from publisher.settings import BrokerSettings, BucketSettings
 from publisher.topology import Queue
@@ -36,6 +36,7 @@ def run(broker_settings: BrokerSettings, monkeypatch: pytest.MonkeyPatch) -> Run
         monkeypatch.setenv("RUSTFS_BUCKET", settings.bucket)
         program = Typer()
         cli.add_commands(program)
+        notification_command.add_commands(program)
         return CliRunner().invoke(program, ["notifications", *arguments])
 
     monkeypatch.setenv("RABBITMQ_URL", broker_settings.rabbitmq_url.get_secret_value())
@@ -195,6 +196,18 @@ def test_for_rustfs_the_environment_and_the_rule_are_shown(
     assert f"RUSTFS_NOTIFY_AMQP_EXCHANGE_PRIMARY={topology.EVENTS}" in lines
     assert '"arn:rustfs:sqs:us-east-1:primary:amqp"' in ended.output
     assert "hidden-one" not in ended.output
+
+
+def test_for_rustfs_they_are_shown_before_there_is_a_store_to_be_asked(run: Run, on_aws: BucketSettings) -> None:
+    away = on_aws.model_copy(update={"endpoint": "http://127.0.0.1:1"})
+    ended = run(away, "--store", "rustfs")
+    assert isinstance(ended.exception, DependencyDown)
+    assert "RUSTFS_NOTIFY_AMQP_ENABLE_PRIMARY=on" in ended.output.splitlines()
+    assert "arn: arn:rustfs:sqs:us-east-1:primary:amqp" in ended.output.splitlines()
+    shown = json.loads(run(away, "--store", "rustfs", "--json").output)
+    (rule,) = shown["rule"]["QueueConfigurations"]
+    assert (shown["in_place"], rule["QueueArn"]) == (None, shown["arn"])
+    assert rule["Filter"]["Key"]["FilterRules"] == [{"Name": "prefix", "Value": CHANGES}]
 
 
 def test_a_bucket_that_is_not_there_and_a_choice_that_is_not_made_are_said(run: Run, on_aws: BucketSettings) -> None:

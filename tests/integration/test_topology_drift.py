@@ -1,6 +1,7 @@
 """What `topology` says of a server that has things otherwise; it never takes anything away."""
 
 import json
+import os
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -166,6 +167,10 @@ def test_a_server_that_has_it_all_passes_the_check(channel: BlockingChannel, run
 
 def test_a_binding_for_mqtt_is_made_and_checked(channel: BlockingChannel, run: CliRunner) -> None:
     asked = ["topology", "--mqtt-topic", "plant/changes", "--mqtt-topic", "depot/changes"]
+    if os.environ.get("RABBITMQ_MANAGEMENT_URL"):
+        missing = run.invoke(program(), [*asked, "--check"])
+        assert missing.exit_code == 1
+        assert "missing; run: fleettickets topology --mqtt-topic plant/changes" in missing.output
     assert run.invoke(program(), asked).exit_code == 0
     assert run.invoke(program(), [*asked, "--check"]).exit_code == 0
     for key in ("plant.changes", "depot.changes"):

@@ -211,3 +211,22 @@ def test_an_etag_beyond_reason_is_no_reason_to_lose_the_file() -> None:
     (arrived,) = read_event(records(record("ObjectCreated:Put", RAW, "ceph:s3", eTag="e" * 9000)))
     assert isinstance(arrived, ChangeFileArrived)
     assert arrived.etag == ""
+
+
+@pytest.mark.parametrize(
+    "time",
+    ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2026-06-25T11:20:03", "yesterday", 1782386403, None],
+)
+def test_a_time_that_no_clock_shows_is_none_and_the_key_is_taken_all_the_same(time: Any) -> None:
+    sent = record("s3:ObjectCreated:Put", ENCODED, "rustfs:s3") | {"eventTime": time}
+    (arrived,) = read_event(records(sent))
+    assert isinstance(arrived, ChangeFileArrived)
+    assert (arrived.keys[0], arrived.event_time) == (KEY, None)
+
+
+def test_a_broken_record_is_told_of_beside_the_good_ones() -> None:
+    good = record("ObjectCreated:Put", ENCODED, "aws:s3")
+    first, second, broken = read_event(records(good, {"eventName": 1}, good))
+    assert isinstance(first, ChangeFileArrived)
+    assert first == second
+    assert isinstance(broken, NotAnEvent)

@@ -19,6 +19,9 @@ OTHERS = {"Id": "x", "QueueArn": "arn:aws:sqs:r:1:other", "Events": ["s3:ObjectR
         ("amqp://guest:guest@h/a%2Fb", "amqp://h:5672/a%2Fb"),
         ("amqps://me:se%40cret@h:5671/v", "amqps://me:se%40cret@h:5671/v"),
         ("amqps://me:s@h/v", "amqps://me:s@h:5671/v"),
+        ("amqp://me@h/", "amqp://me@h:5672"),
+        ("amqps://me:s@[::1]/v", "amqps://me:s@[::1]:5671/v"),
+        ("amqp://[::1]:1/", "amqp://[::1]:1"),
     ],
 )
 def test_the_default_login_is_left_out_and_the_virtual_host_kept(url: str, endpoint: str) -> None:
@@ -78,11 +81,18 @@ def test_an_arn_of_anything_else_is_refused(arn: str) -> None:
         section_of(arn)
 
 
+def mqtt_of(url: str) -> str:
+    """The same broker by MQTT, with TLS if it is spoken with TLS."""
+    host = "[::1]" if "[" in url else "h"
+    return f"mqtts://{host}:8883" if url.startswith("amqps") else f"tcp://{host}:1883"
+
+
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
         ("amqp://me:secret@h", "amqp://USER:PASSWORD@h:5672/%2f"),
         ("amqps://me:secret@h:1/a%2Fb", "amqps://USER:PASSWORD@h:1/a%2Fb"),
+        ("amqp://me:secret@[::1]/", "amqp://USER:PASSWORD@[::1]:5672/%2f"),
     ],
 )
 def test_the_environment_of_rustfs_leaves_the_password_to_the_operator(url: str, shown: str) -> None:
@@ -94,7 +104,7 @@ def test_the_environment_of_rustfs_leaves_the_password_to_the_operator(url: str,
     assert environment["RUSTFS_NOTIFY_AMQP_EXCHANGE_PRIMARY"] == "fleettickets.events"
     assert arn == "arn:rustfs:sqs:ke-1:primary:amqp"
     for way, name, value in (
-        (RustfsWay.MQTT, "RUSTFS_NOTIFY_MQTT_BROKER_PRIMARY", "tcp://h:1883"),
+        (RustfsWay.MQTT, "RUSTFS_NOTIFY_MQTT_BROKER_PRIMARY", mqtt_of(url)),
         (RustfsWay.WEBHOOK, "RUSTFS_NOTIFY_WEBHOOK_ENDPOINT_PRIMARY", "http://RECEIVER:8080/"),
     ):
         environment, arn = rustfs_target(way, bucket, BrokerSettings.model_validate({"RABBITMQ_URL": url}))

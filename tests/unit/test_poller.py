@@ -47,21 +47,31 @@ class Store:
         self.queued = 0
         self.now = 0.0
         self.published: list[str] = []
-        monkeypatch.setattr(broker, "queue_depth", lambda *_: (self.queued, 1))
+        self.queued_after_listing: int | None = None
+        self._is_listed = False
+        monkeypatch.setattr(broker, "queue_depth", self._depth)
         monkeypatch.setattr(broker, "publish_arrival", self._publish)
         self.poller = Poller(self, 4, clock=lambda: self.now)  # type: ignore[arg-type]
 
     def _publish(self, _channel: object, body: bytes) -> None:
         self.published += ChangeFileArrived.model_validate_json(body).keys
 
+    def _depth(self, *_: object) -> tuple[int, int]:
+        if self._is_listed and self.queued_after_listing is not None:
+            return self.queued_after_listing, 1
+        return self.queued, 1
+
     def waiting(self) -> list[ObjectSummary]:
+        self._is_listed = True
         return [ObjectSummary(key, "etag", 1, datetime(2026, 6, 25, tzinfo=UTC)) for key in self.keys]
 
     def poll(self) -> list[str]:
         self.published = []
+        self._is_listed = False
         channel: Any = None
         done = self.poller.poll(channel)
-        assert done == poller.Poll(len(self.keys), self.queued, len(self.published))
+        queued = max(self.queued, self.queued_after_listing or 0)
+        assert done == poller.Poll(len(self.keys), queued, len(self.published))
         return self.published
 
 
@@ -88,3 +98,14 @@ def test_beside_a_queue_that_never_runs_empty_each_file_has_its_turn(monkeypatch
     store = Store(monkeypatch)
     store.keys, store.queued = [f"key{number}" for number in range(10)], 5
     assert [store.poll() for _ in range(11)] == [[f"key{number}"] for number in range(10)] + [[]]
+
+
+@pytest.mark.parametrize(("before", "after"), [(10, 4), (4, 10)])
+def test_what_leaves_or_enters_the_queue_during_the_listing_is_not_taken_for_missing(
+    monkeypatch: pytest.MonkeyPatch, before: int, after: int
+) -> None:
+    """A consumer took six that the listing still shows, or the store announced six that it shows already."""
+    store = Store(monkeypatch)
+    store.keys = [f"key{number}" for number in range(10)]
+    store.queued, store.queued_after_listing = before, after
+    assert store.poll() == []

@@ -56,7 +56,7 @@ def counted(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(f"fleettickets_webhook_{name}_total", labels) or 0.0
 
 
-@pytest.mark.parametrize("path", ["/", "/events"])
+@pytest.mark.parametrize("path", ["/", "/events", "/events/"])
 @pytest.mark.parametrize("body", [b'{"Records": []}', b"no JSON", b"\xff\x00", b" ", b"x" * LIMIT])
 def test_whatever_is_not_empty_reaches_the_broker_unchanged(path: str, body: bytes) -> None:
     broker = Broker()
@@ -126,6 +126,18 @@ def test_a_body_over_the_limit_is_refused_before_it_is_whole() -> None:
     assert broker.taken == []
 
 
+def test_a_body_that_is_announced_as_too_large_is_not_read() -> None:
+    read = []
+
+    async def told() -> AsyncIterator[bytes]:
+        read.append("something")
+        yield b"x"
+
+    headers = RIGHT | {"Content-Length": str(LIMIT + 1)}
+    assert ask(Broker(), "POST", "/", content=told(), headers=headers).status_code == 413
+    assert read == []
+
+
 def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhook, "BODY_SECONDS", 0.05)
 
@@ -162,7 +174,8 @@ def test_more_events_than_are_taken_in_hand_at_once_are_to_be_sent_again(monkeyp
 
 def test_a_store_can_probe_without_a_token_even_while_the_broker_is_away() -> None:
     for method in ("HEAD", "GET"):
-        assert ask(Broker("away"), method, "/").status_code == 200
+        for path in ("/", "/events"):
+            assert ask(Broker("away"), method, path).status_code == 200
 
 
 def test_health_is_that_of_the_broker() -> None:
