@@ -1,6 +1,7 @@
 """Broken files in the dead letters: looking at them, and sending them back."""
 
 import signal
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -105,8 +106,8 @@ def test_a_broken_file_delivered_several_times_at_once_is_one_dead_letter(shared
 
 
 NOT_TEXT = b"ticket_id\nM\xfc\n"
-ACK = bytes.fromhex("003c0050")
-"""How AMQP begins a basic.ack, which settles a delivery."""
+PUBLISH, ACK = bytes.fromhex("003c0028"), bytes.fromhex("003c0050")
+"""How AMQP begins a basic.publish, and a basic.ack, which settles a delivery."""
 
 
 def empty(stage: Stage) -> None:
@@ -254,6 +255,52 @@ def test_a_letter_that_is_named_and_not_there_is_said_and_no_other_choice_has_to
     assert [letter["key"] for letter in stage.ask(*replay, "--older-than", "0s")["replayed"]] == [key]
     for command in (replay, discard):
         assert list(stage.ask(*command, "--all").values()) == [[]]
+
+
+def test_a_rate_is_kept(shared_stage: Stage) -> None:
+    stage = shared_stage
+    lay(stage, *range(6))
+    began = time.monotonic()
+    assert len(stage.ask("dead-letters", "replay", "--all", "--rate", "4")["replayed"]) == 6
+    assert time.monotonic() - began >= 5 / 4
+
+
+def test_one_replay_or_discard_has_the_letters_at_a_time(shared_stage: Stage) -> None:
+    stage = shared_stage
+    lay(stage, 1, 2)
+    slow = stage.start("dead-letters", "replay", "--all", "--rate", "0.01")
+    wait_until(lambda: "replayed " in slow.output(), "it waits before the second")
+    for arguments in (("replay", "--all"), ("discard", "--all", "--reason", "a test")):
+        refused = stage.run("dead-letters", *arguments)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert "another process is doing it" in refused.stderr
+    slow.stop()
+    assert "replayed: 1" in slow.output()
+    assert (stage.broker.ready(FILES), len(dead(stage))) == (1, 1)
+    assert len(stage.ask("dead-letters", "discard", "--all", "--reason", "a test")["discarded"]) == 1
+
+
+@pytest.mark.parametrize(("lost", "published"), [(PUBLISH, 0), (ACK, 1)], ids=["publish", "settlement"])
+def test_a_replay_killed_before_it_settles_leaves_the_letter(shared_stage: Stage, lost: bytes, published: int) -> None:
+    """Published first and settled second: dead in between, the letter is in both places, and never in none."""
+    stage = shared_stage
+    (key,) = lay(stage, 1)
+    with Proxy(stage.broker.url, losing=lost) as proxy:
+        doomed = stage.start("dead-letters", "replay", "--all", RABBITMQ_URL=proxy.url)
+        assert proxy.lost.wait(30)
+        doomed.kill()
+    wait_until(lambda: stage.broker.ready(DEAD_FILES) == 1, "the letter is back")
+    assert stage.broker.ready(FILES) == published
+    stage.bucket.put(key, csv([ticket(f"INC {published}")]))
+    assert stage.run("dead-letters", "replay", "--all").returncode == 0
+    assert stage.broker.ready(FILES) == published + 1
+    consumer = running_consumer(stage)
+    there = "SELECT count(*) FROM tickets.inc WHERE ticket_id = %s"
+    wait_until(lambda: stage.one(there, f"INC {published}") == 1, "the replayed file is applied")
+    wait_until(lambda: stage.broker.ready(FILES) == 0, "every delivery is taken")
+    consumer.stop()  # with the files in hand finished
+    inserted = "SELECT rows_inserted FROM ingest.ledger WHERE key = %s ORDER BY file_id DESC LIMIT 1"
+    assert (stage.one(inserted, key), dead(stage)) == (1, [])
 
 
 def test_a_replay_that_an_error_ends_tells_what_it_sent(shared_stage: Stage) -> None:
