@@ -21,14 +21,15 @@ from publisher.dead_letter_commands import (
     Limit,
     NewerThan,
     OfGroup,
+    OfId,
     OfKey,
     OfQueue,
     OlderThan,
-    Shown,
     holding,
-    selection,
+    required,
+    telling,
 )
-from publisher.dead_letters import DeadLetter
+from publisher.dead_letters import DeadLetter, Selection
 from publisher.errors import Misconfigured
 from publisher.settings import load
 from publisher.topology import Queue
@@ -43,6 +44,7 @@ def discard_letters(
     *,
     reason: Annotated[str, typer.Option("--reason", help="Why nobody needs them; kept on record.")],
     queue: OfQueue = Queue.FILES,
+    letter_id: OfId = None,
     key: OfKey = None,
     group: OfGroup = None,
     older_than: OlderThan = None,
@@ -55,24 +57,28 @@ def discard_letters(
     """Let go of dead letters for good. Body, headers and the reason stay in ingest.discards; the file in the bucket.
 
     Each is on record before it leaves the queue, so an interruption loses none. The same file sent again with other
-    bytes is a new version and is applied as any other.
+    bytes is a new version and is applied as any other. What was done is told also when an error ends it. An --id or
+    --key that no letter has is exit status 1.
     """
     if not reason.strip():
         raise Misconfigured("--reason is empty: say why nobody needs them")
-    chosen = selection(key, group, older_than, newer_than, limit, every=every_letter)
-    outcome = Shown("would discard" if dry_run else "discarded", as_json=as_json)
+    chosen = required(Selection(letter_id, key, group, older_than, newer_than, limit), every=every_letter)
+    done = "would discard" if dry_run else "discarded"
     with database.connect(load(DatabaseSettings), Role.INGEST) as connection:
         migrate.require_migrated(connection)
         stop = stop_on_signals()
-        with holding(queue, "discard") as (channel, held), broker.alone(channel, LOCK):
-            for letter in chosen.among(held):
+        with (
+            holding(queue, "discard") as (channel, held),
+            broker.alone(channel, LOCK),
+            telling(done, as_json=as_json) as outcome,
+        ):
+            for letter in chosen.of(held):
                 if stop.is_set():
                     break
                 if not dry_run:
                     record(connection, letter, reason.strip())
                     held.settle(letter)
                 outcome.add(letter)
-    outcome.conclude()
 
 
 def record(connection: Connection, letter: DeadLetter, reason: str) -> None:

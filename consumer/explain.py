@@ -136,7 +136,7 @@ def _read_letters(life: Life, bucket: Bucket) -> None:
     ):
         life.dead_letters = [
             {
-                "number": letter.number,
+                "id": letter.id,
                 "reason": letter.reason,
                 "error": letter.error,
                 "attempts": letter.attempts,

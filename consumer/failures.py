@@ -49,7 +49,9 @@ class Failure:
         tried = f"try {self.attempts} failed: {self.reason}: {self.detail}"
         history = messages.history(delivery.headers, also=tried)
         if delay is not None:
-            headers = {messages.AGAIN: "retry", messages.ATTEMPTS: self.attempts, messages.HISTORY: history}
+            # What a person released stays released until it is decided.
+            again = "replay" if delivery.headers.get(messages.AGAIN) == "replay" else "retry"
+            headers = {messages.AGAIN: again, messages.ATTEMPTS: self.attempts, messages.HISTORY: history}
             return lambda channel: broker.publish_retry(channel, queue.value, body, delay=delay, headers=headers)
         last = LastFailure(self.key, self.reason, self.detail, self.attempts, history)
         return lambda channel: dead_letters.bury(channel, queue, body, last)

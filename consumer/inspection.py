@@ -226,7 +226,7 @@ def _print_life(life: Life) -> None:
     for version in life.versions:
         _print_version(version)
     for letter in life.dead_letters:
-        typer.echo(f"dead letter {letter['number']}: {printable(letter['reason'])}: {printable(letter['error'])}")
+        typer.echo(f"dead letter {letter['id']}: {printable(letter['reason'])}: {printable(letter['error'])}")
     if not life.is_known and not life.faults:
         typer.echo("nothing is known of it")
     if life.next:

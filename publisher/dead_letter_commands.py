@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import Annotated, Any
 
 import typer
@@ -35,6 +36,7 @@ def age(text: str) -> timedelta:
 
 
 OfQueue = Annotated[Queue, typer.Option("--queue", help="Whose dead letters.")]
+OfId = Annotated[str | None, typer.Option("--id", help="Only the one with this id in `dead-letters list --each`.")]
 OfKey = Annotated[str | None, typer.Option("--key", help="Only those of this key of the bucket.")]
 OfGroup = Annotated[str | None, typer.Option("--group", help="Only those with this fingerprint of the reason.")]
 OlderThan = Annotated[
@@ -68,8 +70,8 @@ def holding(queue: Queue, purpose: str) -> Iterator[tuple[BlockingChannel, Held]
 def describe(letter: DeadLetter) -> dict[str, Any]:
     """What a script is shown of a letter."""
     return {
+        "id": letter.id,
         "queue": letter.queue.value,
-        "number": letter.number,
         "key": letter.key,
         "reason": letter.reason,
         "error": letter.error,
@@ -79,17 +81,16 @@ def describe(letter: DeadLetter) -> dict[str, Any]:
     }
 
 
-def selection(
-    key: str | None, group: str | None, older_than: timedelta | None, newer_than: timedelta | None,
-    limit: int | None, *, every: bool,
-) -> Selection:  # fmt: skip
-    """The choice that the options make.
+def required(chosen: Selection, *, every: bool) -> Selection:
+    """The choice that the options make, of which one has to be given.
 
-    Raises: Misconfigured, when they make none.
+    Raises: Misconfigured.
     """
-    if not (every or key or group or older_than or newer_than or limit):
-        raise Misconfigured("say which: --key, --group, --older-than, --newer-than, --limit or --all")
-    return Selection(key, group, older_than, newer_than, limit)
+    # 0 s is an age; an empty text is what a script's variable has that nobody set.
+    has_age = chosen.older_than is not None or chosen.newer_than is not None
+    if not (every or chosen.id or chosen.key or chosen.fingerprint or has_age or chosen.limit):
+        raise Misconfigured("say which: --id, --key, --group, --older-than, --newer-than, --limit or --all")
+    return chosen
 
 
 @letters.command("list")
@@ -108,21 +109,22 @@ def list_letters(
 
     A group is a fingerprint of the reason: failures that differ only in numbers and names are one group.
     """
-    chosen = Selection(key, group, older_than, newer_than, limit)
+    chosen = Selection(None, key, group, older_than, newer_than, limit)
     with holding(queue, "dead letters") as (_, held):
-        # One by one they are shown whole; in groups none is kept.
-        found = [describe(letter) for letter in chosen.among(held)] if each else []
+        # Of each that is shown only that is kept; in groups none is.
+        ranked = [(letter.rank, describe(letter)) for letter in chosen.among(held)] if each else []
         groups = [] if each else dead_letters.grouped(chosen.among(held))
+    found = [shown for _, shown in sorted(ranked, key=itemgetter(0))]
     if as_json:
         shown = [asdict(one) | {"oldest": _iso(one.oldest), "newest": _iso(one.newest)} for one in groups]
         typer.echo(json.dumps(found if each else shown))
     elif not found and not groups:
         typer.echo(f"no dead letters in {queue.dead_letters}{'' if chosen == Selection() else ' that fit'}")
     elif each:
-        table = Table("no.", "dead since", "group", "attempts", "reason", "key", box=None)
+        table = Table("id", "dead since", "group", "attempts", "reason", "key", box=None)
         for letter in found:
             table.add_row(
-                str(letter["number"]), (letter["dead_at"] or "unknown")[:19], letter["group"], str(letter["attempts"]),
+                letter["id"], (letter["dead_at"] or "unknown")[:19], letter["group"], str(letter["attempts"]),
                 escape(printable(letter["reason"])), escape(printable(letter["key"] or "(no key)")),
             )  # fmt: skip
         console().print(table)
@@ -134,24 +136,18 @@ def list_letters(
                 escape(printable(f"{one.key or '(no key)'}: {one.error}")),
             )  # fmt: skip
         console().print(table)
-        typer.echo(
-            "\none by one: --each; whole: dead-letters show NO.; back to work: dead-letters replay --group GROUP"
-        )
+        typer.echo("\none by one: --each; whole: dead-letters show ID; back to work: dead-letters replay --group GROUP")
 
 
 @letters.command("show")
 def show_letter(
-    number: Annotated[int, typer.Argument(min=1, help="Its number in `dead-letters list --each`.")],
+    letter_id: Annotated[str, typer.Argument(metavar="ID", help="Its id in `dead-letters list --each`.")],
     queue: OfQueue = Queue.FILES,
     as_json: AsJson = False,
 ) -> None:
     """Show one dead letter whole: reason, history, headers, body."""
     with holding(queue, "dead letters") as (_, held):
-        letter = next((found for found in held if found.number == number), None)
-    if letter is None:
-        raise Misconfigured(
-            f"no dead letter number {number} in {queue.dead_letters}; see: fleettickets dead-letters list --each"
-        )
+        letter = next(Selection(id=letter_id).of(held))
     # The history has lines of its own.
     headers = {name: str(value) for name, value in letter.headers.items() if name != messages.HISTORY}
     shown = describe(letter) | {"history": letter.history, "headers": headers, "body": _text(letter.body)}
@@ -174,6 +170,7 @@ def show_letter(
 def replay_letters(
     *,
     queue: OfQueue = Queue.FILES,
+    letter_id: OfId = None,
     key: OfKey = None,
     group: OfGroup = None,
     older_than: OlderThan = None,
@@ -189,22 +186,21 @@ def replay_letters(
     """Send dead letters back to their work queue, to be tried afresh.
 
     Each is published and confirmed before it leaves the dead letters, so an interruption loses none. What dies again
-    meanwhile stays for the next time. SIGTERM and SIGINT end it after the letter in hand.
+    meanwhile stays for the next time. SIGTERM and SIGINT end it after the letter in hand. What was done is told
+    also when an error ends it. An --id or --key that no letter has is exit status 1.
     """
-    chosen = selection(key, group, older_than, newer_than, limit, every=every_letter)
-    outcome = Shown("would replay" if dry_run else "replayed", as_json=as_json)
+    chosen = required(Selection(letter_id, key, group, older_than, newer_than, limit), every=every_letter)
     if dry_run:
-        with holding(queue, "replay") as (_, held):
-            for letter in chosen.among(held):
+        with holding(queue, "replay") as (_, held), telling("would replay", as_json=as_json) as outcome:
+            for letter in chosen.of(held):
                 outcome.add(letter)
     else:
         stop = stop_on_signals()
         with broker.confirming_channel(load(BrokerSettings), "replay") as channel:
             with broker.translated_errors():
                 topology.declare(channel)
-            with broker.alone(channel, LOCK):
+            with broker.alone(channel, LOCK), telling("replayed", as_json=as_json) as outcome:
                 dead_letters.replay(channel, queue, chosen, outcome.add, per_second=rate, stop=stop)
-    outcome.conclude()
 
 
 class Shown:
@@ -221,13 +217,23 @@ class Shown:
         if self._as_json:
             self._letters.append(describe(letter))
         else:
-            typer.echo(f"{self._done} {printable(letter.key or f'number {letter.number}')}")
+            typer.echo(f"{self._done} {letter.id} {printable(letter.key or '(no key)')}")
 
     def conclude(self) -> None:
         if self._as_json:
             typer.echo(json.dumps({self._done.replace(" ", "_"): self._letters}))
         else:
             typer.echo(f"{self._done}: {self._count}")
+
+
+@contextmanager
+def telling(done: str, *, as_json: bool) -> Iterator[Shown]:
+    """Say at the end what was done, also when an error is the end."""
+    shown = Shown(done, as_json=as_json)
+    try:
+        yield shown
+    finally:
+        shown.conclude()
 
 
 def _ago(moment: datetime | None) -> str:

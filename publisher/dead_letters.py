@@ -1,12 +1,14 @@
 """Dead letters: written with their reason, looked at without being touched, replayed publish-first."""
 
 import hashlib
+import heapq
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from threading import Event
 from typing import Any
 
@@ -14,7 +16,7 @@ import pika.exceptions
 from pika.adapters.blocking_connection import BlockingChannel
 
 from publisher import broker, messages
-from publisher.errors import FleetticketsError
+from publisher.errors import FleetticketsError, NoSuchLetter
 from publisher.events import read_event
 from publisher.topology import DEAD, REQUESTS, Queue
 
@@ -24,6 +26,8 @@ _PATIENCE = 100
 # of the server knows. Started again it arrives at another one from the same log, and what was acked in between then
 # takes other letters with it: those are lost, and the acked ones are back (rabbitmq-server pull request 13971).
 _ONE_HAND = 32
+_BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
+"""Where a letter stands that does not tell when it died."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +43,10 @@ class LastFailure:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One message of a dead-letter queue; `number` is its place in the queue, from 1, `tag` its delivery tag."""
+    """One message of a dead-letter queue. `id` is the same at every look; `taken`, from 1, is this look's own count."""
 
-    number: int
-    tag: int
+    id: str
+    taken: int
     queue: Queue
     key: str
     reason: str
@@ -54,6 +58,11 @@ class DeadLetter:
     headers: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def rank(self) -> tuple[datetime, str]:
+        """What the oldest has least of. Its place in the queue tells nothing: looking at letters moves them."""
+        return self.dead_at or _BEFORE_ALL, self.id
+
+    @property
     def history(self) -> list[str]:
         """Its failed tries and replays, oldest first."""
         lines = self.headers.get(messages.HISTORY)
@@ -62,7 +71,10 @@ class DeadLetter:
 
 @dataclass(slots=True)
 class Group:
-    """Dead letters of one fingerprint, which probably have one cause; `key` and `error` are those of the oldest."""
+    """Dead letters of one fingerprint, which probably have one cause; `key` and `error` are those of the oldest.
+
+    `oldest` and `newest` are the times of those that tell theirs.
+    """
 
     fingerprint: str
     reason: str
@@ -75,8 +87,9 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Some of the dead letters: each condition that is not None has to hold, for `limit` of them at most."""
+    """Some of the dead letters: each condition that is not None has to hold, for the oldest `limit` of them."""
 
+    id: str | None = None
     key: str | None = None
     fingerprint: str | None = None
     older_than: timedelta | None = None
@@ -84,16 +97,36 @@ class Selection:
     limit: int | None = None
 
     def among(self, letters: Iterable[DeadLetter]) -> Iterator[DeadLetter]:
-        """The chosen ones, oldest first."""
-        now, chosen = datetime.now(UTC), 0
-        for letter in letters:
-            if self.limit is not None and chosen >= self.limit:
-                return
-            if self._holds(letter, now):
-                chosen += 1
-                yield letter
+        """The chosen ones, as they come; with a limit oldest first, once all have been seen, keeping no others."""
+        now = datetime.now(UTC)
+        fitting = (letter for letter in letters if self._holds(letter, now))
+        if self.limit is None:
+            yield from fitting
+        else:
+            yield from heapq.nsmallest(self.limit, fitting, key=attrgetter("rank"))
+
+    def of(self, held: "Held") -> Iterator[DeadLetter]:
+        """Those among the letters in hand, for one who is going to act on them: what he names has to be there.
+
+        Raises: NoSuchLetter, when there is none and they were chosen by id or key.
+        """
+        found = False
+        for letter in self.among(held):
+            found = True
+            yield letter
+        if not found and (self.id is not None or self.key is not None):
+            raise NoSuchLetter(held.queue.dead_letters, self._words())
+
+    def _words(self) -> str:
+        texts = {"id": self.id, "key": self.key, "group": self.fingerprint}
+        words = [f"{name} {text!r}" for name, text in texts.items() if text is not None]
+        if self.older_than is not None or self.newer_than is not None:
+            words.append("the age asked for")
+        return " and ".join(words)
 
     def _holds(self, letter: DeadLetter, now: datetime) -> bool:
+        if self.id is not None and letter.id != self.id:
+            return False
         if self.key is not None and letter.key != self.key:
             return False
         if self.fingerprint is not None and letter.fingerprint != self.fingerprint:
@@ -116,36 +149,35 @@ class Held:
 
     def __init__(self, channel: BlockingChannel, queue: Queue) -> None:
         self._channel = channel
-        self._queue = queue
+        self.queue = queue
         # What dies meanwhile is for the next look: a replayed letter can be back before this one ends.
         self._there, _ = broker.queue_depth(channel, queue.dead_letters)
         self._taken = 0
         self._hands = [channel]
         self._room = _ONE_HAND
-        self._holding: dict[int, BlockingChannel] = {}
+        self._holding: dict[int, tuple[BlockingChannel, int]] = {}  # by `taken`: the hand, and the delivery tag in it
 
     def __iter__(self) -> Iterator[DeadLetter]:
         while self._taken < self._there:
             with broker.translated_errors():
                 hand = self._free_hand()
-                method, properties, body = hand.basic_get(self._queue.dead_letters)
+                method, properties, body = hand.basic_get(self.queue.dead_letters)
             if method is None or properties is None:
                 return
             self._taken += 1
             self._room -= 1
-            self._holding[self._taken] = hand
-            tag = method.delivery_tag or 0  # only the type stubs doubt it
-            yield _letter(self._taken, tag, self._queue, body or b"", properties.headers or {})
+            self._holding[self._taken] = hand, method.delivery_tag or 0  # only the type stubs doubt the tag
+            yield _letter(self._taken, self.queue, body or b"", properties.headers or {})
 
     def settle(self, letter: DeadLetter) -> None:
         """Take a letter out of the queue, for good.
 
         Raises: DependencyDown.
         """
-        hand = self._holding[letter.number]
+        hand, tag = self._holding[letter.taken]
         with broker.translated_errors():
-            hand.basic_ack(letter.tag)
-        del self._holding[letter.number]
+            hand.basic_ack(tag)
+        del self._holding[letter.taken]
         if hand is self._hands[-1]:
             self._room += 1
 
@@ -158,9 +190,9 @@ class Held:
             for hand in self._hands:
                 hand.basic_nack(0, multiple=True, requeue=True)
                 # With its answer these are back, and those of the next hand come behind them.
-                broker.queue_depth(hand, self._queue.dead_letters)
+                broker.queue_depth(hand, self.queue.dead_letters)
             for _ in range(_PATIENCE):
-                ready, _ = broker.queue_depth(self._channel, self._queue.dead_letters)
+                ready, _ = broker.queue_depth(self._channel, self.queue.dead_letters)
                 if ready >= left:
                     return
                 self._channel.connection.process_data_events(time_limit=0.02)
@@ -196,7 +228,7 @@ def bury(channel: BlockingChannel, queue: Queue, body: bytes, failure: LastFailu
 
 @contextmanager
 def browsing(channel: BlockingChannel, queue: Queue) -> Iterator[Held]:
-    """Every dead letter of a queue, oldest first. What is not settled by the end is put back.
+    """Every dead letter of a queue, in no order to rely on. What is not settled by the end is put back.
 
     Raises: DependencyDown, Misconfigured.
     """
@@ -208,14 +240,20 @@ def browsing(channel: BlockingChannel, queue: Queue) -> Iterator[Held]:
 
 
 def grouped(letters: Iterable[DeadLetter]) -> list[Group]:
-    """Count the letters by fingerprint; the largest group first."""
+    """Count the letters by fingerprint, in whatever order they come; the largest group first, then the oldest."""
     groups: dict[str, Group] = {}
+    ranks: dict[str, tuple[datetime, str]] = {}
     for letter in letters:
         mark = letter.fingerprint
-        group = groups.setdefault(mark, Group(mark, letter.reason, letter.error, letter.key, 0, letter.dead_at))
+        group = groups.setdefault(mark, Group(mark, letter.reason, letter.error, letter.key))
         group.letters += 1
-        group.newest = letter.dead_at or group.newest
-    return sorted(groups.values(), key=lambda group: -group.letters)
+        if letter.rank < ranks.setdefault(mark, letter.rank):
+            ranks[mark] = letter.rank
+            group.reason, group.error, group.key = letter.reason, letter.error, letter.key
+        if letter.dead_at is not None:
+            group.oldest = min(group.oldest or letter.dead_at, letter.dead_at)
+            group.newest = max(group.newest or letter.dead_at, letter.dead_at)
+    return sorted(groups.values(), key=lambda group: (-group.letters, ranks[group.fingerprint]))
 
 
 def replay(
@@ -231,11 +269,11 @@ def replay(
 
     A crash in between leaves a letter in both places, and the ledger makes the second arrival harmless. `stop` ends
     it after the letter in hand.
-    Raises: DependencyDown, Misconfigured.
+    Raises: DependencyDown, Misconfigured, NoSuchLetter.
     """
     replayed = 0
     with browsing(channel, queue) as held:
-        for letter in selection.among(held):
+        for letter in selection.of(held):
             if stop is not None and stop.is_set():
                 break
             due = time.monotonic() + (1 / per_second if per_second else 0)
@@ -257,7 +295,7 @@ def _wait(channel: BlockingChannel, due: float, stop: Event | None) -> None:
             channel.connection.process_data_events(time_limit=min(left, 0.2))
 
 
-def _letter(number: int, tag: int, queue: Queue, body: bytes, headers: Mapping[str, Any]) -> DeadLetter:
+def _letter(taken: int, queue: Queue, body: bytes, headers: Mapping[str, Any]) -> DeadLetter:
     match headers.get("x-death"):
         case [dict(death), *_]:
             pass
@@ -265,19 +303,29 @@ def _letter(number: int, tag: int, queue: Queue, body: bytes, headers: Mapping[s
             death = {}
     reason = str(headers.get(messages.REASON) or f"broker: {death.get('reason', 'unknown')}")
     error = str(headers.get(messages.ERROR) or "the broker gave up on this message by itself")
+    dead_at = _moment(headers.get(messages.DEAD_AT)) or _moment(death.get("time"))
     return DeadLetter(
-        number=number,
-        tag=tag,
+        id=_identity(queue, dead_at, body),
+        taken=taken,
         queue=queue,
         key=str(headers.get(messages.KEY) or _key_in(body)),
         reason=reason,
         error=error,
         fingerprint=str(headers.get(messages.FINGERPRINT) or fingerprint(reason, error)),
         attempts=messages.attempts(headers) or _count(headers.get("x-delivery-count")),
-        dead_at=_moment(headers.get(messages.DEAD_AT)) or _moment(death.get("time")),
+        dead_at=dead_at,
         body=body,
         headers=headers,
     )
+
+
+def _identity(queue: Queue, dead_at: datetime | None, body: bytes) -> str:
+    """Twelve hex digits of what a letter has at every look, and is one by in ingest.discards too.
+
+    Two letters that agree in all of it are the same message, which died twice in one millisecond.
+    """
+    when = dead_at.isoformat() if dead_at else ""
+    return hashlib.sha256(f"{queue.value} {when} ".encode() + body).hexdigest()[:12]
 
 
 def bucket_of(letter: DeadLetter) -> str | None:

@@ -44,6 +44,15 @@ class NotConfirmed(FleetticketsError):
         self.detail = detail
 
 
+class NoSuchLetter(FleetticketsError):
+    """Somebody named a dead letter that `queue` does not have; `wanted` is what he said of it."""
+
+    def __init__(self, queue: str, wanted: str) -> None:
+        super().__init__(f"no dead letter in {queue} has {wanted}; see: fleettickets dead-letters list --each")
+        self.queue = queue
+        self.wanted = wanted
+
+
 class Refused(FleetticketsError):
     """A dependency is there and says no to this one request: a bug of ours, or a right that is missing."""
 

@@ -12,6 +12,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker
 
 EVENTS = "fleettickets.events"
+DEAD = "fleettickets.dead"
 FILES = "fleettickets.files"
 DEAD_FILES = "fleettickets.files.dead"
 GEOCODE = "fleettickets.geocode"

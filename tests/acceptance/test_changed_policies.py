@@ -1,8 +1,11 @@
 """A key that comes again with other bytes, under each policy: one rule, one visible result, and every byte kept."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
-from tests.acceptance.broker import FILES
+from tests.acceptance.broker import DEAD_FILES, FILES
 from tests.acceptance.feeds import csv, key_at, ticket
 from tests.acceptance.stage import Stage, wait_until
 from tests.acceptance.store import PROCESSED
@@ -69,3 +72,64 @@ def test_other_bytes_under_a_known_key(
     assert owners(stage) == (AFTER if dead else result)
     assert kept(stage) == sorted([FIRST, LATER, OTHER])
     consumer.stop()
+
+
+@contextmanager
+def nothing_can_be_claimed(stage: Stage) -> Iterator[None]:
+    """A table is away, which nobody foresaw: every file fails at its claim, to be tried again."""
+    stage.connection.execute("ALTER TABLE tickets.import_meta RENAME TO import_meta_away")
+    try:
+        yield
+    finally:
+        stage.connection.execute("ALTER TABLE tickets.import_meta_away RENAME TO import_meta")
+
+
+def waits(stage: Stage, delay: int) -> bool:
+    return stage.broker.ready(f"fleettickets.retry.{delay}s") == 1
+
+
+def hurry(stage: Stage, delay: int) -> None:
+    """Do now what the wait queue does after its delay."""
+    with stage.broker.channel() as channel:
+        method, properties, body = channel.basic_get(f"fleettickets.retry.{delay}s", auto_ack=True)
+        if method is not None and body is not None:
+            channel.basic_publish("fleettickets", "files", body, properties)
+
+
+@pytest.fixture
+def quarantining(stage: Stage) -> Iterator[Stage]:
+    """The key is applied, and other bytes are put under it, which nobody announces yet."""
+    consumer = stage.start("consume", FLEETTICKETS_CHANGED_POLICY="quarantine")
+    stage.bucket.put(KEY, FIRST)
+    stage.announce(KEY)
+    stage.wait_for("done", KEY)
+    wait_until(lambda: stage.waiting() == [], "the first version is archived")
+    stage.bucket.put(KEY, OTHER)
+    yield stage
+    consumer.stop()
+
+
+def test_a_replay_stays_one_through_its_retries(quarantining: Stage) -> None:
+    stage = quarantining
+    stage.announce(KEY)
+    wait_until(lambda: stage.broker.ready(DEAD_FILES) == 1, "the other bytes are quarantined")
+    with nothing_can_be_claimed(stage):
+        assert len(stage.ask("dead-letters", "replay", "--key", KEY)["replayed"]) == 1
+        wait_until(lambda: waits(stage, 30), "it failed for another reason, the second time in all")
+    hurry(stage, 30)
+    wait_until(lambda: versions(stage) == [("new", "done"), ("changed", "done")], "what was released is applied")
+    assert stage.broker.ready(DEAD_FILES) == 0
+
+
+def test_a_retry_that_nobody_asked_for_releases_nothing(quarantining: Stage) -> None:
+    stage = quarantining
+    with nothing_can_be_claimed(stage):
+        stage.announce(KEY)
+        wait_until(lambda: waits(stage, 5), "it failed before anybody looked at its bytes")
+    hurry(stage, 5)
+    decided = [("new", "done"), ("rejected", "failed")]
+    wait_until(lambda: stage.broker.ready(DEAD_FILES) == 1 or versions(stage) != decided, "the retry is decided")
+    assert versions(stage) == decided
+    (letter,) = stage.ask("dead-letters", "list", "--each")
+    assert (letter["key"], letter["reason"], letter["attempts"]) == (KEY, "changed", 2)
+    assert owners(stage) == {"A": "first", "B": "first", "GONE": "first"}

@@ -1,12 +1,13 @@
 """Broken files in the dead letters: looking at them, and sending them back."""
 
 import signal
-from datetime import UTC, datetime
+import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from tests.acceptance.broker import DEAD_FILES, FILES
+from tests.acceptance.broker import DEAD, DEAD_FILES, FILES
 from tests.acceptance.feeds import csv, key_at, ticket
 from tests.acceptance.proxy import Proxy
 from tests.acceptance.stage import Process, Stage, wait_until
@@ -47,7 +48,7 @@ def test_list_and_show_tell_key_and_reason_and_leave_the_queue_as_it_is(shared_s
     letters = stage.ask("dead-letters", "list", "--each")
     assert sorted(letter["key"] for letter in letters) == sorted(keys)
     assert all("ticket_id" in letter["reason"] for letter in letters)
-    shown = stage.ask("dead-letters", "show", str(letters[0]["number"]))
+    shown = stage.ask("dead-letters", "show", letters[0]["id"])
     assert shown["key"] == letters[0]["key"]
     assert shown["headers"]["fleettickets-reason"] == letters[0]["reason"]
     assert letters[0]["key"] in shown["body"]
@@ -74,12 +75,15 @@ def test_replay_of_a_key_sends_only_that_one_and_applies_it_once_the_file_is_goo
 def test_replay_of_a_file_that_is_still_broken_comes_back_with_one_more_attempt(shared_stage: Stage) -> None:
     stage, key = shared_stage, key_at(40)
     broken(stage, key)
-    assert listed(stage, key)["attempts"] == 1
+    first = listed(stage, key)
+    assert first["attempts"] == 1
     stage.ask("dead-letters", "replay", "--key", key)
     wait_until(lambda: (key, "2") in dead(stage), "the second attempt is a dead letter")
     assert [attempts for found, attempts in dead(stage) if found == key] == ["2"]
     assert stage.ledger(key)["attempts"] == 2
-    shown = stage.ask("dead-letters", "show", str(listed(stage, key)["number"]))
+    second = listed(stage, key)
+    assert second["id"] != first["id"]
+    shown = stage.ask("dead-letters", "show", second["id"])
     assert [line.split(" ", 1)[1].split(":")[0] for line in shown["history"]] == [
         "try 1 failed",
         "replayed by hand",
@@ -102,8 +106,8 @@ def test_a_broken_file_delivered_several_times_at_once_is_one_dead_letter(shared
 
 
 NOT_TEXT = b"ticket_id\nM\xfc\n"
-ACK = bytes.fromhex("003c0050")
-"""How AMQP begins a basic.ack, which settles a delivery."""
+PUBLISH, ACK = bytes.fromhex("003c0028"), bytes.fromhex("003c0050")
+"""How AMQP begins a basic.publish, and a basic.ack, which settles a delivery."""
 
 
 def empty(stage: Stage) -> None:
@@ -112,6 +116,28 @@ def empty(stage: Stage) -> None:
         if process.running:
             process.stop()
     stage.broker.purge()
+
+
+def lay(stage: Stage, *ages: float) -> list[str]:
+    """Letters that died so many hours ago, in the order of the queue; the key of each. No consumer is there."""
+    empty(stage)
+    now = datetime.now(UTC)
+    keys = [key_at(3000 + number) for number in range(len(ages))]
+    with stage.broker.channel() as channel:
+        channel.confirm_delivery()
+        for key, age in zip(keys, ages, strict=True):
+            headers = {
+                "fleettickets-key": key,
+                "fleettickets-reason": "laid by a test",
+                "fleettickets-attempts": 1,
+                "fleettickets-dead-at": (now - timedelta(hours=age)).isoformat(timespec="milliseconds"),
+            }
+            stage.broker.publish_to(channel, DEAD, "files", stage.bucket.event(key, BROKEN), headers)
+    return keys
+
+
+def ids(letters: list[dict[str, Any]]) -> list[str]:
+    return [letter["id"] for letter in letters]
 
 
 def test_letters_are_listed_in_groups_of_one_cause_with_counts_and_ages(shared_stage: Stage) -> None:
@@ -153,12 +179,158 @@ def test_a_dry_run_an_age_and_a_limit_choose_and_leave_the_rest(shared_stage: St
         (("replay",), "say which"),
         (("replay", "--older-than", "yesterday"), "is no age"),
         (("discard", "--all", "--reason", " "), "--reason is empty"),
-        (("show", "99"), "no dead letter number 99"),
+        (("replay", "--key", "", "--id", ""), "say which"),
     ):
         ended = stage.run("dead-letters", *arguments)
         assert ended.returncode == 2
         assert words in ended.stderr
         assert "Traceback" not in ended.stderr
+
+
+def test_each_look_finds_a_letter_by_its_id_and_the_oldest_are_the_oldest(shared_stage: Stage) -> None:
+    """A look that stops early puts what it took back behind the others, so the queue has no order to count in."""
+    stage = shared_stage
+    keys = lay(stage, 2, 5, 1, 4, 3)
+    oldest_first = [keys[place] for place in (1, 3, 4, 0, 2)]
+    listed = stage.ask("dead-letters", "list", "--each")
+    assert [letter["key"] for letter in listed] == oldest_first
+    for letter in listed[::2]:
+        assert stage.ask("dead-letters", "show", letter["id"])["key"] == letter["key"]
+    assert [key for key, _ in dead(stage)] != keys  # or the looks would prove nothing
+    assert stage.ask("dead-letters", "list", "--each") == listed
+    (group,) = stage.ask("dead-letters", "list")
+    assert [group["key"], group["oldest"], group["newest"]] == [
+        listed[0]["key"],
+        listed[0]["dead_at"],
+        listed[-1]["dead_at"],
+    ]
+    arguments = ("dead-letters", "replay", "--limit", "2")
+    for _ in range(2):
+        assert stage.ask(*arguments, "--dry-run")["would_replay"] == listed[:2]
+    assert stage.ask(*arguments)["replayed"] == listed[:2]
+    assert stage.ask("dead-letters", "list", "--each") == listed[2:]
+    discarded = stage.ask("dead-letters", "discard", "--limit", "1", "--reason", "a test")["discarded"]
+    assert discarded == listed[2:3]
+    assert stage.ask("dead-letters", "list", "--each") == listed[3:]
+
+
+def test_an_id_chooses_one_letter_for_replay_and_for_discard(shared_stage: Stage) -> None:
+    stage = shared_stage
+    lay(stage, 1, 2, 2, 4)  # two of them died in the same millisecond
+    listed = stage.ask("dead-letters", "list", "--each")
+    assert len(set(ids(listed))) == 4
+    assert stage.run("dead-letters", "replay", "--id", listed[2]["id"]).stdout.splitlines() == [
+        f"replayed {listed[2]['id']} {listed[2]['key']}",
+        "replayed: 1",
+    ]
+    arguments = ("dead-letters", "discard", "--id", listed[1]["id"], "--reason", "a test")
+    assert ids(stage.ask(*arguments, "--dry-run")["would_discard"]) == [listed[1]["id"]]
+    assert ids(stage.ask(*arguments)["discarded"]) == [listed[1]["id"]]
+    assert ids(stage.ask("dead-letters", "list", "--each")) == [listed[0]["id"], listed[3]["id"]]
+    assert stage.broker.ready(FILES) == 1
+
+
+def test_a_letter_that_is_named_and_not_there_is_said_and_no_other_choice_has_to_find_one(shared_stage: Stage) -> None:
+    stage = shared_stage
+    (key,) = lay(stage, 1)
+    replay, discard = ("dead-letters", "replay"), ("dead-letters", "discard", "--reason", "a test")
+    for arguments, words in (
+        (("dead-letters", "show", "abc"), "id 'abc'"),
+        ((*replay, "--id", "abc"), "id 'abc'"),
+        ((*replay, "--key", "nowhere"), "key 'nowhere'"),
+        ((*replay, "--key", key, "--older-than", "2h"), f"key '{key}' and the age asked for"),
+        ((*replay, "--key", "nowhere", "--dry-run"), "key 'nowhere'"),
+        ((*discard, "--id", "abc", "--limit", "1"), "id 'abc'"),
+        ((*discard, "--key", "nowhere"), "key 'nowhere'"),
+    ):
+        ended = stage.run(*arguments)
+        assert ended.returncode == 1
+        assert f"no dead letter in {DEAD_FILES} has {words};" in ended.stderr
+    told = stage.run(*replay, "--key", "nowhere", "--json")
+    assert (told.returncode, stage.json(told)) == (1, {"replayed": []})
+    for command in (replay, discard):
+        for choice in (("--group", "abc"), ("--older-than", "2h"), ("--newer-than", "0s")):
+            assert list(stage.ask(*command, *choice).values()) == [[]]
+    assert len(dead(stage)) == 1
+    assert [letter["key"] for letter in stage.ask(*replay, "--older-than", "0s")["replayed"]] == [key]
+    for command in (replay, discard):
+        assert list(stage.ask(*command, "--all").values()) == [[]]
+
+
+def test_a_rate_is_kept(shared_stage: Stage) -> None:
+    stage = shared_stage
+    lay(stage, *range(6))
+    began = time.monotonic()
+    assert len(stage.ask("dead-letters", "replay", "--all", "--rate", "4")["replayed"]) == 6
+    assert time.monotonic() - began >= 5 / 4
+
+
+def test_one_replay_or_discard_has_the_letters_at_a_time(shared_stage: Stage) -> None:
+    stage = shared_stage
+    lay(stage, 1, 2)
+    slow = stage.start("dead-letters", "replay", "--all", "--rate", "0.01")
+    wait_until(lambda: "replayed " in slow.output(), "it waits before the second")
+    for arguments in (("replay", "--all"), ("discard", "--all", "--reason", "a test")):
+        refused = stage.run("dead-letters", *arguments)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert "another process is doing it" in refused.stderr
+    slow.stop()
+    assert "replayed: 1" in slow.output()
+    assert (stage.broker.ready(FILES), len(dead(stage))) == (1, 1)
+    assert len(stage.ask("dead-letters", "discard", "--all", "--reason", "a test")["discarded"]) == 1
+
+
+@pytest.mark.parametrize(("lost", "published"), [(PUBLISH, 0), (ACK, 1)], ids=["publish", "settlement"])
+def test_a_replay_killed_before_it_settles_leaves_the_letter(shared_stage: Stage, lost: bytes, published: int) -> None:
+    """Published first and settled second: dead in between, the letter is in both places, and never in none."""
+    stage = shared_stage
+    (key,) = lay(stage, 1)
+    with Proxy(stage.broker.url, losing=lost) as proxy:
+        doomed = stage.start("dead-letters", "replay", "--all", RABBITMQ_URL=proxy.url)
+        assert proxy.lost.wait(30)
+        doomed.kill()
+    wait_until(lambda: stage.broker.ready(DEAD_FILES) == 1, "the letter is back")
+    assert stage.broker.ready(FILES) == published
+    stage.bucket.put(key, csv([ticket(f"INC {published}")]))
+    assert stage.run("dead-letters", "replay", "--all").returncode == 0
+    assert stage.broker.ready(FILES) == published + 1
+    consumer = running_consumer(stage)
+    there = "SELECT count(*) FROM tickets.inc WHERE ticket_id = %s"
+    wait_until(lambda: stage.one(there, f"INC {published}") == 1, "the replayed file is applied")
+    wait_until(lambda: stage.broker.ready(FILES) == 0, "every delivery is taken")
+    consumer.stop()  # with the files in hand finished
+    inserted = "SELECT rows_inserted FROM ingest.ledger WHERE key = %s ORDER BY file_id DESC LIMIT 1"
+    assert (stage.one(inserted, key), dead(stage)) == (1, [])
+
+
+def test_a_replay_that_an_error_ends_tells_what_it_sent(shared_stage: Stage) -> None:
+    stage = shared_stage
+    keys = lay(stage, 4, 3, 2, 1)
+    with Proxy(stage.broker.url, losing=keys[2].encode(), after=True) as proxy:
+        ended = stage.run("dead-letters", "replay", "--all", "--json", RABBITMQ_URL=proxy.url)
+    assert ended.returncode == 1
+    assert "rabbitmq is not available" in ended.stderr
+    assert [letter["key"] for letter in stage.json(ended)["replayed"]] == keys[:2]
+    # The third was sent as well, and nobody knew of it: it is in both places.
+    wait_until(lambda: stage.broker.ready(DEAD_FILES) == 2, "the others are back")
+    assert {key for key, _ in dead(stage)} == set(keys[2:])
+    assert stage.broker.ready(FILES) == 3
+
+
+def test_a_discard_that_an_error_ends_tells_what_it_let_go(shared_stage: Stage) -> None:
+    stage = shared_stage
+    keys = lay(stage, 4, 3, 2, 1)
+    arguments = ("dead-letters", "discard", "--all", "--reason", "a test")
+    for as_json in (("--json",), ()):
+        with Proxy(stage.database, losing=keys[2].encode(), after=True) as proxy:
+            ended = stage.run(*arguments, *as_json, DATABASE_URL=proxy.url)
+        assert ended.returncode == 1
+        assert "postgres is not available" in ended.stderr
+        if as_json:
+            assert [letter["key"] for letter in stage.json(ended)["discarded"]] == keys[:2]
+        else:
+            assert ended.stdout.splitlines()[-1] == "discarded: 0"
+        assert {key for key, _ in dead(stage)} == set(keys[2:])
 
 
 def test_a_replay_beside_consumers_ends_although_every_letter_comes_back(shared_stage: Stage) -> None:

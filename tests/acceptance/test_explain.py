@@ -77,7 +77,7 @@ def test_a_failed_file_and_its_dead_letter(lived: Stage) -> None:
     shown = lived.run("explain", FAILED)
     assert shown.returncode == 0
     assert "in changes/: 13 bytes" in shown.stdout
-    assert "dead letter 1: not UTF-8" in shown.stdout
+    assert f"dead letter {life['dead_letters'][0]['id']}: not UTF-8" in shown.stdout
 
 
 @pytest.mark.parametrize(

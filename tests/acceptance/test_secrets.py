@@ -148,6 +148,7 @@ def test_nothing_shows_where_all_is_well(keeper: Keeper) -> None:
     for process in processes:
         for file in ("cmdline", "comm", "stat"):
             keeper.seen[f"/proc/{file} of {process.log.name}"] = Path(f"/proc/{process.pid}/{file}").read_text()
+    listed = json.loads(keeper.run("dead-letters", "list", "--each", JSON).stdout)
     local = stage.folder / "2026-06-25T142000.csv"
     local.write_bytes(csv([ticket("INC4")]))
     ends = {
@@ -168,7 +169,7 @@ def test_nothing_shows_where_all_is_well(keeper: Keeper) -> None:
         ("notifications", "--store", "ceph"),
         ("notifications", "--store", "rustfs", "--by", "webhook"),
         ("notifications", "--store", "rustfs", "--by", "amqp", JSON),
-        ("dead-letters", "show", "1", JSON),
+        ("dead-letters", "show", listed[0]["id"], JSON),
         ("import-csv", str(local), "--apply", JSON),
         ("geocode", "clusters", "--apply"),
     ):

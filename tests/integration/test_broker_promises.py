@@ -269,6 +269,20 @@ def test_a_crash_between_publish_and_settle_leaves_the_letter_in_both_places(
     assert settled_depths(channel, 2) == (1, 1)
 
 
+def test_a_replay_that_is_refused_leaves_the_letter(broker_settings: BrokerSettings, channel: BlockingChannel) -> None:
+    bury(channel, "a")
+    channel.queue_unbind(FILES, REQUESTS, Queue.FILES.value)
+    try:
+        with (
+            pytest.raises(Misconfigured, match="no queue is bound"),
+            broker.confirming_channel(broker_settings, "replay") as other,
+        ):
+            dead_letters.replay(other, Queue.FILES, Selection(), lambda _letter: None)
+    finally:
+        topology.declare(channel)
+    assert settled_depths(channel, 1) == (0, 1)
+
+
 def test_dead_letters_are_for_ever(channel: BlockingChannel) -> None:
     # Only the wait queues have a time to live: redeclaring the queue without one would be refused otherwise.
     for queue in Queue:

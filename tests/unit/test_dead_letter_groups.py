@@ -1,5 +1,7 @@
 """Which failures are the same trouble, and which dead letters a choice means."""
 
+import tracemalloc
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -25,43 +27,76 @@ def test_failures_of_another_kind_are_another_group() -> None:
 
 
 def letter(number: int, age: timedelta | None, *, key: str = "key", mark: str = "aaaaaaaa") -> DeadLetter:
-    dead_at = None if age is None else datetime.now(UTC) - age
-    return DeadLetter(number, number, Queue.FILES, key, "reason", "error", mark, 1, dead_at, b"")
+    dead_at = None if age is None else NOW - age
+    return DeadLetter(f"id{number}", number, Queue.FILES, key, "reason", f"error {number}", mark, 1, dead_at, b"")
 
 
+NOW = datetime.now(UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 LETTERS = (
-    letter(1, 3 * DAY),
+    letter(4, HOUR / 2, mark="bbbbbbbb"),
     letter(2, 2 * HOUR, key="other"),
     letter(3, None),
-    letter(4, HOUR / 2, mark="bbbbbbbb"),
+    letter(1, 3 * DAY),
 )
 
 
 @pytest.mark.parametrize(
-    ("selection", "numbers"),
+    ("selection", "ids"),
     [
-        (Selection(), [1, 2, 3, 4]),
-        (Selection(key="other"), [2]),
-        (Selection(fingerprint="bbbbbbbb"), [4]),
-        (Selection(older_than=HOUR), [1, 2]),
-        (Selection(newer_than=DAY), [2, 4]),
-        (Selection(older_than=HOUR, newer_than=DAY), [2]),
-        (Selection(limit=2), [1, 2]),
-        (Selection(newer_than=DAY, limit=1), [2]),
+        (Selection(), ["id4", "id2", "id3", "id1"]),
+        (Selection(id="id3"), ["id3"]),
+        (Selection(id="id3", key="other"), []),
+        (Selection(key="other"), ["id2"]),
+        (Selection(fingerprint="bbbbbbbb"), ["id4"]),
+        (Selection(older_than=HOUR), ["id2", "id1"]),
+        (Selection(newer_than=DAY), ["id4", "id2"]),
+        (Selection(older_than=HOUR, newer_than=DAY), ["id2"]),
+        (Selection(older_than=timedelta(0)), ["id4", "id2", "id1"]),
+        (Selection(newer_than=timedelta(0)), []),
+        (Selection(limit=1), ["id3"]),
+        (Selection(limit=3), ["id3", "id1", "id2"]),
+        (Selection(limit=9), ["id3", "id1", "id2", "id4"]),
+        (Selection(newer_than=DAY, limit=1), ["id2"]),
         (Selection(key="key", older_than=timedelta(days=9)), []),
     ],
 )
-def test_a_selection_takes_those_for_which_all_conditions_hold(selection: Selection, numbers: list[int]) -> None:
-    assert [chosen.number for chosen in selection.among(LETTERS)] == numbers
+def test_a_selection_takes_those_for_which_all_conditions_hold_and_with_a_limit_the_oldest(
+    selection: Selection, ids: list[str]
+) -> None:
+    assert [chosen.id for chosen in selection.among(LETTERS)] == ids
 
 
-def test_groups_have_counts_and_ages_the_largest_first() -> None:
-    large, small = grouped(LETTERS)
-    assert (large.fingerprint, large.letters, large.oldest, large.newest) == (
-        "aaaaaaaa",
-        3,
-        LETTERS[0].dead_at,
-        LETTERS[1].dead_at,
-    )
-    assert (small.letters, small.oldest, small.newest) == (1, LETTERS[3].dead_at, LETTERS[3].dead_at)
+def test_of_letters_of_one_moment_a_limit_takes_the_same_in_whatever_order_they_come() -> None:
+    twins = [letter(number, DAY) for number in range(9)]
+    for order in (twins, twins[::-1], twins[4:] + twins[:4]):
+        assert [chosen.id for chosen in Selection(limit=3).among(order)] == ["id0", "id1", "id2"]
+
+
+def test_a_limit_keeps_no_more_letters_than_it_chooses() -> None:
+    size, many = 100_000, 500
+    of_some_size = (replace(letter(number, HOUR * (number % 7)), body=bytes(size)) for number in range(many))
+    tracemalloc.start()
+    try:
+        chosen = list(Selection(limit=3).among(of_some_size))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(chosen) == 3
+    assert peak < size * many / 10
+
+
+@pytest.mark.parametrize("letters", [LETTERS, LETTERS[::-1], LETTERS[2:] + LETTERS[:2]])
+def test_groups_have_counts_and_ages_the_largest_first_in_whatever_order_letters_come(
+    letters: tuple[DeadLetter, ...],
+) -> None:
+    large, small = grouped(letters)
+    assert (large.fingerprint, large.letters) == ("aaaaaaaa", 3)
+    assert (large.oldest, large.newest, large.error) == (NOW - 3 * DAY, NOW - 2 * HOUR, "error 3")
+    assert (small.letters, small.oldest, small.newest, small.error) == (1, NOW - HOUR / 2, NOW - HOUR / 2, "error 4")
+
+
+def test_a_group_has_the_key_and_error_of_its_oldest() -> None:
+    letters = [letter(1, HOUR, key="newest"), letter(2, DAY, key="oldest"), letter(3, 2 * HOUR, key="between")]
+    (group,) = grouped(letters)
+    assert (group.key, group.error, group.oldest, group.newest) == ("oldest", "error 2", NOW - DAY, NOW - HOUR)
