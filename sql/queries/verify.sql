@@ -39,9 +39,9 @@ CREATE TEMPORARY TABLE contents (
 INSERT INTO findings (look, kind, subject, key, detail)
 SELECT %(look)s, 'unrecorded', object.object_key, object.key,
        format('%%s bytes, archived %%s', object.size, object.modified)
-FROM bucket_objects AS object
+FROM bucket_objects AS object JOIN ingest.epochs AS first_epoch ON first_epoch.epoch = 1
 WHERE object.is_archived
-  AND object.modified >= (SELECT min(began_at) FROM ingest.epochs)
+  AND NOT ingest.is_before_ledger(object.key, object.key_time, object.modified, first_epoch)
   AND NOT EXISTS (SELECT FROM ingest.ledger AS file
                   WHERE file.bucket = %(bucket)s AND file.key = object.key AND file.applied_at IS NOT NULL
                     AND (file.archive_key = object.object_key OR file.etag = object.etag))
@@ -266,8 +266,9 @@ SELECT (SELECT count(*) FROM bucket_objects AS object
                           WHERE file.bucket = %(bucket)s AND file.key = object.key AND file.etag = object.etag))
            AS waiting,
        (SELECT count(*) FROM bucket_objects WHERE NOT is_archived AND key_time IS NULL) AS misnamed,
-       (SELECT count(*) FROM bucket_objects
-        WHERE is_archived AND modified < (SELECT min(began_at) FROM ingest.epochs)) AS before_the_ledger,
+       (SELECT count(*) FROM bucket_objects AS object JOIN ingest.epochs AS first_epoch ON first_epoch.epoch = 1
+        WHERE object.is_archived
+          AND ingest.is_before_ledger(object.key, object.key_time, object.modified, first_epoch)) AS before_the_ledger,
        count(*) AS ledger_rows,
        count(*) FILTER (WHERE state IN ('applied', 'archived')) AS in_progress,
        count(*) FILTER (WHERE state = 'failed' AND retry_at IS NOT NULL) AS retrying,
