@@ -271,11 +271,12 @@ SELECT (SELECT count(*) FROM bucket_objects AS object
           AND ingest.is_before_ledger(object.key, object.key_time, object.modified, first_epoch)) AS before_the_ledger,
        count(*) AS ledger_rows,
        count(*) FILTER (WHERE state IN ('applied', 'archived')) AS in_progress,
-       count(*) FILTER (WHERE state = 'failed' AND retry_at IS NOT NULL) AS retrying,
-       count(*) FILTER (WHERE state = 'failed' AND retry_at IS NULL) AS failed,
+       count(*) FILTER (WHERE state = 'failed' AND NOT is_superseded AND retry_at IS NOT NULL) AS retrying,
+       count(*) FILTER (WHERE state = 'failed' AND NOT is_superseded AND retry_at IS NULL) AS failed,
+       count(*) FILTER (WHERE state = 'failed' AND is_superseded) AS superseded,
        count(*) FILTER (WHERE decision = 'missing') AS missing,
        count(*) FILTER (WHERE decision = 'changed' AND state = 'done' AND applied_at IS NULL) AS passed_over,
        count(*) FILTER (WHERE applied_at IS NOT NULL AND archive_key IS NULL AND reason IS NOT NULL
                           AND state IN ('archived', 'done')) AS gone_before_archived
-FROM ingest.ledger
+FROM (SELECT file.*, file.state = 'failed' AND ingest.is_superseded(file) AS is_superseded FROM ingest.ledger AS file) AS file
 WHERE bucket = %(bucket)s AND prefix = %(prefix)s

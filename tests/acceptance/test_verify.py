@@ -215,3 +215,38 @@ def test_failed_files_without_object_or_letter_are_lost_and_a_refused_object_end
     stage.bucket.put_all(dict.fromkeys(foreign, b"what is this"))
     stage.bucket.deny("s3:GetObject", foreign[1])
     assert findings(stage) == {"lost": sorted([retrying, letterless]), "unrecorded": foreign}
+
+
+def test_a_failed_version_is_history_once_a_later_one_was_applied_and_a_failure_again_when_it_comes_back(
+    stage: Stage,
+) -> None:
+    other, key = key_at(1), key_at(2)
+
+    def failures() -> list[Any]:
+        found = stage.ask("status")["database"]
+        noted = stage.json(stage.run("verify", "--json"))["notes"]
+        error = found["last_error"] and found["last_error"]["key"]
+        return [found["unfinished_files"].get("failed", 0), error, noted["failed"], noted["superseded"]]
+
+    stage.bucket.put_all({other: BROKEN, key: BROKEN})
+    assert stage.run("drain", "--apply").returncode == 1
+    assert failures() == [2, key, 2, 0]
+    stage.bucket.put(key, csv([ticket("MENDED")]))
+    assert stage.run("drain", "--apply").returncode == 1
+    assert failures() == [1, other, 1, 1]
+    assert findings(stage) == {"failed_without_letter": [other]}
+    stage.bucket.put(key, BROKEN)
+    assert stage.run("drain", "--apply").returncode == 1
+    assert failures() == [2, key, 2, 0]
+    assert findings(stage) == {"failed_without_letter": [other, key]}
+
+
+def test_a_failed_file_that_a_consumer_has_in_hand_needs_no_letter(stage: Stage) -> None:
+    key = key_at(1)
+    stage.bucket.put(key, BROKEN)
+    assert stage.run("drain", "--apply").returncode == 1
+    lock = "SELECT pg_advisory_lock(hashtextextended(%s, 0)) IS NULL"
+    assert not stage.one(lock, f"{stage.bucket.name}/{key}")
+    assert findings(stage) == {}
+    assert stage.one("SELECT pg_advisory_unlock_all() IS NOT NULL")
+    assert findings(stage) == {"failed_without_letter": [key]}
