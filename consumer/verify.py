@@ -48,6 +48,7 @@ class Kind(StrEnum):
     REQUEST_UNSENT = "request_unsent"
     REQUEST_LOST = "request_lost"
     ROWS_MISSING = "rows_missing"
+    LEDGER_INCONSISTENT = "ledger_inconsistent"
 
 
 MEANING = {
@@ -86,11 +87,15 @@ MEANING = {
         "start a consumer with a broker: it relays what waits",
     ),
     Kind.REQUEST_LOST: (
-        "a follow-on request that was sent, is in no queue, and was never handled",
-        "history: fleettickets capture-history; geocode: the next file that changes tickets asks again",
+        "a follow-on request that was sent, is in no queue, and was never handled; or that was never made",
+        "history: fleettickets capture-history; geocode: the next file with changes; never made: as rows_missing",
     ),
     Kind.ROWS_MISSING: (
         "rows that the ledger counts are not in the database",
+        "restore the database from a dump, then: fleettickets drain --from-archive",
+    ),
+    Kind.LEDGER_INCONSISTENT: (
+        "what the ledger says of a file contradicts itself",
         "restore the database from a dump, then: fleettickets drain --from-archive",
     ),
 }

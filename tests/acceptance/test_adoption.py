@@ -117,6 +117,11 @@ def test_of_the_archive_only_what_the_batch_import_had_read_is_left_to_it(adopte
         del owned["LATE"]
         assert owners(stage) == owned
 
+        stage.connection.execute("DELETE FROM ingest.positions WHERE ticket_id = 'OLD2'")
+        stage.connection.execute("DELETE FROM tickets.inc WHERE ticket_id = 'OLD2'")
+        (missing,) = stage.json(stage.run("verify", "--json"))["discrepancies"]["rows_missing"]["examples"]
+        assert missing["detail"] == "1 of 2 are there", "no file inserted it"
+
 
 def test_a_gazetteer_of_other_columns_is_taken_over_with_its_points(
     empty_database: Database, make_stage: MakeStage
