@@ -28,10 +28,12 @@ RETURN (first_epoch).adopted_key IS NOT NULL
        AND (key_time IS NULL
             OR (key_time, key COLLATE "C") <= ((first_epoch).adopted_key_time, (first_epoch).adopted_key));
 
--- A version that failed is history once the same one or a later one of its key was applied, by the whole seconds of
--- LastModified. It is a failure again when its bytes come back under the key and fail again.
+-- A version that failed is history once a later one of its key was applied, by the whole seconds of LastModified. One that
+-- could not be read has neither an ETag nor a LastModified, and its time is that of its delivery: what was applied since
+-- was it, or took its place. It is a failure again when its bytes come back under the key and fail again.
 CREATE FUNCTION ingest.is_superseded(file ingest.ledger) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN EXISTS (SELECT FROM ingest.ledger AS applied
                WHERE applied.bucket = file.bucket AND applied.key = file.key AND applied.applied_at IS NOT NULL
-                 AND applied.object_time >= date_trunc('second', file.object_time));
+                 AND CASE file.etag WHEN '' THEN applied.applied_at ELSE applied.object_time END
+                     >= date_trunc('second', file.object_time));
