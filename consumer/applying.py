@@ -138,7 +138,8 @@ def apply_file(
         raise Permanent("changed", "the key was applied before with other bytes; replay it to apply these")
     if sighting.key.time > sighting.seen_at + _AHEAD:
         raise Permanent(
-            "from the future", f"its name says {sighting.key.time:%Y-%m-%d %H:%M} UTC; replay it when it is due"
+            "from the future",
+            f"its name says {sighting.key.time:%Y-%m-%d %H:%M} UTC; when that is due, replay its dead letter, or drain",
         )
     reader = ChangeFileReader(read)
     rows, alarms, sentinels, rejected = _stage(connection, reader, settings, at)

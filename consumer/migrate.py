@@ -142,4 +142,5 @@ def _position_old_rows(connection: Connection) -> None:
         )
     parameters = {"key": key.key, "key_time": key.time}
     database.rows(connection, "migrations", "position_old_rows", parameters)
+    database.rows(connection, "migrations", "keep_adoption", parameters)
     database.rows(connection, "migrations", "complete_old_watermark", parameters)

@@ -20,6 +20,7 @@ from publisher.broker import Channel
 from publisher.bucket import Bucket, ObjectSummary
 from publisher.dead_letter_commands import LOCK
 from publisher.errors import DependencyDown, HeldByAnother, ObjectMissing, Refused
+from publisher.events import NOT_AN_EVENT
 from publisher.settings import BrokerSettings
 from publisher.topology import RETRY_DELAYS, Queue, retry_exchange
 
@@ -47,6 +48,7 @@ class Kind(StrEnum):
     REQUEST_UNSENT = "request_unsent"
     REQUEST_LOST = "request_lost"
     ROWS_MISSING = "rows_missing"
+    LEDGER_INCONSISTENT = "ledger_inconsistent"
 
 
 MEANING = {
@@ -70,7 +72,7 @@ MEANING = {
     ),
     Kind.FAILED_WITHOUT_LETTER: (
         "failed, still in changes/, and there is no dead letter to replay",
-        "mend the file, then: fleettickets drain --apply",
+        "mend the file, or wait for the day that its name says; then: fleettickets drain --apply",
     ),
     Kind.LETTER_OF_APPLIED_FILE: (
         "a dead letter whose file was applied after all",
@@ -85,11 +87,15 @@ MEANING = {
         "start a consumer with a broker: it relays what waits",
     ),
     Kind.REQUEST_LOST: (
-        "a follow-on request that was sent, is in no queue, and was never handled",
-        "history: fleettickets capture-history; geocode: the next file that changes tickets asks again",
+        "a follow-on request that was sent, is in no queue, and was never handled; or that was never made",
+        "history: fleettickets capture-history; geocode: the next file with changes; never made: as rows_missing",
     ),
     Kind.ROWS_MISSING: (
         "rows that the ledger counts are not in the database",
+        "restore the database from a dump, then: fleettickets drain --from-archive",
+    ),
+    Kind.LEDGER_INCONSISTENT: (
+        "what the ledger says of a file contradicts itself",
         "restore the database from a dump, then: fleettickets drain --from-archive",
     ),
 }
@@ -269,6 +275,8 @@ class _Verification:
         self._run("forget_letters")
         with dead_letters.browsing(channel, Queue.FILES) as letters, self._connection.transaction():
             for letter in letters:
+                if letter.reason == NOT_AN_EVENT:
+                    continue  # a letter of a body: its good records have messages of their own, and no replay mends it
                 is_ours = dead_letters.bucket_of(letter) in {None, self._bucket.name}
                 if is_ours and letter.key.startswith(self._bucket.changes_prefix):
                     self._run("keep_letter", key=letter.key.replace("\0", ""), dead_at=letter.dead_at)

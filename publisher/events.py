@@ -16,6 +16,9 @@ from pydantic import ValidationError
 from publisher.errors import Permanent
 from publisher.messages import ChangeFileArrived
 
+NOT_AN_EVENT = "not an event"
+"""The reason of a dead letter that is one for its body, not for the files that the body may name."""
+
 _ARRIVALS = frozenset({"Put", "Post", "Copy", "CompleteMultipartUpload"})
 _MAX_ENVELOPES = 3
 _MAX_KEY_BYTES = 1024
@@ -28,7 +31,7 @@ class NotAnEvent(Permanent):
     """The body is no event of any store we know: dead letter."""
 
     def __init__(self, detail: str) -> None:
-        super().__init__("not an event", detail)
+        super().__init__(NOT_AN_EVENT, detail)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,16 +27,17 @@ ANALYZE bucket_objects
 DELETE FROM bucket_objects WHERE object_key = ANY(%(keys)s)
 
 -- name: unapplied_archives
--- Archived objects that the database lacks, or whose place it does not know yet. An object from before the first epoch
--- was archived by what was there before the ledger. The epoch is the one that had begun when the file was archived.
+-- Archived objects that the database lacks, or whose place it does not know yet. The epoch is the one that had begun when
+-- the file was archived, and the first for what is older: then the database was made anew.
 SELECT object.object_key, object.key, object.key_time, object.etag, object.size,
        coalesce(file.object_time, object.modified) AS object_time,
-       (SELECT max(epoch) FROM ingest.epochs WHERE began_at <= object.modified) AS epoch
+       coalesce((SELECT max(epoch) FROM ingest.epochs WHERE began_at <= object.modified), first_epoch.epoch) AS epoch
 FROM bucket_objects AS object
+JOIN ingest.epochs AS first_epoch ON first_epoch.epoch = 1
 LEFT JOIN ingest.ledger AS file
     ON file.bucket = %(bucket)s AND file.key = object.key AND file.etag = object.etag
 WHERE object.is_archived
-  AND object.modified >= (SELECT min(began_at) FROM ingest.epochs)
+  AND NOT ingest.is_before_ledger(object.key, object.key_time, object.modified, first_epoch)
   AND NOT EXISTS (SELECT FROM ingest.ledger AS applied
                   WHERE applied.bucket = %(bucket)s AND applied.key = object.key AND applied.applied_at IS NOT NULL
                     AND applied.archive_key IS NOT NULL

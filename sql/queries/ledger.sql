@@ -83,7 +83,8 @@ UPDATE ingest.ledger SET state = 'done', done_at = clock_timestamp()
 WHERE file_id = %(file_id)s AND state = 'archived'
 
 -- name: record_failed
--- Attempts count here, not in headers: a wait queue resets the broker's own count.
+-- Attempts count here, not in headers: a wait queue resets the broker's own count. The time is that of the object that
+-- failed now: bytes that came back are younger than what was applied in between.
 INSERT INTO ingest.ledger AS ledger
     (bucket, prefix, key, etag, size, epoch, key_time, object_time, event_time,
      first_seen_at, first_seen_by, decision, state, attempts, last_error, error_fingerprint, reason)
@@ -92,7 +93,7 @@ VALUES (%(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s,
         %(seen_at)s, %(seen_by)s, 'rejected', 'failed', 1, %(error)s, %(fingerprint)s, %(reason)s)
 ON CONFLICT (bucket, key, etag) DO UPDATE
 SET state = 'failed', decision = 'rejected', attempts = ledger.attempts + 1, last_error = excluded.last_error,
-    error_fingerprint = excluded.error_fingerprint, reason = excluded.reason,
+    object_time = excluded.object_time, error_fingerprint = excluded.error_fingerprint, reason = excluded.reason,
     retry_at = NULL, dead_lettered_at = CASE WHEN %(has_letter)s THEN ledger.dead_lettered_at END,
     discarded_at = CASE WHEN %(has_letter)s THEN ledger.discarded_at END
 WHERE ledger.state IN ('seen', 'failed')

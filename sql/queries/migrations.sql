@@ -42,6 +42,12 @@ SELECT ticket_id, ROW(1, %(key_time)s::timestamptz, %(key)s::text, 'infinity'::t
 FROM tickets.inc
 ON CONFLICT (ticket_id) DO NOTHING
 
+-- name: keep_adoption
+-- The first adoption counts: what a batch import that was started again has read since is named, and applied again.
+UPDATE ingest.epochs
+SET adopted_key = %(key)s, adopted_key_time = %(key_time)s, adopted_rows = (SELECT count(*) FROM tickets.inc)
+WHERE epoch = 1 AND adopted_key IS NULL
+
 -- name: act_as
 SELECT set_config('role', member_of.rolname, false)
 FROM pg_roles AS member_of

@@ -1,6 +1,7 @@
 -- name: ledger_by_state
 SELECT state, count(*) AS files FROM ingest.ledger
 WHERE state IN ('applied', 'archived', 'failed') AND discarded_at IS NULL
+  AND NOT (state = 'failed' AND ingest.is_superseded(ledger))
 GROUP BY state
 
 -- name: last_files
@@ -13,7 +14,10 @@ LIMIT 5
 -- name: last_error
 -- Failed files, and applied ones that the store does not let us archive.
 SELECT key, reason, last_error, attempts, dead_lettered_at
-FROM ((SELECT * FROM ingest.ledger WHERE state = 'failed' AND discarded_at IS NULL ORDER BY file_id DESC LIMIT 1)
+FROM ((SELECT * FROM ingest.ledger
+       WHERE state = 'failed' AND discarded_at IS NULL AND NOT ingest.is_superseded(ledger)
+       ORDER BY file_id DESC
+       LIMIT 1)
       UNION ALL
       (SELECT * FROM ingest.ledger WHERE state = 'applied' AND last_error IS NOT NULL ORDER BY file_id DESC LIMIT 1)
      ) AS newest

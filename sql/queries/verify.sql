@@ -39,16 +39,17 @@ CREATE TEMPORARY TABLE contents (
 INSERT INTO findings (look, kind, subject, key, detail)
 SELECT %(look)s, 'unrecorded', object.object_key, object.key,
        format('%%s bytes, archived %%s', object.size, object.modified)
-FROM bucket_objects AS object
+FROM bucket_objects AS object JOIN ingest.epochs AS first_epoch ON first_epoch.epoch = 1
 WHERE object.is_archived
-  AND object.modified >= (SELECT min(began_at) FROM ingest.epochs)
+  AND NOT ingest.is_before_ledger(object.key, object.key_time, object.modified, first_epoch)
   AND NOT EXISTS (SELECT FROM ingest.ledger AS file
                   WHERE file.bucket = %(bucket)s AND file.key = object.key AND file.applied_at IS NOT NULL
                     AND (file.archive_key = object.object_key OR file.etag = object.etag))
 
 -- name: find_lost
 -- Archived before the listing began, so it had to be in it. A reason says that the object was gone or replaced before it
--- could be archived. A file that failed needs its object too, unless a version was applied or somebody let go of it.
+-- could be archived. A version that failed needs an object too, unless a later one was applied or somebody let go of it:
+-- whatever its key has in changes/, or its own bytes in the archive.
 INSERT INTO findings (look, kind, subject, key, detail)
 SELECT %(look)s, 'lost', coalesce(file.archive_key, file.key), file.key,
        format('applied %%s, %%s bytes, sha256 %%s', file.applied_at, file.size, file.sha256)
@@ -66,9 +67,10 @@ WHERE file.bucket = %(bucket)s AND file.prefix = %(prefix)s
        AND coalesce(file.dead_lettered_at, file.retry_at, file.first_seen_at)
            < CASE WHEN file.dead_lettered_at IS NULL THEN %(old)s ELSE %(began)s END
     OR file.state = 'seen' AND file.first_seen_at < %(old)s)
-  AND NOT EXISTS (SELECT FROM bucket_objects AS object WHERE object.key = file.key)
-  AND NOT EXISTS (SELECT FROM ingest.ledger AS applied
-                  WHERE applied.bucket = file.bucket AND applied.key = file.key AND applied.applied_at IS NOT NULL)
+  AND NOT EXISTS (SELECT FROM bucket_objects AS object
+                  WHERE object.key = file.key
+                    AND (NOT object.is_archived OR object.etag = file.etag OR file.etag = ''))
+  AND NOT ingest.is_superseded(file)
 
 -- name: find_size_differs
 INSERT INTO findings (look, kind, subject, key, detail)
@@ -156,21 +158,41 @@ FROM ingest.outbox AS request LEFT JOIN ingest.ledger AS file USING (file_id)
 WHERE request.sent_at IS NULL AND request.handled_at IS NULL AND request.created_at < %(old)s
 
 -- name: find_request_lost
--- Sent long ago, not handled, and in no queue any more.
+-- In turn: sent long ago, not handled, and in no queue any more; and never made, by a file whose rows changed tickets.
 INSERT INTO findings (look, kind, subject, key, detail)
 SELECT %(look)s, 'request_lost', format('%%s request %%s', request.kind, request.request_id),
        coalesce(file.key, 'the rest of a batch'), format('sent %%s', request.sent_at)
 FROM ingest.outbox AS request LEFT JOIN ingest.ledger AS file USING (file_id)
 WHERE request.handled_at IS NULL AND request.sent_at < %(old)s AND request.kind = ANY(%(empty_queues)s::text[])
+UNION ALL
+SELECT %(look)s, 'request_lost', format('%%s request of %%s', asked.kind, file.key), file.key, 'never made'
+FROM ingest.ledger AS file CROSS JOIN (VALUES ('geocode'), ('history')) AS asked (kind)
+WHERE file.applied_at IS NOT NULL AND file.rows_inserted + file.rows_updated > 0
+  AND NOT EXISTS (SELECT FROM ingest.outbox AS request
+                  WHERE request.file_id = file.file_id AND request.kind = asked.kind)
 
 -- name: find_rows_missing
--- In turn: a position without its ticket; rejected rows that are not kept; and the file that outranks all others, which
--- has to own every ticket that it moved, since nothing can have moved them on.
+-- In turn: a position without its ticket; a ticket that was written since the ledger began and has no position; fewer
+-- tickets than were adopted and inserted, where neither tells of the other; rejected rows that are not kept; and the file
+-- that outranks all others, which has to own every ticket that it moved, since nothing can have moved them on.
 INSERT INTO findings (look, kind, subject, key, detail)
 SELECT %(look)s, 'rows_missing', format('ticket %%s', known.ticket_id), (known.position).key,
        format('written by line %%s', (known.position).line)
 FROM ingest.positions AS known LEFT JOIN tickets.inc AS ticket USING (ticket_id)
 WHERE ticket.ticket_id IS NULL
+UNION ALL
+SELECT %(look)s, 'rows_missing', format('position of ticket %%s', ticket.ticket_id), NULL,
+       format('the ticket was written %%s', ticket.ingested_at)
+FROM tickets.inc AS ticket LEFT JOIN ingest.positions AS known USING (ticket_id)
+WHERE known.ticket_id IS NULL AND ticket.ingested_at >= (SELECT began_at FROM ingest.epochs WHERE epoch = 1)
+UNION ALL
+SELECT %(look)s, 'rows_missing', 'tickets', NULL, format('%%s of %%s are there', there.rows, counted.rows)
+FROM (SELECT count(*) AS rows FROM tickets.inc FULL JOIN ingest.positions USING (ticket_id)) AS there
+CROSS JOIN (SELECT coalesce(sum(rows_inserted), 0)
+                   + (SELECT coalesce(adopted_rows, 0) FROM ingest.epochs WHERE epoch = 1) AS rows
+            FROM ingest.ledger
+            WHERE applied_at IS NOT NULL) AS counted
+WHERE there.rows < counted.rows
 UNION ALL
 SELECT %(look)s, 'rows_missing', format('rejects of %%s', file.key), file.key,
        format('%%s of %%s are kept', coalesce(kept.rows, 0), file.rows_rejected)
@@ -187,6 +209,19 @@ FROM (SELECT file_id, key, rows_inserted + rows_updated + rows_unchanged AS move
       LIMIT 1) AS file
 CROSS JOIN LATERAL (SELECT count(*) AS rows FROM ingest.positions WHERE positions.file_id = file.file_id) AS owned
 WHERE owned.rows < file.moved
+
+-- name: find_ledger_inconsistent
+-- What no step of ours leaves behind, in any order or crash.
+INSERT INTO findings (look, kind, subject, key, detail)
+SELECT %(look)s, 'ledger_inconsistent', file.key, file.key, file.contradiction
+FROM (SELECT key,
+             CASE WHEN applied_at IS NOT NULL AND sha256 IS NULL THEN 'applied, and its sha256 is not known'
+                  WHEN applied_at IS NOT NULL AND state IN ('seen', 'failed') THEN 'applied, and ' || state
+                  WHEN applied_at IS NULL AND state IN ('applied', 'archived') THEN state || ', and never applied'
+                  WHEN applied_at IS NULL AND state = 'done' AND reason IS NULL THEN 'done, and neither applied nor why not'
+             END AS contradiction
+      FROM ingest.ledger) AS file
+WHERE file.contradiction IS NOT NULL
 
 -- name: suspects
 -- The objects that a second look is worth, by their keys.
@@ -266,15 +301,17 @@ SELECT (SELECT count(*) FROM bucket_objects AS object
                           WHERE file.bucket = %(bucket)s AND file.key = object.key AND file.etag = object.etag))
            AS waiting,
        (SELECT count(*) FROM bucket_objects WHERE NOT is_archived AND key_time IS NULL) AS misnamed,
-       (SELECT count(*) FROM bucket_objects
-        WHERE is_archived AND modified < (SELECT min(began_at) FROM ingest.epochs)) AS before_the_ledger,
+       (SELECT count(*) FROM bucket_objects AS object JOIN ingest.epochs AS first_epoch ON first_epoch.epoch = 1
+        WHERE object.is_archived
+          AND ingest.is_before_ledger(object.key, object.key_time, object.modified, first_epoch)) AS before_the_ledger,
        count(*) AS ledger_rows,
        count(*) FILTER (WHERE state IN ('applied', 'archived')) AS in_progress,
-       count(*) FILTER (WHERE state = 'failed' AND retry_at IS NOT NULL) AS retrying,
-       count(*) FILTER (WHERE state = 'failed' AND retry_at IS NULL) AS failed,
+       count(*) FILTER (WHERE state = 'failed' AND NOT is_superseded AND retry_at IS NOT NULL) AS retrying,
+       count(*) FILTER (WHERE state = 'failed' AND NOT is_superseded AND retry_at IS NULL) AS failed,
+       count(*) FILTER (WHERE state = 'failed' AND is_superseded) AS superseded,
        count(*) FILTER (WHERE decision = 'missing') AS missing,
        count(*) FILTER (WHERE decision = 'changed' AND state = 'done' AND applied_at IS NULL) AS passed_over,
        count(*) FILTER (WHERE applied_at IS NOT NULL AND archive_key IS NULL AND reason IS NOT NULL
                           AND state IN ('archived', 'done')) AS gone_before_archived
-FROM ingest.ledger
+FROM (SELECT file.*, file.state = 'failed' AND ingest.is_superseded(file) AS is_superseded FROM ingest.ledger AS file) AS file
 WHERE bucket = %(bucket)s AND prefix = %(prefix)s

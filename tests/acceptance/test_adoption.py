@@ -1,5 +1,6 @@
 """Installed over the database of the batch import that came before."""
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,13 +13,16 @@ from tests.acceptance.conftest import MakeStage
 from tests.acceptance.feeds import csv, ticket
 from tests.acceptance.geocoder import KEY, LocationIQ
 from tests.acceptance.stage import Stage
-from tests.acceptance.store import CHANGES
+from tests.acceptance.store import CHANGES, PROCESSED
+from tests.acceptance.test_restore import dumped, turn_to, unrecorded
 from tests.conftest import Database
 
 MIGRATIONS = Path(__file__).parents[2] / "sql" / "migrations"
 WATERMARK = f"{CHANGES}2026-06-25T142000.csv"
 OLDER = f"{CHANGES}2026-06-25T132000.csv"
 NEWER = f"{CHANGES}2026-06-25T152000.csv"
+BETWEEN = f"{CHANGES}2026-06-25T145000.csv"
+LATE = f"{CHANGES}2026-06-25T141000.csv"
 
 
 @pytest.fixture
@@ -39,8 +43,14 @@ def adopted(empty_database: Database, make_stage: MakeStage) -> Iterator[Stage]:
         yield stage
 
 
-def owners(stage: Stage) -> dict[str, str]:
+def owners(stage: Stage) -> dict[str, str | None]:
     return {row["ticket_id"]: row["owner"] for row in stage.query("SELECT ticket_id, owner FROM tickets.inc")}
+
+
+def migrate_in_another_second(stage: Stage) -> None:
+    """LastModified can have whole seconds, so the second of an adoption counts as after it."""
+    time.sleep(1 - time.time() % 1)
+    stage.ask("migrate")
 
 
 def test_migrations_find_the_old_objects_and_the_watermark_guards_the_old_rows(adopted: Stage) -> None:
@@ -72,6 +82,45 @@ def test_migrations_find_the_old_objects_and_the_watermark_guards_the_old_rows(a
         stage.one("SELECT count(*) FROM tickets.inc WHERE owner = 'batch' AND ingested_at = %s", rows[1]["ingested_at"])
         == 1
     )
+
+
+def test_of_the_archive_only_what_the_batch_import_had_read_is_left_to_it(adopted: Stage) -> None:
+    """Also where the database is restored to a dump from before the ledger, and adopted again."""
+    stage = adopted
+
+    def archived(key: str) -> str:
+        return key.replace(CHANGES, PROCESSED)
+
+    with dumped(stage) as dump:
+        # What the batch import left in its archive: of before the dump, a stranger's, and of between dump and adoption.
+        of_the_batch = [archived(OLDER), archived(WATERMARK), f"{PROCESSED}list.txt"]
+        stage.bucket.put_all(dict.fromkeys(of_the_batch, csv([ticket("OLD1", owner="batch")])))
+        stage.bucket.put(archived(BETWEEN), csv([ticket("OLD2", owner="between")]))
+        read_since = Jsonb({"owner": "between"})
+        stage.connection.execute("UPDATE tickets.inc SET raw = raw || %s WHERE ticket_id = 'OLD2'", [read_since])
+        stage.connection.execute("UPDATE tickets.import_meta SET metadata = %s", [Jsonb({"source_max_key": BETWEEN})])
+        migrate_in_another_second(stage)
+        stage.bucket.put_all({LATE: csv([ticket("LATE")]), NEWER: csv([ticket("OLD1", owner="newer")])})
+        stage.ask("drain", "--apply")
+        assert unrecorded(stage) == []
+        assert stage.ask("drain", "--from-archive")["files"] == []
+        assert stage.ask("verify")["notes"]["before_the_ledger"] == 4
+        owned = owners(stage)
+        assert owned == {"OLD1": "newer", "OLD2": "between", "LATE": None}
+
+        turn_to(stage, dump)
+        migrate_in_another_second(stage)
+        # That the late one was applied after the dump is known to nobody: it could be the batch import's.
+        assert unrecorded(stage) == [archived(BETWEEN), archived(NEWER)]
+        stage.ask("drain", "--from-archive", "--apply")
+        assert unrecorded(stage) == []
+        del owned["LATE"]
+        assert owners(stage) == owned
+
+        stage.connection.execute("DELETE FROM ingest.positions WHERE ticket_id = 'OLD2'")
+        stage.connection.execute("DELETE FROM tickets.inc WHERE ticket_id = 'OLD2'")
+        (missing,) = stage.json(stage.run("verify", "--json"))["discrepancies"]["rows_missing"]["examples"]
+        assert missing["detail"] == "1 of 2 are there", "no file inserted it"
 
 
 def test_a_gazetteer_of_other_columns_is_taken_over_with_its_points(

@@ -1,6 +1,7 @@
 """Every kind of damage is named, each on its own file, and a system at work has none."""
 
 import hashlib
+import json
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -54,6 +55,21 @@ def take_letter(stage: Stage, key: str) -> None:
                 channel.basic_ack(method.delivery_tag or 0)
 
 
+def with_a_broken_record(stage: Stage, key: str) -> bytes:
+    """A body whose first record is the file's event and whose second is none."""
+    body = json.loads(stage.bucket.event(key, stage.bucket.read(key)))
+    return json.dumps({"Records": [*body["Records"], {"eventName": 7}]}).encode()
+
+
+def plant(stage: Stage, key: str, state: str) -> None:
+    """A ledger row of a version that was seen an hour ago, and never applied."""
+    stage.connection.execute(
+        """INSERT INTO ingest.ledger (bucket, prefix, key, etag, epoch, first_seen_by, first_seen_at, decision, state)
+           VALUES (%s, 'automations/inc/', %s, 'e', 1, 'poller', now() - interval '1 h', 'new', %s)""",
+        [stage.bucket.name, key, state],
+    )
+
+
 def put_in_parts(stage: Stage, key: str, body: bytes) -> None:
     """Store an object so that its ETag is not that of its copy."""
     s3: Any = stage.bucket.s3
@@ -64,10 +80,11 @@ def put_in_parts(stage: Stage, key: str, body: bytes) -> None:
 
 
 def test_each_damage_is_named_by_its_kind_and_nothing_else_is(stage: Stage) -> None:  # noqa: PLR0915 - one story
-    keys = {number: key_at(number) for number in range(15)}
+    keys = {number: key_at(number) for number in range(25)}
     files = {key: csv([ticket(f"INC{number}"), ticket(f"BAD{number}", mttr="soon")]) for number, key in keys.items()}
     gone, forgotten, mended, unknown = key_at(40), key_at(41), key_at(42), key_at(43)
     waiting, overdue, newest = key_at(50), key_at(51), key_at(60)
+    stood, unapplied, unarchived, unexplained = (key_at(number) for number in range(70, 74))
     consumer = stage.start("consume", FLEETTICKETS_FILES_IN_HAND="1")
     stage.bucket.put_all(files | dict.fromkeys((gone, forgotten, mended), BROKEN))
     put_in_parts(stage, keys[14], files[keys[14]])
@@ -75,18 +92,23 @@ def test_each_damage_is_named_by_its_kind_and_nothing_else_is(stage: Stage) -> N
     stage.wait_for("done", *files)
     stage.wait_for("failed", gone, forgotten, mended)
     changed = csv([ticket("CHANGED")])
-    stage.bucket.put_all({keys[13]: changed, newest: csv([ticket("NEWEST")])})
-    stage.announce(keys[13], newest)
+    stage.bucket.put_all({keys[13]: changed, keys[15]: BROKEN, newest: csv([ticket("NEWEST")])})
+    stage.announce(keys[13], keys[15])
+    stage.broker.publish([with_a_broken_record(stage, newest)])
     stage.wait_for("done", newest)
-    wait_until(lambda: stage.waiting() == [gone, forgotten, mended], "all is archived")
+    stage.wait_for("failed", keys[15])
+    wait_until(lambda: stage.waiting() == [keys[15], gone, forgotten, mended], "all is archived")
     stage.wait_for_history()
     stage.bucket.put(f"{CHANGES}notes.txt", b"left alone")
-    assert findings(stage, *FEW_SECONDS, "--content") == {}, "a suffixed archive and a copy's other ETag are in order"
+    assert findings(stage, *FEW_SECONDS, "--content") == {}, (
+        "a suffixed archive, a copy's other ETag and a letter of half a body are in order"
+    )
 
     stage.bucket.put(mended, csv([ticket("MENDED")]))
     stage.announce(mended)
     stage.wait_for("done", mended)
-    wait_until(lambda: stage.waiting() == [gone, forgotten, f"{CHANGES}notes.txt"], "the mended file is archived")
+    left = [keys[15], gone, forgotten, f"{CHANGES}notes.txt"]
+    wait_until(lambda: stage.waiting() == left, "the mended file is archived")
     stage.wait_for_history()
     consumer.stop()
 
@@ -100,6 +122,8 @@ def test_each_damage_is_named_by_its_kind_and_nothing_else_is(stage: Stage) -> N
     stage.bucket.put_all({unrecorded: files[keys[0]], f"{PROCESSED}foreign.txt": b"what is this"})
     delete(archived(keys[1]))
     delete(gone)
+    delete(keys[15])
+    take_letter(stage, keys[15])
     stage.bucket.put(archived(keys[2]), b"cut off")
     stage.bucket.put(archived(keys[3]), files[keys[3]].replace(b"INC", b"XYZ"))
     tampered(4, "sha256 = repeat('0', 64)")
@@ -114,6 +138,13 @@ def test_each_damage_is_named_by_its_kind_and_nothing_else_is(stage: Stage) -> N
     )  # fmt: skip
     take_letter(stage, forgotten)
     letter(stage, unknown)
+    tampered(16, "state = 'archived', done_at = NULL, archived_at = now() - interval '1 h'")
+    tampered(17, "archive_key = NULL")
+    tampered(18, "sha256 = NULL")
+    tampered(19, "state = 'failed'")
+    plant(stage, stood, "seen")
+    for key, state in ((unapplied, "applied"), (unarchived, "archived"), (unexplained, "done")):
+        plant(stage, key, state)
     request = """SELECT request_id FROM ingest.outbox JOIN ingest.ledger USING (file_id)
                  WHERE key = %s AND kind = 'history'"""
     unsent, lost = stage.one(request, keys[7]), stage.one(request, keys[8])
@@ -122,7 +153,10 @@ def test_each_damage_is_named_by_its_kind_and_nothing_else_is(stage: Stage) -> N
     )
     stage.connection.execute(long_ago, [None, unsent])
     stage.connection.execute(long_ago, ["2026-06-01", lost])
-    stage.query("DELETE FROM tickets.inc WHERE ticket_id = 'INC9' RETURNING 1")
+    stage.query("DELETE FROM ingest.outbox USING ingest.ledger file WHERE file.key = %s AND kind = 'geocode'"
+                " AND outbox.file_id = file.file_id RETURNING 1", keys[20])  # fmt: skip
+    stage.query("DELETE FROM tickets.inc WHERE ticket_id IN ('INC9', 'INC21') RETURNING 1")
+    stage.query("DELETE FROM ingest.positions WHERE ticket_id IN ('INC21', 'INC22') RETURNING 1")
     stage.query("DELETE FROM ingest.rejects USING ingest.ledger file WHERE file.key = %s"
                 " AND rejects.file_id = file.file_id RETURNING 1", keys[10])  # fmt: skip
     stage.query("DELETE FROM ingest.positions WHERE ticket_id = 'NEWEST' RETURNING 1")
@@ -133,16 +167,20 @@ def test_each_damage_is_named_by_its_kind_and_nothing_else_is(stage: Stage) -> N
         "content_differs": [archived(keys[3])],
         "failed_without_letter": [forgotten],
         "letter_of_applied_file": [mended],
+        "ledger_inconsistent": [keys[18], keys[19], unapplied, unarchived, unexplained],
         "letter_without_failure": [unknown],
-        "lost": [gone, archived(keys[1])],
-        "request_lost": [f"history request {lost}"],
+        "lost": [keys[15], keys[17], gone, stood, archived(keys[1])],
+        "request_lost": [f"geocode request of {keys[20]}", f"history request {lost}"],
         "request_unsent": [f"history request {unsent}"],
-        "rows_missing": [f"positions of {newest}", f"rejects of {keys[10]}", "ticket INC9"],
+        "rows_missing": [
+            "position of ticket INC22", "position of ticket NEWEST", f"positions of {newest}", f"rejects of {keys[10]}",
+            "ticket INC9", "tickets",
+        ],
         "size_differs": [archived(keys[2])],
-        "tail_unfinished": [keys[5], keys[6]],
+        "tail_unfinished": [keys[5], keys[6], keys[16]],
         "unrecorded": [unrecorded, f"{PROCESSED}foreign.txt"],
         "waiting_too_long": [waiting, overdue],
-    }
+    }  # fmt: skip
     assert findings(stage, *FEW_SECONDS) == expected
     assert sorted(message.body for message in stage.broker.messages(DEAD_FILES)) == letters, "looking disturbs nothing"
 
@@ -215,3 +253,38 @@ def test_failed_files_without_object_or_letter_are_lost_and_a_refused_object_end
     stage.bucket.put_all(dict.fromkeys(foreign, b"what is this"))
     stage.bucket.deny("s3:GetObject", foreign[1])
     assert findings(stage) == {"lost": sorted([retrying, letterless]), "unrecorded": foreign}
+
+
+def test_a_failed_version_is_history_once_a_later_one_was_applied_and_a_failure_again_when_it_comes_back(
+    stage: Stage,
+) -> None:
+    other, key = key_at(1), key_at(2)
+
+    def failures() -> list[Any]:
+        found = stage.ask("status")["database"]
+        noted = stage.json(stage.run("verify", "--json"))["notes"]
+        error = found["last_error"] and found["last_error"]["key"]
+        return [found["unfinished_files"].get("failed", 0), error, noted["failed"], noted["superseded"]]
+
+    stage.bucket.put_all({other: BROKEN, key: BROKEN})
+    assert stage.run("drain", "--apply").returncode == 1
+    assert failures() == [2, key, 2, 0]
+    stage.bucket.put(key, csv([ticket("MENDED")]))
+    assert stage.run("drain", "--apply").returncode == 1
+    assert failures() == [1, other, 1, 1]
+    assert findings(stage) == {"failed_without_letter": [other]}
+    stage.bucket.put(key, BROKEN)
+    assert stage.run("drain", "--apply").returncode == 1
+    assert failures() == [2, key, 2, 0]
+    assert findings(stage) == {"failed_without_letter": [other, key]}
+
+
+def test_a_failed_file_that_a_consumer_has_in_hand_needs_no_letter(stage: Stage) -> None:
+    key = key_at(1)
+    stage.bucket.put(key, BROKEN)
+    assert stage.run("drain", "--apply").returncode == 1
+    lock = "SELECT pg_advisory_lock(hashtextextended(%s, 0)) IS NULL"
+    assert not stage.one(lock, f"{stage.bucket.name}/{key}")
+    assert findings(stage) == {}
+    assert stage.one("SELECT pg_advisory_unlock_all() IS NOT NULL")
+    assert findings(stage) == {"failed_without_letter": [key]}

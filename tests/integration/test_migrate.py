@@ -115,6 +115,29 @@ def test_rows_that_were_there_count_as_written_at_the_old_watermark(empty_databa
         assert watermark["metadata"]["source_max_key"] == key
 
 
+def adoption(connection: postgres.Connection) -> list[Any]:
+    found = connection.execute("SELECT adopted_key, adopted_key_time::text, adopted_rows FROM ingest.epochs").fetchone()
+    return list((found or {}).values())
+
+
+def test_where_the_batch_import_had_got_to_is_kept_also_of_a_database_adopted_before(empty_database: Any) -> None:
+    key = "automations/inc/changes/2026-06-25T142000.csv"
+    with connect(empty_database) as connection:
+        connection.execute("SET timezone = 'UTC'")
+        made_by_the_batch_import(connection, 10, key)
+        migrate.migrate(connection, nothing)
+        assert adoption(connection) == [key, "2026-06-25 11:20:00+00", 1]
+
+        # Before that was kept, an adoption left no more than this.
+        connection.execute(
+            "DROP FUNCTION ingest.is_before_ledger, ingest.is_superseded;"
+            "ALTER TABLE ingest.epochs DROP adopted_key, DROP adopted_key_time, DROP adopted_rows"
+        )
+        connection.execute("DELETE FROM fleettickets_migrations WHERE name = '19_what_came_before'")
+        assert migrate.migrate(connection, nothing) == 1
+        assert adoption(connection) == [key, "2026-06-25 11:20:00+00", None]
+
+
 def test_a_watermark_that_names_no_instant_is_said_clearly_and_nothing_is_half_done(empty_database: Any) -> None:
     with connect(empty_database) as connection:
         made_by_the_batch_import(connection, 10, "automations/inc/changes/latest.csv")
