@@ -41,14 +41,16 @@ class Broker:
     def channel(self) -> Iterator[BlockingChannel]:
         connection = pika.BlockingConnection(pika.URLParameters(self.url))
         try:
-            yield connection.channel()
+            channel = connection.channel()
+            # Without, a message is on its way for as long as the channel lives, and this one ends at once.
+            channel.confirm_delivery()
+            yield channel
         finally:
             if connection.is_open:
                 connection.close()
 
     def publish(self, bodies: Iterable[bytes], exchange: str = EVENTS, routing_key: str = "store") -> None:
         with self.channel() as channel:
-            channel.confirm_delivery()
             for body in bodies:
                 channel.basic_publish(
                     exchange, routing_key, body, pika.BasicProperties(delivery_mode=2), mandatory=True

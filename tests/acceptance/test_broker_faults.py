@@ -146,7 +146,6 @@ def test_letters_that_were_in_hand_when_a_look_was_cut_off_survive_a_restart(
     stage = private_stage
     keys = [key_at(number) for number in range(150)]
     with stage.broker.channel() as channel:
-        channel.confirm_delivery()
         for key in keys:
             stage.broker.publish_to(channel, "fleettickets.dead", "files", b"{}", {"fleettickets-key": key})
     with Proxy(stage.broker.url) as proxy:

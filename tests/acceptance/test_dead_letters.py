@@ -21,6 +21,12 @@ def running_consumer(stage: Stage) -> Process:
     return running[0] if running else stage.start("consume")
 
 
+def stop_consumers(stage: Stage) -> None:
+    for process in stage.processes:
+        if process.running:
+            process.stop()
+
+
 def broken(stage: Stage, *keys: str) -> None:
     """Each key fails and lies in the dead letters."""
     running_consumer(stage)
@@ -94,12 +100,13 @@ def test_replay_of_a_file_that_is_still_broken_comes_back_with_one_more_attempt(
 
 def test_a_broken_file_delivered_several_times_at_once_is_one_dead_letter(shared_stage: Stage) -> None:
     stage, key, good = shared_stage, key_at(50), key_at(60)
-    running_consumer(stage).stop()
+    stop_consumers(stage)
     stage.bucket.put_all({key: BROKEN, good: csv([ticket("BEHIND")])})
     stage.announce(*[key] * 8, good)
     consumer = running_consumer(stage)  # which so takes several of the same at once
     stage.wait_for("failed", key)
     stage.wait_for("done", good)
+    wait_until(lambda: stage.ledger(key)["duplicates"] == 7, "every delivery has been looked at")
     consumer.stop()  # with the files in hand finished, every delivery is settled
     assert stage.broker.ready(FILES) == 0
     assert [found for found, _ in dead(stage)].count(key) == 1
@@ -111,10 +118,8 @@ PUBLISH, ACK = bytes.fromhex("003c0028"), bytes.fromhex("003c0050")
 
 
 def empty(stage: Stage) -> None:
-    """Stop the consumer, if there is one, and have no letters."""
-    for process in stage.processes:
-        if process.running:
-            process.stop()
+    """Have no consumer and no letters."""
+    stop_consumers(stage)
     stage.broker.purge()
 
 
@@ -124,7 +129,6 @@ def lay(stage: Stage, *ages: float) -> list[str]:
     now = datetime.now(UTC)
     keys = [key_at(3000 + number) for number in range(len(ages))]
     with stage.broker.channel() as channel:
-        channel.confirm_delivery()
         for key, age in zip(keys, ages, strict=True):
             headers = {
                 "fleettickets-key": key,
