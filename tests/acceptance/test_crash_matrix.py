@@ -20,7 +20,7 @@ import pytest
 from tests.acceptance.broker import DEAD_FILES, FILES, GEOCODE
 from tests.acceptance.comparing import assert_equals_reference, captures
 from tests.acceptance.faulty_store import FaultyStore
-from tests.acceptance.feeds import ChangeFile, RandomFeed, key_at
+from tests.acceptance.feeds import ChangeFile, RandomFeed, csv, key_at, ticket
 from tests.acceptance.proxy import Proxy
 from tests.acceptance.stage import Process, Stage, wait_until
 from tests.acceptance.store import CHANGES, PROCESSED
@@ -303,3 +303,21 @@ def test_what_no_delivery_comes_for_any_more_is_finished_by_a_sweep(stage: Stage
     assert sorted(sent) == [row["request_id"] for row in requests]
     assert stage.one("SELECT sum(duplicates) FROM ingest.ledger") == 0, "no delivery came"
     assert_equals_reference(stage, files)
+
+
+@pytest.mark.parametrize("since", ["gone from", "replaced in"])
+def test_a_file_that_was_applied_and_cannot_be_archived_any_more_says_why(stage: Stage, since: str) -> None:
+    """Without the reason, `verify` would take it for lost."""
+    key = key_at(1)
+    stage.die_at(ARCHIVE, key, csv([ticket("KNOWN", owner="first")]))
+    if since == "gone from":
+        stage.bucket.s3.delete_object(Bucket=stage.bucket.name, Key=key)
+    else:
+        stage.bucket.put(key, csv([ticket("KNOWN", owner="other")]))
+    assert stage.run("drain", "--apply").returncode == 0
+    found = stage.query("SELECT state, archive_key, reason FROM ingest.ledger WHERE decision = 'new'")
+    assert [tuple(row.values()) for row in found] == [
+        ("archived", None, f"{since} the bucket before it was archived")
+    ]  # fmt: skip
+    verified = stage.run("verify", "--json")
+    assert verified.returncode == 0, verified.stdout
