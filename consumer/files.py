@@ -20,7 +20,7 @@ from consumer.settings import ApplySettings
 from publisher import broker, messages
 from publisher.broker import Channel
 from publisher.bucket import BUCKET, Bucket, ObjectSummary, OpenObject
-from publisher.errors import DependencyDown, ObjectMissing, Permanent, Refused
+from publisher.errors import DependencyDown, ObjectMissing, ObjectUnavailable, Permanent, Refused
 from publisher.events import IgnoredEvent, NotAnEvent, read_event
 from publisher.keys import ChangeFileKey, NotAChangeFile, read_key
 from publisher.link import Delivery, Link
@@ -125,7 +125,11 @@ class FilesHandler:
         Raises: DependencyDown, Misconfigured.
         """
         for file in open_tails(self._pool, self._bucket, _LEFT_ALONE_SECONDS):
-            self._archive(file)
+            try:
+                self._archive(file)
+            except ObjectUnavailable as error:
+                # Its turn comes again with the next sweep; others' tails and requests are not to wait for it.
+                log.warning("not archived", key=file.key, detail=str(error))
         self.relay()
         with database.transaction(self._pool) as connection:
             database.rows(connection, "ledger", "finish_relayed")

@@ -50,6 +50,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests recorded as properties: what they print themselves is shown of failed ones only."""
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    told = [report for report in reports if report.when == "call" and report.user_properties]
+    if told:
+        terminalreporter.section("figures")
+    for report in told:
+        figures = ", ".join(f"{name} {value}" for name, value in report.user_properties)
+        terminalreporter.line(f"{report.nodeid}: {figures}")
+
+
 @dataclass(frozen=True)
 class Database:
     """A database of one test; `url` is what DATABASE_URL would be."""

@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from tests.acceptance.broker import Broker
+from tests.acceptance.broker import FILES, Broker
 from tests.acceptance.program import Forked, executed
 from tests.acceptance.store import CHANGES, Bucket
 
@@ -163,6 +163,14 @@ class Stage:
     def announce(self, *keys: str) -> None:
         """Send a notification for each key, as the store would."""
         self.broker.publish(self.bucket.event(key, self.bucket.read(key)) for key in keys)
+
+    def die_at(self, point: str, key: str, body: bytes) -> None:
+        """Put a file, and let a consumer that has it in hand kill itself there; the broker has the delivery back."""
+        doomed = self.start("consume", FLEETTICKETS_FAIL_POINT=point)
+        self.bucket.put(key, body)
+        self.announce(key)
+        assert doomed.wait() == -signal.SIGKILL, doomed.output()
+        wait_until(lambda: self.broker.ready(FILES) == 1, "the delivery is in the queue again")
 
     def wait_for(self, state: str, *keys: str, timeout: float = 90) -> None:
         """Wait until every key has a ledger row in the state."""

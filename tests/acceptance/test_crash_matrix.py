@@ -5,6 +5,7 @@ end as the reference says. A run of the tests takes one cell of each point, othe
 is `make crash-matrix`, which also writes the table in docs/reliability.md.
 """
 
+import json
 import os
 import random
 import signal
@@ -18,7 +19,8 @@ import pytest
 
 from tests.acceptance.broker import DEAD_FILES, FILES, GEOCODE
 from tests.acceptance.comparing import assert_equals_reference, captures
-from tests.acceptance.feeds import ChangeFile, RandomFeed, key_at
+from tests.acceptance.faulty_store import FaultyStore
+from tests.acceptance.feeds import ChangeFile, RandomFeed, csv, key_at, ticket
 from tests.acceptance.proxy import Proxy
 from tests.acceptance.stage import Process, Stage, wait_until
 from tests.acceptance.store import CHANGES, PROCESSED
@@ -27,6 +29,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- crash matrix: begin, written by make crash-matrix -->\n", "<!-- crash matrix: end -->\n"
 
 COMMIT_LOST = "commit sent, answer lost"
+ARCHIVE = "after commit, before archive"
 LETTER = "letter published, not recorded"
 FAILED = "failure recorded, before ack"
 POINTS = (
@@ -35,7 +38,7 @@ POINTS = (
     "mid copy",
     "before commit",
     COMMIT_LOST,
-    "after commit, before archive",
+    ARCHIVE,
     "after copy, before delete",
     "after delete, before state",
     "after archive, before relay",
@@ -273,3 +276,48 @@ def test_a_bad_file_whose_consumer_was_killed_can_be_replayed_once_it_is_good(st
     healthy.stop()
     assert stage.broker.ready(DEAD_FILES) == 0
     assert_equals_reference(stage, [file])
+
+
+def test_what_no_delivery_comes_for_any_more_is_finished_by_a_sweep(stage: Stage) -> None:
+    """The broker has forgotten the messages, and nobody polls. A file that the store fails to give keeps none back."""
+    stage.environment["FLEETTICKETS_MAX_REJECT_SHARE"] = "1"
+    kept_back, left = files = RandomFeed(seed=4, tickets=9).files(2, rows=6)
+    for file in files:
+        stage.die_at(ARCHIVE, file.key, file.body)
+        stage.broker.purge()
+    stage.connection.execute("UPDATE ingest.ledger SET applied_at = applied_at - interval '2 minutes'")
+    with FaultyStore(stage.environment["RUSTFS_ENDPOINT"]) as store:
+        store.fault("HEAD", kept_back.key.rpartition("/")[2], 500)
+        consumer = stage.start("consume", RUSTFS_ENDPOINT=store.url)
+        stage.wait_for("done", left.key)
+        stage.wait_for_history()
+        assert stage.waiting() == [kept_back.key]
+        consumer.stop()
+    consumer = stage.start("consume")
+    stage.wait_for("done", kept_back.key)
+    consumer.stop()
+    assert stage.waiting() == []
+    assert stage.bucket.read_all(PROCESSED) == {file.key.replace(CHANGES, PROCESSED): file.body for file in files}
+    sent = [request for message in stage.broker.messages(GEOCODE) for request in json.loads(message.body)["requests"]]
+    requests = stage.query("SELECT request_id FROM ingest.outbox WHERE kind = 'geocode' ORDER BY 1")
+    assert sorted(sent) == [row["request_id"] for row in requests]
+    assert stage.one("SELECT sum(duplicates) FROM ingest.ledger") == 0, "no delivery came"
+    assert_equals_reference(stage, files)
+
+
+@pytest.mark.parametrize("since", ["gone from", "replaced in"])
+def test_a_file_that_was_applied_and_cannot_be_archived_any_more_says_why(stage: Stage, since: str) -> None:
+    """Without the reason, `verify` would take it for lost."""
+    key = key_at(1)
+    stage.die_at(ARCHIVE, key, csv([ticket("KNOWN", owner="first")]))
+    if since == "gone from":
+        stage.bucket.s3.delete_object(Bucket=stage.bucket.name, Key=key)
+    else:
+        stage.bucket.put(key, csv([ticket("KNOWN", owner="other")]))
+    assert stage.run("drain", "--apply").returncode == 0
+    found = stage.query("SELECT state, archive_key, reason FROM ingest.ledger WHERE decision = 'new'")
+    assert [tuple(row.values()) for row in found] == [
+        ("archived", None, f"{since} the bucket before it was archived")
+    ]  # fmt: skip
+    verified = stage.run("verify", "--json")
+    assert verified.returncode == 0, verified.stdout

@@ -4,7 +4,7 @@ import json
 import signal
 import time
 
-from tests.acceptance.broker import DEAD_FILES
+from tests.acceptance.broker import DEAD_FILES, FILES
 from tests.acceptance.feeds import csv, key_at, ticket
 from tests.acceptance.stage import Stage, wait_until
 
@@ -37,6 +37,25 @@ def test_objects_that_the_store_refuses_hold_up_no_other(stage: Stage) -> None:
     consumer.stop()
     found = stage.ask("status")["database"]
     assert (found["unfinished_files"], found["last_error"]) == ({}, None), "whichever version it was that was refused"
+
+
+def test_a_file_that_was_applied_stays_so_when_the_store_refuses_it_afterwards(stage: Stage) -> None:
+    """Its rows are in: it did not fail, and must not be applied once more when it can be read again."""
+    key, body = key_at(1), csv([ticket("IN")])
+    stage.die_at("after commit, before archive", key, body)
+    stage.bucket.deny("s3:GetObject", key)
+    assert stage.run("drain", "--apply").returncode == 1
+    consumer = stage.start("consume")
+    wait_until(lambda: '"event": "file"' in consumer.output(), "the consumer has decided")
+    wait_until(lambda: stage.broker.ready(FILES) == 0, "the delivery is settled")
+    row = stage.ledger(key)
+    assert (row["state"], row["decision"], row["attempts"]) == ("applied", "new", 0)
+    assert stage.broker.ready(DEAD_FILES) == 0
+    stage.bucket.allow_all()
+    stage.announce(key)
+    stage.wait_for("done", key)
+    consumer.stop()
+    assert stage.ledger(key)["applied_at"] == row["applied_at"]
 
 
 def test_messages_with_senseless_headers_become_dead_letters(stage: Stage) -> None:

@@ -1,10 +1,11 @@
 """Any order, any repetition, any number of consumers and any crash of them: the same tables in the end."""
 
+import json
 import random
 
 import pytest
 
-from tests.acceptance.broker import DEAD_FILES
+from tests.acceptance.broker import DEAD_FILES, GEOCODE
 from tests.acceptance.comparing import assert_equals_reference, tickets
 from tests.acceptance.feeds import RandomFeed, csv, key_at, ticket
 from tests.acceptance.stage import Stage, wait_until
@@ -158,3 +159,24 @@ def test_an_event_before_its_object_is_missing_and_the_object_is_applied_when_it
     rows = stage.query("SELECT decision FROM ingest.ledger WHERE key = %s AND state = 'done' AND rows_read = 1", key)
     assert [row["decision"] in {"new", "late"} for row in rows] == [True]
     assert stage.bucket.read(key.replace(CHANGES, PROCESSED)) == body
+
+
+def test_bytes_that_return_under_their_key_have_their_requests_sent_and_handled_again(shared_stage: Stage) -> None:
+    stage, key = shared_stage, key_at(800)
+    opened = csv([ticket("BACK", cluster="Returning")])
+    closed = csv([ticket("BACK", cluster="Returning", normalized_status="closed", raw_status="Closed")])
+    delivered(stage, key, opened)
+    delivered(stage, key, closed)
+    stage.wait_for_history()
+    captured = "SELECT coalesce(sum(open_total), 0) FROM tickets.inc_daily_snapshot WHERE cluster = 'Returning'"
+    assert stage.one(captured) == 0
+    stage.bucket.put(key, opened)
+    stage.announce(key)
+    returned = stage.one("SELECT min(file_id) FROM ingest.ledger WHERE key = %s", key)
+    state = "SELECT decision || ' ' || state FROM ingest.ledger WHERE file_id = %s"
+    wait_until(lambda: stage.one(state, returned) == "changed done", "the first bytes are applied again")
+    stage.wait_for_history()
+    assert stage.one(captured) == 1
+    asked = stage.one("SELECT request_id FROM ingest.outbox WHERE file_id = %s AND kind = 'geocode'", returned)
+    sent = [request for message in stage.broker.messages(GEOCODE) for request in json.loads(message.body)["requests"]]
+    assert sent.count(asked) == 2

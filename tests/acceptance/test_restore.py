@@ -4,10 +4,11 @@ import hashlib
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import psycopg
+import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
@@ -17,9 +18,13 @@ from tests.acceptance.stage import Stage, wait_until
 from tests.acceptance.store import CHANGES, PROCESSED
 from tests.conftest import Database
 
+if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import CompletedMultipartUploadTypeDef
+
 NO_BROKER = {"RABBITMQ_URL": "amqp://127.0.0.1:1/"}
 ONE_AT_A_TIME = {"FLEETTICKETS_FILES_IN_HAND": "1"}
 STATES = "SELECT DISTINCT state FROM ingest.ledger"
+KNOWN = "SELECT file_id, decision, object_time, applied_at, rows_inserted, rows_updated FROM ingest.ledger ORDER BY 1"
 LEDGER = """
     SELECT key, etag, size, sha256, epoch, decision, state, archive_key, rows_read, rows_inserted, rows_updated,
            rows_unchanged, rows_stale, rows_superseded, rows_rejected, alarms_dropped, sentinels_dropped
@@ -196,3 +201,80 @@ def test_a_reseed_that_the_dump_lacks_is_repeated_with_the_files_of_the_new_buck
     assert done["updated"] == 1
     assert tickets(stage)["MOVED"]["owner"] == "new bucket"
     assert stage.ledger(key_at(10))["epoch"] == 2
+
+
+def put_in_parts(stage: Stage, key: str, body: bytes) -> None:
+    """In one part; its ETag is not the hash of the bytes all the same."""
+    s3, bucket = stage.bucket.s3, stage.bucket.name
+    upload = s3.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
+    part = s3.upload_part(Bucket=bucket, Key=key, UploadId=upload, PartNumber=1, Body=body)["ETag"]
+    parts: CompletedMultipartUploadTypeDef = {"Parts": [{"PartNumber": 1, "ETag": part}]}
+    s3.complete_multipart_upload(Bucket=bucket, Key=key, UploadId=upload, MultipartUpload=parts)
+
+
+def archive_name(key: str, body: bytes | None = None) -> str:
+    """Where a file is archived, or would be if the plain name is taken."""
+    plain = key.replace(CHANGES, PROCESSED)
+    return plain if body is None else f"{plain.removesuffix('.csv')}~{hashlib.sha256(body).hexdigest()[:12]}.csv"
+
+
+def test_a_copy_with_another_etag_is_known_by_its_bytes_and_nothing_else(stage: Stage) -> None:
+    """A store changes the ETag of an object stored in parts when it copies it. Its size alone would say too much."""
+    key = key_at(1)
+    applied, other = (csv([ticket("PARTS", owner=owner)]) for owner in ("first", "other"))
+    assert len(applied) == len(other)
+    stage.die_at("after commit, before archive", key, applied)
+    put_in_parts(stage, archive_name(key), applied)
+    stage.bucket.s3.delete_object(Bucket=stage.bucket.name, Key=key)
+    stage.bucket.put(archive_name(key, other), other)
+    done = stage.ask("drain", "--from-archive", "--apply")["files"]
+    assert [file["key"] for file in done] == [archive_name(key), archive_name(key, other)]
+    assert done[0]["outcome"] == "was applied before"
+    rows = stage.query("SELECT decision, state, archive_key, rows_read FROM ingest.ledger ORDER BY file_id")
+    assert [tuple(row.values()) for row in rows] == [
+        ("new", "archived", archive_name(key), 1),
+        ("changed", "archived", archive_name(key, other), 1),
+    ]
+    assert tickets(stage)["PARTS"]["owner"] == "other"
+
+
+@pytest.mark.parametrize("policy", ["quarantine", "ignore"])
+def test_what_was_applied_once_is_applied_again_whatever_the_policy_for_changed_files(
+    stage: Stage, policy: str
+) -> None:
+    key = key_at(1)
+    with dumped(stage) as dump:
+        for owner in ("first", "second"):
+            stage.bucket.put(key, csv([ticket("TWICE", owner=owner)]))
+            stage.ask("drain", "--apply")
+        turn_to(stage, dump)
+        restored = stage.run("drain", "--from-archive", "--apply", FLEETTICKETS_CHANGED_POLICY=policy)
+        assert restored.returncode == 0, restored.stdout
+        assert tickets(stage)["TWICE"]["owner"] == "second"
+        rows = stage.query("SELECT decision, state FROM ingest.ledger ORDER BY file_id")
+        assert [tuple(row.values()) for row in rows] == [("new", "archived"), ("changed", "archived")]
+        assert stage.waiting() == []
+
+
+def test_a_version_that_the_dump_knows_keeps_its_own_time(stage: Stage) -> None:
+    """By the time of an archive that was copied anew, the first version would be put back after the second."""
+    key, owners = key_at(1), ("first", "second")
+    bodies = [csv([ticket("KNOWN", owner=owner)]) for owner in owners]
+    for body in bodies:
+        stage.bucket.put(key, body)
+        stage.ask("drain", "--apply")
+    # As in a dump that was made after the copy and before its record.
+    stage.connection.execute(
+        "UPDATE ingest.ledger SET state = 'applied', archived_at = NULL, archive_key = NULL WHERE decision = 'new'"
+    )
+    before = stage.query(KNOWN)
+    stage.bucket.put(archive_name(key), bodies[0])
+    (done,) = stage.ask("drain", "--from-archive", "--apply")["files"]
+    assert (done["key"], done["outcome"]) == (archive_name(key), "was applied before")
+    assert tickets(stage)["KNOWN"]["owner"] == "second"
+    assert stage.query(KNOWN) == before
+    rows = stage.query("SELECT state, archive_key FROM ingest.ledger ORDER BY file_id")
+    assert [tuple(row.values()) for row in rows] == [
+        ("archived", archive_name(key)),
+        ("archived", archive_name(key, bodies[1])),
+    ]

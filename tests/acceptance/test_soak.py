@@ -1,5 +1,6 @@
 """A short soak in every run of the tests, another one each day; the long ones are `make soak`."""
 
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -10,6 +11,17 @@ from tests.soak.run import say
 from tests.soak.soaking import soak
 
 SECONDS = 10
+TOLD = {
+    "seed": "seed",
+    "files": "files put",
+    "rows": "rows",
+    "deliveries": "deliveries settled",
+    "redeliveries": "redeliveries",
+    "kills": "kills",
+    "lost": "lost",
+    "twice": "twice",
+}
+"""The figures that every run of the tests prints at its end, by their names there."""
 
 
 def test_a_plan_is_its_seed_and_nothing_else() -> None:
@@ -19,11 +31,15 @@ def test_a_plan_is_its_seed_and_nothing_else() -> None:
 
 
 @pytest.mark.timeout(400)
-def test_every_component_is_killed_and_nothing_is_lost_or_done_twice(tmp_path: Path) -> None:
+def test_every_component_is_killed_and_nothing_is_lost_or_done_twice(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     seed = date.today().toordinal()  # noqa: DTZ011 - any day will do
     say(f"seed {seed}; the same feed and faults: make soak MINUTES={SECONDS / 60:g} SEED={seed}")
     result = soak(make_plan(seed, SECONDS), tmp_path, say)
     say("\n".join(f"{name}: {value}" for name, value in result.figures.items()))
+    for name, figure in TOLD.items():
+        record_property(name, result.figures[figure])
     assert result.differences == []
     assert (result.figures["lost"], result.figures["twice"]) == (0, 0)
     assert set(result.figures["by component"]) == set(COMPONENTS)
