@@ -29,6 +29,7 @@ from consumer.locationiq import (
     Found,
     Geocoder,
     GeocoderDown,
+    Match,
     NotFound,
     QueryRefused,
     RateLimited,
@@ -46,7 +47,7 @@ BATCH = 20
 BATCH_SECONDS = 120.0
 """The end of a batch whose lookups have to wait for longer."""
 _BIAS_DEGREES = 0.25
-"""Half the side of the box around the cluster that is looked in first; a quarter of a degree is 28 km there."""
+"""Half the side of the box around the cluster that is the geocoder's hint; a quarter of a degree is 28 km there."""
 _TOO_COARSE = ["city", "county", "state", "country", "postalcode"]
 """Levels at which an answer says no more than the cluster's point does."""
 _NO_CLUSTER = frozenset({"county", "state", "country", "postalcode"})
@@ -230,16 +231,14 @@ class Gazetteer:
             # So it is this place alone: it must not hold up the others.
             log.warning("no answer", place=_name(place), detail=error.detail)
             is_final = isinstance(error, AnswerUnusable | QueryRefused)
-            row = _row(None, None, self._provider) | {"unanswered": 0 if is_final else 1}
-            self._keep_cluster(place, row) if isinstance(place, Cluster) else self._keep_location(place, row)
+            self._keep(place, _row(None, None, self._provider) | {"unanswered": 0 if is_final else 1})
             return "unanswered"
         except Refused as error:
             if error.dependency != database.DATABASE:
                 raise
             # An answer that cannot be kept would hold up all the others with every batch.
             log.warning("answer not kept", place=_name(place), detail=error.detail)
-            row = _row(None, None, self._provider)
-            return self._keep_cluster(place, row) if isinstance(place, Cluster) else self._keep_location(place, row)
+            return self._keep(place, _row(None, None, self._provider))
 
     def _require_answers(self) -> None:
         """Find out whether the provider answers anything.
@@ -257,13 +256,11 @@ class Gazetteer:
         useless: AnswerUnusable | QueryRefused | None = None
         for query in place.queries:
             try:
-                found = self._search(query, None)
+                answer = self._search(query, None)
             except (AnswerUnusable, QueryRefused) as error:
                 useless = error
                 continue
-            row = _row(found, query, self._provider)
-            if isinstance(found, Found):
-                row["status"] = self._judged_cluster(found)
+            row = self._judged_cluster(_rows(answer, query, self._provider))
             rows.setdefault(row["status"], row)
             if "hit" in rows:
                 break
@@ -272,27 +269,29 @@ class Gazetteer:
         best = (rows[status] for status in ("hit", "rejected", "miss") if status in rows)
         return self._keep_cluster(place, next(best, _row(None, None, _NOBODY)))
 
-    def _judged_cluster(self, found: Found) -> str:
-        """No more than the country, the county or a post office is known, or, with `fallback`, the region's city."""
-        code, _, level = _parts(found.quality)
-        if level in _NO_CLUSTER or (level in _TOO_COARSE and code == "fallback"):
-            return "rejected"
+    def _judged_cluster(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """The first that can be a cluster's place; else the first of all, which tells what was found instead."""
+        first = rows[0]
+        if first["latitude"] is None:
+            return first
         with database.transaction(self._pool) as connection:
-            point = {"latitude": found.latitude, "longitude": found.longitude}
-            return "hit" if database.row(connection, "geocoding", "is_in_kenya", point) else "rejected"
+            for row in rows:
+                if _is_fine_enough(row["quality"]) and database.row(connection, "geocoding", "is_in_kenya", row):
+                    return row | {"status": "hit"}
+        return first | {"status": "rejected"}
 
     def _look_up_location(self, place: Location) -> str:
         name = place_name(place.location_name)
         key = {"cluster": place.cluster, "location_name": place.location_name, "cleaned_query": name}
         if name is None:
             # Nothing but codes: kept as a miss, so that it is not looked at with every batch.
-            return self._keep_location(place, _row(None, None, _NOBODY))
+            return self._keep_location(place, [_row(None, None, _NOBODY)])
         with database.transaction(self._pool) as connection:
             same = database.row(connection, "geocoding", "answered_before", key | self._ages())
         if same is not None:
             answer = None if same["answer"] is None else Jsonb(same["answer"])
-            return self._keep_location(place, same | {"answer": answer, "unanswered": 0})
-        return self._keep_location(place, _row(self._search(name, place.near), name, self._provider))
+            return self._keep_location(place, [same | {"answer": answer, "unanswered": 0}])
+        return self._keep_location(place, _rows(self._search(name, place.near), name, self._provider))
 
     def _search(self, query: str, near: Viewbox | None) -> Found | NotFound:
         """One answer.
@@ -324,29 +323,30 @@ class Gazetteer:
             finally:
                 self.quota.ended()
 
+    def _keep(self, place: Place, row: dict[str, Any]) -> str:
+        return self._keep_cluster(place, row) if isinstance(place, Cluster) else self._keep_location(place, [row])
+
     def _keep_cluster(self, place: Cluster, row: dict[str, Any]) -> str:
         self._at("answered, not kept")
         with database.transaction(self._pool) as connection:
             row |= {"cluster": place.cluster, "asked_as": place.place}
             change_cluster(connection, ["cluster_was_asked", "keep_cluster"], row)
+        self._at("kept, not placed")
         return str(row["status"])
 
-    def _keep_location(self, place: Location, row: dict[str, Any]) -> str:
-        row |= {
-            "cluster": place.cluster, "location_name": place.location_name,
-            "cleaned_query": place_name(place.location_name), "distance_m": None,
-        }  # fmt: skip
+    def _keep_location(self, place: Location, rows: list[dict[str, Any]]) -> str:
         self._at("answered, not kept")
         with database.transaction(self._pool) as connection:
-            if row["latitude"] is not None:
-                coarse = database.row(connection, "geocoding", "distance", row)
-                if coarse is None:
-                    return "unanswered"  # somebody took the cluster's point back, so there is nothing to judge it by
-                row["distance_m"] = coarse["metres"]
-                is_far = coarse["metres"] > GUARD_METRES
-                row["status"] = "rejected" if is_far or _parts(row["quality"])[2] in _TOO_COARSE else "hit"
+            judged = _judged_location(connection, place, rows)
+            if judged is None:
+                return "unanswered"  # somebody took the cluster's point back, so there is nothing to judge it by
+            row = judged | {
+                "cluster": place.cluster, "location_name": place.location_name,
+                "cleaned_query": place_name(place.location_name),
+            }  # fmt: skip
             database.rows(connection, "geocoding", "location_was_asked", row)
             database.rows(connection, "geocoding", "keep_location", row)
+        self._at("kept, not placed")
         return str(row["status"])
 
     def _place_tickets(self) -> int:
@@ -384,6 +384,28 @@ def change_cluster(connection: Connection, statements: list[str], row: dict[str,
         database.rows(connection, "geocoding", "judge_locations", {"cluster": row["cluster"]} | was | guard)
 
 
+def _judged_location(connection: Connection, place: Location, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The first that is near its cluster and finer than that; else the first of all, with its distance.
+
+    None where the cluster has no point any more.
+    """
+    if rows[0]["latitude"] is None:
+        return rows[0] | {"distance_m": None}
+    answered = {f"{name}s": [row[name] for row in rows] for name in ("latitude", "longitude")}
+    distances = database.rows(connection, "geocoding", "distances", answered | {"cluster": place.cluster})
+    judged = []
+    for row, coarse in zip(rows, distances, strict=False):  # none, or one for each
+        is_hit = coarse["metres"] <= GUARD_METRES and _parts(row["quality"])[2] not in _TOO_COARSE
+        judged.append(row | {"distance_m": coarse["metres"], "status": "hit" if is_hit else "rejected"})
+    return next((row for row in judged if row["status"] == "hit"), judged[0]) if judged else None
+
+
+def _is_fine_enough(quality: str | None) -> bool:
+    """Whether more is known than the country, the county or a post office, or, with `fallback`, the region's city."""
+    code, _, level = _parts(quality)
+    return level not in _NO_CLUSTER and not (level in _TOO_COARSE and code == "fallback")
+
+
 def _parts(quality: str | None) -> tuple[str, str, str]:
     """Code, type and level of a match, each "" where the provider tells none."""
     code, type_, level = (*(quality or "").split("/"), "", "", "")[:3]
@@ -394,8 +416,13 @@ def _name(place: Place) -> str:
     return place.cluster if isinstance(place, Cluster) else f"{place.location_name} ({place.cluster})"
 
 
-def _row(found: Found | NotFound | None, query: str | None, provider: str) -> dict[str, Any]:
-    if isinstance(found, Found):
+def _rows(answer: Found | NotFound, query: str, provider: str) -> list[dict[str, Any]]:
+    """What would be kept: of each place that was found, else of the miss."""
+    return [_row(one, query, provider) for one in (answer.matches if isinstance(answer, Found) else [answer])]
+
+
+def _row(found: Match | NotFound | None, query: str | None, provider: str) -> dict[str, Any]:
+    if isinstance(found, Match):
         known: dict[str, Any] = {
             "latitude": found.latitude, "longitude": found.longitude, "quality": found.quality, "status": "hit",
         }  # fmt: skip

@@ -107,12 +107,16 @@ WHERE cluster = %(cluster)s AND cleaned_query = %(cleaned_query)s AND location_n
 ORDER BY geocoded_at DESC
 LIMIT 1
 
--- name: distance
--- Metres between an answer and the point of its cluster, which stays where it is until the answer is kept.
-SELECT ST_Distance(ST_SetSRID(ST_MakePoint(%(longitude)s, %(latitude)s), 4326)::geography, geom::geography) AS metres
-FROM tickets.geo_clusters
-WHERE cluster = %(cluster)s AND geom IS NOT NULL
-FOR SHARE
+-- name: distances
+-- Metres between each place of an answer and the point of its cluster, which stays where it is until the answer is kept.
+SELECT ST_Distance(ST_SetSRID(ST_MakePoint(answered.longitude, answered.latitude), 4326)::geography,
+                   coarse.geom::geography) AS metres
+FROM tickets.geo_clusters AS coarse
+CROSS JOIN unnest(%(latitudes)s::float8[], %(longitudes)s::float8[]) WITH ORDINALITY
+    AS answered (latitude, longitude, number)
+WHERE coarse.cluster = %(cluster)s AND coarse.geom IS NOT NULL
+ORDER BY answered.number
+FOR SHARE OF coarse
 
 -- name: location_was_asked
 -- An answer that another name got is as old as it is there.

@@ -19,6 +19,8 @@ KNOWN = {
     "Quarry Road": QUARRY_ROAD,
     "Sarit Centre": GATE,
     "Nyali Centre": FAR,
+    # The best known first.
+    "Moi Avenue": [FAR, (-1.2833, 36.8219)],
 }
 FAST = {"GEOCODER_PER_SECOND": "50", "GEOCODER_PER_MINUTE": "1000"}
 
@@ -75,6 +77,7 @@ def test_tickets_get_the_place_of_their_location_else_of_their_cluster(stage: St
         actionable("CODES", location_name="NBO-123 GPON 0/1/3"),
         actionable("UNKNOWN", location_name="Atlantis Gardens"),
         actionable("WRONG CITY", location_name="Nyali Centre"),
+        actionable("BOTH CITIES", location_name="FAT-12 Moi Avenue"),
         actionable("ALIAS", cluster="QOA"),
         actionable("FED", latitude="-1.3", longitude="36.9"),
         actionable("ZERO", latitude="0", longitude="0"),
@@ -91,6 +94,7 @@ def test_tickets_get_the_place_of_their_location_else_of_their_cluster(stage: St
         "CODES": coarse,
         "UNKNOWN": coarse,
         "WRONG CITY": coarse,
+        "BOTH CITIES": (-1.2833, 36.8219, "location"),
         "ALIAS": (*QUARRY_ROAD, "cluster"),
         "FED": (-1.3, 36.9, "feed"),
         "ZERO": coarse,

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -479,6 +480,51 @@ def test_an_answer_that_is_too_coarse_is_none(
         look_up(gazetteer(pool, provider))
     assert statuses(pool) == {"Westlands": cluster}
     assert locations(pool) == ({"Westlands": location} if location else {})
+
+
+MOMBASA = (-4.0435, 39.6682)
+NEAR = (-1.25, 36.82)
+NOTHING_NEAR = [MOMBASA, (*NEAR, "city"), (-4.1, 39.6)]
+
+
+@pytest.mark.parametrize(
+    ("known", "kept"),
+    [
+        ([MOMBASA, NEAR, WESTLANDS], ("hit", NEAR)),
+        ([MOMBASA, (*WESTLANDS, "city"), NEAR], ("hit", NEAR)),
+        ([*[MOMBASA] * 9, NEAR], ("hit", NEAR)),
+        (NOTHING_NEAR, ("rejected", MOMBASA)),
+    ],
+)
+def test_of_places_with_one_name_the_first_that_is_near_and_fine_enough_is_taken(
+    pool: Pool, known: list[Coordinates], kept: tuple[str, Coordinates]
+) -> None:
+    ticket(pool, "HERE", location_name="Moi Avenue", is_actionable="true")
+    with LocationIQ({"Westlands": WESTLANDS, "Moi Avenue": known}, per_second=None, per_minute=None) as provider:
+        assert look_up(gazetteer(pool, provider)).outcomes == Counter(["hit", kept[0]])
+        assert len(provider.searches) == 2, "one request for all of them"
+    (found,) = execute(pool, "SELECT * FROM tickets.geo_locations")
+    assert (found["status"], (found["latitude"], found["longitude"])) == kept
+    assert float(found["answer"]["lat"]) == found["latitude"], "what the point came from"
+    assert (found["distance_m"] > 25_000) == (found["status"] == "rejected")
+
+
+@pytest.mark.parametrize(
+    ("known", "kept"),
+    [
+        ([(0.0, 0.0), (*MOMBASA, "state"), WESTLANDS, NEAR], ("hit", WESTLANDS)),
+        ([(*MOMBASA, "county"), (0.0, 0.0)], ("rejected", MOMBASA)),
+    ],
+)
+def test_of_places_with_a_clusters_name_the_first_in_kenya_that_is_fine_enough_is_taken(
+    pool: Pool, known: list[Coordinates], kept: tuple[str, Coordinates]
+) -> None:
+    ticket(pool, "HERE")
+    with LocationIQ({"Westlands": known}, per_second=None, per_minute=None) as provider:
+        assert look_up(gazetteer(pool, provider)).outcomes == {kept[0]: 1}
+    (found,) = execute(pool, "SELECT * FROM tickets.geo_clusters")
+    assert (found["status"], (found["latitude"], found["longitude"])) == kept
+    assert float(found["answer"]["lat"]) == found["latitude"], "what the point came from"
 
 
 def test_a_cluster_outside_the_country_is_none_and_is_asked_for_without_its_region(pool: Pool) -> None:
