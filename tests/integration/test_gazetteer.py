@@ -253,7 +253,10 @@ def test_a_provider_that_goes_away_during_a_batch_makes_no_miss(pool: Pool, odd:
     assert [asked.query for asked in odd.searches[before:]] == ["B", "C"], "in their order still"
 
 
-def test_a_paused_message_costs_a_look_at_the_pause(pool: Pool, provider: LocationIQ) -> None:
+def test_a_paused_message_costs_a_look_at_the_pause(
+    pool: Pool, provider: LocationIQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quota, "_DAYS_BEGINNING", timedelta())  # whatever time it is
     tickets(pool, Westlands=1)
     execute(pool, "INSERT INTO ingest.outbox (kind) VALUES ('geocode')")
     places = gazetteer(pool, provider)
@@ -548,7 +551,7 @@ def test_a_blank_cluster_is_a_miss_that_nobody_is_asked_for(pool: Pool, provider
 def test_a_limit_that_does_not_end_is_not_waited_for_with_a_message_in_hand(
     pool: Pool, odd: Odd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quota, "_SECONDS", {"minute": 0.2})
+    monkeypatch.setattr(quota, "end_of_limit", lambda _window, now: now + timedelta(seconds=0.2))
     odd.reply = error(LIMITED["Minute"])
     tickets(pool, Odd_place=1)
     with pytest.raises(Paused, match="in this minute"):
@@ -656,6 +659,40 @@ def test_bookings_are_kept_for_as_long_as_a_limit_asks(pool: Pool, provider: Loc
     )
     look_up(gazetteer(pool, provider))
     assert len(execute(pool, "SELECT 1 FROM ingest.geocoder_requests")) == 1
+
+
+@pytest.mark.parametrize(
+    ("window", "now", "end"),
+    [
+        ("second", "2026-06-25T00:00:00Z", "2026-06-25T00:00:01Z"),
+        ("minute", "2026-06-25T00:00:00Z", "2026-06-25T00:01:00Z"),
+        ("day", "2026-06-24T23:59:59Z", "2026-06-25T00:00:00Z"),
+        ("day", "2026-06-25T00:00:00Z", "2026-06-25T00:15:00Z"),
+        ("day", "2026-06-25T00:14:59Z", "2026-06-25T00:15:00Z"),
+        ("day", "2026-06-25T00:15:00Z", "2026-06-26T00:00:00Z"),
+        ("day", "2026-06-25T03:00:02+03:00", "2026-06-25T00:15:00Z"),
+        ("day", "2026-06-25T02:59:58+03:00", "2026-06-25T00:00:00Z"),
+    ],
+)
+def test_a_day_that_has_just_begun_is_not_given_up_for_one_refusal(window: quota.Window, now: str, end: str) -> None:
+    assert quota.end_of_limit(window, datetime.fromisoformat(now)) == datetime.fromisoformat(end)
+
+
+def test_the_providers_word_on_its_limits_is_held_by_the_clock_of_the_database(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[datetime] = []
+
+    def end_of_limit(window: str, now: datetime) -> datetime:
+        assert window == "day"
+        ends.append(now + timedelta(hours=5))
+        return ends[0]
+
+    monkeypatch.setattr(quota, "end_of_limit", end_of_limit)
+    before = execute(pool, "SELECT clock_timestamp() AS now")[0]["now"]
+    Quota(pool, settings(), threading.Event()).limited("day", "Rate Limited Day")
+    assert [row["until"] for row in execute(pool, "SELECT until FROM ingest.geocoder_pause")] == ends
+    assert ends[0] >= before + timedelta(hours=5)
 
 
 def test_a_pause_is_for_everybody_and_the_longer_one_stands(pool: Pool) -> None:
