@@ -106,15 +106,20 @@ def set_point(
 def unset_point(cluster: OfCluster, location: OfLocation = None, as_json: AsJson = False) -> None:
     """Take back what `set` did: the provider is asked with the next batch, and its answer counts again.
 
-    Until then tickets of a location are at their cluster's point, and those of a cluster nowhere.
+    Until then tickets of a location are at their cluster's point, and those of a cluster nowhere: what was answered for
+    its locations was held against the point that goes.
     """
     place = {"cluster": cluster, "location_name": location}
     with _changing(place) as connection:
-        name = "unset_cluster" if location is None else "unset_location"
-        if not database.rows(connection, "geocoding", name, place):
+        if location is None:
+            was_set = database.row(connection, "geocoding", "is_manual", place) is not None
+            unplaced = change_cluster(connection, ["unset_cluster"], place)
+        else:
+            was_set = bool(database.rows(connection, "geocoding", "unset_location", place))
+            unplaced = len(database.rows(connection, "geocoding", "unplace_tickets", place))
+        if not was_set:
             raise Misconfigured(f"no point of {printable(location or cluster)} was set by hand")
         placed = len(database.rows(connection, "geocoding", "place_tickets"))
-        unplaced = len(database.rows(connection, "geocoding", "unplace_tickets", place))
         database.rows(connection, "geocoding", "ask_for_batch")
     done = f"unset; {placed} tickets are placed anew, {unplaced} have no place for now"
     typer.echo(json.dumps(place | {"placed": placed, "unplaced": unplaced}) if as_json else done)

@@ -377,11 +377,13 @@ def change_cluster(connection: Connection, statements: list[str], row: dict[str,
         database.rows(connection, "geocoding", statement, row)
     after = database.row(connection, "geocoding", "cluster_point", row)
     if after is None and before is not None:
-        database.rows(connection, "geocoding", "unplace_tickets", row)
-    elif after != before:
+        database.rows(connection, "geocoding", "disown_locations", row)
+        return len(database.rows(connection, "geocoding", "unplace_tickets", row))
+    if after != before:
         was = {f"was_{name}": before[name] if before else None for name in ("latitude", "longitude")}
         guard = {"guard_m": GUARD_METRES, "too_coarse": _TOO_COARSE}
         database.rows(connection, "geocoding", "judge_locations", {"cluster": row["cluster"]} | was | guard)
+    return 0
 
 
 def _judged_location(connection: Connection, place: Location, rows: list[dict[str, Any]]) -> dict[str, Any] | None:

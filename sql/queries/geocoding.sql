@@ -97,6 +97,12 @@ FROM (SELECT answered.location_name, measured.metres,
       WHERE coarse.cluster = %(cluster)s AND coarse.geom IS NOT NULL AND NOT answered.is_manual) AS judged
 WHERE location.cluster = %(cluster)s AND location.location_name = judged.location_name
 
+-- name: disown_locations
+-- The cluster has no point any more, so its answers were held against none. They wait for the next one.
+UPDATE tickets.geo_locations
+SET status = CASE WHEN status = 'hit' THEN 'rejected' ELSE status END, distance_m = NULL, is_due = true
+WHERE cluster = %(cluster)s AND NOT is_manual
+
 -- name: answered_before
 -- Another name of the cluster that is the same without its network codes.
 SELECT latitude, longitude, query, provider, quality, answer, status, distance_m, geocoded_at
