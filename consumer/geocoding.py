@@ -116,6 +116,36 @@ class Batch:
     """Whether there are more places to look up."""
 
 
+def places_to_ask(pool: Pool, settings: GazetteerSettings, kind: Kind) -> list[Place]:
+    """Everything that the provider would be asked for now; that of most tickets first.
+
+    Raises: DependencyDown.
+    """
+    make: Callable[..., Place] = Cluster if kind is Kind.CLUSTERS else Location
+    with database.transaction(pool) as connection:
+        return [make(**row) for row in database.rows(connection, "geocoding", f"{kind}_to_ask", _ages(settings))]
+
+
+def places_that_wait(pool: Pool, settings: GazetteerSettings) -> int:
+    """Location names that are not asked for before their cluster has a point.
+
+    Raises: DependencyDown.
+    """
+    with database.transaction(pool) as connection:
+        found = database.row(connection, "geocoding", "locations_that_wait", _ages(settings))
+    return int(found["places"]) if found else 0
+
+
+def _ages(settings: GazetteerSettings) -> dict[str, datetime | int | None]:
+    now = datetime.now(UTC)
+    return {
+        "hits_before": now - timedelta(days=settings.keep_hits_days) if settings.keep_hits_days is not None else None,
+        "misses_before": now - timedelta(days=settings.keep_misses_days),
+        "unanswered_before": now - _ASKED_AGAIN_AFTER,
+        "attempts": ATTEMPTS,
+    }
+
+
 class Gazetteer:
     """What is known of places, and how more of it becomes known."""
 
@@ -135,24 +165,6 @@ class Gazetteer:
         self._at = at
         self.quota = Quota(pool, geocoder_settings, stop)
 
-    def waiting(self) -> int:
-        """Location names that are not asked for before their cluster has a point.
-
-        Raises: DependencyDown.
-        """
-        with database.transaction(self._pool) as connection:
-            found = database.row(connection, "geocoding", "locations_that_wait")
-        return int(found["places"]) if found else 0
-
-    def to_ask(self, kind: Kind) -> list[Place]:
-        """Everything that the provider would be asked for now; that of most tickets first.
-
-        Raises: DependencyDown.
-        """
-        make: Callable[..., Place] = Cluster if kind is Kind.CLUSTERS else Location
-        with database.transaction(self._pool) as connection:
-            return [make(**row) for row in database.rows(connection, "geocoding", f"{kind}_to_ask", self._ages())]
-
     def work(
         self,
         kinds: Iterable[Kind],
@@ -160,24 +172,27 @@ class Gazetteer:
         batch: Batch,
         *,
         seconds: float = float("inf"),
-        despite_pause: bool = False,
+        by_hand: bool = False,
         told: Callable[[str], None] = lambda _outcome: None,
     ) -> None:
         """Look up to `limit` places up, or for so many seconds, and place the tickets.
 
-        `batch` tells of it, also when it ends early. `despite_pause` says that a person has mended what the pause was
-        for, or wants to see what still is wrong.
+        `batch` tells of it, also when it ends early. `by_hand` says that a person has mended what a pause was for, or
+        wants to see what still is wrong; and that no request of the outbox stands behind it, so it makes one first: if
+        this process is killed, a consumer places what it has found.
         Raises: HeldByAnother, when somebody else is at it; Paused, when the quota is spent; Refused, when a setting
         has to be changed; Stopped; DependencyDown.
         """
         end = monotonic() + seconds
         with self._alone() as require_lock:
-            if despite_pause:
+            if by_hand:
                 self.quota.lift_pause()
+                with database.transaction(self._pool) as connection:
+                    database.rows(connection, "geocoding", "ask_for_batch")
             self.quota.forget_old()
             placed = self._place_tickets()
             try:
-                places = (place for kind in kinds for place in self.to_ask(kind))
+                places = (place for kind in kinds for place in places_to_ask(self._pool, self._settings, kind))
                 for number, place in enumerate(islice(places, limit)):
                     if self._stop.is_set():
                         raise Stopped("told to stop")
@@ -287,7 +302,7 @@ class Gazetteer:
             # Nothing but codes: kept as a miss, so that it is not looked at with every batch.
             return self._keep_location(place, [_row(None, None, _NOBODY)])
         with database.transaction(self._pool) as connection:
-            same = database.row(connection, "geocoding", "answered_before", key | self._ages())
+            same = database.row(connection, "geocoding", "answered_before", key | _ages(self._settings))
         if same is not None:
             answer = None if same["answer"] is None else Jsonb(same["answer"])
             return self._keep_location(place, [same | {"answer": answer, "unanswered": 0}])
@@ -353,22 +368,12 @@ class Gazetteer:
         with database.transaction(self._pool) as connection:
             return len(database.rows(connection, "geocoding", "place_tickets"))
 
-    def _ages(self) -> dict[str, datetime | int | None]:
-        now = datetime.now(UTC)
-        hits, misses = self._settings.keep_hits_days, self._settings.keep_misses_days
-        return {
-            "hits_before": now - timedelta(days=hits) if hits is not None else None,
-            "misses_before": now - timedelta(days=misses),
-            "unanswered_before": now - _ASKED_AGAIN_AFTER,
-            "attempts": ATTEMPTS,
-        }
 
-
-def change_cluster(connection: Connection, statements: list[str], row: dict[str, Any]) -> None:
-    """Run statements on a cluster, and draw the conclusions from what they do to its point.
+def change_cluster(connection: Connection, statements: list[str], row: dict[str, Any]) -> int:
+    """Run statements on a cluster, draw the conclusions from what they do to its point, and count tickets left nowhere.
 
     Where that is moved, the answers for the cluster's locations are held against the new one; where it is taken away,
-    its tickets are there no more.
+    they are not believed either, and its tickets are there no more.
 
     Raises: psycopg.Error.
     """

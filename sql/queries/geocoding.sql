@@ -44,11 +44,21 @@ WHERE known.cluster IS NULL
 ORDER BY wanted.tickets DESC, wanted.cluster, wanted.location_name
 
 -- name: locations_that_wait
--- Those for whose cluster no point is known yet; a ticket without a cluster has none to wait for.
-SELECT count(DISTINCT (cluster, location_name)) AS places
-FROM tickets.inc
-WHERE is_actionable AND location_name IS NOT NULL AND geo_source IS DISTINCT FROM 'feed'
-  AND cluster NOT IN (SELECT cluster FROM tickets.geo_clusters WHERE geom IS NOT NULL)
+-- Those that would be asked for, but for the point of their cluster; a ticket without a cluster has none to wait for.
+SELECT count(*) AS places
+FROM (SELECT DISTINCT cluster, location_name
+      FROM tickets.inc
+      WHERE is_actionable AND location_name IS NOT NULL AND geo_source IS DISTINCT FROM 'feed'
+        AND cluster IS NOT NULL) AS wanted
+LEFT JOIN tickets.geo_clusters AS coarse ON coarse.cluster = wanted.cluster AND coarse.geom IS NOT NULL
+LEFT JOIN tickets.geo_locations AS known
+    ON known.cluster = wanted.cluster AND known.location_name = wanted.location_name
+WHERE coarse.cluster IS NULL
+  AND (known.cluster IS NULL
+       OR (NOT known.is_manual
+           AND (known.is_due
+                OR known.geocoded_at < CASE WHEN known.status = 'hit' THEN %(hits_before)s ELSE %(misses_before)s END
+                OR known.unanswered BETWEEN 1 AND %(attempts)s - 1 AND known.geocoded_at < %(unanswered_before)s)))
 
 -- name: cluster_point
 SELECT latitude, longitude FROM tickets.geo_clusters WHERE cluster = %(cluster)s AND geom IS NOT NULL FOR UPDATE
