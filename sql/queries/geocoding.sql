@@ -108,7 +108,7 @@ FROM (SELECT answered.location_name, measured.metres,
 WHERE location.cluster = %(cluster)s AND location.location_name = judged.location_name
 
 -- name: disown_locations
--- The cluster has no point any more, so its answers were held against none. They wait for the next one.
+-- The cluster has no point any more that its answers could be held against. They wait for its next one.
 UPDATE tickets.geo_locations
 SET status = CASE WHEN status = 'hit' THEN 'rejected' ELSE status END, distance_m = NULL, is_due = true
 WHERE cluster = %(cluster)s AND NOT is_manual

@@ -15,9 +15,9 @@ from prometheus_client import REGISTRY
 from psycopg.types.json import Jsonb
 
 from consumer import database as postgres
-from consumer import locationiq, quota
+from consumer import geocoding, locationiq, quota
 from consumer.database import Pool
-from consumer.geocoding import Batch, Gazetteer, GeocodeHandler, Kind, change_cluster
+from consumer.geocoding import Batch, Gazetteer, GeocodeHandler, Kind, change_cluster, places_that_wait
 from consumer.locationiq import Geocoder, GeocoderDown
 from consumer.quota import Paused, Quota, Stopped
 from consumer.settings import GazetteerSettings, GeocoderSettings
@@ -32,6 +32,7 @@ from tests.acceptance.geocoder import (
     Asked,
     Coordinates,
     Fault,
+    Known,
     LocationIQ,
     error,
 )
@@ -232,7 +233,7 @@ def test_where_every_query_is_refused_it_is_the_setting(pool: Pool, odd: Odd) ->
     other_key = Gazetteer(pool, GazetteerSettings(), settings(odd.url, GEOCODER_API_KEY="pk.other"), threading.Event())
     assert other_key.quota.paused() is None
     odd.prefix = "nobody"
-    places.work(Kind, 100, Batch(), despite_pause=True)
+    places.work(Kind, 100, Batch(), by_hand=True)
     assert statuses(pool) == {"A": "miss", "B": "miss"}
     assert places.quota.paused() is None
 
@@ -395,6 +396,193 @@ def test_a_point_of_another_name_is_none_of_the_alias_that_is_not_found(pool: Po
     assert statuses(pool)["Westlands"] == "miss"
     assert set(sources(pool).values()) == {None}
     assert look_up(places).outcomes == {}
+
+
+def test_a_point_that_is_taken_away_takes_what_was_judged_by_it_along(pool: Pool) -> None:
+    """Its answers are held against the cluster's next point, and what is not near that is asked for again."""
+    near, far = (-4.05, 39.67), (-1.26, 36.80)
+    known: dict[str, Known] = {
+        "Westlands": MOMBASA, "Sarit Centre": [near, far], "Likoni": near, "Right Here": WESTLANDS,
+    }  # fmt: skip
+    for name in ("Sarit Centre", "Likoni", "By Hand", "Nowhere"):
+        ticket(pool, name, location_name=name, is_actionable="true")
+    ticket(pool, "FED", latitude="-1", longitude="37", location_name="Likoni")
+    with LocationIQ(known, per_second=None, per_minute=None) as provider:
+        places = gazetteer(pool, provider)
+        look_up(places)
+        execute(
+            pool,
+            """UPDATE tickets.geo_locations SET latitude = -1.3, longitude = 36.7, status = 'hit', is_manual = true
+               WHERE location_name = 'By Hand'""",
+        )
+        look_up(places)
+        assert sources(pool) == {
+            "Sarit Centre": "location", "Likoni": "location", "By Hand": "location", "Nowhere": "cluster",
+            "FED": "feed",
+        }  # fmt: skip
+        execute(pool, "INSERT INTO tickets.cluster_aliases VALUES ('Westlands', 'Mistyped')")
+        look_up(places)
+        assert sources(pool) == {
+            "Sarit Centre": None, "Likoni": None, "By Hand": "location", "Nowhere": None, "FED": "feed",
+        }  # fmt: skip
+        disowned = execute(pool, "SELECT location_name FROM tickets.geo_locations WHERE is_due AND geom IS NULL")
+        assert {row["location_name"] for row in disowned} == {"Sarit Centre", "Likoni", "Nowhere"}
+        assert places_that_wait(pool, GazetteerSettings()) == 3
+        before = len(provider.searches)
+        execute(pool, "UPDATE tickets.cluster_aliases SET place = 'Right Here' WHERE cluster = 'Westlands'")
+        look_up(places)
+        assert {asked.query for asked in provider.searches[before:]} == {
+            "Right Here", "Sarit Centre", "Likoni", "Nowhere",
+        }  # fmt: skip
+        assert sources(pool) == {
+            "Sarit Centre": "location", "Likoni": "cluster", "By Hand": "location", "Nowhere": "cluster", "FED": "feed",
+        }  # fmt: skip
+        assert locations(pool)["Likoni"] == "rejected"
+        assert look_up(places).outcomes == {}
+
+
+def test_what_is_set_while_its_answer_is_under_way_stays(pool: Pool) -> None:
+    here = {"cluster": "Westlands", "location_name": "Sarit Centre", "cleaned_query": "Sarit Centre"}
+
+    def find(query: str) -> Coordinates:
+        if query == "Westlands":
+            move_westlands(pool, *NEAR)
+            return MOMBASA
+        with postgres.transaction(pool) as connection:
+            postgres.rows(connection, "geocoding", "set_location", here | {"latitude": -1.3, "longitude": 36.7})
+        return WESTLANDS
+
+    ticket(pool, "CLUSTER")
+    ticket(pool, "LOCATION", location_name="Sarit Centre", is_actionable="true")
+    with LocationIQ(find, per_second=None, per_minute=None) as provider:
+        look_up(gazetteer(pool, provider))
+        assert len(provider.searches) == 2
+    for table, point in (("geo_clusters", NEAR), ("geo_locations", (-1.3, 36.7))):
+        (kept,) = execute(pool, f"SELECT latitude, longitude, provider, is_manual FROM tickets.{table}")  # noqa: S608
+        assert tuple(kept.values()) == (*point, "by hand", True)
+    placed = execute(pool, "SELECT ticket_id, latitude FROM tickets.inc")
+    assert {row["ticket_id"]: row["latitude"] for row in placed} == {"CLUSTER": NEAR[0], "LOCATION": -1.3}
+
+
+def test_a_point_set_by_hand_was_found_under_no_name(pool: Pool, provider: LocationIQ) -> None:
+    tickets(pool, Westlands=1)
+    look_up(gazetteer(pool, provider))
+    assert execute(pool, "SELECT found_as FROM tickets.geo_clusters") == [{"found_as": "Westlands"}]
+    move_westlands(pool, *NEAR)
+    assert execute(pool, "SELECT found_as FROM tickets.geo_clusters") == [{"found_as": None}]
+
+
+def test_a_name_that_is_the_same_without_codes_shares_neither_a_point_set_by_hand_nor_one_that_is_due(
+    pool: Pool,
+) -> None:
+    known = {"Westlands": WESTLANDS, "Sarit Centre": NEAR}
+    ticket(pool, "FIRST", location_name="Sarit Centre FAT 1", is_actionable="true")
+    with LocationIQ(known, per_second=None, per_minute=None) as provider:
+        places = gazetteer(pool, provider)
+        look_up(places)
+        execute(pool, "UPDATE tickets.geo_locations SET latitude = -1.2, is_manual = true")
+        for number in range(2):
+            ticket(pool, f"SECOND{number}", location_name="Sarit Centre FAT 2", is_actionable="true")
+        assert look_up(places).outcomes == {"hit": 1}
+        assert len(provider.searches) == 3
+        found = execute(pool, "SELECT ticket_id, latitude FROM tickets.inc WHERE ticket_id <> 'SECOND1'")
+        assert {row["ticket_id"]: row["latitude"] for row in found} == {"FIRST": -1.2, "SECOND0": NEAR[0]}
+        # What is due is asked for although the other name, which comes later, has its answer from before.
+        execute(pool, "UPDATE tickets.geo_locations SET is_manual = false, is_due = true")
+        assert look_up(places).outcomes == {"hit": 2}
+        assert len(provider.searches) == 4, "asked for once, and shared"
+
+
+def test_places_of_the_feed_are_not_asked_for(pool: Pool, provider: LocationIQ) -> None:
+    ticket(pool, "FED", location_name="Sarit Centre", is_actionable="true", latitude="-1", longitude="37")
+    assert look_up(gazetteer(pool, provider)).outcomes == {"hit": 1}
+    assert [asked.query for asked in provider.searches] == ["Westlands"]
+    assert sources(pool) == {"FED": "feed"}
+
+
+def test_a_location_at_the_very_point_of_its_cluster_is_told_as_a_location(pool: Pool) -> None:
+    known = {"Westlands": WESTLANDS, "Westlands Stage": WESTLANDS}
+    ticket(pool, "HERE", location_name="Westlands Stage", is_actionable="true")
+    with LocationIQ(known, per_second=None, per_minute=None) as provider:
+        places = gazetteer(pool, provider)
+        look_up(places, limit=1)
+        assert sources(pool) == {"HERE": "cluster"}
+        look_up(places)
+        assert sources(pool) == {"HERE": "location"}
+
+
+def test_what_waits_is_what_would_be_asked_for_if_its_cluster_had_a_point(pool: Pool, provider: LocationIQ) -> None:
+    def waiting() -> int:
+        return places_that_wait(pool, GazetteerSettings())
+
+    for number, name in enumerate("AAB"):
+        ticket(pool, f"{number}", cluster="Nowhere", location_name=f"Gate {name}", is_actionable="true")
+    ticket(pool, "CLOSED", cluster="Nowhere", location_name="Gate C", is_actionable="false")
+    ticket(pool, "FED", cluster="Nowhere", location_name="Gate D", is_actionable="true", latitude="-1", longitude="37")
+    ticket(pool, "KNOWN", location_name="Gate E", is_actionable="true")
+    execute(pool, """INSERT INTO tickets.inc (ticket_id, raw) VALUES ('NONE', '{"location_name": "F"}')""")
+    look_up(gazetteer(pool, provider))
+    assert waiting() == 2
+    point = {"cluster": "Nowhere", "latitude": -1.2, "longitude": 36.8, "cleaned_query": "", "location_name": "Gate A"}
+    with postgres.transaction(pool) as connection:
+        postgres.rows(connection, "geocoding", "set_location", point)
+    assert waiting() == 1, "one was set by hand"
+    execute(
+        pool,
+        """INSERT INTO tickets.geo_locations (cluster, location_name, status) VALUES ('Nowhere', 'Gate B', 'miss')""",
+    )
+    assert waiting() == 0, "one is a miss for now"
+    pass_time(pool, days=31)
+    assert waiting() == 1, "which is to be asked for again"
+    brief = GazetteerSettings.model_validate({"FLEETTICKETS_KEEP_PLACES_DAYS": 1})
+    assert places_that_wait(pool, brief) == 1, "what was set by hand does not age"
+
+
+def test_a_long_run_places_what_it_has_found_before_its_end(
+    pool: Pool, provider: LocationIQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(geocoding, "BATCH", 2)
+    tickets(pool, Westlands=5, B=4, C=3, D=2, E=1)
+    placed: list[int] = []
+
+    def told(_outcome: str) -> None:
+        placed.append(execute(pool, "SELECT count(*) AS placed FROM tickets.inc WHERE geom IS NOT NULL")[0]["placed"])
+
+    batch = Batch()
+    gazetteer(pool, provider).work(Kind, 100, batch, told=told)
+    assert placed == [0, 0, 5, 5, 5]
+    assert batch.placed == 5
+
+
+def test_the_rest_of_a_batch_is_sent_for_at_once(
+    pool: Pool, provider: LocationIQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(geocoding, "BATCH", 1)
+    tickets(pool, Westlands=2, B=1)
+    execute(pool, "INSERT INTO ingest.outbox (kind) VALUES ('geocode')")
+    relayed: list[int] = []
+
+    def relay() -> int:
+        relayed.extend(row["request_id"] for row in execute(pool, UNHANDLED))
+        return len(relayed)
+
+    handler = GeocodeHandler(pool, gazetteer(pool, provider), relay, lambda _point: None)
+    handler.geocode(Batch())
+    assert len(relayed) == 1, "what is asked for is there already when it is sent"
+    handler.geocode(Batch())
+    assert len(relayed) == 1, "nothing is left"
+    assert execute(pool, UNHANDLED) == []
+
+
+UNHANDLED = "SELECT request_id FROM ingest.outbox WHERE handled_at IS NULL"
+
+
+def test_a_run_by_hand_has_a_request_behind_it_before_it_asks(pool: Pool, provider: LocationIQ) -> None:
+    tickets(pool, Westlands=1)
+    asked: list[int] = []
+    places = gazetteer(pool, provider)
+    places.work(Kind, 100, Batch(), by_hand=True, told=lambda _outcome: asked.append(len(execute(pool, UNHANDLED))))
+    assert asked == [1]
 
 
 def test_a_rejected_answer_is_kept_when_there_is_no_other(pool: Pool) -> None:
