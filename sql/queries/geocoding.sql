@@ -86,11 +86,12 @@ WHERE NOT known.is_manual
 
 -- name: judge_locations
 -- The point of a cluster has changed, so which answers are near enough to it has, too. What was not found near the old
--- one is asked for again, unless the new one is next to it.
+-- one is asked for again, unless the new one is next to it; and all of them where there was none, even if near.
 UPDATE tickets.geo_locations AS location
 SET distance_m = judged.metres,
     status = judged.status,
-    is_due = judged.status <> 'hit' AND (judged.is_elsewhere OR location.is_due)
+    is_due = CASE WHEN judged.status <> 'hit' THEN judged.is_elsewhere OR location.is_due
+                  ELSE location.is_due AND %(was_latitude)s::float8 IS NULL END
 FROM (SELECT answered.location_name, measured.metres,
              CASE WHEN measured.metres IS NULL THEN 'miss'
                   WHEN measured.metres > %(guard_m)s

@@ -345,7 +345,9 @@ def test_by_hand_a_cluster_that_is_unset_leaves_its_tickets_nowhere(stage: Stage
     assert places(stage) == dict.fromkeys(["THERE", "HERE"], (None, None, None))
     assert stage.ask("geocode", "clusters", "--apply")["placed"] == 2
     assert places(stage) == {"THERE": (*GATE, "location"), "HERE": (*WESTLANDS, "cluster")}
-    assert len(provider.searches) == 2, "the answer for the location is near the new point, too"
+    assert stage.ask("geocode", "locations")["to_ask"] == 1, "near the new point, but chosen by the one that went"
+    assert stage.ask("geocode", "locations", "--apply")["hit"] == 1
+    assert stage.ask("geocode", "locations")["to_ask"] == 0
 
 
 def test_by_hand_a_dry_run_says_what_would_be_asked_and_a_run_does_it(stage: Stage, provider: LocationIQ) -> None:
