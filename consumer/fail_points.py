@@ -22,6 +22,7 @@ FAIL_POINTS = (
     "captured, not committed",
     "captured, before ack",
     "answered, not kept",
+    "kept, not placed",
     "geocoded, not committed",
     "geocoded, before relay",
 )

@@ -1,22 +1,32 @@
 """The geocoding steps by hand, and what an operator knows better than a provider."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 
-from consumer import database, migrate
+from consumer import database, fail_points, migrate
 from consumer.database import Connection, Role
-from consumer.geocoding import Batch, Cluster, Gazetteer, Kind, Place, change_cluster
+from consumer.geocoding import (
+    Batch,
+    Cluster,
+    Gazetteer,
+    Kind,
+    Place,
+    change_cluster,
+    places_that_wait,
+    places_to_ask,
+)
 from consumer.locationiq import GeocoderDown
 from consumer.place_names import place_name
 from consumer.quota import Paused, Quota, Stopped
-from consumer.settings import DatabaseSettings, GazetteerSettings, GeocoderSettings
+from consumer.settings import DatabaseSettings, GazetteerSettings, GeocoderChoice, GeocoderSettings
 from publisher import cli
 from publisher.cli import EXIT_FAILED, EXIT_MISCONFIGURED, AsJson
-from publisher.errors import FleetticketsError, Misconfigured, Refused
+from publisher.errors import FleetticketsError, HeldByAnother, Misconfigured, Refused
 from publisher.settings import load
 from publisher.terminal import printable
 
@@ -49,6 +59,7 @@ OfLocation = Annotated[
         callback=lambda value: None if value is None else _of_tickets(value),
     ),
 ]
+_IF_HELD = "a consumer, or a run like this one, asks for the same places: let it, or end it and try again"
 _SHOWN = 20
 _LONGEST = 500
 
@@ -106,15 +117,20 @@ def set_point(
 def unset_point(cluster: OfCluster, location: OfLocation = None, as_json: AsJson = False) -> None:
     """Take back what `set` did: the provider is asked with the next batch, and its answer counts again.
 
-    Until then tickets of a location are at their cluster's point, and those of a cluster nowhere.
+    Until then tickets of a location are at their cluster's point, and those of a cluster nowhere: what was answered for
+    its locations was held against the point that goes.
     """
     place = {"cluster": cluster, "location_name": location}
     with _changing(place) as connection:
-        name = "unset_cluster" if location is None else "unset_location"
-        if not database.rows(connection, "geocoding", name, place):
+        if location is None:
+            was_set = database.row(connection, "geocoding", "is_manual", place) is not None
+            unplaced = change_cluster(connection, ["unset_cluster"], place)
+        else:
+            was_set = bool(database.rows(connection, "geocoding", "unset_location", place))
+            unplaced = len(database.rows(connection, "geocoding", "unplace_tickets", place))
+        if not was_set:
             raise Misconfigured(f"no point of {printable(location or cluster)} was set by hand")
         placed = len(database.rows(connection, "geocoding", "place_tickets"))
-        unplaced = len(database.rows(connection, "geocoding", "unplace_tickets", place))
         database.rows(connection, "geocoding", "ask_for_batch")
     done = f"unset; {placed} tickets are placed anew, {unplaced} have no place for now"
     typer.echo(json.dumps(place | {"placed": placed, "unplaced": unplaced}) if as_json else done)
@@ -153,28 +169,31 @@ def _changing(place: dict[str, str | None]) -> Iterator[Connection]:
 
 
 def _look_up(kind: Kind, *, apply: bool, limit: int | None, as_json: bool) -> None:
-    database_settings, geocoder_settings = load(DatabaseSettings), load(GeocoderSettings)
-    settings = load(GazetteerSettings)
+    database_settings, settings = load(DatabaseSettings), load(GazetteerSettings)
+    # A look takes no key; without one, how many requests are left cannot be told.
+    geocoder_settings = load(GeocoderSettings) if apply or load(GeocoderChoice).is_made else None
     with database.connect(database_settings, Role.INGEST) as connection:
         migrate.require_migrated(connection)
     stop = cli.stop_on_signals()
     # One connection holds the lock, one asks and keeps.
     with database.open_pool(database_settings, size=2) as pool:
-        gazetteer = Gazetteer(pool, settings, geocoder_settings, stop)
-        places = gazetteer.to_ask(kind)[:limit]
-        if not apply:
-            waiting = gazetteer.waiting() if kind is Kind.LOCATIONS else 0
-            _show(kind, places, waiting, gazetteer.quota, as_json=as_json)
+        places = places_to_ask(pool, settings, kind)[:limit]
+        if not apply or geocoder_settings is None:
+            waiting = places_that_wait(pool, settings) if kind is Kind.LOCATIONS else 0
+            quota = Quota(pool, geocoder_settings, stop) if geocoder_settings else None
+            _show(kind, places, waiting, quota, as_json=as_json)
             return
+        gazetteer = Gazetteer(pool, settings, geocoder_settings, stop, fail_points.chosen(os.environ))
         batch = Batch()
         ended: FleetticketsError | None = None
         with cli.progress(as_json=as_json) as bar:
             task = bar.add_task(kind.value, total=len(places))
             try:
-                gazetteer.work([kind], len(places), batch, despite_pause=True, told=lambda _outcome: bar.advance(task))
-            except (Paused, Stopped, Refused, GeocoderDown) as error:
+                gazetteer.work([kind], len(places), batch, by_hand=True, told=lambda _outcome: bar.advance(task))
+            except (Paused, Stopped, Refused, GeocoderDown, HeldByAnother) as error:
                 ended = error
-    result = {"asked": batch.outcomes.total(), **batch.outcomes, "placed": batch.placed, "ended": str(ended or "")}
+    told = f"{ended}; {_IF_HELD}" if isinstance(ended, HeldByAnother) else str(ended or "")
+    result = {"asked": batch.outcomes.total(), **batch.outcomes, "placed": batch.placed, "ended": told}
     if as_json:
         typer.echo(json.dumps(result))
     else:
@@ -183,12 +202,12 @@ def _look_up(kind: Kind, *, apply: bool, limit: int | None, as_json: bool) -> No
             f"{batch.outcomes.total()} of {len(places)} {kind} looked up: {counts}; {batch.placed} tickets placed"
         )
     if ended is not None:
-        typer.echo(f"ended early: {ended}", err=True)
+        typer.echo(f"ended early: {told}", err=True)
         raise typer.Exit(EXIT_MISCONFIGURED if isinstance(ended, Refused) else EXIT_FAILED)
 
 
-def _show(kind: Kind, places: list[Place], waiting: int, quota: Quota, *, as_json: bool) -> None:
-    left, paused = quota.left(), quota.paused()
+def _show(kind: Kind, places: list[Place], waiting: int, quota: Quota | None, *, as_json: bool) -> None:
+    left, paused = (quota.left(), quota.paused()) if quota else (None, None)
     asked = [_plain(place) for place in places]
     # A cluster is asked for once more without its region where that finds nothing; names alike without codes share.
     requests = {(place["cluster"], query) for place in asked for query in place["queries"]}
@@ -202,7 +221,8 @@ def _show(kind: Kind, places: list[Place], waiting: int, quota: Quota, *, as_jso
         }
         typer.echo(json.dumps(found | {"paused_until": paused.until.isoformat() if paused else None}))
         return
-    typer.echo(f"{len(places)} {kind} to look up, {len(requests)} requests at the most; {left} are left today")
+    quota_left = "no GEOCODER_API_KEY is set to ask with" if left is None else f"{left} are left today"
+    typer.echo(f"{len(places)} {kind} to look up, {len(requests)} requests at the most; {quota_left}")
     if waiting:
         typer.echo(f"{waiting} more wait until their cluster has a point: fleettickets geocode clusters --apply")
     if paused:

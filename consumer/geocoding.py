@@ -29,6 +29,7 @@ from consumer.locationiq import (
     Found,
     Geocoder,
     GeocoderDown,
+    Match,
     NotFound,
     QueryRefused,
     RateLimited,
@@ -46,7 +47,7 @@ BATCH = 20
 BATCH_SECONDS = 120.0
 """The end of a batch whose lookups have to wait for longer."""
 _BIAS_DEGREES = 0.25
-"""Half the side of the box around the cluster that is looked in first; a quarter of a degree is 28 km there."""
+"""Half the side of the box around the cluster that is the geocoder's hint; a quarter of a degree is 28 km there."""
 _TOO_COARSE = ["city", "county", "state", "country", "postalcode"]
 """Levels at which an answer says no more than the cluster's point does."""
 _NO_CLUSTER = frozenset({"county", "state", "country", "postalcode"})
@@ -115,6 +116,36 @@ class Batch:
     """Whether there are more places to look up."""
 
 
+def places_to_ask(pool: Pool, settings: GazetteerSettings, kind: Kind) -> list[Place]:
+    """Everything that the provider would be asked for now; that of most tickets first.
+
+    Raises: DependencyDown.
+    """
+    make: Callable[..., Place] = Cluster if kind is Kind.CLUSTERS else Location
+    with database.transaction(pool) as connection:
+        return [make(**row) for row in database.rows(connection, "geocoding", f"{kind}_to_ask", _ages(settings))]
+
+
+def places_that_wait(pool: Pool, settings: GazetteerSettings) -> int:
+    """Location names that are not asked for before their cluster has a point.
+
+    Raises: DependencyDown.
+    """
+    with database.transaction(pool) as connection:
+        found = database.row(connection, "geocoding", "locations_that_wait", _ages(settings))
+    return int(found["places"]) if found else 0
+
+
+def _ages(settings: GazetteerSettings) -> dict[str, datetime | int | None]:
+    now = datetime.now(UTC)
+    return {
+        "hits_before": now - timedelta(days=settings.keep_hits_days) if settings.keep_hits_days is not None else None,
+        "misses_before": now - timedelta(days=settings.keep_misses_days),
+        "unanswered_before": now - _ASKED_AGAIN_AFTER,
+        "attempts": ATTEMPTS,
+    }
+
+
 class Gazetteer:
     """What is known of places, and how more of it becomes known."""
 
@@ -134,24 +165,6 @@ class Gazetteer:
         self._at = at
         self.quota = Quota(pool, geocoder_settings, stop)
 
-    def waiting(self) -> int:
-        """Location names that are not asked for before their cluster has a point.
-
-        Raises: DependencyDown.
-        """
-        with database.transaction(self._pool) as connection:
-            found = database.row(connection, "geocoding", "locations_that_wait")
-        return int(found["places"]) if found else 0
-
-    def to_ask(self, kind: Kind) -> list[Place]:
-        """Everything that the provider would be asked for now; that of most tickets first.
-
-        Raises: DependencyDown.
-        """
-        make: Callable[..., Place] = Cluster if kind is Kind.CLUSTERS else Location
-        with database.transaction(self._pool) as connection:
-            return [make(**row) for row in database.rows(connection, "geocoding", f"{kind}_to_ask", self._ages())]
-
     def work(
         self,
         kinds: Iterable[Kind],
@@ -159,24 +172,27 @@ class Gazetteer:
         batch: Batch,
         *,
         seconds: float = float("inf"),
-        despite_pause: bool = False,
+        by_hand: bool = False,
         told: Callable[[str], None] = lambda _outcome: None,
     ) -> None:
         """Look up to `limit` places up, or for so many seconds, and place the tickets.
 
-        `batch` tells of it, also when it ends early. `despite_pause` says that a person has mended what the pause was
-        for, or wants to see what still is wrong.
+        `batch` tells of it, also when it ends early. `by_hand` says that a person has mended what a pause was for, or
+        wants to see what still is wrong; and that no request of the outbox stands behind it, so it makes one first: if
+        this process is killed, a consumer places what it has found.
         Raises: HeldByAnother, when somebody else is at it; Paused, when the quota is spent; Refused, when a setting
         has to be changed; Stopped; DependencyDown.
         """
         end = monotonic() + seconds
         with self._alone() as require_lock:
-            if despite_pause:
+            if by_hand:
                 self.quota.lift_pause()
+                with database.transaction(self._pool) as connection:
+                    database.rows(connection, "geocoding", "ask_for_batch")
             self.quota.forget_old()
             placed = self._place_tickets()
             try:
-                places = (place for kind in kinds for place in self.to_ask(kind))
+                places = (place for kind in kinds for place in places_to_ask(self._pool, self._settings, kind))
                 for number, place in enumerate(islice(places, limit)):
                     if self._stop.is_set():
                         raise Stopped("told to stop")
@@ -230,16 +246,14 @@ class Gazetteer:
             # So it is this place alone: it must not hold up the others.
             log.warning("no answer", place=_name(place), detail=error.detail)
             is_final = isinstance(error, AnswerUnusable | QueryRefused)
-            row = _row(None, None, self._provider) | {"unanswered": 0 if is_final else 1}
-            self._keep_cluster(place, row) if isinstance(place, Cluster) else self._keep_location(place, row)
+            self._keep(place, _row(None, None, self._provider) | {"unanswered": 0 if is_final else 1})
             return "unanswered"
         except Refused as error:
             if error.dependency != database.DATABASE:
                 raise
             # An answer that cannot be kept would hold up all the others with every batch.
             log.warning("answer not kept", place=_name(place), detail=error.detail)
-            row = _row(None, None, self._provider)
-            return self._keep_cluster(place, row) if isinstance(place, Cluster) else self._keep_location(place, row)
+            return self._keep(place, _row(None, None, self._provider))
 
     def _require_answers(self) -> None:
         """Find out whether the provider answers anything.
@@ -257,13 +271,11 @@ class Gazetteer:
         useless: AnswerUnusable | QueryRefused | None = None
         for query in place.queries:
             try:
-                found = self._search(query, None)
+                answer = self._search(query, None)
             except (AnswerUnusable, QueryRefused) as error:
                 useless = error
                 continue
-            row = _row(found, query, self._provider)
-            if isinstance(found, Found):
-                row["status"] = self._judged_cluster(found)
+            row = self._judged_cluster(_rows(answer, query, self._provider))
             rows.setdefault(row["status"], row)
             if "hit" in rows:
                 break
@@ -272,27 +284,29 @@ class Gazetteer:
         best = (rows[status] for status in ("hit", "rejected", "miss") if status in rows)
         return self._keep_cluster(place, next(best, _row(None, None, _NOBODY)))
 
-    def _judged_cluster(self, found: Found) -> str:
-        """No more than the country, the county or a post office is known, or, with `fallback`, the region's city."""
-        code, _, level = _parts(found.quality)
-        if level in _NO_CLUSTER or (level in _TOO_COARSE and code == "fallback"):
-            return "rejected"
+    def _judged_cluster(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """The first that can be a cluster's place; else the first of all, which tells what was found instead."""
+        first = rows[0]
+        if first["latitude"] is None:
+            return first
         with database.transaction(self._pool) as connection:
-            point = {"latitude": found.latitude, "longitude": found.longitude}
-            return "hit" if database.row(connection, "geocoding", "is_in_kenya", point) else "rejected"
+            for row in rows:
+                if _is_fine_enough(row["quality"]) and database.row(connection, "geocoding", "is_in_kenya", row):
+                    return row | {"status": "hit"}
+        return first | {"status": "rejected"}
 
     def _look_up_location(self, place: Location) -> str:
         name = place_name(place.location_name)
         key = {"cluster": place.cluster, "location_name": place.location_name, "cleaned_query": name}
         if name is None:
             # Nothing but codes: kept as a miss, so that it is not looked at with every batch.
-            return self._keep_location(place, _row(None, None, _NOBODY))
+            return self._keep_location(place, [_row(None, None, _NOBODY)])
         with database.transaction(self._pool) as connection:
-            same = database.row(connection, "geocoding", "answered_before", key | self._ages())
+            same = database.row(connection, "geocoding", "answered_before", key | _ages(self._settings))
         if same is not None:
             answer = None if same["answer"] is None else Jsonb(same["answer"])
-            return self._keep_location(place, same | {"answer": answer, "unanswered": 0})
-        return self._keep_location(place, _row(self._search(name, place.near), name, self._provider))
+            return self._keep_location(place, [same | {"answer": answer, "unanswered": 0}])
+        return self._keep_location(place, _rows(self._search(name, place.near), name, self._provider))
 
     def _search(self, query: str, near: Viewbox | None) -> Found | NotFound:
         """One answer.
@@ -324,51 +338,42 @@ class Gazetteer:
             finally:
                 self.quota.ended()
 
+    def _keep(self, place: Place, row: dict[str, Any]) -> str:
+        return self._keep_cluster(place, row) if isinstance(place, Cluster) else self._keep_location(place, [row])
+
     def _keep_cluster(self, place: Cluster, row: dict[str, Any]) -> str:
         self._at("answered, not kept")
         with database.transaction(self._pool) as connection:
             row |= {"cluster": place.cluster, "asked_as": place.place}
             change_cluster(connection, ["cluster_was_asked", "keep_cluster"], row)
+        self._at("kept, not placed")
         return str(row["status"])
 
-    def _keep_location(self, place: Location, row: dict[str, Any]) -> str:
-        row |= {
-            "cluster": place.cluster, "location_name": place.location_name,
-            "cleaned_query": place_name(place.location_name), "distance_m": None,
-        }  # fmt: skip
+    def _keep_location(self, place: Location, rows: list[dict[str, Any]]) -> str:
         self._at("answered, not kept")
         with database.transaction(self._pool) as connection:
-            if row["latitude"] is not None:
-                coarse = database.row(connection, "geocoding", "distance", row)
-                if coarse is None:
-                    return "unanswered"  # somebody took the cluster's point back, so there is nothing to judge it by
-                row["distance_m"] = coarse["metres"]
-                is_far = coarse["metres"] > GUARD_METRES
-                row["status"] = "rejected" if is_far or _parts(row["quality"])[2] in _TOO_COARSE else "hit"
+            judged = _judged_location(connection, place, rows)
+            if judged is None:
+                return "unanswered"  # somebody took the cluster's point back, so there is nothing to judge it by
+            row = judged | {
+                "cluster": place.cluster, "location_name": place.location_name,
+                "cleaned_query": place_name(place.location_name),
+            }  # fmt: skip
             database.rows(connection, "geocoding", "location_was_asked", row)
             database.rows(connection, "geocoding", "keep_location", row)
+        self._at("kept, not placed")
         return str(row["status"])
 
     def _place_tickets(self) -> int:
         with database.transaction(self._pool) as connection:
             return len(database.rows(connection, "geocoding", "place_tickets"))
 
-    def _ages(self) -> dict[str, datetime | int | None]:
-        now = datetime.now(UTC)
-        hits, misses = self._settings.keep_hits_days, self._settings.keep_misses_days
-        return {
-            "hits_before": now - timedelta(days=hits) if hits is not None else None,
-            "misses_before": now - timedelta(days=misses),
-            "unanswered_before": now - _ASKED_AGAIN_AFTER,
-            "attempts": ATTEMPTS,
-        }
 
-
-def change_cluster(connection: Connection, statements: list[str], row: dict[str, Any]) -> None:
-    """Run statements on a cluster, and draw the conclusions from what they do to its point.
+def change_cluster(connection: Connection, statements: list[str], row: dict[str, Any]) -> int:
+    """Run statements on a cluster, draw the conclusions from what they do to its point, and count tickets left nowhere.
 
     Where that is moved, the answers for the cluster's locations are held against the new one; where it is taken away,
-    its tickets are there no more.
+    they are not believed either, and its tickets are there no more.
 
     Raises: psycopg.Error.
     """
@@ -377,11 +382,35 @@ def change_cluster(connection: Connection, statements: list[str], row: dict[str,
         database.rows(connection, "geocoding", statement, row)
     after = database.row(connection, "geocoding", "cluster_point", row)
     if after is None and before is not None:
-        database.rows(connection, "geocoding", "unplace_tickets", row)
-    elif after != before:
+        database.rows(connection, "geocoding", "disown_locations", row)
+        return len(database.rows(connection, "geocoding", "unplace_tickets", row))
+    if after != before:
         was = {f"was_{name}": before[name] if before else None for name in ("latitude", "longitude")}
         guard = {"guard_m": GUARD_METRES, "too_coarse": _TOO_COARSE}
         database.rows(connection, "geocoding", "judge_locations", {"cluster": row["cluster"]} | was | guard)
+    return 0
+
+
+def _judged_location(connection: Connection, place: Location, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The first that is near its cluster and finer than that; else the first of all, with its distance.
+
+    None where the cluster has no point any more.
+    """
+    if rows[0]["latitude"] is None:
+        return rows[0] | {"distance_m": None}
+    answered = {f"{name}s": [row[name] for row in rows] for name in ("latitude", "longitude")}
+    distances = database.rows(connection, "geocoding", "distances", answered | {"cluster": place.cluster})
+    judged = []
+    for row, coarse in zip(rows, distances, strict=False):  # none, or one for each
+        is_hit = coarse["metres"] <= GUARD_METRES and _parts(row["quality"])[2] not in _TOO_COARSE
+        judged.append(row | {"distance_m": coarse["metres"], "status": "hit" if is_hit else "rejected"})
+    return next((row for row in judged if row["status"] == "hit"), judged[0]) if judged else None
+
+
+def _is_fine_enough(quality: str | None) -> bool:
+    """Whether more is known than the country, the county or a post office, or, with `fallback`, the region's city."""
+    code, _, level = _parts(quality)
+    return level not in _NO_CLUSTER and not (level in _TOO_COARSE and code == "fallback")
 
 
 def _parts(quality: str | None) -> tuple[str, str, str]:
@@ -394,8 +423,13 @@ def _name(place: Place) -> str:
     return place.cluster if isinstance(place, Cluster) else f"{place.location_name} ({place.cluster})"
 
 
-def _row(found: Found | NotFound | None, query: str | None, provider: str) -> dict[str, Any]:
-    if isinstance(found, Found):
+def _rows(answer: Found | NotFound, query: str, provider: str) -> list[dict[str, Any]]:
+    """What would be kept: of each place that was found, else of the miss."""
+    return [_row(one, query, provider) for one in (answer.matches if isinstance(answer, Found) else [answer])]
+
+
+def _row(found: Match | NotFound | None, query: str | None, provider: str) -> dict[str, Any]:
+    if isinstance(found, Match):
         known: dict[str, Any] = {
             "latitude": found.latitude, "longitude": found.longitude, "quality": found.quality, "status": "hit",
         }  # fmt: skip

@@ -24,6 +24,8 @@ from publisher.errors import DependencyDown, FleetticketsError, Refused
 
 GEOCODER = "the geocoder"
 MAX_BYTES: Final = 1 << 20
+MATCHES: Final = 10
+"""Places of one name that an answer may have: the one that is meant need not be the best known."""
 ATTEMPTS: Final = 3
 """Requests that one search sends at most; each is booked."""
 _WAIT = tenacity.wait_exponential_jitter(multiplier=0.5, max=5)
@@ -40,13 +42,13 @@ Window = Literal["second", "minute", "day"]
 _UNTIL: Mapping[Window, str] = {
     "second": "wait a second; GEOCODER_PER_SECOND should be no more than the account has",
     "minute": "wait a minute; GEOCODER_PER_MINUTE should be no more than the account has",
-    "day": "wait until 00:00 UTC; GEOCODER_PER_DAY should be no more than the account has",
+    "day": "its count begins anew at 00:00 UTC; GEOCODER_PER_DAY should be no more than the account has",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Viewbox:
-    """Where to look first, in degrees; what lies outside can still be found."""
+    """Where the place is expected, in degrees. A hint: what lies outside is found as well, and can come first."""
 
     west: float
     south: float
@@ -58,8 +60,8 @@ class Viewbox:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """The best place, in degrees.
+class Match:
+    """One place of the name, in degrees.
 
     `quality` is `code/type/level` as in `exact/point/street` or `approximate/centroid/city`, "" where the server tells
     none. `raw` is the place as it came, fit for a column of jsonb.
@@ -70,6 +72,13 @@ class Found:
     display_name: str
     quality: str
     raw: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Places of the name, at least one; first the one that the server thinks best."""
+
+    matches: tuple[Match, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +168,7 @@ class Geocoder:
         self._url = str(settings.url).rstrip("/")
 
     def search(self, query: str, near: Viewbox | None, book: Callable[[], None]) -> Answer:
-        """Look for one place, first within `near`; `book` is called before each request, and its errors pass through.
+        """Look for the places of a name, rather within `near`; `book` is called before each request: its errors pass.
 
         Raises: RateLimited; QueryRefused; Refused, when a setting has to be changed first; AnswerUnusable; GeocoderDown
         when that is all there was in ATTEMPTS requests; ValueError for no query.
@@ -202,7 +211,7 @@ class Geocoder:
             "search",
             q=query,
             countrycodes=self._settings.country,
-            limit="1",
+            limit=str(MATCHES),
             normalizeaddress="1",
             addressdetails="1",
             matchquality="1",
@@ -296,20 +305,23 @@ def _window(reply: _Reply) -> Window:
 
 
 def _found(places: object) -> Found:
-    """Make the first place ours.
+    """Make the places ours, less those that cannot be used.
 
-    Raises: AnswerUnusable.
+    Raises: AnswerUnusable, if none can be.
     """
-    raw = places[0] if isinstance(places, list) else None
-    wrong = "no list of places"
-    if isinstance(raw, dict):
+    matches, wrong = [], "no list of places"
+    for raw in places if isinstance(places, list) else []:
+        if not isinstance(raw, dict):
+            continue
         try:
             place = _Place.model_validate(raw)
         except ValidationError as error:
             wrong = ", ".join(sorted({str(fault["loc"][0]) for fault in error.errors()}))
         else:
-            return Found(place.latitude, place.longitude, place.display_name, _quality(raw), raw)
-    raise AnswerUnusable(f"its answer cannot be used: {wrong}")
+            matches.append(Match(place.latitude, place.longitude, place.display_name, _quality(raw), raw))
+    if not matches:
+        raise AnswerUnusable(f"its answer cannot be used: {wrong}")
+    return Found(tuple(matches))
 
 
 def _quality(raw: dict[str, Any]) -> str:

@@ -25,6 +25,8 @@ class Number(Enum):
     """They go together or not at all: without a number the word may belong to a name."""
     FIRST = auto()
     """As NEEDED, and not behind a name, unless it says "No": `Bruce House 4` stays, `House No. 4` goes."""
+    MODEL = auto()
+    """As NEEDED, and what is behind it may be another code: `Huawei MA5800` goes, `Huawei Offices` stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +45,33 @@ def _words(text: str) -> frozenset[str]:
 
 TOWN_CODES = _words("KE NBO NRB NBI NAI KBU MSA MBA KSM NKR NKU NAK ELD THK MKS KJD")
 
+TOWNS = TOWN_CODES | _words(
+    "BUSIA ELDORET EMBU GARISSA ITEN KAJIADO KAKAMEGA KERICHO KIAMBU KILIFI KISII KISUMU KITALE LAMU MACHAKOS MALABA"
+    " MALINDI MERU MOMBASA NAIROBI NAIVASHA NAKURU NAMANGA NANYUKI NAROK NYAHURURU NYERI THIKA VOI WEBUYE"
+)
+"""Behind a town's code and before a word for a road they are the road's other end: Msa-Malindi Rd."""
+
 WORD_RULES = (
     WordRule(
         "equipment",
         _words(
             "OLT FAT FDT FDB FDH FDP ODF ODB ODC ODN OTB ATB SPL SPLT SPLITTER PON ONT ONU CPE MSAN DSLAM VLAN MDU SDU"
-            " POP BTS RRU ENB HWTC ZTEG FHTT ALCL P/L M/H J/B BLK BLD BLDG"
+            " POP BTS RRU ENB ENODEB GNODEB HWTC ZTEG FHTT ALCL P/L M/H J/B BLK BLD BLDG"
         ),
         Number.TAKEN,
         "the box, joint, pole or building that serves the place, and the makers in serial numbers: on no map",
     ),
     WordRule(
         "technology",
-        _words("GPON EPON XGPON XGSPON FTTH FTTB FTTC FTTX PTMP PTP LTE 3G 4G 5G LAN WAN INC"),
+        _words("GPON EPON XGPON XGSPON FTTH FTTB FTTC FTTX PTMP PTP PPPOE LTE 3G 4G 5G LAN WAN INC"),
         Number.LONG,
         "how the place is served",
+    ),
+    WordRule(
+        "maker",
+        _words("HUAWEI MIKROTIK ZTE FIBERHOME UBIQUITI CISCO NOKIA"),
+        Number.MODEL,
+        "with a device behind it: else it may be an office that people know",
     ),
     WordRule(
         "town code",
@@ -69,36 +83,44 @@ WORD_RULES = (
         "numbered part",
         _words(
             "PORT SLOT CARD FRAME SHELF RACK CORE CABLE FIBRE FIBER CABINET CAB NODE POLE MANHOLE HANDHOLE JOINT"
-            " CLOSURE SPLICE SITE BLOCK BOX MH HH JB JC"
+            " CLOSURE SPLICE SITE BLOCK BOX MH HH JB JC CTO NAP SWITCH AP CCR CRS MA"
         ),
         Number.NEEDED,
-        "Port 12 and Block C are parts of the network and of an estate, Port Reitz is a place",
+        "Port 12 and Block C are parts of the network and of an estate, Port Reitz and AP Camp are places",
     ),
     WordRule(
         "door",
-        _words("HSE H/NO DOOR FLAT APT UNIT ROOM RM FLOOR FLR PLOT SHOP LR L/R"),
+        _words("HSE H/NO DOOR FLAT APT UNIT ROOM RM FLOOR FLR PLOT SHOP LR L/R L.R"),
         Number.NEEDED,
         "no map of a Kenyan estate knows doors: asked for one, a geocoder misses the estate as well",
     ),
     WordRule(
         "building",
-        _words("HOUSE BUILDING APARTMENT APARTMENTS"),
+        _words("HOUSE BUILDING APARTMENT APARTMENTS APTS"),
         Number.FIRST,
         "a door as well, but many a building is named so",
     ),
     WordRule(
         "customer",
-        _words("ACC ACCT A/C ACCOUNT CUST CUSTOMER CLIENT CID CIF TEL PHONE MSISDN S/N SN SERIAL IP MAC"),
+        _words("ACC ACCT A/C ACCOUNT CUST CUSTOMER CLIENT CID CIF PO P.O TEL PHONE MSISDN S/N SN SERIAL IP MAC"),
         Number.NEEDED,
         "whose line it is: no place, and nothing to tell a geocoder",
     ),
 )
 
-RELATIONS = _words("NEAR OPP OPPOSITE BEHIND OFF")
+RELATIONS = _words("NEAR OPP OPPOSITE BEHIND OFF") | {"NEXT TO"}
 """They go and part the name: the geocoder is asked for street and landmark, as with a comma."""
 
-COUNTERS = _words("NO NUMBER NUM ID")
-"""They go with the number of a word that goes: FAT No. 12."""
+COUNTERS = _words("NO NUMBER NUM ID BOX")
+"""They go with the number of a word that goes: FAT No. 12, P.O. Box 1234."""
+
+HOMES = _words("APARTMENT APARTMENTS APTS FLATS VILLAS COURT")
+"""A letter and a number that are joined are a door behind them: Sunrise Apts B-12."""
+
+PLACEHOLDERS = _words(
+    "UNKNOWN UNDEFINED UNSPECIFIED NULL NONE NIL NAN NA N/A TBA TBD TEST TESTING DUMMY LOCATION ADDRESS"
+)
+"""What a form or an export writes for nothing. They go where no other word is beside them, and name nothing."""
 
 NUMBERED_PLACES = _words("PHASE PH ZONE SECTION SECTOR AREA STAGE GATE WARD KM MILE")
 """Their number belongs to the name in any form: Phase 02, Zone A1, Sector 3A."""
@@ -128,12 +150,15 @@ GENERIC = frozenset().union(
 )
 """With nothing but these and numbers left, no place is named: Phase 2, Road, Gate 14."""
 
-_KNOWN = GENERIC | NAMES_LIKE_CODES
 _RULE_OF = {word: rule for rule in WORD_RULES for word in rule.words}
+_MAKERS = frozenset().union(*(rule.words for rule in WORD_RULES if rule.number is Number.MODEL))
+_KNOWN = (GENERIC - _RULE_OF.keys()) | NAMES_LIKE_CODES
 
+_URL = r"(?:https?:|www\.|(?:maps\.app\.)?goo\.gl/|(?:maps\.)?google\.com/)\S+"
 _TOKEN = re.compile(
     r"(?<![^\W_])(?:[0-9a-f]{2}[:-]){5}[0-9a-f]{2}(?![^\W_])"
-    r"|(?<![^\W_])(?:p/l|l/r|a/c|m/h|j/b|h/no|s/n)(?![^\W\d_])"
+    rf"|(?<![^\W_]){_URL}"
+    r"|(?<![^\W_])(?:p/l|l/r|l\.r|p\.o|a/c|m/h|j/b|h/no|s/n|n/a|next +to)(?![^\W\d_])"
     r"|[0-9]+(?:[./:][0-9]+)+"
     r"|[^\W_]+(?:['\u0300-\u036f]+[^\W_]+)*[\u0300-\u036f]*",
     re.IGNORECASE,
@@ -145,6 +170,7 @@ _VOWEL = re.compile("[AEIOU]|[^\\x00-\\x7f]", re.IGNORECASE)
 _SPELLINGS = str.maketrans(
     dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-") | dict.fromkeys("\u2018\u2019\u02bc`", "'")
 )
+_URL_OR_SERIAL = re.compile(rf"{_URL}|(?:HWTC|ZTEG|FHTT|ALCL)[0-9A-F]{{8}}", re.IGNORECASE)
 _SHORT = 4
 _JOINS = frozenset("-_/\\:.#")
 _BRACKETS = frozenset("()[]{}<>")
@@ -267,7 +293,7 @@ def _read(text: str) -> list[_Token]:
     text = unicodedata.normalize("NFC", text).translate(_SPELLINGS)
     tokens, end = [], 0
     for match in _TOKEN.finditer(text):
-        tokens.append(_Token(match[0], text[end : match.start()]))
+        tokens.append(_Token(" ".join(match[0].split()), text[end : match.start()]))
         end = match.end()
     return tokens
 
@@ -277,7 +303,7 @@ def _around(tokens: list[_Token], at: int) -> tuple[_Token, _Token]:
 
 
 def _strip_words(tokens: list[_Token]) -> None:
-    """The words of WORD_RULES with their numbers, and those of RELATIONS."""
+    """The words of WORD_RULES with their numbers, doors of HOMES, lone PLACEHOLDERS, URLs, serials, and RELATIONS."""
     at = 0
     while at < len(tokens):
         end = _end_of_code(tokens, at)
@@ -289,13 +315,16 @@ def _strip_words(tokens: list[_Token]) -> None:
 def _end_of_code(tokens: list[_Token], at: int) -> int:
     word = tokens[at].upper
     before, behind = _around(tokens, at)
-    if word in RELATIONS:
+    is_alone = (not at or tokens[at].parts) and behind.parts
+    if word in RELATIONS or (word in PLACEHOLDERS and is_alone) or _URL_OR_SERIAL.fullmatch(tokens[at].text):
         return at + 1
+    if tokens[at].is_letter and before.upper in HOMES and behind.joins and behind.has_digit:
+        return _end_of_numbers(tokens, at + 1)
     compound = _WORD_AND_NUMBER.fullmatch(tokens[at].text)
     if compound and compound[1].upper() in _RULE_OF:
         return _end_of_numbers(tokens, at + 1)
     rule = _RULE_OF.get(word)
-    if rule is None or (rule.number is Number.LONG and behind.upper in ROADS and not behind.parts):
+    if rule is None or (rule.number is Number.LONG and _begins_road(tokens, at)):
         return at
     number_at = at + 1
     while number_at < len(tokens) and tokens[number_at].upper in COUNTERS and not tokens[number_at].parts:
@@ -306,7 +335,29 @@ def _end_of_code(tokens: list[_Token], at: int) -> int:
         rule.number is not Number.LONG or number_at > at + 1 or _is_long(tokens[number_at])
     ):
         return _end_of_numbers(tokens, number_at + 1)
+    if rule.number is Number.MODEL:
+        return _end_of_model(tokens, number_at) or at
     return at if rule.number in {Number.NEEDED, Number.FIRST} else at + 1
+
+
+def _end_of_model(tokens: list[_Token], at: int) -> int:
+    """Behind the code that begins there; 0 where none does."""
+    if at >= len(tokens) or tokens[at].parts or tokens[at].upper in RELATIONS | _MAKERS:
+        return 0
+    end = _end_of_code(tokens, at)
+    if end > at:
+        return end
+    is_code = tokens[at].has_digit and not _what_stays(tokens[at], *_around(tokens, at))
+    return _end_of_numbers(tokens, at + 1) if is_code else 0
+
+
+def _begins_road(tokens: list[_Token], at: int) -> bool:
+    """As in MSA Rd and in Msa-Malindi Rd."""
+    behind = _around(tokens, at)[1]
+    if behind.before == "-" and behind.upper in TOWNS:
+        road = _around(tokens, at + 1)[1]
+        return road.upper in ROADS and road.before == " "
+    return behind.upper in ROADS and not behind.parts
 
 
 def _is_long(token: _Token) -> bool:
@@ -414,7 +465,9 @@ def _is_naming(token: _Token, behind: _Token) -> bool:
         return behind.is_word and not behind.parts
     if token.is_letter or upper in TOWN_CODES or _looks_like_code(token):
         return behind.upper in BUILDINGS and not behind.parts
-    return not token.has_digit and upper not in GENERIC and (len(upper) > _SHORT or bool(_VOWEL.search(token.text)))
+    if token.has_digit or upper in GENERIC or upper in PLACEHOLDERS:
+        return False
+    return len(upper) > _SHORT or bool(_VOWEL.search(token.text))
 
 
 def _write(tokens: list[_Token]) -> str:

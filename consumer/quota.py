@@ -1,8 +1,8 @@
 """The provider's limits, held over all consumers: each request is booked in the database before it is sent."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from threading import Event
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 import structlog
 
@@ -15,8 +15,9 @@ Window = Literal["second", "minute", "day"]
 
 _WAITED_FOR = 90.0
 """Seconds: a limit per second or minute is waited out, and the rest of a day is not."""
-_REFUSED_SECONDS = 600.0
-_SECONDS = {"second": 1.0, "minute": 60.0, "day": 0.0}
+_REFUSED_PAUSE = timedelta(minutes=10)
+_DAYS_BEGINNING = timedelta(minutes=15)
+"""After 00:00 UTC by our clock the provider's may still be before it, or its count behind: no day is spent so soon."""
 log = structlog.get_logger()
 
 
@@ -31,6 +32,21 @@ class Paused(FleetticketsError):
 
 class Stopped(FleetticketsError):
     """Told to stop while waiting for a turn."""
+
+
+def end_of_limit(window: Window, now: datetime) -> datetime:
+    """When to ask again after the provider has said that a window's requests are spent."""
+    match window:
+        case "second":
+            return now + timedelta(seconds=1)
+        case "minute":
+            return now + timedelta(minutes=1)
+        case "day":
+            midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+            beginning = midnight + _DAYS_BEGINNING
+            return beginning if now < beginning else midnight + timedelta(days=1)
+        case _:
+            assert_never(window)
 
 
 class Quota:
@@ -67,14 +83,14 @@ class Quota:
 
         Raises: DependencyDown.
         """
-        self._pause(window, _SECONDS[window], reason)
+        self._pause(end_of_limit(window, self._next_request()["now"]), reason)
 
     def refused(self, reason: str) -> None:
         """The provider takes nothing from this key until somebody mends that; look again now and then.
 
         Raises: DependencyDown.
         """
-        self._pause("refused", _REFUSED_SECONDS, reason)
+        self._pause(self._next_request()["now"] + _REFUSED_PAUSE, reason)
 
     def lift_pause(self) -> None:
         """Ask again although that was not to be: somebody says that its cause is mended.
@@ -153,7 +169,7 @@ class Quota:
             raise Paused(found["at"], found["reason"] or "its limits")
         return seconds
 
-    def _pause(self, window: str, seconds: float, reason: str) -> None:
+    def _pause(self, until: datetime, reason: str) -> None:
         with database.transaction(self._pool) as connection:
-            pause = {"account": self._settings.account, "window": window, "seconds": seconds, "reason": reason}
+            pause = {"account": self._settings.account, "until": until, "reason": reason}
             database.rows(connection, "quota", "pause", pause)

@@ -2,10 +2,10 @@
 
 import hashlib
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 import psycopg.conninfo
-from pydantic import Field, HttpUrl, SecretStr, field_validator
+from pydantic import Field, HttpUrl, SecretStr, StringConstraints, field_validator
 from pydantic_settings import BaseSettings
 
 from publisher.settings import FROM_ENVIRONMENT, LOGIN_RULE, TlsSettings, require_encoded_login
@@ -79,7 +79,9 @@ class GeocoderSettings(GeocoderLimits, TlsSettings):
 
     api_key: SecretStr = Field(validation_alias="GEOCODER_API_KEY")
     url: HttpUrl = Field(HttpUrl("https://us1.locationiq.com/v1"), validation_alias="GEOCODER_URL")
-    country: str = Field("ke", validation_alias="GEOCODER_COUNTRY", pattern=r"^[a-z]{2}(,[a-z]{2})*$")
+    country: Annotated[str, StringConstraints(to_lower=True)] = Field(
+        "ke", validation_alias="GEOCODER_COUNTRY", pattern=r"^[A-Za-z]{2}(,[A-Za-z]{2})*$"
+    )
     timeout: float = Field(10, validation_alias="GEOCODER_TIMEOUT", gt=0, le=60)
 
     @property
@@ -122,10 +124,4 @@ class GazetteerSettings(BaseSettings):
     model_config = FROM_ENVIRONMENT
 
     keep_hits_days: float | None = Field(None, validation_alias="FLEETTICKETS_KEEP_PLACES_DAYS", gt=0, le=36_500)
-
-    @field_validator("keep_hits_days", mode="before")
-    @classmethod
-    def _for_good_if_empty(cls, days: object) -> object:
-        return None if days == "" else days
-
     keep_misses_days: float = Field(30, validation_alias="FLEETTICKETS_KEEP_MISSES_DAYS", gt=0, le=36_500)

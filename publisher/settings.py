@@ -10,7 +10,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from publisher import tls
 from publisher.errors import Misconfigured
 
-FROM_ENVIRONMENT = SettingsConfigDict(env_file=".env", extra="ignore", populate_by_name=True, hide_input_in_errors=True)
+FROM_ENVIRONMENT = SettingsConfigDict(
+    env_file=".env",
+    env_ignore_empty=True,  # an empty line is none, as in compose.yaml
+    extra="ignore",
+    populate_by_name=True,
+    hide_input_in_errors=True,
+)
 
 
 def require_encoded_login(url: str) -> None:
@@ -35,11 +41,6 @@ class TlsSettings(BaseSettings):
     model_config = FROM_ENVIRONMENT
 
     ca_file: Path | None = Field(None, validation_alias=tls.CA_FILE)
-
-    @field_validator("ca_file", mode="before")
-    @classmethod
-    def _none_if_empty(cls, path: object) -> object:
-        return path or None
 
     @field_validator("ca_file")
     @classmethod
@@ -69,7 +70,7 @@ class BrokerSettings(TlsSettings):
     @field_validator("management_url")
     @classmethod
     def _is_http(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is None or not url.get_secret_value():
+        if url is None:
             return None
         require_encoded_login(url.get_secret_value())
         TypeAdapter(HttpUrl).validate_python(url.get_secret_value())

@@ -53,7 +53,7 @@ def ready(services: Services, logs: Path) -> Iterator[Stage]:
             "RUSTFS_SECRET_KEY": bucket_settings.secret_key.get_secret_value(),
             "RUSTFS_REGION": bucket_settings.region,
             "RUSTFS_BUCKET": bucket_settings.bucket,
-            "FLEETTICKETS_PREFIX": bucket_settings.prefix,
+            "FLEETTICKETS_PREFIX": bucket_settings.prefix or "/",
             "FLEETTICKETS_HISTORY_INTERVAL": "0.5",
         }
         bucket = DemoBucket(bucket_settings, CONNECTIONS)

@@ -44,11 +44,21 @@ WHERE known.cluster IS NULL
 ORDER BY wanted.tickets DESC, wanted.cluster, wanted.location_name
 
 -- name: locations_that_wait
--- Those for whose cluster no point is known yet; a ticket without a cluster has none to wait for.
-SELECT count(DISTINCT (cluster, location_name)) AS places
-FROM tickets.inc
-WHERE is_actionable AND location_name IS NOT NULL AND geo_source IS DISTINCT FROM 'feed'
-  AND cluster NOT IN (SELECT cluster FROM tickets.geo_clusters WHERE geom IS NOT NULL)
+-- Those that would be asked for, but for the point of their cluster; a ticket without a cluster has none to wait for.
+SELECT count(*) AS places
+FROM (SELECT DISTINCT cluster, location_name
+      FROM tickets.inc
+      WHERE is_actionable AND location_name IS NOT NULL AND geo_source IS DISTINCT FROM 'feed'
+        AND cluster IS NOT NULL) AS wanted
+LEFT JOIN tickets.geo_clusters AS coarse ON coarse.cluster = wanted.cluster AND coarse.geom IS NOT NULL
+LEFT JOIN tickets.geo_locations AS known
+    ON known.cluster = wanted.cluster AND known.location_name = wanted.location_name
+WHERE coarse.cluster IS NULL
+  AND (known.cluster IS NULL
+       OR (NOT known.is_manual
+           AND (known.is_due
+                OR known.geocoded_at < CASE WHEN known.status = 'hit' THEN %(hits_before)s ELSE %(misses_before)s END
+                OR known.unanswered BETWEEN 1 AND %(attempts)s - 1 AND known.geocoded_at < %(unanswered_before)s)))
 
 -- name: cluster_point
 SELECT latitude, longitude FROM tickets.geo_clusters WHERE cluster = %(cluster)s AND geom IS NOT NULL FOR UPDATE
@@ -76,11 +86,12 @@ WHERE NOT known.is_manual
 
 -- name: judge_locations
 -- The point of a cluster has changed, so which answers are near enough to it has, too. What was not found near the old
--- one is asked for again, unless the new one is next to it.
+-- one is asked for again, unless the new one is next to it; and all of them where there was none, even if near.
 UPDATE tickets.geo_locations AS location
 SET distance_m = judged.metres,
     status = judged.status,
-    is_due = judged.status <> 'hit' AND (judged.is_elsewhere OR location.is_due)
+    is_due = CASE WHEN judged.status <> 'hit' THEN judged.is_elsewhere OR location.is_due
+                  ELSE location.is_due AND %(was_latitude)s::float8 IS NULL END
 FROM (SELECT answered.location_name, measured.metres,
              CASE WHEN measured.metres IS NULL THEN 'miss'
                   WHEN measured.metres > %(guard_m)s
@@ -97,6 +108,12 @@ FROM (SELECT answered.location_name, measured.metres,
       WHERE coarse.cluster = %(cluster)s AND coarse.geom IS NOT NULL AND NOT answered.is_manual) AS judged
 WHERE location.cluster = %(cluster)s AND location.location_name = judged.location_name
 
+-- name: disown_locations
+-- The cluster has no point any more that its answers could be held against. They wait for its next one.
+UPDATE tickets.geo_locations
+SET status = CASE WHEN status = 'hit' THEN 'rejected' ELSE status END, distance_m = NULL, is_due = true
+WHERE cluster = %(cluster)s AND NOT is_manual
+
 -- name: answered_before
 -- Another name of the cluster that is the same without its network codes.
 SELECT latitude, longitude, query, provider, quality, answer, status, distance_m, geocoded_at
@@ -107,12 +124,16 @@ WHERE cluster = %(cluster)s AND cleaned_query = %(cleaned_query)s AND location_n
 ORDER BY geocoded_at DESC
 LIMIT 1
 
--- name: distance
--- Metres between an answer and the point of its cluster, which stays where it is until the answer is kept.
-SELECT ST_Distance(ST_SetSRID(ST_MakePoint(%(longitude)s, %(latitude)s), 4326)::geography, geom::geography) AS metres
-FROM tickets.geo_clusters
-WHERE cluster = %(cluster)s AND geom IS NOT NULL
-FOR SHARE
+-- name: distances
+-- Metres between each place of an answer and the point of its cluster, which stays where it is until the answer is kept.
+SELECT ST_Distance(ST_SetSRID(ST_MakePoint(answered.longitude, answered.latitude), 4326)::geography,
+                   coarse.geom::geography) AS metres
+FROM tickets.geo_clusters AS coarse
+CROSS JOIN unnest(%(latitudes)s::float8[], %(longitudes)s::float8[]) WITH ORDINALITY
+    AS answered (latitude, longitude, number)
+WHERE coarse.cluster = %(cluster)s AND coarse.geom IS NOT NULL
+ORDER BY answered.number
+FOR SHARE OF coarse
 
 -- name: location_was_asked
 -- An answer that another name got is as old as it is there.

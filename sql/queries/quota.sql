@@ -29,11 +29,7 @@ WHERE request_id = %(request_id)s
 
 -- name: pause
 -- The longer one stands.
-INSERT INTO ingest.geocoder_pause AS known (account, until, reason)
-VALUES (%(account)s,
-        CASE %(window)s WHEN 'day' THEN date_trunc('day', now(), 'UTC') + interval '1 day'
-                        ELSE clock_timestamp() + %(seconds)s * interval '1 second' END,
-        %(reason)s)
+INSERT INTO ingest.geocoder_pause AS known (account, until, reason) VALUES (%(account)s, %(until)s, %(reason)s)
 ON CONFLICT (account) DO UPDATE SET until = excluded.until, reason = excluded.reason
 WHERE excluded.until > known.until
 

@@ -51,9 +51,11 @@ LIMITED = {window: (429, f"Rate Limited {window}") for window in ("Second", "Min
 HTML = b"<!doctype html><html><head><title>404 Not Found</title></head><body><h1>Not Found</h1></body></html>"
 GARBAGE = b'\x00\xff\xfe[{"lat": '
 
-Coordinates = tuple[float, float]
-"""Latitude and longitude, in degrees."""
-Places = Mapping[str, Coordinates | Sequence[Coordinates]] | Callable[[str], Coordinates | Sequence[Coordinates] | None]
+Coordinates = tuple[float, float] | tuple[float, float, str]
+"""Latitude and longitude, in degrees, and the level of the match where that is no street."""
+Known = Coordinates | Sequence[Coordinates]
+"""Where places of one name are; the most important first, wherever somebody asks for them."""
+Places = Mapping[str, Known] | Callable[[str], Known | None]
 
 
 @dataclass(frozen=True)
@@ -187,9 +189,9 @@ class LocationIQ:
         if not found:
             return *error(UNABLE), "application/json"
         if asked.params.get("format", "xml") == "json":
-            made = [_place(asked.query, where, asked.params) for where in found]
+            made = [_place(asked.query, where, rank, asked.params) for rank, where in enumerate(found)]
             return 200, json.dumps(made).encode(), "application/json"
-        latitude, longitude = found[0]
+        latitude, longitude, *_ = found[0]
         name = quoteattr(_name(asked.query))
         xml = XML.format(query=quoteattr(asked.query), lat=f"{latitude:.7f}", lon=f"{longitude:.7f}", name=name)
         return 200, xml.encode(), "text/xml"
@@ -223,19 +225,20 @@ class LocationIQ:
             return []
         found = _several(known)
         box = _viewbox(params)
-        if box is not None:
-            inside = [where for where in found if _is_inside(where, box)]
-            others = [where for where in found if where not in inside]
-            found = inside if params.get("bounded") == "1" else inside + others
+        # Unless it is a bound, the box is a hint that a place of some importance outranks.
+        if box is not None and params.get("bounded") == "1":
+            found = [where for where in found if _is_inside(where, box)]
         return found[: int(params.get("limit", "10"))]
 
 
-def _several(known: Coordinates | Sequence[Coordinates]) -> list[Coordinates]:
+def _several(known: Known) -> list[Coordinates]:
     match known:
         case (float() | int() as latitude, float() | int() as longitude):
             return [(latitude, longitude)]
+        case (float() | int() as latitude, float() | int() as longitude, str() as level):
+            return [(latitude, longitude, level)]
         case _:
-            return list(known)
+            return [where for where in known if isinstance(where, tuple)]
 
 
 def _viewbox(params: dict[str, str]) -> tuple[float, float, float, float] | None:
@@ -260,8 +263,8 @@ def _name(query: str) -> str:
     return f"{query}, Kenya"
 
 
-def _place(query: str, where: Coordinates, params: dict[str, str]) -> dict[str, Any]:
-    latitude, longitude = where
+def _place(query: str, where: Coordinates, rank: int, params: dict[str, str]) -> dict[str, Any]:
+    latitude, longitude, *level = where
     corners = (latitude - 0.01, latitude + 0.01, longitude - 0.01, longitude + 0.01)
     made = PLACE | {
         "place_id": str(331_000_000_000 + math.floor(abs(latitude * 1e7)) + math.floor(abs(longitude * 1e4))),
@@ -269,11 +272,12 @@ def _place(query: str, where: Coordinates, params: dict[str, str]) -> dict[str, 
         "lat": f"{latitude:.7f}",
         "lon": f"{longitude:.7f}",
         "display_name": _name(query),
+        "importance": round(PLACE["importance"] / (1 + rank), 4),
     }
     if params.get("addressdetails") == "1":
         made["address"] = ADDRESS | {"name": query}
     if params.get("matchquality") == "1":
-        made["matchquality"] = MATCH_QUALITY
+        made["matchquality"] = MATCH_QUALITY | ({"matchlevel": level[0]} if level else {})
     return made
 
 

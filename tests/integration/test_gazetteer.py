@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -13,9 +14,9 @@ import tenacity
 from psycopg.types.json import Jsonb
 
 from consumer import database as postgres
-from consumer import locationiq, metrics, quota
+from consumer import geocoding, locationiq, metrics, quota
 from consumer.database import Pool
-from consumer.geocoding import Batch, Gazetteer, GeocodeHandler, Kind, change_cluster
+from consumer.geocoding import Batch, Gazetteer, GeocodeHandler, Kind, change_cluster, places_that_wait
 from consumer.locationiq import Geocoder, GeocoderDown
 from consumer.quota import Paused, Quota, Stopped
 from consumer.settings import GazetteerSettings, GeocoderSettings
@@ -30,6 +31,7 @@ from tests.acceptance.geocoder import (
     Asked,
     Coordinates,
     Fault,
+    Known,
     LocationIQ,
     error,
 )
@@ -230,7 +232,7 @@ def test_where_every_query_is_refused_it_is_the_setting(pool: Pool, odd: Odd) ->
     other_key = Gazetteer(pool, GazetteerSettings(), settings(odd.url, GEOCODER_API_KEY="pk.other"), threading.Event())
     assert other_key.quota.paused() is None
     odd.prefix = "nobody"
-    places.work(Kind, 100, Batch(), despite_pause=True)
+    places.work(Kind, 100, Batch(), by_hand=True)
     assert statuses(pool) == {"A": "miss", "B": "miss"}
     assert places.quota.paused() is None
 
@@ -251,7 +253,10 @@ def test_a_provider_that_goes_away_during_a_batch_makes_no_miss(pool: Pool, odd:
     assert [asked.query for asked in odd.searches[before:]] == ["B", "C"], "in their order still"
 
 
-def test_a_paused_message_costs_a_look_at_the_pause(pool: Pool, provider: LocationIQ) -> None:
+def test_a_paused_message_costs_a_look_at_the_pause(
+    pool: Pool, provider: LocationIQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quota, "_DAYS_BEGINNING", timedelta())  # whatever time it is
     tickets(pool, Westlands=1)
     execute(pool, "INSERT INTO ingest.outbox (kind) VALUES ('geocode')")
     places = gazetteer(pool, provider)
@@ -392,6 +397,193 @@ def test_a_point_of_another_name_is_none_of_the_alias_that_is_not_found(pool: Po
     assert look_up(places).outcomes == {}
 
 
+def test_a_point_that_is_taken_away_takes_what_was_judged_by_it_along(pool: Pool) -> None:
+    """Its answers are held against the cluster's next point, and what is not near that is asked for again."""
+    near, far = (-4.05, 39.67), (-1.26, 36.80)
+    known: dict[str, Known] = {
+        "Westlands": MOMBASA, "Sarit Centre": [near, far], "Likoni": near, "Right Here": WESTLANDS,
+    }  # fmt: skip
+    for name in ("Sarit Centre", "Likoni", "By Hand", "Nowhere"):
+        ticket(pool, name, location_name=name, is_actionable="true")
+    ticket(pool, "FED", latitude="-1", longitude="37", location_name="Likoni")
+    with LocationIQ(known, per_second=None, per_minute=None) as provider:
+        places = gazetteer(pool, provider)
+        look_up(places)
+        execute(
+            pool,
+            """UPDATE tickets.geo_locations SET latitude = -1.3, longitude = 36.7, status = 'hit', is_manual = true
+               WHERE location_name = 'By Hand'""",
+        )
+        look_up(places)
+        assert sources(pool) == {
+            "Sarit Centre": "location", "Likoni": "location", "By Hand": "location", "Nowhere": "cluster",
+            "FED": "feed",
+        }  # fmt: skip
+        execute(pool, "INSERT INTO tickets.cluster_aliases VALUES ('Westlands', 'Mistyped')")
+        look_up(places)
+        assert sources(pool) == {
+            "Sarit Centre": None, "Likoni": None, "By Hand": "location", "Nowhere": None, "FED": "feed",
+        }  # fmt: skip
+        disowned = execute(pool, "SELECT location_name FROM tickets.geo_locations WHERE is_due AND geom IS NULL")
+        assert {row["location_name"] for row in disowned} == {"Sarit Centre", "Likoni", "Nowhere"}
+        assert places_that_wait(pool, GazetteerSettings()) == 3
+        before = len(provider.searches)
+        execute(pool, "UPDATE tickets.cluster_aliases SET place = 'Right Here' WHERE cluster = 'Westlands'")
+        look_up(places)
+        assert {asked.query for asked in provider.searches[before:]} == {
+            "Right Here", "Sarit Centre", "Likoni", "Nowhere",
+        }  # fmt: skip
+        assert sources(pool) == {
+            "Sarit Centre": "location", "Likoni": "cluster", "By Hand": "location", "Nowhere": "cluster", "FED": "feed",
+        }  # fmt: skip
+        assert locations(pool)["Likoni"] == "rejected"
+        assert look_up(places).outcomes == {}
+
+
+def test_what_is_set_while_its_answer_is_under_way_stays(pool: Pool) -> None:
+    here = {"cluster": "Westlands", "location_name": "Sarit Centre", "cleaned_query": "Sarit Centre"}
+
+    def find(query: str) -> Coordinates:
+        if query == "Westlands":
+            move_westlands(pool, *NEAR)
+            return MOMBASA
+        with postgres.transaction(pool) as connection:
+            postgres.rows(connection, "geocoding", "set_location", here | {"latitude": -1.3, "longitude": 36.7})
+        return WESTLANDS
+
+    ticket(pool, "CLUSTER")
+    ticket(pool, "LOCATION", location_name="Sarit Centre", is_actionable="true")
+    with LocationIQ(find, per_second=None, per_minute=None) as provider:
+        look_up(gazetteer(pool, provider))
+        assert len(provider.searches) == 2
+    for table, point in (("geo_clusters", NEAR), ("geo_locations", (-1.3, 36.7))):
+        (kept,) = execute(pool, f"SELECT latitude, longitude, provider, is_manual FROM tickets.{table}")  # noqa: S608
+        assert tuple(kept.values()) == (*point, "by hand", True)
+    placed = execute(pool, "SELECT ticket_id, latitude FROM tickets.inc")
+    assert {row["ticket_id"]: row["latitude"] for row in placed} == {"CLUSTER": NEAR[0], "LOCATION": -1.3}
+
+
+def test_a_point_set_by_hand_was_found_under_no_name(pool: Pool, provider: LocationIQ) -> None:
+    tickets(pool, Westlands=1)
+    look_up(gazetteer(pool, provider))
+    assert execute(pool, "SELECT found_as FROM tickets.geo_clusters") == [{"found_as": "Westlands"}]
+    move_westlands(pool, *NEAR)
+    assert execute(pool, "SELECT found_as FROM tickets.geo_clusters") == [{"found_as": None}]
+
+
+def test_a_name_that_is_the_same_without_codes_shares_neither_a_point_set_by_hand_nor_one_that_is_due(
+    pool: Pool,
+) -> None:
+    known = {"Westlands": WESTLANDS, "Sarit Centre": NEAR}
+    ticket(pool, "FIRST", location_name="Sarit Centre FAT 1", is_actionable="true")
+    with LocationIQ(known, per_second=None, per_minute=None) as provider:
+        places = gazetteer(pool, provider)
+        look_up(places)
+        execute(pool, "UPDATE tickets.geo_locations SET latitude = -1.2, is_manual = true")
+        for number in range(2):
+            ticket(pool, f"SECOND{number}", location_name="Sarit Centre FAT 2", is_actionable="true")
+        assert look_up(places).outcomes == {"hit": 1}
+        assert len(provider.searches) == 3
+        found = execute(pool, "SELECT ticket_id, latitude FROM tickets.inc WHERE ticket_id <> 'SECOND1'")
+        assert {row["ticket_id"]: row["latitude"] for row in found} == {"FIRST": -1.2, "SECOND0": NEAR[0]}
+        # What is due is asked for although the other name, which comes later, has its answer from before.
+        execute(pool, "UPDATE tickets.geo_locations SET is_manual = false, is_due = true")
+        assert look_up(places).outcomes == {"hit": 2}
+        assert len(provider.searches) == 4, "asked for once, and shared"
+
+
+def test_places_of_the_feed_are_not_asked_for(pool: Pool, provider: LocationIQ) -> None:
+    ticket(pool, "FED", location_name="Sarit Centre", is_actionable="true", latitude="-1", longitude="37")
+    assert look_up(gazetteer(pool, provider)).outcomes == {"hit": 1}
+    assert [asked.query for asked in provider.searches] == ["Westlands"]
+    assert sources(pool) == {"FED": "feed"}
+
+
+def test_a_location_at_the_very_point_of_its_cluster_is_told_as_a_location(pool: Pool) -> None:
+    known = {"Westlands": WESTLANDS, "Westlands Stage": WESTLANDS}
+    ticket(pool, "HERE", location_name="Westlands Stage", is_actionable="true")
+    with LocationIQ(known, per_second=None, per_minute=None) as provider:
+        places = gazetteer(pool, provider)
+        look_up(places, limit=1)
+        assert sources(pool) == {"HERE": "cluster"}
+        look_up(places)
+        assert sources(pool) == {"HERE": "location"}
+
+
+def test_what_waits_is_what_would_be_asked_for_if_its_cluster_had_a_point(pool: Pool, provider: LocationIQ) -> None:
+    def waiting() -> int:
+        return places_that_wait(pool, GazetteerSettings())
+
+    for number, name in enumerate("AAB"):
+        ticket(pool, f"{number}", cluster="Nowhere", location_name=f"Gate {name}", is_actionable="true")
+    ticket(pool, "CLOSED", cluster="Nowhere", location_name="Gate C", is_actionable="false")
+    ticket(pool, "FED", cluster="Nowhere", location_name="Gate D", is_actionable="true", latitude="-1", longitude="37")
+    ticket(pool, "KNOWN", location_name="Gate E", is_actionable="true")
+    execute(pool, """INSERT INTO tickets.inc (ticket_id, raw) VALUES ('NONE', '{"location_name": "F"}')""")
+    look_up(gazetteer(pool, provider))
+    assert waiting() == 2
+    point = {"cluster": "Nowhere", "latitude": -1.2, "longitude": 36.8, "cleaned_query": "", "location_name": "Gate A"}
+    with postgres.transaction(pool) as connection:
+        postgres.rows(connection, "geocoding", "set_location", point)
+    assert waiting() == 1, "one was set by hand"
+    execute(
+        pool,
+        """INSERT INTO tickets.geo_locations (cluster, location_name, status) VALUES ('Nowhere', 'Gate B', 'miss')""",
+    )
+    assert waiting() == 0, "one is a miss for now"
+    pass_time(pool, days=31)
+    assert waiting() == 1, "which is to be asked for again"
+    brief = GazetteerSettings.model_validate({"FLEETTICKETS_KEEP_PLACES_DAYS": 1})
+    assert places_that_wait(pool, brief) == 1, "what was set by hand does not age"
+
+
+def test_a_long_run_places_what_it_has_found_before_its_end(
+    pool: Pool, provider: LocationIQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(geocoding, "BATCH", 2)
+    tickets(pool, Westlands=5, B=4, C=3, D=2, E=1)
+    placed: list[int] = []
+
+    def told(_outcome: str) -> None:
+        placed.append(execute(pool, "SELECT count(*) AS placed FROM tickets.inc WHERE geom IS NOT NULL")[0]["placed"])
+
+    batch = Batch()
+    gazetteer(pool, provider).work(Kind, 100, batch, told=told)
+    assert placed == [0, 0, 5, 5, 5]
+    assert batch.placed == 5
+
+
+def test_the_rest_of_a_batch_is_sent_for_at_once(
+    pool: Pool, provider: LocationIQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(geocoding, "BATCH", 1)
+    tickets(pool, Westlands=2, B=1)
+    execute(pool, "INSERT INTO ingest.outbox (kind) VALUES ('geocode')")
+    relayed: list[int] = []
+
+    def relay() -> int:
+        relayed.extend(row["request_id"] for row in execute(pool, UNHANDLED))
+        return len(relayed)
+
+    handler = GeocodeHandler(pool, gazetteer(pool, provider), relay, lambda _point: None)
+    handler.geocode(Batch())
+    assert len(relayed) == 1, "what is asked for is there already when it is sent"
+    handler.geocode(Batch())
+    assert len(relayed) == 1, "nothing is left"
+    assert execute(pool, UNHANDLED) == []
+
+
+UNHANDLED = "SELECT request_id FROM ingest.outbox WHERE handled_at IS NULL"
+
+
+def test_a_run_by_hand_has_a_request_behind_it_before_it_asks(pool: Pool, provider: LocationIQ) -> None:
+    tickets(pool, Westlands=1)
+    asked: list[int] = []
+    places = gazetteer(pool, provider)
+    places.work(Kind, 100, Batch(), by_hand=True, told=lambda _outcome: asked.append(len(execute(pool, UNHANDLED))))
+    assert asked == [1]
+
+
 def test_a_rejected_answer_is_kept_when_there_is_no_other(pool: Pool) -> None:
     known = {"Westlands": WESTLANDS, "Bamburi": (-4.0, 39.72)}
     ticket(pool, "HERE", location_name="Bamburi", is_actionable="true")
@@ -480,6 +672,51 @@ def test_an_answer_that_is_too_coarse_is_none(
     assert locations(pool) == ({"Westlands": location} if location else {})
 
 
+MOMBASA = (-4.0435, 39.6682)
+NEAR = (-1.25, 36.82)
+NOTHING_NEAR = [MOMBASA, (*NEAR, "city"), (-4.1, 39.6)]
+
+
+@pytest.mark.parametrize(
+    ("known", "kept"),
+    [
+        ([MOMBASA, NEAR, WESTLANDS], ("hit", NEAR)),
+        ([MOMBASA, (*WESTLANDS, "city"), NEAR], ("hit", NEAR)),
+        ([*[MOMBASA] * 9, NEAR], ("hit", NEAR)),
+        (NOTHING_NEAR, ("rejected", MOMBASA)),
+    ],
+)
+def test_of_places_with_one_name_the_first_that_is_near_and_fine_enough_is_taken(
+    pool: Pool, known: list[Coordinates], kept: tuple[str, Coordinates]
+) -> None:
+    ticket(pool, "HERE", location_name="Moi Avenue", is_actionable="true")
+    with LocationIQ({"Westlands": WESTLANDS, "Moi Avenue": known}, per_second=None, per_minute=None) as provider:
+        assert look_up(gazetteer(pool, provider)).outcomes == Counter(["hit", kept[0]])
+        assert len(provider.searches) == 2, "one request for all of them"
+    (found,) = execute(pool, "SELECT * FROM tickets.geo_locations")
+    assert (found["status"], (found["latitude"], found["longitude"])) == kept
+    assert float(found["answer"]["lat"]) == found["latitude"], "what the point came from"
+    assert (found["distance_m"] > 25_000) == (found["status"] == "rejected")
+
+
+@pytest.mark.parametrize(
+    ("known", "kept"),
+    [
+        ([(0.0, 0.0), (*MOMBASA, "state"), WESTLANDS, NEAR], ("hit", WESTLANDS)),
+        ([(*MOMBASA, "county"), (0.0, 0.0)], ("rejected", MOMBASA)),
+    ],
+)
+def test_of_places_with_a_clusters_name_the_first_in_kenya_that_is_fine_enough_is_taken(
+    pool: Pool, known: list[Coordinates], kept: tuple[str, Coordinates]
+) -> None:
+    ticket(pool, "HERE")
+    with LocationIQ({"Westlands": known}, per_second=None, per_minute=None) as provider:
+        assert look_up(gazetteer(pool, provider)).outcomes == {kept[0]: 1}
+    (found,) = execute(pool, "SELECT * FROM tickets.geo_clusters")
+    assert (found["status"], (found["latitude"], found["longitude"])) == kept
+    assert float(found["answer"]["lat"]) == found["latitude"], "what the point came from"
+
+
 def test_a_cluster_outside_the_country_is_none_and_is_asked_for_without_its_region(pool: Pool) -> None:
     ticket(pool, "A", cluster="Zero", region="coast")
     with LocationIQ({"Zero, coast": (0.0, 0.0)}, per_second=None, per_minute=None) as provider:
@@ -501,7 +738,7 @@ def test_a_blank_cluster_is_a_miss_that_nobody_is_asked_for(pool: Pool, provider
 def test_a_limit_that_does_not_end_is_not_waited_for_with_a_message_in_hand(
     pool: Pool, odd: Odd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quota, "_SECONDS", {"minute": 0.2})
+    monkeypatch.setattr(quota, "end_of_limit", lambda _window, now: now + timedelta(seconds=0.2))
     odd.reply = error(LIMITED["Minute"])
     tickets(pool, Odd_place=1)
     with pytest.raises(Paused, match="in this minute"):
@@ -609,6 +846,40 @@ def test_bookings_are_kept_for_as_long_as_a_limit_asks(pool: Pool, provider: Loc
     )
     look_up(gazetteer(pool, provider))
     assert len(execute(pool, "SELECT 1 FROM ingest.geocoder_requests")) == 1
+
+
+@pytest.mark.parametrize(
+    ("window", "now", "end"),
+    [
+        ("second", "2026-06-25T00:00:00Z", "2026-06-25T00:00:01Z"),
+        ("minute", "2026-06-25T00:00:00Z", "2026-06-25T00:01:00Z"),
+        ("day", "2026-06-24T23:59:59Z", "2026-06-25T00:00:00Z"),
+        ("day", "2026-06-25T00:00:00Z", "2026-06-25T00:15:00Z"),
+        ("day", "2026-06-25T00:14:59Z", "2026-06-25T00:15:00Z"),
+        ("day", "2026-06-25T00:15:00Z", "2026-06-26T00:00:00Z"),
+        ("day", "2026-06-25T03:00:02+03:00", "2026-06-25T00:15:00Z"),
+        ("day", "2026-06-25T02:59:58+03:00", "2026-06-25T00:00:00Z"),
+    ],
+)
+def test_a_day_that_has_just_begun_is_not_given_up_for_one_refusal(window: quota.Window, now: str, end: str) -> None:
+    assert quota.end_of_limit(window, datetime.fromisoformat(now)) == datetime.fromisoformat(end)
+
+
+def test_the_providers_word_on_its_limits_is_held_by_the_clock_of_the_database(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[datetime] = []
+
+    def end_of_limit(window: str, now: datetime) -> datetime:
+        assert window == "day"
+        ends.append(now + timedelta(hours=5))
+        return ends[0]
+
+    monkeypatch.setattr(quota, "end_of_limit", end_of_limit)
+    before = execute(pool, "SELECT clock_timestamp() AS now")[0]["now"]
+    Quota(pool, settings(), threading.Event()).limited("day", "Rate Limited Day")
+    assert [row["until"] for row in execute(pool, "SELECT until FROM ingest.geocoder_pause")] == ends
+    assert ends[0] >= before + timedelta(hours=5)
 
 
 def test_a_pause_is_for_everybody_and_the_longer_one_stands(pool: Pool) -> None:

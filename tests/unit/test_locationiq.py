@@ -117,15 +117,16 @@ def free() -> None:
 def test_a_place_is_found_with_all_that_is_said_of_it(geocoder: Geocoder, server: LocationIQ, book: Bookings) -> None:
     found = geocoder.search("Nairobi", None, book)
     assert isinstance(found, Found)
-    assert (found.latitude, found.longitude) == NAIROBI
-    assert (found.display_name, found.quality) == ("Nairobi, Kenya", "exact/point/street")
-    assert found.raw["lat"] == "-1.2833080"
-    assert found.raw["address"]["country_code"] == "ke"
+    (match,) = found.matches
+    assert (match.latitude, match.longitude) == NAIROBI
+    assert (match.display_name, match.quality) == ("Nairobi, Kenya", "exact/point/street")
+    assert match.raw["lat"] == "-1.2833080"
+    assert match.raw["address"]["country_code"] == "ke"
     assert book.sent_before == [0]
     (asked,) = server.asked
     assert asked.path == "/v1/search"
     assert asked.params == {
-        "key": SECRET, "q": "Nairobi", "format": "json", "countrycodes": "ke", "limit": "1", "normalizeaddress": "1",
+        "key": SECRET, "q": "Nairobi", "format": "json", "countrycodes": "ke", "limit": "10", "normalizeaddress": "1",
         "addressdetails": "1", "matchquality": "1", "dedupe": "1",
     }  # fmt: skip
 
@@ -135,21 +136,25 @@ def test_the_country_is_that_of_the_setting(server: LocationIQ) -> None:
     assert isinstance(client(server.url, GEOCODER_COUNTRY="ug,ke").search("Nairobi", None, free), Found)
 
 
-def test_of_places_with_one_name_the_one_nearby_is_taken_and_no_place_is_fenced_off(
+def test_places_with_one_name_come_in_the_servers_order_and_none_is_fenced_off(
     geocoder: Geocoder, server: LocationIQ
 ) -> None:
-    def where(near: Viewbox | None) -> tuple[float, float]:
+    for near in (None, NEAR_NAIROBI, Viewbox(39.0, -5.0, 40.0, -4.0)):
         found = geocoder.search("Westlands", near, free)
         assert isinstance(found, Found)
-        return found.latitude, found.longitude
-
-    assert where(None) == WEST
-    assert where(NEAR_NAIROBI) == EAST
-    assert where(Viewbox(39.0, -5.0, 40.0, -4.0)) == WEST
+        assert [(match.latitude, match.longitude) for match in found.matches] == [WEST, EAST]
+    assert "viewbox" not in server.asked[0].params
     assert (server.asked[1].params["viewbox"], server.asked[1].params["bounded"]) == (
         "36.600000,-1.500000,37.100000,-1.100000",
         "0",
     )
+
+
+def test_a_place_that_cannot_be_used_takes_no_other_along(geocoder: Geocoder, server: LocationIQ) -> None:
+    server.fault(answered([PLACE | {"lat": "?"}, 7, PLACE | {"display_name": "Second"}, PLACE | {"lon": None}, PLACE]))
+    found = geocoder.search("Nairobi", None, free)
+    assert isinstance(found, Found)
+    assert [match.display_name for match in found.matches] == ["Second", PLACE["display_name"]]
 
 
 @pytest.mark.parametrize("url", ["{}", "{}/"])
@@ -181,8 +186,8 @@ def test_what_is_not_used_may_have_any_form(geocoder: Geocoder, server: Location
     server.fault(placed(matchquality=said, importance="?", boundingbox=None, address=[], place_id=7, new={"a": 1}))
     found = geocoder.search("Nairobi", None, free)
     assert isinstance(found, Found)
-    assert found.quality == ("fallback/?/?" if isinstance(said, dict) else "")
-    assert found.raw["new"] == {"a": 1}
+    assert found.matches[0].quality == ("fallback/?/?" if isinstance(said, dict) else "")
+    assert found.matches[0].raw["new"] == {"a": 1}
 
 
 WRONG_KEY = pytest.mark.parametrize("of", [INVALID_KEY, KEY_NOT_ACTIVE, NOT_ENABLED, RESTRICTED])

@@ -6,13 +6,38 @@ from pathlib import Path
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
+from pydantic_settings import BaseSettings
 
 from consumer.database import address
-from consumer.settings import ApplySettings, DatabaseSettings, GazetteerSettings, GeocoderSettings
+from consumer.settings import (
+    ApplySettings,
+    DatabaseSettings,
+    FailureSettings,
+    GazetteerSettings,
+    GeocoderChoice,
+    GeocoderLimits,
+    GeocoderSettings,
+    HistorySettings,
+)
 from publisher.errors import Misconfigured
-from publisher.settings import BrokerSettings, BucketSettings, SqsSettings, WebhookSettings, WorkSettings, load
+from publisher.settings import (
+    BrokerSettings,
+    BucketSettings,
+    SqsSettings,
+    TlsSettings,
+    WebhookSettings,
+    WorkSettings,
+    load,
+)
 
 BUCKET = {"RUSTFS_ENDPOINT": "http://127.0.0.1:9000", "RUSTFS_ACCESS_KEY": "a", "RUSTFS_SECRET_KEY": "s3cret"}
+NEEDED = BUCKET | {
+    "DATABASE_URL": "postgresql://h/d",
+    "RABBITMQ_URL": "amqp://h/",
+    "GEOCODER_API_KEY": "pk.0",
+    "FLEETTICKETS_SQS_QUEUE_URL": "https://sqs.eu-west-1.amazonaws.com/1/name",
+    "FLEETTICKETS_WEBHOOK_TOKEN": "s3cret",
+}
 GEOCODER = [
     f"GEOCODER_{name}" for name in ("API_KEY", "URL", "COUNTRY", "PER_SECOND", "PER_MINUTE", "PER_DAY", "TIMEOUT")
 ]
@@ -20,19 +45,8 @@ GEOCODER = [
 
 @pytest.fixture(autouse=True)
 def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in (
-        *BUCKET,
-        "RUSTFS_BUCKET",
-        "RUSTFS_REGION",
-        "FLEETTICKETS_PREFIX",
-        "DATABASE_URL",
-        "RABBITMQ_URL",
-        "FLEETTICKETS_WEBHOOK_TOKEN",
-        "FLEETTICKETS_CA_FILE",
-        *GEOCODER,
-        "PGSSLMODE",
-        "PGSSLROOTCERT",
-    ):
+    ours = {name for kind in ALL for required in (True, False) for name in names(kind, required=required)}
+    for name in (*ours, "PGSSLMODE", "PGSSLROOTCERT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 
@@ -64,7 +78,7 @@ def test_a_database_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    ("given", "changes"), [("automations/inc/", "automations/inc/changes/"), ("/x", "x/changes/"), ("", "changes/")]
+    ("given", "changes"), [("automations/inc/", "automations/inc/changes/"), ("/x", "x/changes/"), ("/", "changes/")]
 )
 def test_the_prefix_is_taken_with_and_without_its_slash(
     monkeypatch: pytest.MonkeyPatch, given: str, changes: str
@@ -86,7 +100,7 @@ def test_a_share_beyond_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         load(ApplySettings)
 
 
-@pytest.mark.parametrize("token", ["", "  ", "s3crét", "s3\ncret"])
+@pytest.mark.parametrize("token", ["  ", "s3crét", "s3\ncret"])
 def test_a_token_that_no_store_can_send_is_refused(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
     monkeypatch.setenv("FLEETTICKETS_WEBHOOK_TOKEN", token)
     with pytest.raises(Misconfigured, match="FLEETTICKETS_WEBHOOK_TOKEN is wrong") as complaint:
@@ -104,7 +118,7 @@ def test_no_settings_show_their_secrets(monkeypatch: pytest.MonkeyPatch) -> None
     assert "s3cret" not in repr(load(BucketSettings))
 
 
-@pytest.mark.parametrize("url", ["", "name-of-a-queue", "https://sqs.eu-west-1.amazonaws.com/"])
+@pytest.mark.parametrize("url", ["name-of-a-queue", "https://sqs.eu-west-1.amazonaws.com/"])
 def test_what_is_not_the_url_of_a_queue_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("FLEETTICKETS_SQS_QUEUE_URL", url)
     with pytest.raises(Misconfigured, match="FLEETTICKETS_SQS_QUEUE_URL is wrong"):
@@ -182,13 +196,11 @@ def test_the_geocoder_is_the_free_plan_of_locationiq_unless_told_otherwise(monke
         ("GEOCODER_API_KEY", " "),
         ("GEOCODER_API_KEY", "s3cr\u00e9t"),
         ("GEOCODER_API_KEY", "s3\ncret"),
-        ("GEOCODER_URL", ""),
         ("GEOCODER_URL", "us1.locationiq.com/v1"),
         ("GEOCODER_URL", "ftp://us1.locationiq.com/v1"),
         ("GEOCODER_URL", "https://user:s3cret@us1.locationiq.com/v1"),
         ("GEOCODER_URL", "https://us1.locationiq.com/v1?key=s3cret"),
         ("GEOCODER_URL", "https://us1.locationiq.com/v1#s3cret"),
-        ("GEOCODER_COUNTRY", ""),
         ("GEOCODER_COUNTRY", "Kenya"),
         ("GEOCODER_COUNTRY", "ke,"),
         *((f"GEOCODER_PER_{window}", value) for window in ("SECOND", "MINUTE", "DAY") for value in ("0", "1.5", "all")),
@@ -213,9 +225,60 @@ def test_days_that_no_calendar_has_are_refused(monkeypatch: pytest.MonkeyPatch, 
                 load(GazetteerSettings)
 
 
-def test_places_are_kept_for_good_where_their_days_are_empty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLEETTICKETS_KEEP_PLACES_DAYS", "")
-    assert load(GazetteerSettings).keep_hits_days is None
+ALL = (
+    ApplySettings,
+    BrokerSettings,
+    BucketSettings,
+    DatabaseSettings,
+    FailureSettings,
+    GazetteerSettings,
+    GeocoderChoice,
+    GeocoderLimits,
+    GeocoderSettings,
+    HistorySettings,
+    SqsSettings,
+    WebhookSettings,
+    WorkSettings,
+)
+
+
+def names(kind: type[BaseSettings], *, required: bool) -> list[str]:
+    fields = kind.model_fields.values()
+    return [str(field.validation_alias) for field in fields if field.is_required() == required]
+
+
+@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("where", ["environment", ".env"])
+def test_an_empty_line_means_the_default_and_a_required_one_is_missing(
+    monkeypatch: pytest.MonkeyPatch, kind: type[BaseSettings], where: str
+) -> None:
+    needed = {name: given for name, given in NEEDED.items() if name in names(kind, required=True)}
+    set_all(monkeypatch, needed)
+    default = load(kind)
+    empty = dict.fromkeys(names(kind, required=False), "")
+    if where == ".env":
+        Path(".env").write_text("".join(f"{name}=\n" for name in empty))
+    else:
+        set_all(monkeypatch, empty)
+    assert load(kind) == default
+    for name in needed:
+        monkeypatch.setenv(name, "")
+        with pytest.raises(Misconfigured, match=f"{name} is not set"):
+            load(kind)
+
+
+def test_no_settings_are_left_out_of_these_tests() -> None:
+    def below(kind: type[BaseSettings]) -> set[type[BaseSettings]]:
+        return {kind}.union(*map(below, kind.__subclasses__()))
+
+    ours = {kind for kind in below(BaseSettings) if kind.__module__.startswith(("consumer.", "publisher."))}
+    assert ours - {TlsSettings} == set(ALL)
+
+
+@pytest.mark.parametrize("given", ["KE,ug", "ke,UG"])
+def test_a_country_is_taken_in_any_case(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    set_all(monkeypatch, {"GEOCODER_API_KEY": "pk.0", "GEOCODER_COUNTRY": given})
+    assert load(GeocoderSettings).country == "ke,ug"
 
 
 def test_every_setting_of_the_readme_can_be_set_with_and_without_containers() -> None:
