@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, assert_never
+from typing import Annotated, Any, assert_never
 
 import typer
 
@@ -35,7 +35,10 @@ def add_commands(to: typer.Typer) -> None:
 
 def drain(
     apply: Apply = False,
-    with_reseed: Annotated[bool, typer.Option("--reseed", help="Begin a new epoch first; see `reseed`.")] = False,
+    with_reseed: Annotated[
+        bool,
+        typer.Option("--reseed", help="Begin a new epoch first, see `reseed`; repeated for the bucket, go on in it."),
+    ] = False,
     from_archive: Annotated[
         bool,
         typer.Option(
@@ -49,8 +52,11 @@ def drain(
 
     The same transaction, ledger and archive as a delivery, so it is safe beside running consumers, and what it has
     done they do not do again. Geocode and history requests wait in the outbox until a consumer has a broker. Without
-    --apply everything happens in one transaction that is rolled back at the end; consumers wait for it meanwhile.
-    SIGINT and SIGTERM end it after the file in hand, with exit status 1; what was applied by then stays.
+    --apply everything happens in one transaction that is rolled back at the end; consumers wait for it meanwhile, and
+    it for the files that they have in hand.
+
+    SIGINT and SIGTERM end it after the file in hand, with exit status 1; what was applied by then stays. A second
+    Ctrl-C ends it at once.
 
     With --from-archive it brings a database that was restored to an earlier state back to where the bucket is: it
     applies what `verify` calls unrecorded, each file in the epoch it was archived in, and leaves the objects where
@@ -58,14 +64,17 @@ def drain(
     """
     database_settings, bucket_settings, settings = load(DatabaseSettings), load(BucketSettings), load(ApplySettings)
     at = fail_points.chosen(os.environ)
-    stop = cli.stop_on_signals()
+    stop = cli.stop_on_signals(second_aborts=True)
     with database.connect(database_settings, Role.INGEST) as connection:
         migrate.require_migrated(connection)
     results: list[tuple[str, Drained]] = []
     with database.open_pool(database_settings, size=2) as pool, cli.progress(as_json=as_json) as bar:
         bucket = Bucket(bucket_settings)
         bucket.require()
-        run = Drain(pool, bucket, settings, apply, stop, "drain" if with_reseed else None, at)
+        run = Drain(pool, bucket, settings, apply, stop, with_reseed, at)
+        if with_reseed:
+            with database.connect(database_settings, Role.INGEST) as connection:
+                _tell_of_epoch(run.begun_before(connection))
         task = bar.add_task("listing", total=None)
 
         def report(key: str, outcome: Drained) -> None:
@@ -93,6 +102,15 @@ def drain(
         for other in others:
             report(other.key, other)
     _conclude(results, apply=apply, as_json=as_json, stopped=stop.is_set())
+
+
+def _tell_of_epoch(begun_before: dict[str, Any] | None) -> None:
+    if begun_before is not None:
+        typer.echo(
+            f"goes on in epoch {begun_before['epoch']}, which a drain of this bucket began at "
+            f"{begun_before['began_at']:%Y-%m-%d %H:%M} UTC; for one more: fleettickets reseed, then without --reseed",
+            err=True,
+        )
 
 
 def import_local_file(
@@ -185,7 +203,7 @@ def _conclude(results: list[tuple[str, Drained]], *, apply: bool, as_json: bool,
         shown = ", ".join(f"{rows[name]} {name}" for name in ("inserted", "updated", "unchanged", "stale", "rejected"))
         typer.echo(f"{len(results)} files, {failed} failed; rows: {shown}")
         if stopped:
-            typer.echo("stopped by a signal; there may be more files, and running it again goes on with them")
+            typer.echo("stopped by a signal; there may be more files" + (": running it again goes on" if apply else ""))
         if not apply:
             typer.echo("nothing was changed; --apply does it")
     if failed or stopped:

@@ -31,7 +31,7 @@ from consumer.settings import (
 )
 from consumer.status import Status, read_status
 from consumer.worker import Worker
-from publisher import cli, dead_letter_commands, log, notification_command
+from publisher import cli, dead_letter_commands, notification_command
 from publisher.bucket import Bucket
 from publisher.cli import EXIT_FAILED, AsJson
 from publisher.errors import DependencyDown, FleetticketsError
@@ -128,7 +128,6 @@ def consume(
     limit = load(FailureSettings).in_a_row
     if metrics_port is not None:
         metrics.serve(metrics_host, metrics_port)
-    log.configure()
     stop = cli.stop_on_signals()
     at = fail_points.chosen(os.environ)
     if not _wait_for_schema(database_settings, stop):

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
 from threading import Event
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from consumer import database, inventory
 from consumer.applying import AlreadyApplied, Applied, Duplicate, LedgerFile, Sighting, apply_file, lock_key
@@ -53,7 +53,7 @@ class Archived:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """One run over the bucket; `apply` false undoes it all at the end. With `epoch_reason` it begins a new epoch.
+    """One run over the bucket; `apply` false undoes it all at the end. With `reseed` it begins a new epoch, once.
 
     `stop` ends it after the file in hand.
     """
@@ -63,7 +63,7 @@ class Drain:
     settings: ApplySettings
     apply: bool
     stop: Event
-    epoch_reason: str | None = None
+    reseed: bool = False
     at: AtPoint = nowhere
 
     def unapplied(
@@ -85,7 +85,7 @@ class Drain:
             Archived(
                 ObjectSummary(row["object_key"], row["etag"], row["size"], row["object_time"]),
                 ChangeFileKey(row["key"], row["key_time"]),
-                None if self.epoch_reason is not None else row["epoch"],
+                None if self.reseed else row["epoch"],
             )
             for row in rows
             if row["key_time"] is not None
@@ -181,16 +181,30 @@ class Drain:
         """The one transaction of a dry run; begins the new epoch where one is wanted."""
         trial_or_none = contextlib.nullcontext() if self.apply else database.transaction(self.pool, keep=False)
         with trial_or_none as trial:
-            if self.epoch_reason is not None:
-                self._begin_epoch(trial, self.epoch_reason)
+            if trial is not None:
+                database.row(trial, "ledger", "begin_dry_run")
+            if self.reseed and not self.stop.is_set():
+                self._begin_epoch(trial)
             yield trial
 
-    def _begin_epoch(self, trial: Connection | None, reason: str) -> None:
-        if trial is not None:
-            begin_epoch(trial, reason)
-            return
-        with database.transaction(self.pool) as connection:
-            begin_epoch(connection, reason)
+    def _begin_epoch(self, trial: Connection | None) -> None:
+        with contextlib.nullcontext(trial) if trial is not None else database.transaction(self.pool) as connection:
+            if self.begun_before(connection) is None:
+                begin_epoch(connection, self._epoch_reason)
+
+    def begun_before(self, connection: Connection) -> dict[str, Any] | None:
+        """The epoch that an earlier drain of this bucket began, if it is the current one: a repetition goes on in it.
+
+        In one more, what failed or waited the first time would outrank what was applied then.
+        Raises: DependencyDown.
+        """
+        with database.translated_errors():
+            now = database.row(connection, "ledger", "current_epoch")
+        return now if now is not None and now["reason"] == self._epoch_reason else None
+
+    @property
+    def _epoch_reason(self) -> str:
+        return f"drain of {self.bucket.name}/{self.bucket.prefix}"
 
     def _apply_one(self, key: ChangeFileKey, found: ObjectSummary, trial: Connection | None) -> Drained | None:
         try:

@@ -161,6 +161,7 @@ def _changing(place: dict[str, str | None]) -> Iterator[Connection]:
     with database.connect(load(DatabaseSettings), Role.INGEST) as connection, database.translated_errors():
         migrate.require_migrated(connection)
         with connection.transaction():
+            database.row(connection, "ledger", "wait_for_dry_run")
             there = database.row(connection, "geocoding", "tickets_there", place)
             yield connection
         if there is not None and not there["tickets"]:

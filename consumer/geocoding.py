@@ -344,7 +344,8 @@ class Gazetteer:
     def _keep_cluster(self, place: Cluster, row: dict[str, Any]) -> str:
         self._at("answered, not kept")
         with database.transaction(self._pool) as connection:
-            row |= {"cluster": place.cluster, "asked_as": place.place}
+            row |= {"cluster": place.cluster, "asked_as": place.place, "attempts": ATTEMPTS}
+            database.row(connection, "ledger", "wait_for_dry_run")
             change_cluster(connection, ["cluster_was_asked", "keep_cluster"], row)
         self._at("kept, not placed")
         return str(row["status"])
@@ -366,6 +367,7 @@ class Gazetteer:
 
     def _place_tickets(self) -> int:
         with database.transaction(self._pool) as connection:
+            database.row(connection, "ledger", "wait_for_dry_run")
             return len(database.rows(connection, "geocoding", "place_tickets"))
 
 

@@ -42,6 +42,7 @@ def capture(pool: Pool, *, unasked: bool, at: AtPoint = nowhere) -> int:
     Raises: DependencyDown, Refused.
     """
     with database.transaction(pool) as connection:
+        database.row(connection, "ledger", "wait_for_dry_run")
         database.row(connection, "outbox", "lock_history")
         # Only requests seen before the capture are marked: a file that commits meanwhile asks again.
         requests = [r["request_id"] for r in database.rows(connection, "outbox", "unhandled", {"kind": "history"})]

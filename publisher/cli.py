@@ -31,6 +31,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script in
 
 def run(program: typer.Typer) -> NoReturn:
     """Run a program of commands; an error of ours is one line on stderr, never a traceback."""
+    log.configure()
     try:
         program()
     except Misconfigured as error:
@@ -65,11 +66,17 @@ def duration(seconds: float | None) -> str:
     return f"{seconds:.0f} s"
 
 
-def stop_on_signals() -> Event:
-    """An event that SIGTERM and SIGINT set."""
+def stop_on_signals(*, second_aborts: bool = False) -> Event:
+    """An event that SIGTERM and SIGINT set; for work that a person waits for, a second Ctrl-C does not wait for it."""
     stop = Event()
+
+    def set_stop(number: int, _frame: object) -> None:
+        if second_aborts and number == signal.SIGINT and stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, set_stop)
     return stop
 
 
@@ -133,7 +140,6 @@ def poll(
     at a time: a run of cron that meets another one, or the loop, says so and ends with 0.
     """
     broker_settings, bucket_settings, work = load(BrokerSettings), load(BucketSettings), load(WorkSettings)
-    log.configure()
     bucket = Bucket(bucket_settings)
     poller = Poller(bucket, work.prefetch)
     if every is None:
@@ -180,7 +186,6 @@ def webhook(
     from publisher.webhook import listen, serve  # noqa: PLC0415
 
     broker_settings, settings = load(BrokerSettings), load(WebhookSettings)
-    log.configure()
     stop = stop_on_signals()
     asyncio.run(serve(listen(host, port), broker_settings, settings, stop))
 
@@ -208,7 +213,6 @@ def carry_from_sqs(
     exits 0. Credentials and region come from AWS's own environment.
     """
     broker_settings, sqs_settings = load(BrokerSettings), load(SqsSettings)
-    log.configure()
     stop = stop_on_signals()
     with Bridge(SqsQueue(sqs_settings)) as bridge:
         if once:

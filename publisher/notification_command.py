@@ -78,7 +78,9 @@ def _asked(
         case Store.CEPH, None, None:
             return {}, partial(bucket.plan_for_ceph, load(BrokerSettings))
         case Store.RUSTFS, _, None:
-            environment, target = notifications.rustfs_target(way or RustfsWay.AMQP, settings, load(BrokerSettings))
+            way = way or RustfsWay.AMQP
+            broker = None if way is RustfsWay.WEBHOOK else load(BrokerSettings)
+            environment, target = notifications.rustfs_target(way, settings, broker)
             by_hand = {"environment": environment, "arn": target, "rule": bucket.wanted_for(target)}
             return by_hand, partial(bucket.plan_for_arn, target)
         case None, None, str():

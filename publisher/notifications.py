@@ -295,12 +295,13 @@ def masked(url: str) -> str:
     return parts._replace(netloc=f"***@{parts.netloc.rpartition('@')[2]}").geturl() if parts.username else url
 
 
-def rustfs_target(way: RustfsWay, bucket: BucketSettings, broker: BrokerSettings) -> tuple[dict[str, str], str]:
+def rustfs_target(way: RustfsWay, bucket: BucketSettings, broker: BrokerSettings | None) -> tuple[dict[str, str], str]:
     """The environment of a RustFS server that announces in this way, and the ARN it then has for rules.
 
-    What is in capitals is left for the operator to fill in.
+    What is in capitals is left for the operator to fill in. A webhook needs no broker to be known.
     """
-    settings = {"ENABLE": "on"} | _RUSTFS[way](broker.rabbitmq_url.get_secret_value()) | {"QUEUE_DIR": "/data/events"}
+    rabbitmq_url = broker.rabbitmq_url.get_secret_value() if broker else ""
+    settings = {"ENABLE": "on"} | _RUSTFS[way](rabbitmq_url) | {"QUEUE_DIR": "/data/events"}
     environment = {f"RUSTFS_NOTIFY_{way.upper()}_{name}_PRIMARY": value for name, value in settings.items()}
     if way is RustfsWay.WEBHOOK:
         # From 1.0.0-beta.11 on, private addresses are blocked otherwise.

@@ -177,6 +177,8 @@ def application(outlet: Outlet, settings: WebhookSettings) -> FastAPI:
         await receiver.receive(request)
         return JSONResponse({"queued": True})
 
+    @app.head("/events/", include_in_schema=False)
+    @app.get("/events/", include_in_schema=False)
     @app.head("/events", include_in_schema=False)
     @app.get("/events", include_in_schema=False)
     @app.head("/", include_in_schema=False)

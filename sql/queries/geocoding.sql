@@ -64,11 +64,12 @@ WHERE coarse.cluster IS NULL
 SELECT latitude, longitude FROM tickets.geo_clusters WHERE cluster = %(cluster)s AND geom IS NOT NULL FOR UPDATE
 
 -- name: cluster_was_asked
--- A point found under another name was not this one's.
+-- A point found under another name was not this one's; while nothing is answered, it may still be.
 UPDATE tickets.geo_clusters
 SET asked_as = %(asked_as)s, geocoded_at = now(), is_due = false,
     unanswered = CASE WHEN %(unanswered)s > 0 THEN unanswered + 1 ELSE 0 END,
-    status = CASE WHEN found_as <> %(asked_as)s AND %(unanswered)s = 0 THEN 'miss' ELSE status END
+    status = CASE WHEN found_as <> %(asked_as)s AND (%(unanswered)s = 0 OR unanswered + 1 >= %(attempts)s) THEN 'miss'
+                  ELSE status END
 WHERE cluster = %(cluster)s AND NOT is_manual
 
 -- name: keep_cluster

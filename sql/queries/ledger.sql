@@ -1,6 +1,15 @@
+-- name: begin_dry_run
+-- It holds all that it touches until its end, in the order of its files. Whoever is going to hold several rows as well
+-- would meet it half-way; so it waits for those, and they wait for it before their first.
+SELECT pg_advisory_xact_lock(hashtext('ingest.dry_run'))
+
+-- name: wait_for_dry_run
+SELECT pg_advisory_xact_lock_shared(hashtext('ingest.dry_run'))
+
 -- name: lock_key
 -- Two deliveries of one key, also of two versions of it, are decided one after the other.
-SELECT pg_advisory_xact_lock(hashtextextended(%(bucket)s || '/' || %(key)s, 0))
+SELECT pg_advisory_xact_lock_shared(hashtext('ingest.dry_run')),
+       pg_advisory_xact_lock(hashtextextended(%(bucket)s || '/' || %(key)s, 0))
 
 -- name: claim_file
 -- The claim is this INSERT; it gives no row when somebody else's claim of the same version stands. A failed version

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import termios
@@ -127,6 +128,20 @@ def test_drain_with_reseed_tries_and_does_the_same(stage: Stage) -> None:
     assert stage.one("SELECT max(epoch) FROM ingest.epochs") == 2
 
 
+def test_a_drain_with_reseed_that_is_repeated_goes_on_in_its_epoch(stage: Stage) -> None:
+    """In one more, the older file that failed at first would outrank the newer one."""
+    bad, good = [ticket("BAD", mttr="soon"), ticket("BAD", mttr="late")], csv([ticket("MOVED", owner="newer")])
+    stage.bucket.put_all({key_at(1): csv([ticket("MOVED", owner="older"), *bad]), key_at(2): good})
+    assert stage.run("drain", "--reseed", "--apply").returncode == 1
+    repeated = stage.run("drain", "--reseed", "--apply", FLEETTICKETS_MAX_REJECT_SHARE="1")
+    assert (repeated.returncode, "goes on in epoch 2" in repeated.stderr) == (0, True)
+    assert tickets(stage)["MOVED"]["owner"] == "newer"
+    assert stage.one("SELECT max(epoch) FROM ingest.epochs") == 2
+    assert stage.ask("reseed", "--yes") == {"epoch": 3}
+    stage.ask("drain", "--reseed", "--apply")
+    assert stage.one("SELECT max(epoch) FROM ingest.epochs") == 4, "after another one it begins its own"
+
+
 def test_reseed_asks_first(stage: Stage) -> None:
     refused = stage.run("reseed")
     assert refused.returncode != 0
@@ -226,6 +241,79 @@ def test_a_dry_run_waits_for_no_key_and_holds_none(stage: Stage) -> None:
         stage.one("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))::text", f"{stage.bucket.name}/{key}")
         (file,) = stage.ask("drain")["files"]
     assert file["inserted"] == 1
+
+
+WAITS = """SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
+
+
+@pytest.mark.parametrize("doing", ["file", "history", "geocoding by hand"])
+def test_a_dry_run_and_the_others_wait_for_each_other_and_not_half_way(stage: Stage, doing: str) -> None:
+    """Each holds many rows, in an order of its own: where both had begun, they would end in a deadlock."""
+    stage.bucket.put(key_at(1), csv([ticket("INC1")]))
+    with stage.connection.transaction():
+        stage.one("SELECT pg_advisory_xact_lock(hashtext('ingest.dry_run'))::text")  # as a dry run does
+        match doing:
+            case "file":
+                waiting = stage.start("drain", "--apply")
+            case "history":
+                waiting = stage.start("capture-history")
+            case _:
+                waiting = stage.start("geocode", "set", "--cluster", "Westlands", "--", "-1.26", "36.81")
+        wait_until(lambda: stage.one(WAITS) == 1, "it waits")
+    assert waiting.wait() == 0, waiting.output()
+    with stage.connection.transaction():
+        stage.one("SELECT pg_advisory_xact_lock_shared(hashtext('ingest.dry_run'))::text")  # as a file does
+        trying = stage.start("drain")
+        wait_until(lambda: stage.one(WAITS) == 1, "the dry run waits")
+    assert trying.wait() == 0, trying.output()
+
+
+def test_what_is_applied_waits_for_whoever_has_the_key_in_hand(stage: Stage) -> None:
+    key, local = key_at(1), stage.folder / "2026-06-25T142000.csv"
+    stage.bucket.put(key, csv([ticket("INC1")]))
+    local.write_bytes(csv([ticket("INC2")]))
+    for name, command in (
+        (f"{stage.bucket.name}/{key}", ["drain"]),
+        (f"(local file)/{local.name}", ["import-csv", local]),
+    ):
+        with stage.connection.transaction():
+            stage.one("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))::text", name)
+            applying = stage.start(*map(str, command), "--apply")
+            wait_until(lambda: stage.one(WAITS) == 1, "it waits")
+        assert applying.wait() == 0, applying.output()
+    assert sorted(tickets(stage)) == ["INC1", "INC2"]
+
+
+def test_a_second_interrupt_does_not_wait_for_the_file_in_hand(stage: Stage) -> None:
+    stage.bucket.put(key_at(1), csv([ticket("INC1")]))
+    with stage.connection.transaction():
+        stage.connection.execute("LOCK TABLE tickets.inc IN ACCESS EXCLUSIVE MODE")
+        draining = stage.start("drain", "--apply")
+        blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'tickets.inc'::regclass"
+        wait_until(lambda: stage.one(blocked) == 1, "it waits for the table")
+
+        def ends() -> bool:
+            draining.signal(signal.SIGINT)  # two at once would be one
+            return draining.ends_within(0.2)
+
+        wait_until(ends, "it has ended", timeout=30)
+    assert draining.wait() != 0
+    assert "Traceback" not in draining.output()
+    assert stage.ask("drain", "--apply")["failed"] == 0
+
+
+def test_a_signal_ends_a_drain_from_the_archive_too(stage: Stage) -> None:
+    keys = [key_at(number) for number in range(60)]
+    stage.bucket.put_all({key.replace(CHANGES, PROCESSED): csv([ticket(f"INC {key}")]) for key in keys})
+    draining = stage.start("drain", "--from-archive", "--apply")
+    applied = "SELECT count(*) FROM ingest.ledger WHERE applied_at IS NOT NULL"
+    wait_until(lambda: stage.one(applied) > 2, "it applies")
+    draining.terminate()
+    assert draining.wait() == 1
+    assert stage.one(applied) < len(keys)
+    assert stage.ask("drain", "--from-archive", "--apply")["stopped"] is False
+    assert stage.one(applied) == len(keys)
 
 
 def test_a_signal_ends_a_drain_after_the_file_in_hand_and_the_next_one_goes_on(stage: Stage) -> None:

@@ -149,7 +149,9 @@ def test_killed_at(stage: Stage, cell: Cell, results: dict[Cell, str]) -> None:
 
 def start_doomed(stage: Stage, cell: Cell, *arguments: str) -> tuple[Process, Proxy | None]:
     if cell.point != COMMIT_LOST:
-        return stage.start(*arguments, FLEETTICKETS_FAIL_POINT=cell.point), None
+        # With more in hand, another file would be caught where its letter is published and not recorded.
+        alone = {"FLEETTICKETS_FILES_IN_HAND": "1"} if cell.point == FAILED else {}
+        return stage.start(*arguments, FLEETTICKETS_FAIL_POINT=cell.point, **alone), None
     # The COMMIT of a file's transaction, not of another one; nor is it the ON COMMIT of a temporary table.
     database = stage.environment["DATABASE_URL"]
     proxy = Proxy(database, losing=b"COMMIT\0", after=True, once=b"COPY staging", holding=True)

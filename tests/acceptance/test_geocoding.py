@@ -222,6 +222,9 @@ def test_a_provider_that_is_away_is_waited_for_and_spends_no_attempt(stage: Stag
     assert [row["is_free"] for row in booked] == [True] * (2 * ATTEMPTS) + [False], (
         "each is booked, and the day pays for one"
     )
+    given = {"GEOCODER_API_KEY": KEY, "GEOCODER_URL": provider.url, "GEOCODER_PER_DAY": "2"}
+    assert Stage.json(stage.run("status", "--json", **given))["database"]["geocoding"]["requests_left_today"] == 1
+    assert Stage.json(stage.run("geocode", "clusters", "--json", **given))["left"] == 1
 
 
 def test_sigterm_ends_a_batch_that_waits_for_its_turn(stage: Stage, provider: LocationIQ) -> None:
@@ -480,3 +483,14 @@ def test_metrics_count_what_was_looked_up(stage: Stage, provider: LocationIQ) ->
     assert (found['tickets{source="location"}'], found['tickets{source="cluster"}']) == (1, 1)
     taken = stage.run("consume", "--metrics-port", str(port), GEOCODER_API_KEY="")
     assert (taken.returncode, len(taken.stderr.splitlines())) == (2, 1)
+
+
+def test_what_a_run_by_hand_logs_is_not_in_its_answer(stage: Stage, provider: LocationIQ) -> None:
+    local = stage.folder / "2026-06-25T142000.csv"
+    local.write_bytes(csv([actionable("INC")]))
+    assert stage.run("import-csv", str(local), "--apply").returncode == 0
+    provider.fault(Fault(*error(LIMITED["Second"])))
+    given = {"GEOCODER_API_KEY": KEY, "GEOCODER_URL": provider.url}
+    ended = stage.run("geocode", "clusters", "--apply", "--json", **given)
+    assert "rate limited" in ended.stderr
+    assert Stage.json(ended)["hit"] == 1

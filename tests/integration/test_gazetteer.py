@@ -397,6 +397,22 @@ def test_a_point_of_another_name_is_none_of_the_alias_that_is_not_found(pool: Po
     assert look_up(places).outcomes == {}
 
 
+def test_an_alias_that_is_never_answered_does_not_keep_the_point_of_the_former_name(
+    pool: Pool, provider: LocationIQ
+) -> None:
+    tickets(pool, Westlands=1)
+    places = gazetteer(pool, provider)
+    assert look_up(places).outcomes == {"hit": 1}
+    execute(pool, "INSERT INTO tickets.cluster_aliases VALUES ('westlands', 'Nowhere')")
+    for status in ("hit", "hit", "miss"):
+        provider.fault(Fault(*error(UNKNOWN)), locationiq.ATTEMPTS)
+        assert look_up(places).outcomes == {"unanswered": 1}
+        assert statuses(pool) == {"Westlands": status}
+        execute(pool, "UPDATE tickets.geo_clusters SET geocoded_at = now() - interval '11 minutes'")
+    assert sources(pool) == {"Westlands0": None}
+    assert look_up(places).outcomes == {}
+
+
 def test_a_point_that_is_taken_away_takes_what_was_judged_by_it_along(pool: Pool) -> None:
     """Its answers are held against the cluster's next point, and what is not near that is asked for again."""
     near, far = (-4.05, 39.67), (-1.26, 36.80)

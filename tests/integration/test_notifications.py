@@ -105,7 +105,8 @@ def test_ceph_gets_a_topic_and_a_rule_and_keeps_its_other_rules(run: Run, on_cep
     assert rules["fleettickets"]["Events"] == ["s3:ObjectCreated:*"]
     checked = run(on_ceph, "--store", "ceph", "--json")
     assert checked.exit_code == 0
-    assert json.loads(checked.output)["topic"]["now"]["persistent"] == "true"
+    topic = json.loads(checked.output)["topic"]["now"]
+    assert (topic["persistent"], topic["amqp-ack-level"]) == ("true", "broker"), "it keeps what is not confirmed"
     assert run(on_ceph, "--store", "ceph", "--apply").exit_code == 0
 
 

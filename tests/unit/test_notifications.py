@@ -107,6 +107,19 @@ def test_the_environment_of_rustfs_leaves_the_password_to_the_operator(url: str,
         (RustfsWay.MQTT, "RUSTFS_NOTIFY_MQTT_BROKER_PRIMARY", mqtt_of(url)),
         (RustfsWay.WEBHOOK, "RUSTFS_NOTIFY_WEBHOOK_ENDPOINT_PRIMARY", "http://RECEIVER:8080/"),
     ):
-        environment, arn = rustfs_target(way, bucket, BrokerSettings.model_validate({"RABBITMQ_URL": url}))
+        broker = BrokerSettings.model_validate({"RABBITMQ_URL": url}) if way is RustfsWay.MQTT else None
+        environment, arn = rustfs_target(way, bucket, broker)
         assert (environment[name], arn) == (value, f"arn:rustfs:sqs:ke-1:primary:{way}")
         assert "secret" not in "".join(environment.values())
+
+
+@pytest.mark.parametrize(
+    ("path", "user"), [("", "USER"), ("/%2f", "USER"), ("/isp", "isp:USER"), ("/a%2Fb", "a/b:USER")]
+)
+def test_by_mqtt_the_virtual_host_stands_before_the_user(path: str, user: str) -> None:
+    bucket = BucketSettings.model_validate(
+        {"RUSTFS_ENDPOINT": "http://h", "RUSTFS_ACCESS_KEY": "a", "RUSTFS_SECRET_KEY": "b"}
+    )
+    broker = BrokerSettings.model_validate({"RABBITMQ_URL": f"amqp://me:secret@h{path}"})
+    environment, _ = rustfs_target(RustfsWay.MQTT, bucket, broker)
+    assert environment["RUSTFS_NOTIFY_MQTT_USERNAME_PRIMARY"] == user

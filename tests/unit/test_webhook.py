@@ -174,7 +174,7 @@ def test_more_events_than_are_taken_in_hand_at_once_are_to_be_sent_again(monkeyp
 
 def test_a_store_can_probe_without_a_token_even_while_the_broker_is_away() -> None:
     for method in ("HEAD", "GET"):
-        for path in ("/", "/events"):
+        for path in ("/", "/events", "/events/"):
             assert ask(Broker("away"), method, path).status_code == 200
 
 
