@@ -126,7 +126,8 @@ def apply_file(
     """
     parameters = sighting.parameters()
     at("before claim")
-    claim = database.row(connection, "ledger", "claim_file", parameters | {"again": again})
+    takes_back = settings.changed_policy != "ignore" or released
+    claim = database.row(connection, "ledger", "claim_file", parameters | {"again": again, "takes_back": takes_back})
     if claim is None:
         return _claimed_before(connection, parameters)
     at("after claim")

@@ -4,6 +4,7 @@ The record is written first and the letter settled second: a crash in between le
 and discarding it once more changes nothing. The object stays in the bucket; nothing deletes it.
 """
 
+import contextlib
 from typing import Annotated
 
 import typer
@@ -69,7 +70,7 @@ def discard_letters(
         stop = stop_on_signals()
         with (
             holding(queue, "discard") as (channel, held),
-            broker.alone(channel, LOCK),
+            contextlib.nullcontext() if dry_run else broker.alone(channel, LOCK),
             telling(done, as_json=as_json) as outcome,
         ):
             for letter in chosen.of(held):

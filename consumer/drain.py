@@ -235,7 +235,7 @@ class Drain:
             raise error
         failure = Failure(sighting.key.key, UNEXPECTED, str(error), attempts=1)
         with self._holding(trial, sighting) as connection:
-            _record_failure(connection, sighting, failure)
+            _record_failure(connection, sighting, failure, was_read=False)
         return failure
 
     @contextlib.contextmanager
@@ -351,11 +351,11 @@ def _apply(connection: Connection, sighting: Sighting, read: Read, settings: App
             sighting.key.key, UNEXPECTED, f"{type(error).__name__}: {database.one_line(error)}", attempts=1
         )
     if not is_meant:
-        _record_failure(connection, sighting, failure)
+        _record_failure(connection, sighting, failure, was_read=True)
     return failure
 
 
-def _record_failure(connection: Connection, sighting: Sighting, failure: Failure) -> None:
+def _record_failure(connection: Connection, sighting: Sighting, failure: Failure, *, was_read: bool) -> None:
     # Neither a retry nor a dead letter, for there is no broker: the next delivery takes it up again. One that is a
     # dead letter already stays one.
     parameters = sighting.parameters() | {
@@ -363,5 +363,6 @@ def _record_failure(connection: Connection, sighting: Sighting, failure: Failure
         "error": failure.detail,
         "fingerprint": failure.fingerprint,
         "has_letter": True,
+        "was_read": was_read,
     }
     database.row(connection, "ledger", "record_failed", parameters)

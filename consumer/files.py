@@ -206,7 +206,14 @@ class FilesHandler:
         return outcome
 
     def _fail(
-        self, connection: Connection, sighting: Sighting, delivery: Delivery, reason: str, detail: str
+        self,
+        connection: Connection,
+        sighting: Sighting,
+        delivery: Delivery,
+        reason: str,
+        detail: str,
+        *,
+        was_read: bool = True,
     ) -> Failure | Duplicate:
         # The file's own changes are rolled back by now; the key's lock is still held, so that of many deliveries of
         # a bad file only one becomes a dead letter. It is published before the ledger says so: a crash in between
@@ -216,7 +223,7 @@ class FilesHandler:
         failure = Failure(sighting.key.key, reason, detail, attempts=1)
         parameters = sighting.parameters() | {
             "reason": reason, "error": detail, "fingerprint": failure.fingerprint,
-            "has_letter": False,
+            "has_letter": False, "was_read": was_read,
         }  # fmt: skip
         failed = database.row(connection, "ledger", "record_failed", parameters)
         if failed is None:
@@ -237,7 +244,7 @@ class FilesHandler:
         sighting = self._sighting(arrived, delivery, key, announced)
         with database.transaction(self._pool) as connection:
             lock_key(connection, sighting)
-            return self._fail(connection, sighting, delivery, UNEXPECTED, str(error))
+            return self._fail(connection, sighting, delivery, UNEXPECTED, str(error), was_read=False)
 
     def _sighting(
         self, arrived: ChangeFileArrived, delivery: Delivery, key: ChangeFileKey, found: ObjectSummary

@@ -1,5 +1,6 @@
 """The publisher's commands, and how every command of the program ends: one line for an error, codes for cron."""
 
+import _thread
 import asyncio
 import contextlib
 import json
@@ -67,13 +68,16 @@ def duration(seconds: float | None) -> str:
 
 
 def stop_on_signals(*, second_aborts: bool = False) -> Event:
-    """An event that SIGTERM and SIGINT set; for work that a person waits for, a second Ctrl-C does not wait for it."""
+    """An event that SIGTERM and SIGINT set; for work that a person waits for, a second Ctrl-C does not wait for it.
+
+    A handler may come in the middle of anything, of the event's own work too, whose lock it then must not wait for.
+    """
     stop = Event()
 
     def set_stop(number: int, _frame: object) -> None:
         if second_aborts and number == signal.SIGINT and stop.is_set():
             raise KeyboardInterrupt
-        stop.set()
+        _thread.start_new_thread(stop.set, ())
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, set_stop)

@@ -183,7 +183,7 @@ def replay_letters(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Send dead letters back to their work queue, to be tried afresh.
+    """Send dead letters back to their work queue, to be tried once more.
 
     Each is published and confirmed before it leaves the dead letters, so an interruption loses none. What dies again
     meanwhile stays for the next time. SIGTERM and SIGINT end it after the letter in hand. What was done is told

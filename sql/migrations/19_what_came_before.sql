@@ -28,6 +28,15 @@ RETURN (first_epoch).adopted_key IS NOT NULL
        AND (key_time IS NULL
             OR (key_time, key COLLATE "C") <= ((first_epoch).adopted_key_time, (first_epoch).adopted_key));
 
+-- Whether the bytes of a version are back under their key, after another version was applied in between: they are then what
+-- the exporter says now, whatever became of them before.
+CREATE FUNCTION ingest.is_back(file ingest.ledger, found_at timestamptz) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN found_at > file.object_time
+       AND EXISTS (SELECT FROM ingest.ledger AS between_them
+                   WHERE between_them.bucket = file.bucket AND between_them.key = file.key
+                     AND between_them.applied_at IS NOT NULL AND between_them.object_time > file.object_time);
+
 -- A version that failed is history once a later one of its key was applied, by the whole seconds of LastModified. One that
 -- could not be read has neither an ETag nor a LastModified, and its time is that of its delivery: what was applied since
 -- was it, or took its place. It is a failure again when its bytes come back under the key and fail again.
@@ -35,5 +44,6 @@ CREATE FUNCTION ingest.is_superseded(file ingest.ledger) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN EXISTS (SELECT FROM ingest.ledger AS applied
                WHERE applied.bucket = file.bucket AND applied.key = file.key AND applied.applied_at IS NOT NULL
+                 AND applied.file_id <> file.file_id
                  AND CASE file.etag WHEN '' THEN applied.applied_at ELSE applied.object_time END
                      >= date_trunc('second', file.object_time));

@@ -14,9 +14,9 @@ SELECT pg_advisory_xact_lock_shared(hashtext('ingest.dry_run')),
 -- name: claim_file
 -- The claim is this INSERT; it gives no row when somebody else's claim of the same version stands. A failed version
 -- is free again when its retry is due, when it is sent again on purpose, and when it failed without a broker to take it.
--- So is one that was put again after another version of its key was applied, and one that stands as seen: a claim is
--- seen only inside its own transaction, so that row came from elsewhere and is nobody's. The epoch is the current one
--- unless it is given, for a file that was claimed in an earlier one.
+-- So is one that is back after another version of its key was applied, unless changed ones are passed over; and one that
+-- stands as seen: a claim is seen only inside its own transaction, so that row came from elsewhere and is nobody's. The
+-- epoch is the current one unless it is given, for a file that was claimed in an earlier one.
 INSERT INTO ingest.ledger AS ledger
     (bucket, prefix, key, etag, size, epoch, key_time, object_time, event_time,
      first_seen_at, first_seen_by, decision, state)
@@ -47,10 +47,8 @@ SET state = 'seen', decision = excluded.decision, reason = NULL, epoch = exclude
 WHERE ledger.state = 'seen'
    OR ledger.state = 'failed'
   AND (%(again)s OR ledger.retry_at <= now() OR (ledger.retry_at IS NULL AND ledger.dead_lettered_at IS NULL))
-   OR ledger.state NOT IN ('seen', 'failed') AND ledger.applied_at IS NOT NULL AND excluded.object_time > ledger.object_time
-  AND EXISTS (SELECT FROM ingest.ledger AS between_them
-              WHERE between_them.bucket = ledger.bucket AND between_them.key = ledger.key
-                AND between_them.applied_at IS NOT NULL AND between_them.object_time > ledger.object_time)
+   OR (ledger.state = 'failed' OR ledger.applied_at IS NOT NULL AND %(takes_back)s)
+  AND ingest.is_back(ledger, excluded.object_time)
 RETURNING file_id, epoch, decision
 
 -- name: count_duplicate
@@ -92,8 +90,9 @@ UPDATE ingest.ledger SET state = 'done', done_at = clock_timestamp()
 WHERE file_id = %(file_id)s AND state = 'archived'
 
 -- name: record_failed
--- Attempts count here, not in headers: a wait queue resets the broker's own count. The time is that of the object that
--- failed now: bytes that came back are younger than what was applied in between.
+-- Attempts count here, not in headers: a wait queue resets the broker's own count; they begin anew with
+-- bytes that were applied once and are back. The time is that of the object that failed now: what is back is younger than what was applied in
+-- between. What was applied and is not back stays so, whatever the store answers to a repetition.
 INSERT INTO ingest.ledger AS ledger
     (bucket, prefix, key, etag, size, epoch, key_time, object_time, event_time,
      first_seen_at, first_seen_by, decision, state, attempts, last_error, error_fingerprint, reason)
@@ -101,11 +100,12 @@ VALUES (%(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s,
         (SELECT max(epoch) FROM ingest.epochs), %(key_time)s, %(object_time)s, %(event_time)s,
         %(seen_at)s, %(seen_by)s, 'rejected', 'failed', 1, %(error)s, %(fingerprint)s, %(reason)s)
 ON CONFLICT (bucket, key, etag) DO UPDATE
-SET state = 'failed', decision = 'rejected', attempts = ledger.attempts + 1, last_error = excluded.last_error,
+SET state = 'failed', decision = 'rejected', last_error = excluded.last_error,
+    attempts = CASE WHEN ledger.state IN ('seen', 'failed') THEN ledger.attempts + 1 ELSE 1 END,
     object_time = excluded.object_time, error_fingerprint = excluded.error_fingerprint, reason = excluded.reason,
     retry_at = NULL, dead_lettered_at = CASE WHEN %(has_letter)s THEN ledger.dead_lettered_at END,
     discarded_at = CASE WHEN %(has_letter)s THEN ledger.discarded_at END
-WHERE ledger.state IN ('seen', 'failed')
+WHERE ledger.state IN ('seen', 'failed') OR %(was_read)s AND ingest.is_back(ledger, excluded.object_time)
 RETURNING file_id, attempts
 
 -- name: record_retry

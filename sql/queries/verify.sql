@@ -173,7 +173,8 @@ WHERE file.applied_at IS NOT NULL AND file.rows_inserted + file.rows_updated > 0
 
 -- name: find_rows_missing
 -- In turn: a position without its ticket; a ticket that was written since the ledger began and has no position; fewer
--- tickets than were adopted and inserted, where neither tells of the other; rejected rows that are not kept; and the file
+-- tickets than were adopted and inserted, where neither tells of the other (a batch import whose watermark was not known
+-- may have counted otherwise); rejected rows that are not kept; and the file
 -- that outranks all others, which has to own every ticket that it moved, since nothing can have moved them on.
 INSERT INTO findings (look, kind, subject, key, detail)
 SELECT %(look)s, 'rows_missing', format('ticket %%s', known.ticket_id), (known.position).key,
@@ -188,10 +189,12 @@ WHERE known.ticket_id IS NULL AND ticket.ingested_at >= (SELECT began_at FROM in
 UNION ALL
 SELECT %(look)s, 'rows_missing', 'tickets', NULL, format('%%s of %%s are there', there.rows, counted.rows)
 FROM (SELECT count(*) AS rows FROM tickets.inc FULL JOIN ingest.positions USING (ticket_id)) AS there
-CROSS JOIN (SELECT coalesce(sum(rows_inserted), 0)
-                   + (SELECT coalesce(adopted_rows, 0) FROM ingest.epochs WHERE epoch = 1) AS rows
-            FROM ingest.ledger
-            WHERE applied_at IS NOT NULL) AS counted
+CROSS JOIN (SELECT CASE WHEN first_epoch.adopted_key IS NOT NULL
+                          OR NOT EXISTS (SELECT FROM public.fleettickets_migrations WHERE how = 'adopted')
+                        THEN (SELECT row_count FROM tickets.import_meta WHERE source = 'inc')
+                        ELSE (SELECT sum(rows_inserted) FROM ingest.ledger WHERE applied_at IS NOT NULL) END AS rows
+            FROM ingest.epochs AS first_epoch
+            WHERE first_epoch.epoch = 1) AS counted
 WHERE there.rows < counted.rows
 UNION ALL
 SELECT %(look)s, 'rows_missing', format('rejects of %%s', file.key), file.key,
@@ -204,7 +207,7 @@ SELECT %(look)s, 'rows_missing', format('positions of %%s', file.key), file.key,
        format('%%s of %%s are there', owned.rows, file.moved)
 FROM (SELECT file_id, key, rows_inserted + rows_updated + rows_unchanged AS moved
       FROM ingest.ledger
-      WHERE applied_at IS NOT NULL
+      WHERE applied_at IS NOT NULL AND state <> 'failed'  -- what is back and failed has the time of its return
       ORDER BY epoch DESC, key_time DESC NULLS LAST, key DESC, object_time DESC NULLS LAST, etag DESC
       LIMIT 1) AS file
 CROSS JOIN LATERAL (SELECT count(*) AS rows FROM ingest.positions WHERE positions.file_id = file.file_id) AS owned
@@ -216,7 +219,7 @@ INSERT INTO findings (look, kind, subject, key, detail)
 SELECT %(look)s, 'ledger_inconsistent', file.key, file.key, file.contradiction
 FROM (SELECT key,
              CASE WHEN applied_at IS NOT NULL AND sha256 IS NULL THEN 'applied, and its sha256 is not known'
-                  WHEN applied_at IS NOT NULL AND state IN ('seen', 'failed') THEN 'applied, and ' || state
+                  WHEN applied_at IS NOT NULL AND state = 'seen' THEN 'applied, and seen'
                   WHEN applied_at IS NULL AND state IN ('applied', 'archived') THEN state || ', and never applied'
                   WHEN applied_at IS NULL AND state = 'done' AND reason IS NULL THEN 'done, and neither applied nor why not'
              END AS contradiction

@@ -133,3 +133,85 @@ def test_a_retry_that_nobody_asked_for_releases_nothing(quarantining: Stage) -> 
     (letter,) = stage.ask("dead-letters", "list", "--each")
     assert (letter["key"], letter["reason"], letter["attempts"]) == (KEY, "changed", 2)
     assert owners(stage) == {"A": "first", "B": "first", "GONE": "first"}
+
+
+def delivered(stage: Stage, body: bytes, *, until: str, what: str) -> None:
+    """The key gets this body, and it is announced."""
+    stage.bucket.put(KEY, body)
+    stage.announce(KEY)
+    wait_until(lambda: stage.one(until), what)
+
+
+APPLIED = "SELECT count(*) = {} FROM ingest.ledger WHERE state = 'done' AND applied_at IS NOT NULL"
+A_IS = "SELECT count(*) = 1 FROM tickets.inc WHERE ticket_id = 'A' AND owner = '{}'"
+SETTLED = "SELECT count(*) = 0 FROM ingest.ledger WHERE state <> 'done'"
+
+
+def test_bytes_that_return_are_quarantined_like_any_others(stage: Stage) -> None:
+    consumer = stage.start("consume", FLEETTICKETS_CHANGED_POLICY="quarantine")
+    delivered(stage, FIRST, until=A_IS.format("first"), what="the first is applied")
+    for body, owner in ((OTHER, "other"), (FIRST, "first")):
+        wait_until(lambda: stage.one(SETTLED), "the one before is archived")
+        delivered(stage, body, until="SELECT count(*) = 1 FROM ingest.ledger WHERE dead_lettered_at IS NOT NULL",
+                  what="it is a dead letter")  # fmt: skip
+        assert stage.broker.ready(DEAD_FILES) == 1
+        assert owners(stage)["A"] != owner
+        assert stage.run("verify", "--old", "0").returncode == 0
+        assert len(stage.ask("dead-letters", "replay", "--all")["replayed"]) == 1
+        wait_until(lambda owner=owner: stage.one(A_IS.format(owner)), "the replay is applied")  # type: ignore[misc]
+    consumer.stop()
+
+
+def test_bytes_that_return_are_passed_over_like_any_others(stage: Stage) -> None:
+    consumer = stage.start("consume")
+    delivered(stage, FIRST, until=APPLIED.format(1), what="the first is done")
+    delivered(stage, OTHER, until=APPLIED.format(2), what="the second is done")
+    consumer.stop()
+    ignoring = stage.start("consume", FLEETTICKETS_CHANGED_POLICY="ignore")
+    returned = "SELECT duplicates > 0 FROM ingest.ledger ORDER BY file_id LIMIT 1"
+    delivered(stage, FIRST, until=returned, what="it is known")
+    wait_until(lambda: stage.waiting() == [], "the archive has it already")
+    ignoring.stop()
+    assert owners(stage)["A"] == "other"
+    assert stage.run("verify", "--old", "0").returncode == 0
+
+
+def test_bytes_that_return_are_tried_again_when_they_fail(stage: Stage) -> None:
+    consumer = stage.start("consume")
+    delivered(stage, FIRST, until=APPLIED.format(1), what="the first is done")
+    delivered(stage, OTHER, until=APPLIED.format(2), what="the second is done")
+    stage.connection.execute("""
+        CREATE FUNCTION tickets.break_it() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'broken'; END$$;
+        CREATE TRIGGER break_it BEFORE UPDATE ON tickets.inc FOR EACH ROW EXECUTE FUNCTION tickets.break_it()
+    """)
+    failed = "SELECT count(*) = 1 FROM ingest.ledger WHERE state = 'failed' AND retry_at IS NOT NULL AND attempts = 1"
+    delivered(stage, FIRST, until=failed, what="it waits for its retry")
+    assert stage.ask("status")["database"]["unfinished_files"] == {"failed": 1}
+    stage.connection.execute("DROP TRIGGER break_it ON tickets.inc")
+    wait_until(lambda: stage.one(A_IS.format("first")), "the retry is applied")
+    wait_until(lambda: stage.one(SETTLED), "and archived")
+    consumer.stop()
+
+
+def test_bytes_that_failed_and_return_after_others_are_taken_up(stage: Stage) -> None:
+    """Their letter was replayed meanwhile, and found the others."""
+    bad = FIRST + b"NOT-ENOUGH-FIELDS\n"
+    strict = stage.start("consume", FLEETTICKETS_MAX_REJECT_SHARE="0")
+    dead = "SELECT count(*) = 1 FROM ingest.ledger WHERE state = 'failed' AND dead_lettered_at IS NOT NULL"
+    delivered(stage, bad, until=dead, what="it is a dead letter")
+    delivered(stage, OTHER, until=APPLIED.format(1), what="the mended one is done")
+    stage.ask("dead-letters", "replay", "--all")
+    wait_until(lambda: stage.broker.held(FILES) == 0 and stage.broker.ready(DEAD_FILES) == 0, "the replay is settled")
+    assert stage.ask("status")["database"]["unfinished_files"] == {}
+    again = """SELECT count(*) = 1 FROM ingest.ledger WHERE state = 'failed'
+               AND object_time > (SELECT object_time FROM ingest.ledger WHERE applied_at IS NOT NULL)"""
+    delivered(stage, bad, until=again, what="it failed again")
+    wait_until(lambda: stage.broker.ready(DEAD_FILES) == 1, "it is a dead letter again")
+    assert stage.ask("status")["database"]["unfinished_files"] == {"failed": 1}
+    strict.stop()
+    lenient = stage.start("consume", FLEETTICKETS_MAX_REJECT_SHARE="1")
+    stage.ask("dead-letters", "replay", "--all")
+    wait_until(lambda: stage.one(A_IS.format("first")), "the replay is applied")
+    wait_until(lambda: stage.one(SETTLED), "and archived")
+    lenient.stop()
+    assert stage.run("verify", "--old", "0").returncode == 0

@@ -141,7 +141,7 @@ def test_each_damage_is_named_by_its_kind_and_nothing_else_is(stage: Stage) -> N
     tampered(16, "state = 'archived', done_at = NULL, archived_at = now() - interval '1 h'")
     tampered(17, "archive_key = NULL")
     tampered(18, "sha256 = NULL")
-    tampered(19, "state = 'failed'")
+    tampered(19, "state = 'seen'")
     plant(stage, stood, "seen")
     for key, state in ((unapplied, "applied"), (unarchived, "archived"), (unexplained, "done")):
         plant(stage, key, state)
@@ -277,6 +277,19 @@ def test_a_failed_version_is_history_once_a_later_one_was_applied_and_a_failure_
     assert stage.run("drain", "--apply").returncode == 1
     assert failures() == [2, key, 2, 0]
     assert findings(stage) == {"failed_without_letter": [other, key]}
+
+
+def test_tickets_that_are_gone_are_counted_also_after_bytes_that_returned(stage: Stage) -> None:
+    first, other = csv([ticket(name) for name in ("A", "B", "C")]), csv([ticket("A", owner="other")])
+    for body in (first, other, first):
+        stage.bucket.put(key_at(1), body)
+        stage.ask("drain", "--apply")
+    stage.bucket.put(key_at(2), csv([ticket("LAST")]))
+    stage.ask("drain", "--apply")
+    assert findings(stage, "--without-broker") == {}
+    for table in ("tickets.inc", "ingest.positions"):
+        stage.query(f"DELETE FROM {table} WHERE ticket_id = 'B' RETURNING 1")  # noqa: S608
+    assert findings(stage, "--without-broker") == {"rows_missing": ["tickets"]}
 
 
 def test_a_failed_file_that_a_consumer_has_in_hand_needs_no_letter(stage: Stage) -> None:
