@@ -279,6 +279,23 @@ def test_a_failed_version_is_history_once_a_later_one_was_applied_and_a_failure_
     assert findings(stage) == {"failed_without_letter": [other, key]}
 
 
+def test_what_was_let_go_of_and_what_is_another_buckets_is_no_discrepancy(stage: Stage) -> None:
+    discarded, elsewhere = key_at(1), key_at(2)
+    consumer = stage.start("consume")
+    stage.bucket.put(discarded, BROKEN)
+    stage.announce(discarded)
+    wait_until(lambda: stage.broker.ready(DEAD_FILES) == 1, "a dead letter")
+    stage.wait_for("failed", discarded)
+    consumer.stop()
+    stage.ask("dead-letters", "discard", "--all", "--reason", "a test")
+    stage.bucket.s3.delete_object(Bucket=stage.bucket.name, Key=discarded)
+    body = stage.bucket.event(elsewhere).replace(stage.bucket.name.encode(), b"another-bucket")
+    headers = {"fleettickets-key": elsewhere, "fleettickets-reason": "planted", "fleettickets-dead-at": "2026-06-01"}
+    with stage.broker.channel() as channel:
+        stage.broker.publish_to(channel, "fleettickets.dead", "files", body, headers)
+    assert findings(stage, "--old", "0") == {}
+
+
 def test_tickets_that_are_gone_are_counted_also_after_bytes_that_returned(stage: Stage) -> None:
     first, other = csv([ticket(name) for name in ("A", "B", "C")]), csv([ticket("A", owner="other")])
     for body in (first, other, first):
