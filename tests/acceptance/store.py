@@ -91,8 +91,8 @@ class Bucket:
         attributes = {
             "push-endpoint": f"amqp://{address.hostname}:{address.port}{address.path}",
             "amqp-exchange": "fleettickets.events",
-            # Without a queue on its side the store forgets an event that is not confirmed as well; and Ceph 16 can end
-            # by itself when a confirm comes.
+            # Without a queue on its side the store forgets an event that is not confirmed as well; and Ceph 16 has
+            # ended by itself where it waits for confirms.
             "amqp-ack-level": "none",
         }
         endpoint = self._services.get("EXPORTER_ENDPOINT", self._services["RUSTFS_ENDPOINT"])
