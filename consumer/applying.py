@@ -15,7 +15,8 @@ from consumer.database import Connection
 from consumer.fail_points import AtPoint
 from consumer.queries import statements
 from consumer.settings import ApplySettings
-from publisher.errors import Permanent
+from publisher.bucket import Put
+from publisher.errors import KeyInHand, Permanent
 from publisher.keys import ChangeFileKey
 from publisher.messages import SeenBy as AnnouncedBy
 
@@ -42,12 +43,18 @@ class Sighting:
     seen_by: SeenBy
     epoch: int | None = None
     """The epoch that it belongs to, None for the current one."""
+    version_id: str | None = None
+    """The store's own name of the object, in a bucket that keeps versions."""
+
+    @property
+    def put(self) -> Put:
+        return Put(self.key.key, self.etag, self.object_time, self.version_id)
 
     def parameters(self) -> dict[str, Any]:
         return {
             "bucket": self.bucket, "prefix": self.prefix, "key": self.key.key, "key_time": self.key.time,
             "etag": self.etag, "size": self.size, "object_time": self.object_time, "event_time": self.event_time,
-            "seen_at": self.seen_at, "seen_by": self.seen_by, "epoch": self.epoch,
+            "seen_at": self.seen_at, "seen_by": self.seen_by, "epoch": self.epoch, "version_id": self.version_id,
         }  # fmt: skip
 
 
@@ -69,13 +76,26 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class LedgerFile:
-    """A version that the ledger has as applied, with what archiving it needs."""
+    """A version that the ledger has as applied, with what archiving it needs.
+
+    `put` is the one that was read, and `decided_at` when that was decided to be this version, by the database's clock.
+    """
 
     file_id: int
-    key: str
-    etag: str
+    put: Put
     sha256: str
     state: str
+    decided_at: datetime
+
+    @property
+    def key(self) -> str:
+        return self.put.key
+
+
+def ledger_file(row: dict[str, Any]) -> LedgerFile:
+    """Make one of a row that has its columns."""
+    put = Put(row["key"], row["etag"], row["object_time"], row["version_id"])
+    return LedgerFile(row["file_id"], put, row["sha256"], row["state"], row["decided_at"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +122,13 @@ class Duplicate:
     reason: str
 
 
-def lock_key(connection: Connection, sighting: Sighting) -> None:
-    """Wait for whoever has this key in hand, in whatever version, and keep others out until the transaction ends."""
-    database.row(connection, "ledger", "lock_key", sighting.parameters())
+def lock_key(connection: Connection, bucket: str, key: str) -> None:
+    """Keep others from this key, in whatever version, until the transaction ends.
+
+    Raises: KeyInHand, at once, when somebody has it; LockTimeout beside a dry run.
+    """
+    if database.row(connection, "ledger", "lock_key", {"bucket": bucket, "key": key}) is None:
+        raise KeyInHand(key, "somebody else has it in hand")
 
 
 def apply_file(
@@ -129,7 +153,7 @@ def apply_file(
     takes_back = settings.changed_policy != "ignore" or released
     claim = database.row(connection, "ledger", "claim_file", parameters | {"again": again, "takes_back": takes_back})
     if claim is None:
-        return _claimed_before(connection, parameters)
+        return _claimed_before(connection, sighting)
     at("after claim")
     file_id, decision = claim["file_id"], claim["decision"]
     if decision == "changed" and settings.changed_policy == "ignore":
@@ -144,7 +168,7 @@ def apply_file(
         )
     reader = ChangeFileReader(read)
     rows, alarms, sentinels, rejected = _stage(connection, reader, settings, at)
-    parameters |= {"file_id": file_id, "epoch": claim["epoch"]}
+    parameters |= {"file_id": file_id, "epoch": claim["epoch"], "object_time": claim["object_time"]}
     merged = database.row(connection, "merge", "merge_tickets", parameters)
     assert merged is not None  # noqa: S101 - counts always make a row
     closures = connection.execute(statements("merge")["merge_closures"], parameters).rowcount
@@ -161,24 +185,29 @@ def apply_file(
         sentinels=sentinels,
         closures=closures,
     )
-    database.rows(connection, "ledger", "record_applied", parameters | asdict(counts) | {"sha256": reader.sha256})
+    recorded = parameters | asdict(counts) | {"sha256": reader.sha256}
+    applied = database.row(connection, "ledger", "record_applied", recorded)
+    assert applied is not None  # noqa: S101 - the claim has made the row
     if kinds := _follow_ons(counts):
         database.rows(connection, "merge", "request_follow_ons", {"file_id": file_id, "kinds": kinds})
     watermark = "count_import" if sighting.seen_by == "import" else "move_watermark"
     database.rows(connection, "merge", watermark, parameters | {"inserted": counts.inserted})
     at("before commit")
-    file = LedgerFile(file_id, sighting.key.key, sighting.etag, reader.sha256, "applied")
+    file = LedgerFile(file_id, sighting.put, reader.sha256, "applied", applied["applied_at"])
     return Applied(file, decision, counts)
 
 
-def _claimed_before(connection: Connection, parameters: dict[str, Any]) -> AlreadyApplied | Duplicate:
-    known = database.row(connection, "ledger", "count_duplicate", parameters)
+def _claimed_before(connection: Connection, sighting: Sighting) -> AlreadyApplied | Duplicate:
+    known = database.row(connection, "ledger", "count_duplicate", sighting.parameters())
     assert known is not None  # noqa: S101 - the claim conflicted with it, and ledger rows are never deleted
     if known["state"] == "failed":
         return Duplicate(known["key"], "is a dead letter" if known["is_dead_letter"] else "waits for its retry")
     if known["sha256"] is None:
         return Duplicate(known["key"], known["reason"])
-    return AlreadyApplied(LedgerFile(known["file_id"], known["key"], known["etag"], known["sha256"], known["state"]))
+    # What is to be archived is the put that was read now, which may be a later one of the same bytes.
+    return AlreadyApplied(
+        LedgerFile(known["file_id"], sighting.put, known["sha256"], known["state"], known["decided_at"])
+    )
 
 
 def _stage(

@@ -233,6 +233,7 @@ def _print_status(status: Status) -> None:
             )
         unfinished = ", ".join(f"{count} {state}" for state, count in found["unfinished_files"].items())
         table.add_row("unfinished", unfinished or "none")
+        _add_waits(table, found["waits"])
         for kind, requests in found["open_requests"].items():
             table.add_row(f"{kind} requests", f"{requests['unhandled']} open, {requests['unsent']} of them not sent")
         _add_geocoding(table, found["geocoding"])
@@ -247,6 +248,14 @@ def _print_status(status: Status) -> None:
                 f"{escape(printable(error['key']))}: {escape(printable(str(error['last_error'])))}",
             )
     cli.console().print(table)
+
+
+def _add_waits(table: Table, waits: list[dict[str, Any]]) -> None:
+    for wait in waits:
+        where = f" on {wait['relation']}" if wait["relation"] else ""
+        by = f"{wait['held_by_user']}, pid {wait['held_by']}" if wait["held_by"] else "nobody any more"
+        told = f"{wait['application']} (pid {wait['pid']}) for {cli.duration(wait['seconds'])}{where}; held by {by}"
+        table.add_row("waits for a lock", escape(printable(told)))
 
 
 def _add_geocoding(table: Table, found: dict[str, Any]) -> None:

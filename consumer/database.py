@@ -16,12 +16,16 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from consumer.queries import statements
 from consumer.settings import DatabaseSettings
 from publisher import tls
-from publisher.errors import DependencyDown, Refused
+from publisher.errors import DependencyDown, FailsForThisOne, HeldByAnother, LockTimeout, Refused, StatementFailed
 
 DATABASE = "postgres"
 _CONNECT_SECONDS = 10
 _PASSING = frozenset({"08", "40", "53", "55", "57", "58"})
 """Classes of SQLSTATE that say something of the server, not of what it was asked."""
+_OWN_FAULTS = frozenset({psycopg.errors.QueryCanceled.sqlstate, psycopg.errors.ConfigurationLimitExceeded.sqlstate})
+"""Within them, limits that what was asked goes beyond: of time, and of temporary files."""
+_LOCK_SECONDS = 10
+"""For a lock: whoever has to wait longer puts its work aside, and says who may have the lock."""
 
 _NETWORK = {
     "keepalives": 1,
@@ -51,18 +55,37 @@ def one_line(error: BaseException) -> str:
 def translated_errors() -> Iterator[None]:
     """Turn psycopg's errors into ours.
 
-    Raises: DependencyDown for what waiting can mend (server away, disk full, deadlock, a lock not had in time),
-    Refused for the rest: psycopg calls more than those operational, such as a value too long for an index.
+    Raises: DependencyDown for what waiting can mend (server away, disk full, deadlock), LockTimeout for a lock not had
+    in time, Refused for the rest: psycopg calls more than those operational, such as a value too long for an index.
     """
     try:
         yield
     except (psycopg.InterfaceError, PoolTimeout) as error:
         raise _away(error) from error
+    except psycopg.errors.LockNotAvailable as error:
+        raise LockTimeout(DATABASE, one_line(error)) from error
     except psycopg.Error as error:
         is_passing = error.sqlstate[:2] in _PASSING if error.sqlstate else isinstance(error, psycopg.OperationalError)
-        if is_passing:
+        if is_passing and error.sqlstate not in _OWN_FAULTS:
             raise _away(error) from error
         raise Refused(DATABASE, f"{type(error).__name__}: {one_line(error)}") from error
+
+
+@contextmanager
+def failing_for_this_one() -> Iterator[None]:
+    """The same in the middle of work for which the database was there when it began.
+
+    Raises: StatementFailed in the place of DependencyDown: whether others get along, the caller finds out.
+    """
+    try:
+        with translated_errors():
+            yield
+    except (FailsForThisOne, HeldByAnother):
+        raise
+    except DependencyDown as error:
+        if error.dependency != DATABASE:
+            raise
+        raise StatementFailed(DATABASE, error.detail) from error
 
 
 def _away(error: BaseException) -> DependencyDown:
@@ -104,6 +127,7 @@ def connect(settings: DatabaseSettings, role: Role | None) -> Connection:
         )
         _keep_commits(connection)
         if role is not None:
+            _bound_waits(connection)
             _act_as(connection, role)
         return connection
 
@@ -138,7 +162,8 @@ def open_pool(settings: DatabaseSettings, size: int) -> Iterator[Pool]:
 def transaction(pool: Pool, *, keep: bool = True) -> Iterator[Connection]:
     """One transaction on a connection of the pool, undone at its end unless it is to be kept.
 
-    Raises: DependencyDown, also when the answer to COMMIT was lost: the caller asks the ledger then.
+    Raises: DependencyDown, also when the answer to COMMIT was lost: the caller asks the ledger then. LockTimeout, with
+    who may have the lock.
     """
     with translated_errors():
         try:
@@ -150,7 +175,7 @@ def transaction(pool: Pool, *, keep: bool = True) -> Iterator[Connection]:
         watch = Timer(_COMMIT_SECONDS, _cut, (connection,))
         watch.daemon = True
         try:
-            with connection.transaction(force_rollback=not keep):
+            with _naming_holders(connection), connection.transaction(force_rollback=not keep):
                 try:
                     yield connection
                 finally:
@@ -158,6 +183,23 @@ def transaction(pool: Pool, *, keep: bool = True) -> Iterator[Connection]:
         finally:
             watch.cancel()
             pool.putconn(connection)
+
+
+def _at_what(session: DictRow) -> str:
+    since = "" if session["seconds"] is None else f", in a transaction for {session['seconds']:.0f} s"
+    return f"{session['application'] or 'unnamed'}{since}"
+
+
+@contextmanager
+def _naming_holders(connection: Connection) -> Iterator[None]:
+    """Say of a lock that was not had in time who may have it: the transactions that have been open for longest."""
+    try:
+        yield
+    except (psycopg.errors.LockNotAvailable, LockTimeout) as error:
+        others = rows(connection, "waits", "lock_holders")
+        named = "; ".join(f"{other['user']} (pid {other['pid']}, {_at_what(other)})" for other in others)
+        detail = error.detail if isinstance(error, LockTimeout) else one_line(error)
+        raise LockTimeout(DATABASE, f"{detail}; locks are held by {named or 'nobody any more'}") from error
 
 
 def _cut(connection: Connection) -> None:
@@ -177,8 +219,13 @@ def _keep_commits(connection: Connection) -> None:
     connection.execute(statements("migrations")["keep_commits"])
 
 
+def _bound_waits(connection: Connection) -> None:
+    connection.execute(statements("waits")["bound_lock_waits"], {"timeout": f"{_LOCK_SECONDS}s"})
+
+
 def _prepare_staging(connection: Connection) -> None:
     _keep_commits(connection)
+    _bound_waits(connection)
     _act_as(connection, Role.INGEST)
     connection.execute(statements("migrations")["notice_silence"])
     connection.execute(statements("merge")["create_staging"])

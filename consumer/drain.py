@@ -17,16 +17,36 @@ from pathlib import Path
 from threading import Event
 from typing import Any, TypeVar
 
+import structlog
+import tenacity
+
 from consumer import database, inventory
-from consumer.applying import AlreadyApplied, Applied, Duplicate, LedgerFile, Sighting, apply_file, lock_key
-from consumer.archiving import archive_file, open_tails
+from consumer.applying import (
+    AlreadyApplied,
+    Applied,
+    Duplicate,
+    LedgerFile,
+    Sighting,
+    apply_file,
+    ledger_file,
+    lock_key,
+)
+from consumer.archiving import archive_file, leave_unarchived, open_tails
 from consumer.csv_reading import Read
 from consumer.database import Connection, Pool
 from consumer.fail_points import AtPoint, nowhere
 from consumer.failures import UNEXPECTED, Failure
 from consumer.settings import ApplySettings
 from publisher.bucket import BUCKET, Bucket, ObjectSummary
-from publisher.errors import DependencyDown, Misconfigured, ObjectMissing, Permanent, Refused
+from publisher.errors import (
+    DependencyDown,
+    KeyInHand,
+    Misconfigured,
+    ObjectMissing,
+    ObjectUnavailable,
+    Permanent,
+    Refused,
+)
 from publisher.keys import ChangeFileKey, NotAChangeFile, read_key
 
 LOCAL = "(local file)"
@@ -37,6 +57,11 @@ Drained = Applied | AlreadyApplied | Duplicate | Failure | NotAChangeFile
 
 Report = Callable[[str, Drained], None]
 File = TypeVar("File")
+Answer = TypeVar("Answer")
+IN_HAND = "in hand elsewhere"
+_KEY_SECONDS = 30
+"""For a key that a consumer, or another command, has in hand; then the file is left to it, and said so."""
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,19 +186,21 @@ class Drain:
 
     def _finish_tails(self, report: Report) -> None:
         """Finish what a crash left half-way. An object that is archived already is in no listing of `changes/`."""
-        for file in self._until_stopped(open_tails(self.pool, self.bucket, 0)):
+        for file in self._until_stopped(open_tails(self.pool, self.bucket, 0, only_due=False)):
             report(file.key, AlreadyApplied(file))
             self._archive(file.key, file, report)
 
     def _archive(self, key: str, file: LedgerFile, report: Report) -> None:
         """Finish the tail; of a file in the archive that means to find it there and to clear `changes/` of it."""
         try:
-            archive_file(self.pool, self.bucket, file, self.at)
-        except Refused as error:
+            _waiting_for_key(lambda: archive_file(self.pool, self.bucket, file, self.at), key, self.stop)
+        except KeyInHand as error:
+            report(key, Failure(key, IN_HAND, str(error), attempts=1))
+        except (Refused, ObjectUnavailable) as error:
+            if error.dependency != BUCKET:
+                raise
             # The rows are in, and the object is where it was: said, and no reason to keep the other files waiting.
-            with database.transaction(self.pool) as connection:
-                parameters = {"file_id": file.file_id, "error": str(error)}
-                database.rows(connection, "ledger", "record_not_archived", parameters)
+            leave_unarchived(self.pool, file, error)
             report(key, Failure(key, "not archived", str(error), attempts=1))
 
     @contextlib.contextmanager
@@ -207,59 +234,70 @@ class Drain:
         return f"drain of {self.bucket.name}/{self.bucket.prefix}"
 
     def _apply_one(self, key: ChangeFileKey, found: ObjectSummary, trial: Connection | None) -> Drained | None:
-        try:
+        def apply(connection: Connection) -> Drained:
             with self.bucket.open(key.key) as opened:
                 sighting = self._sighting(key, opened.summary, None)
-                return self._apply(trial, sighting, opened.read, self.settings)
-        except ObjectMissing:
-            return None  # a consumer has it archived meanwhile
-        except Refused as error:
-            return self._refused(trial, self._sighting(key, found, None), error)
+                return _apply(connection, sighting, opened.read, self.settings, self._at_in(trial))
+
+        return self._holding(trial, self._sighting(key, found, None), apply)
 
     def _apply_archived(self, file: Archived, trial: Connection | None) -> Drained | None:
         sighting = self._sighting(file.key, file.summary, file.epoch)
-        try:
-            if (known := self._known_by_content(file)) is not None:
-                return AlreadyApplied(known)
+        settings = self.settings.model_copy(update={"changed_policy": "reapply"})
+
+        def apply(connection: Connection) -> Drained:
             with self.bucket.open(file.summary.key) as opened:
-                settings = self.settings.model_copy(update={"changed_policy": "reapply"})
-                return self._apply(trial, sighting, opened.read, settings)
+                return _apply(connection, sighting, opened.read, settings, self._at_in(trial))
+
+        def find_or_apply(connection: Connection) -> Drained:
+            known = self._known_by_content(connection, file)
+            return apply(connection) if known is None else AlreadyApplied(known)
+
+        return self._holding(trial, sighting, find_or_apply)
+
+    def _at_in(self, trial: Connection | None) -> AtPoint:
+        return self.at if trial is None else nowhere
+
+    def _holding(
+        self, trial: Connection | None, sighting: Sighting, apply: Callable[[Connection], Drained]
+    ) -> Drained | None:
+        """Do `apply` in a transaction of the file's own that has its key; or in that of a dry run, which needs none.
+
+        What the dry run decides it undoes, so it may meet others on a key; and it holds the locks of no file.
+        None for an object that a consumer has archived meanwhile.
+        """
+        try:
+            if trial is not None:
+                return self._judged(trial, sighting, apply)
+            return _waiting_for_key(lambda: self._in_transaction(sighting, apply), sighting.key.key, self.stop)
         except ObjectMissing:
             return None
-        except Refused as error:
-            return self._refused(trial, sighting, error)
+        except KeyInHand as error:
+            return Failure(sighting.key.key, IN_HAND, str(error), attempts=1)
 
-    def _refused(self, trial: Connection | None, sighting: Sighting, error: Refused) -> Failure:
-        """Treat an object that the store will not give as that file's failure alone."""
-        if error.dependency != BUCKET:
-            raise error
-        failure = Failure(sighting.key.key, UNEXPECTED, str(error), attempts=1)
-        with self._holding(trial, sighting) as connection:
-            _record_failure(connection, sighting, failure, was_read=False)
-        return failure
-
-    @contextlib.contextmanager
-    def _holding(self, trial: Connection | None, sighting: Sighting) -> Iterator[Connection]:
-        """A transaction of the file's own that has its key; or the one of a dry run, which needs none.
-
-        What the dry run decides it undoes, so it may meet others on a key; and the server has no room for the locks of
-        ten thousand files in one transaction.
-        """
-        if trial is not None:
-            yield trial
-            return
+    def _in_transaction(self, sighting: Sighting, apply: Callable[[Connection], Drained]) -> Drained:
         with database.transaction(self.pool) as connection:
-            lock_key(connection, sighting)
-            yield connection
+            lock_key(connection, sighting.bucket, sighting.key.key)
+            return self._judged(connection, sighting, apply)
 
-    def _known_by_content(self, file: Archived) -> LedgerFile | None:
+    def _judged(self, connection: Connection, sighting: Sighting, apply: Callable[[Connection], Drained]) -> Drained:
+        try:
+            return apply(connection)
+        except (Refused, ObjectUnavailable) as error:
+            # An object that the store will not give is that file's failure alone.
+            if error.dependency != BUCKET:
+                raise
+            failure = Failure(sighting.key.key, UNEXPECTED, str(error), attempts=1)
+            _record_failure(connection, sighting, failure, was_read=False)
+            return failure
+
+    def _known_by_content(self, connection: Connection, file: Archived) -> LedgerFile | None:
         """Another ETag does not make another version: an object stored in parts gets a new one with its copy."""
         summary = file.summary
         parameters = {"bucket": self.bucket.name, "key": file.key.key, "etag": summary.etag, "size": summary.size}
-        with database.transaction(self.pool) as connection:
-            candidates = database.rows(connection, "inventory", "applied_elsewise", parameters)
+        candidates = database.rows(connection, "inventory", "applied_elsewise", parameters)
         digest = self.bucket.digest(summary.key) if candidates else ""
-        return next((LedgerFile(**row) for row in candidates if row["sha256"] == digest), None)
+        return next((ledger_file(row) for row in candidates if row["sha256"] == digest), None)
 
     def _sighting(self, key: ChangeFileKey, found: ObjectSummary, epoch: int | None) -> Sighting:
         return Sighting(
@@ -273,11 +311,29 @@ class Drain:
             seen_at=datetime.now(UTC),
             seen_by="drain",
             epoch=epoch,
+            version_id=found.version_id,
         )
 
-    def _apply(self, trial: Connection | None, sighting: Sighting, read: Read, settings: ApplySettings) -> Drained:
-        with self._holding(trial, sighting) as connection:
-            return _apply(connection, sighting, read, settings, self.at if trial is None else nowhere)
+
+def _waiting_for_key(action: Callable[[], Answer], key: str, stop: Event) -> Answer:
+    """Do `action` once nobody else has the key in hand any more.
+
+    Raises: KeyInHand, when somebody has it for long, or when stopped meanwhile; what `action` raises.
+    """
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(KeyInHand),
+        wait=tenacity.wait_fixed(0.2),
+        stop=tenacity.stop_after_delay(_KEY_SECONDS) | tenacity.stop_when_event_set(stop),
+        sleep=tenacity.sleep_using_event(stop),
+        before_sleep=lambda state: _say_once(state, key),
+        reraise=True,
+    )
+    return retrying(action)
+
+
+def _say_once(state: tenacity.RetryCallState, key: str) -> None:
+    if state.attempt_number == 1:
+        log.info("waiting", detail=f"somebody else has {key!r} in hand", at_most_s=_KEY_SECONDS)
 
 
 def begin_epoch(connection: Connection, reason: str) -> int:
@@ -315,15 +371,19 @@ def import_csv(pool: Pool, path: Path, settings: ApplySettings, *, apply: bool, 
                 seen_at=datetime.now(UTC),
                 seen_by="import",
             )
-            with database.transaction(pool, keep=apply) as connection:
-                lock_key(connection, sighting)
-                outcome = _apply(connection, sighting, _telling(file.read, told), settings, nowhere)
-                if isinstance(outcome, Applied):
-                    parameters = {"file_id": outcome.file.file_id, "archive_key": None, "reason": "a local file"}
-                    database.rows(connection, "ledger", "record_archived", parameters)
+
+            def apply_once() -> Drained:
+                with database.transaction(pool, keep=apply) as connection:
+                    lock_key(connection, sighting.bucket, sighting.key.key)
+                    outcome = _apply(connection, sighting, _telling(file.read, told), settings, nowhere)
+                    if isinstance(outcome, Applied):
+                        parameters = {"file_id": outcome.file.file_id, "archive_key": None, "reason": "a local file"}
+                        database.rows(connection, "ledger", "record_archived", parameters)
+                    return outcome
+
+            return _waiting_for_key(apply_once, path.name, Event())
     except OSError as error:
         raise Misconfigured(f"{path}: {error.strerror or error}") from None
-    return outcome
 
 
 def _telling(read: Read, told: Callable[[int], None]) -> Read:

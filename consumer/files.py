@@ -5,13 +5,22 @@ Everything here may be repeated at any point. `Applied` and `AlreadyApplied` go 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from threading import Lock
+from threading import Event, Lock
 
 import structlog
 
 from consumer import database, outbox
-from consumer.applying import AlreadyApplied, Applied, Duplicate, LedgerFile, Sighting, apply_file, lock_key
-from consumer.archiving import archive_file, open_tails
+from consumer.applying import (
+    AlreadyApplied,
+    Applied,
+    Duplicate,
+    LedgerFile,
+    Sighting,
+    apply_file,
+    ledger_file,
+    lock_key,
+)
+from consumer.archiving import archive_file, leave_unarchived, open_tails
 from consumer.breaker import Breaker
 from consumer.database import Connection, Pool
 from consumer.fail_points import AtPoint
@@ -20,7 +29,15 @@ from consumer.settings import ApplySettings
 from publisher import broker, messages
 from publisher.broker import Channel
 from publisher.bucket import BUCKET, Bucket, ObjectSummary, OpenObject
-from publisher.errors import DependencyDown, ObjectMissing, ObjectUnavailable, Permanent, Refused
+from publisher.errors import (
+    DependencyDown,
+    FailsForThisOne,
+    HeldBack,
+    KeyInHand,
+    ObjectMissing,
+    Permanent,
+    Refused,
+)
 from publisher.events import IgnoredEvent, NotAnEvent, read_event
 from publisher.keys import ChangeFileKey, NotAChangeFile, read_key
 from publisher.link import Delivery, Link
@@ -30,6 +47,8 @@ log = structlog.get_logger()
 
 _LEFT_ALONE_SECONDS = 60
 """A file applied longer ago than this and not archived is nobody's any more; archiving it twice would do no harm."""
+_PATIENCE_SECONDS = 5
+"""For so long a dependency may fail one version and serve others, before that counts as the version's own fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +121,34 @@ class FilesHandler:
 
         Raises: DependencyDown, Misconfigured.
         """
-        archive_key = self._archive(file)
+        try:
+            archive_key = archive_file(self._pool, self._bucket, file, self._at)
+        except Refused as error:
+            if error.dependency != BUCKET:
+                raise
+            self.finish_unarchived(file, error)
+            return None
+        self._relay_tail(file)
+        return archive_key
+
+    def finish_unarchived(self, file: LedgerFile, error: Refused | FailsForThisOne) -> None:
+        """The rest of the tail of a file whose object the store does not let be archived.
+
+        The rows are in and the object is where it was, so this is no failure of the file, and no reason to keep its
+        requests back. The sweep tries again until the store allows it.
+        Raises: DependencyDown, Misconfigured.
+        """
+        log.warning("not archived", key=file.key, detail=str(error))
+        leave_unarchived(self._pool, file, error)
+        self._relay_tail(file)
+
+    def _relay_tail(self, file: LedgerFile) -> None:
         if file.state != "done":
             self._at("after archive, before relay")
             self.relay()
             with database.transaction(self._pool) as connection:
                 database.rows(connection, "ledger", "record_done", {"file_id": file.file_id})
         self._at("relay marked, before ack")
-        return archive_key
 
     def relay(self) -> int:
         """Send what waits in the outbox; one relay at a time in this process takes all there is.
@@ -119,34 +158,31 @@ class FilesHandler:
         with self._relaying:
             return outbox.relay(self._pool, self._link, self._at)
 
-    def sweep(self) -> None:
+    def sweep(self, stop: Event) -> None:
         """Finish what a crash left half-way and no delivery comes for: unsent requests, objects not yet archived.
 
+        `stop` ends it after the object in hand.
         Raises: DependencyDown, Misconfigured.
         """
-        for file in open_tails(self._pool, self._bucket, _LEFT_ALONE_SECONDS):
+        failed: list[str] = []
+        for file in open_tails(self._pool, self._bucket, _LEFT_ALONE_SECONDS, only_due=True):
+            if stop.is_set():
+                return
             try:
-                self._archive(file)
-            except ObjectUnavailable as error:
-                # Its turn comes again with the next sweep; others' tails and requests are not to wait for it.
-                log.warning("not archived", key=file.key, detail=str(error))
+                archive_file(self._pool, self._bucket, file, self._at)
+            except KeyInHand:
+                continue  # by a delivery, which brings it to its end
+            except (FailsForThisOne, Refused) as error:
+                if error.dependency != BUCKET:
+                    raise
+                # Its turn comes again, later each time; others' tails and requests are not to wait for it.
+                leave_unarchived(self._pool, file, error)
+                failed.append(f"{file.key}: {error}")
+        if failed:
+            log.warning("not archived", files=len(failed), first=failed[0])
         self.relay()
         with database.transaction(self._pool) as connection:
             database.rows(connection, "ledger", "finish_relayed")
-
-    def _archive(self, file: LedgerFile) -> str | None:
-        try:
-            return archive_file(self._pool, self._bucket, file, self._at)
-        except Refused as error:
-            if error.dependency != BUCKET:
-                raise
-            # The rows are in and the object is where it was, so this is no failure of the file, and no reason to keep
-            # its requests back. The sweep tries again until the store allows it.
-            log.warning("not archived", key=file.key, detail=str(error))
-            parameters = {"file_id": file.file_id, "error": str(error)}
-            with database.transaction(self._pool) as connection:
-                database.rows(connection, "ledger", "record_not_archived", parameters)
-            return None
 
     def _ours(self, arrived: ChangeFileArrived | IgnoredEvent) -> ChangeFileArrived | IgnoredEvent:
         if isinstance(arrived, IgnoredEvent):
@@ -169,41 +205,76 @@ class FilesHandler:
                     self._record_unread(arrived, delivery, key.key, "ignored", key.reason)
                     return Ignored(key.reason, key.key)
                 continue
-            try:
-                with self._bucket.open(key.key) as opened:
-                    return self._apply_object(arrived, delivery, key, opened)
-            except ObjectMissing:
-                continue
-            except Refused as error:
-                if error.dependency != BUCKET:
-                    raise
-                return self._refused(arrived, delivery, key, error)
+            outcome = self._apply_key(arrived, delivery, key)
+            if outcome is not None:
+                return outcome
         return self._missing(arrived, delivery, keys)
 
-    def _apply_object(
-        self, arrived: ChangeFileArrived, delivery: Delivery, key: ChangeFileKey, opened: OpenObject
-    ) -> FileOutcome:
-        sighting = self._sighting(arrived, delivery, key, opened.summary)
-        again = delivery.headers.get(messages.AGAIN)
-        outcome: FileOutcome
-        with database.transaction(self._pool) as connection:
-            lock_key(connection, sighting)
-            try:
-                with database.translated_errors(), connection.transaction():
-                    outcome = apply_file(
-                        connection, sighting, opened.read, self._settings,
-                        again=again is not None, released=again == "replay", at=self._at,
-                    )  # fmt: skip
-            except DependencyDown:
-                raise
-            except Permanent as error:
-                outcome = self._fail(connection, sighting, delivery, error.reason, error.detail)
-            except Exception as error:
-                log.exception("unexpected", key=key.key)
-                detail = f"{type(error).__name__}: {database.one_line(error)}"
-                outcome = self._fail(connection, sighting, delivery, UNEXPECTED, detail)
+    def _apply_key(
+        self, arrived: ChangeFileArrived, delivery: Delivery, key: ChangeFileKey
+    ) -> Applied | AlreadyApplied | Duplicate | Failure | None:
+        """Apply what the bucket has under the key; None when it has nothing there.
+
+        The key's lock comes before the GET: so versions of a key are decided in the order in which they were stored.
+        Raises: KeyInHand, HeldBack, DependencyDown, EverythingFails.
+        """
+        announced = ObjectSummary(key.key, arrived.etag, arrived.size or 0, arrived.event_time or delivery.delivered_at)
+        sighting = unread = self._sighting(arrived, delivery, key, announced)
+        outcome: Applied | AlreadyApplied | Duplicate | Failure
+        try:
+            with database.transaction(self._pool) as connection:
+                lock_key(connection, self._bucket.name, key.key)
+                try:
+                    with self._bucket.open(key.key) as opened:
+                        sighting = self._sighting(arrived, delivery, key, opened.summary)
+                        outcome = self._apply_object(connection, sighting, delivery, opened)
+                except ObjectMissing:
+                    return None
+                except Refused as error:
+                    if error.dependency != BUCKET:
+                        raise
+                    # The store will not give this one: its own failure, for the others are not to wait for it.
+                    outcome = self._fail(connection, unread, delivery, UNEXPECTED, str(error), was_read=False)
+        except FailsForThisOne as error:
+            outcome = self._hold_back(sighting, delivery, error, was_read=sighting is not unread)
         self._at("failure recorded, before ack" if isinstance(outcome, Failure) else "after commit, before archive")
         return outcome
+
+    def _apply_object(
+        self, connection: Connection, sighting: Sighting, delivery: Delivery, opened: OpenObject
+    ) -> Applied | AlreadyApplied | Duplicate | Failure:
+        again = delivery.headers.get(messages.AGAIN)
+        try:
+            with database.failing_for_this_one(), connection.transaction():
+                return apply_file(
+                    connection, sighting, opened.read, self._settings,
+                    again=again is not None, released=again == "replay", at=self._at,
+                )  # fmt: skip
+        except DependencyDown:
+            raise
+        except Permanent as error:
+            return self._fail(connection, sighting, delivery, error.reason, error.detail)
+        except Exception as error:
+            log.exception("unexpected", key=sighting.key.key)
+            detail = f"{type(error).__name__}: {database.one_line(error)}"
+            return self._fail(connection, sighting, delivery, UNEXPECTED, detail)
+
+    def _hold_back(
+        self, sighting: Sighting, delivery: Delivery, error: FailsForThisOne, *, was_read: bool
+    ) -> Failure | Duplicate:
+        """Put on record that a dependency fails this version; its own failure, if others were applied meanwhile.
+
+        Raises: HeldBack, when that cannot be told yet; DependencyDown, when the database is away for others too.
+        """
+        parameters = sighting.parameters() | {"error": str(error), "patience": _PATIENCE_SECONDS}
+        with database.transaction(self._pool) as connection:
+            lock_key(connection, self._bucket.name, sighting.key.key)
+            held = database.row(connection, "ledger", "record_held", parameters)
+            if held is not None and held["is_own"]:
+                return self._fail(connection, sighting, delivery, UNEXPECTED, str(error), was_read=was_read)
+        if held is None:  # it was applied before all the same, as when the answer to a COMMIT was lost
+            raise error
+        raise HeldBack(error, held["held_seconds"]) from error
 
     def _fail(
         self,
@@ -235,17 +306,6 @@ class FilesHandler:
         database.rows(connection, "ledger", mark, {"file_id": failed["file_id"], "delay": failure.retry_in})
         return failure
 
-    def _refused(
-        self, arrived: ChangeFileArrived, delivery: Delivery, key: ChangeFileKey, error: Refused
-    ) -> Failure | Duplicate:
-        """Treat an object that the store will not give as the file's own failure: the others are not to wait for it."""
-        at = arrived.event_time or delivery.delivered_at
-        announced = ObjectSummary(key.key, arrived.etag, arrived.size or 0, at)
-        sighting = self._sighting(arrived, delivery, key, announced)
-        with database.transaction(self._pool) as connection:
-            lock_key(connection, sighting)
-            return self._fail(connection, sighting, delivery, UNEXPECTED, str(error), was_read=False)
-
     def _sighting(
         self, arrived: ChangeFileArrived, delivery: Delivery, key: ChangeFileKey, found: ObjectSummary
     ) -> Sighting:
@@ -259,6 +319,7 @@ class FilesHandler:
             event_time=arrived.event_time,
             seen_at=delivery.delivered_at,
             seen_by=arrived.seen_by,
+            version_id=found.version_id,
         )
 
     def _missing(
@@ -268,7 +329,7 @@ class FilesHandler:
         with database.transaction(self._pool) as connection:
             known = database.row(connection, "ledger", "count_duplicate_of_archived", parameters)
         if known is not None:
-            file = LedgerFile(**known)
+            file = ledger_file(known)
             return Duplicate(file.key, "is done and archived") if file.state == "done" else AlreadyApplied(file)
         self._record_unread(arrived, delivery, keys[0].key, "missing", "not in the bucket when it was read")
         return Missing(keys[0].key)

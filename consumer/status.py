@@ -91,6 +91,7 @@ def _database(settings: DatabaseSettings, bucket: str, waiting: list[ObjectSumma
                 row["kind"]: {"unsent": row["unsent"], "unhandled": row["unhandled"]}
                 for row in database.rows(connection, "status", "open_requests")
             },
+            "waits": _waits(connection),
             "geocoding": _geocoding(connection),
             "ignored_events": {
                 row["reason"]: row["events"] for row in database.rows(connection, "status", "ignored_events")
@@ -98,6 +99,11 @@ def _database(settings: DatabaseSettings, bucket: str, waiting: list[ObjectSumma
             "last_files": [_plain(row) for row in database.rows(connection, "status", "last_files")],
             "last_error": _plain(database.row(connection, "status", "last_error") or {}) or None,
         }
+
+
+def _waits(connection: Connection) -> list[dict[str, Any]]:
+    """Our sessions that wait for a lock of the database now, with who has it."""
+    return [_plain(row) for row in database.rows(connection, "waits", "waits")]
 
 
 def _geocoding(connection: Connection) -> dict[str, Any]:

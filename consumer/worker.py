@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from threading import Event, Lock, Thread
 from time import monotonic
 from typing import Any, TypeVar, assert_never
@@ -28,7 +29,17 @@ from consumer.locationiq import GEOCODER
 from consumer.quota import Paused, Stopped
 from publisher import broker, messages, topology
 from publisher.broker import Channel
-from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother, ObjectUnavailable, Permanent, Refused
+from publisher.errors import (
+    DependencyDown,
+    FailsForThisOne,
+    FleetticketsError,
+    HeldBack,
+    HeldByAnother,
+    KeyInHand,
+    LockTimeout,
+    Permanent,
+    Refused,
+)
 from publisher.link import Delivery, Link
 from publisher.settings import BrokerSettings, WorkSettings
 from publisher.topology import Queue
@@ -39,14 +50,16 @@ log = structlog.get_logger()
 HOLD_SECONDS = 600
 """Longest wait with a delivery in hand. The broker takes back what is unacked for half an hour, and up to
 RabbitMQ 4.2 that counts against the delivery; so before that the message goes to a wait queue instead."""
-OBJECT_HOLD_SECONDS = 5
-"""The same for one object that the store does not get out while it does others: they are not to wait behind it."""
+OWN_HOLD_SECONDS = 5
+"""The same for what fails for this one delivery while others get along: they are not to wait behind it."""
+IN_HAND_HOLD_SECONDS = 1
+"""The same for what somebody else has in hand, who mostly is done in a moment."""
 _NOT_NOW_SECONDS = topology.RETRY_DELAYS[1]
 _NEXT_PROBE_SECONDS = topology.RETRY_DELAYS[0]
 _PAUSED_SECONDS = topology.RETRY_DELAYS[-1]
 _HISTORY_PREFETCH = 100
 _GEOCODE_PREFETCH = 1
-_SWEEP_SECONDS = 30.0
+_SWEEP_SECONDS, _LONGEST_SWEEP_SECONDS = 30.0, 600.0
 
 
 class Worker:
@@ -168,7 +181,11 @@ class Worker:
                 assert_never(outcome)
 
     def _finish(self, delivery: Delivery, file: LedgerFile, outcome: FileOutcome, began: float) -> bool:
-        archive_key = self._holding(lambda: self._files.finish(file))
+        archive_key = None
+        try:
+            archive_key = self._holding(lambda: self._files.finish(file))
+        except FailsForThisOne as error:
+            self._holding(partial(self._files.finish_unarchived, file, error))
         breaker = self._breakers[delivery.queue]
         (breaker.succeeded if isinstance(outcome, Applied) else breaker.undecided)()
         self._log(delivery, outcome, began, archive_key=archive_key)
@@ -278,16 +295,19 @@ class Worker:
             self.link.ack(delivery)
 
     def _sweep(self) -> None:
-        """Finish what a crash left half-way: at the start, then now and again."""
-        while not self._stop.wait(1.0):
+        """Finish what a crash left half-way: at the start, then now and again, less often while it does not succeed."""
+        pause = _SWEEP_SECONDS
+        self._stop.wait(1.0)
+        while not self._stop.is_set():
             try:
-                self._files.sweep()
+                self._files.sweep(self._stop)
+                pause = _SWEEP_SECONDS
             except DependencyDown as error:
-                log.warning("sweep", detail=str(error))
+                pause = min(2 * pause, _LONGEST_SWEEP_SECONDS)
+                log.warning("sweep", detail=str(error), retry_in_s=pause)
             except Exception:
                 log.exception("sweep")
-            if self._stop.wait(_SWEEP_SECONDS):
-                return
+            self._stop.wait(pause)
 
     def _log(self, delivery: Delivery, outcome: FileOutcome, began: float, archive_key: str | None = None) -> None:
         described = _describe(outcome)
@@ -333,8 +353,16 @@ class _HeldLongEnough(tenacity.stop.stop_base):
     """The end of a wait with a delivery in hand, by what is waited for."""
 
     def __call__(self, state: tenacity.RetryCallState) -> bool:
-        error = state.outcome.exception() if state.outcome else None
-        limit = OBJECT_HOLD_SECONDS if isinstance(error, ObjectUnavailable) else HOLD_SECONDS
+        match state.outcome.exception() if state.outcome else None:
+            case HeldBack(seconds=seconds):
+                # What has been held before, by whichever consumer, is not waited for once more.
+                return seconds >= OWN_HOLD_SECONDS
+            case FailsForThisOne():
+                limit = OWN_HOLD_SECONDS
+            case KeyInHand() | LockTimeout():
+                limit = IN_HAND_HOLD_SECONDS
+            case _:
+                limit = HOLD_SECONDS
         return (state.seconds_since_start or 0) >= limit
 
 

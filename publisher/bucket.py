@@ -21,6 +21,7 @@ from publisher.settings import BucketSettings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import CopySourceTypeDef, GetObjectOutputTypeDef, HeadObjectOutputTypeDef
 
 BUCKET = "the bucket's store"
 _CHUNK = 1 << 20
@@ -34,6 +35,23 @@ _SUFFIX = re.compile(r"~[0-9a-f]{12}(?=\.[^.]*$|$)")
 
 
 @dataclass(frozen=True, slots=True)
+class Put:
+    """One object as somebody stored it: the same bytes stored once more are another put.
+
+    `modified` has whole seconds. `version_id` is None where the bucket keeps no versions.
+    """
+
+    key: str
+    etag: str
+    modified: datetime
+    version_id: str | None = None
+
+    def is_same(self, other: "Put") -> bool:
+        """Whether both are one put, as far as a bucket without versions can tell them apart."""
+        return self.etag == other.etag and self.modified.replace(microsecond=0) == other.modified.replace(microsecond=0)
+
+
+@dataclass(frozen=True, slots=True)
 class ObjectSummary:
     """One object as a listing, a HEAD or a GET shows it; `etag` without quotes, `size` in bytes, time in UTC."""
 
@@ -41,6 +59,12 @@ class ObjectSummary:
     etag: str
     size: int
     modified: datetime
+    version_id: str | None = None
+    """Only a HEAD or a GET tells, of a bucket that keeps versions."""
+
+    @property
+    def put(self) -> Put:
+        return Put(self.key, self.etag, self.modified, self.version_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +77,12 @@ class OpenObject:
     def read(self, amount: int) -> bytes:
         """Give up to `amount` bytes, b"" at the end.
 
-        Raises: DependencyDown, also for a body shorter than the store announced.
+        Raises: ObjectUnavailable, also for a body shorter than the store announced: it has just given the head of it.
         """
         try:
             return self.body.read(amount)
         except (BotoCoreError, HTTPError, OSError) as error:
-            raise DependencyDown(BUCKET, f"reading {self.summary.key!r} broke off: {_one_line(error)}") from error
+            raise ObjectUnavailable(BUCKET, f"reading {self.summary.key!r} broke off: {_one_line(error)}") from error
 
 
 def s3_client(settings: BucketSettings, connections: int = 10, attempts: int = 3) -> "S3Client":
@@ -181,91 +205,99 @@ class Bucket:
         """
         with self._translated_errors(key):
             answer = self._s3.get_object(Bucket=self.name, Key=key)
-        summary = ObjectSummary(key, answer["ETag"].strip('"'), answer["ContentLength"], answer["LastModified"])
         try:
-            yield OpenObject(summary, answer["Body"])
+            yield OpenObject(_summary(key, answer), answer["Body"])
         finally:
             answer["Body"].close()
 
-    def head(self, key: str) -> ObjectSummary | None:
-        """What the bucket has under the key now, None if nothing.
+    def head(self, key: str, version_id: str | None = None) -> ObjectSummary | None:
+        """What the bucket has under the key now, or as that version; None if nothing.
 
         Raises: DependencyDown.
         """
         try:
             with self._translated_errors(key):
-                answer = self._s3.head_object(Bucket=self.name, Key=key)
+                if version_id is None:
+                    answer = self._s3.head_object(Bucket=self.name, Key=key)
+                else:
+                    answer = self._s3.head_object(Bucket=self.name, Key=key, VersionId=version_id)
         except ObjectMissing:
             return None
-        return ObjectSummary(key, answer["ETag"].strip('"'), answer["ContentLength"], answer["LastModified"])
+        return _summary(key, answer)
 
-    def archive(self, key: str, etag: str, sha256: str, copied: Callable[[], None]) -> str | None:
-        """Move the version `etag` of a change file to `processed/`: copy, check, delete. Repeatable at any point.
+    def archive(self, put: Put, sha256: str, copied: Callable[[], None], *, may_delete: bool = True) -> str | None:
+        """Move a put of a change file to `processed/`: copy, check, delete. Repeatable at any point.
 
         A taken name with other bytes is never overwritten: the copy gets a suffix from its own hash. `copied` is
-        called once the copy is known to be good, before the delete.
+        called once the copy is known to be good, before the delete. What is deleted is that put and no other one, not
+        even of the same bytes; without `may_delete` nothing is that has no version to be known by.
         Gives the archive's key; None when that version is gone and no copy of it was ever made.
         Raises: ObjectChanged when the key now holds another version, which stays; Refused; DependencyDown.
         """
+        if not put.key.startswith(self.changes_prefix):
+            raise ValueError(f"{put.key!r} is not in {self.changes_prefix!r}")
         try:
-            return self._archive(key, etag, sha256, copied)
+            return self._archive(put, sha256, copied, may_delete=may_delete)
         except DependencyDown:
-            return self._archive(key, etag, sha256, copied)
+            return self._archive(put, sha256, copied, may_delete=may_delete)
 
-    def _archive(self, key: str, etag: str, sha256: str, copied: Callable[[], None]) -> str | None:
-        if not key.startswith(self.changes_prefix):
-            raise ValueError(f"{key!r} is not in {self.changes_prefix!r}")
-        for archive_key in self._archive_names(key, sha256):
+    def _archive(self, put: Put, sha256: str, copied: Callable[[], None], *, may_delete: bool) -> str | None:
+        for archive_key in self._archive_names(put.key, sha256):
             taken = self.head(archive_key)
             if taken is not None:
                 archive_etag = taken.etag
-            elif self._holds(key, etag):
+            elif self._holds(put):
                 try:
-                    archive_etag = self._copy(key, etag, archive_key)
+                    archive_etag = self._copy(put, archive_key)
                 except ObjectMissing:
                     continue
             else:
                 continue
-            if self._is_copy(archive_key, archive_etag, etag, sha256):
+            if self._is_copy(archive_key, archive_etag, put.etag, sha256):
                 copied()
-                self._delete(key, etag)
+                if may_delete or put.version_id:
+                    self._delete(put)
                 return archive_key
-        if self.head(key) is not None:
-            raise ObjectChanged(self.name, key)
+        if self.head(put.key) is not None:
+            raise ObjectChanged(self.name, put.key)
         # Gone since the first look: another delivery of the file may have archived it in between.
-        for archive_key in self._archive_names(key, sha256):
+        for archive_key in self._archive_names(put.key, sha256):
             taken = self.head(archive_key)
-            if taken is not None and self._is_copy(archive_key, taken.etag, etag, sha256):
+            if taken is not None and self._is_copy(archive_key, taken.etag, put.etag, sha256):
                 return archive_key
         return None
 
-    def _holds(self, key: str, etag: str) -> bool:
-        found = self.head(key)
-        return found is not None and found.etag == etag
+    def _holds(self, put: Put) -> bool:
+        """Whether the bytes of the put are still to be had, from whichever put."""
+        found = self.head(put.key, put.version_id)
+        return found is not None and found.etag == put.etag
 
     def _archive_names(self, key: str, sha256: str) -> tuple[str, str]:
         name = PurePosixPath(key.removeprefix(self.changes_prefix))
         plain = f"{self.processed_prefix}{name}"
         return plain, f"{self.processed_prefix}{name.with_name(f'{name.stem}~{sha256[:12]}{name.suffix}')}"
 
-    def _copy(self, key: str, etag: str, archive_key: str) -> str:
-        with self._translated_errors(key):
+    def _copy(self, put: Put, archive_key: str) -> str:
+        source: CopySourceTypeDef = {"Bucket": self.name, "Key": put.key}
+        if put.version_id:
+            source["VersionId"] = put.version_id
+        with self._translated_errors(put.key):
             answer = self._s3_once.copy_object(
-                Bucket=self.name,
-                Key=archive_key,
-                CopySource={"Bucket": self.name, "Key": key},
-                CopySourceIfMatch=f'"{etag}"',
+                Bucket=self.name, Key=archive_key, CopySource=source, CopySourceIfMatch=f'"{put.etag}"'
             )
         return answer["CopyObjectResult"]["ETag"].strip('"')
 
-    def _delete(self, key: str, etag: str) -> None:
+    def _delete(self, put: Put) -> None:
+        """Delete the put; where the bucket keeps versions that one for good, and none that is there by now."""
         # Ceph 16 ignores the conditions of copies and deletes, so a look comes right before each. Stores that keep
         # the conditions close the rest of the gap.
-        if not self._holds(key, etag):
-            return
+        found = None if put.version_id else self.head(put.key)
         try:
-            with self._translated_errors(key):
-                self._s3_once.delete_object(Bucket=self.name, Key=key, IfMatch=f'"{etag}"')
+            with self._translated_errors(put.key):
+                if put.version_id:
+                    self._s3_once.delete_object(Bucket=self.name, Key=put.key, VersionId=put.version_id)
+                elif found is not None and found.put.is_same(put):
+                    self._s3_once.delete_object(Bucket=self.name, Key=put.key, IfMatch=f'"{put.etag}"')
         except (ObjectMissing, ObjectChanged):
             pass
 
@@ -302,6 +334,13 @@ class Bucket:
             raise DependencyDown(BUCKET, detail) from error
         except (BotoCoreError, HTTPError, OSError) as error:
             raise DependencyDown(BUCKET, _one_line(error)) from error
+
+
+def _summary(key: str, answer: "GetObjectOutputTypeDef | HeadObjectOutputTypeDef") -> ObjectSummary:
+    version = answer.get("VersionId")
+    # A bucket that has stopped to keep versions calls each new object "null", the next one as well.
+    named = version if version and version != "null" else None
+    return ObjectSummary(key, answer["ETag"].strip('"'), answer["ContentLength"], answer["LastModified"], named)
 
 
 def _is_fault(error: ClientError) -> bool:

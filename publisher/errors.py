@@ -27,12 +27,36 @@ class DependencyDown(FleetticketsError):
         self.detail = detail
 
 
-class ObjectUnavailable(DependencyDown):
-    """The store is there and does not get this one object out for now; others need not wait for it."""
+class FailsForThisOne(DependencyDown):
+    """The dependency is there for others and fails this one piece of work: they need not wait for it."""
+
+
+class ObjectUnavailable(FailsForThisOne):
+    """The store does not get this one object out for now."""
+
+
+class StatementFailed(FailsForThisOne):
+    """The database failed in the middle of this one piece of work, and may serve others."""
+
+
+class HeldBack(FailsForThisOne):
+    """What fails this one is on record; `seconds` since the first time."""
+
+    def __init__(self, error: FailsForThisOne, seconds: float) -> None:
+        super().__init__(error.dependency, error.detail)
+        self.seconds = seconds
 
 
 class HeldByAnother(DependencyDown):
     """Somebody else is doing this one thing that only one may do at a time."""
+
+
+class KeyInHand(HeldByAnother):
+    """Somebody else has this key in hand, in whatever version."""
+
+
+class LockTimeout(HeldByAnother):
+    """A lock of the database was not had in time; `detail` says who may have it."""
 
 
 class NotConfirmed(FleetticketsError):

@@ -46,6 +46,6 @@ ORDER BY object.key_time, object.key, object.modified, object.object_key
 
 -- name: applied_elsewise
 -- Versions of the key that have an object's size and another ETag: an object stored in parts changes its ETag when copied.
-SELECT file_id, key, etag, sha256, state
+SELECT file_id, key, etag, object_time, version_id, sha256, state, applied_at AS decided_at
 FROM ingest.ledger
 WHERE bucket = %(bucket)s AND key = %(key)s AND etag <> %(etag)s AND size = %(size)s AND applied_at IS NOT NULL

@@ -1,26 +1,26 @@
 -- name: begin_dry_run
 -- It holds all that it touches until its end, in the order of its files. Whoever is going to hold several rows as well
 -- would meet it half-way; so it waits for those, and they wait for it before their first.
-SELECT pg_advisory_xact_lock(hashtext('ingest.dry_run'))
+LOCK TABLE ingest.key_slots IN EXCLUSIVE MODE
 
 -- name: wait_for_dry_run
-SELECT pg_advisory_xact_lock_shared(hashtext('ingest.dry_run'))
+LOCK TABLE ingest.key_slots IN ROW SHARE MODE
 
 -- name: lock_key
--- Two deliveries of one key, also of two versions of it, are decided one after the other.
-SELECT pg_advisory_xact_lock_shared(hashtext('ingest.dry_run')),
-       pg_advisory_xact_lock(hashtextextended(%(bucket)s || '/' || %(key)s, 0))
+-- All that is done to a key, reading it included, is done by one after the other. Gives no row while another has it.
+SELECT slot FROM ingest.key_slots WHERE slot = ingest.key_slot(%(bucket)s, %(key)s) FOR UPDATE SKIP LOCKED
 
 -- name: claim_file
 -- The claim is this INSERT; it gives no row when somebody else's claim of the same version stands. A failed version
 -- is free again when its retry is due, when it is sent again on purpose, and when it failed without a broker to take it.
--- So is one that is back after another version of its key was applied, unless changed ones are passed over; and one that
--- stands as seen: a claim is seen only inside its own transaction, so that row came from elsewhere and is nobody's. The
+-- So is one that is back after another version of its key was applied, or was passed over, unless changed ones are passed
+-- over; and one that stands as seen: a claim is seen only inside its own transaction, so that row tells of a version that
+-- nobody has got to apply yet. The
 -- epoch is the current one unless it is given, for a file that was claimed in an earlier one.
 INSERT INTO ingest.ledger AS ledger
-    (bucket, prefix, key, etag, size, epoch, key_time, object_time, event_time,
+    (bucket, prefix, key, etag, version_id, size, epoch, key_time, object_time, event_time,
      first_seen_at, first_seen_by, decision, state)
-SELECT %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s,
+SELECT %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(version_id)s, %(size)s,
        coalesce(%(epoch)s::integer, (SELECT max(epoch) FROM ingest.epochs)),
        %(key_time)s, %(object_time)s, %(event_time)s, %(seen_at)s, %(seen_by)s,
        CASE
@@ -41,20 +41,21 @@ SELECT %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s,
        END,
        'seen'
 ON CONFLICT (bucket, key, etag) DO UPDATE
-SET state = 'seen', decision = excluded.decision, reason = NULL, epoch = excluded.epoch,
-    key_time = excluded.key_time, object_time = excluded.object_time, size = excluded.size, retry_at = NULL,
-    dead_lettered_at = NULL, discarded_at = NULL
+SET state = 'seen', decision = excluded.decision, reason = NULL, epoch = excluded.epoch, key_time = excluded.key_time,
+    object_time = ingest.place_among_versions(ledger, excluded.object_time), version_id = excluded.version_id,
+    size = excluded.size, retry_at = NULL, dead_lettered_at = NULL, discarded_at = NULL, done_at = NULL
 WHERE ledger.state = 'seen'
+   OR ledger.state = 'done' AND ledger.decision = 'changed' AND ledger.applied_at IS NULL AND %(takes_back)s
    OR ledger.state = 'failed'
   AND (%(again)s OR ledger.retry_at <= now() OR (ledger.retry_at IS NULL AND ledger.dead_lettered_at IS NULL))
    OR (ledger.state = 'failed' OR ledger.applied_at IS NOT NULL AND %(takes_back)s)
   AND ingest.is_back(ledger, excluded.object_time)
-RETURNING file_id, epoch, decision
+RETURNING file_id, epoch, decision, object_time
 
 -- name: count_duplicate
 UPDATE ingest.ledger SET duplicates = duplicates + 1
 WHERE bucket = %(bucket)s AND key = %(key)s AND etag = %(etag)s
-RETURNING file_id, key, etag, sha256, state, reason, retry_at IS NULL AS is_dead_letter
+RETURNING file_id, key, sha256, state, reason, retry_at IS NULL AS is_dead_letter, clock_timestamp() AS decided_at
 
 -- name: count_duplicate_of_archived
 -- For a key that the bucket has no more: the version of it that was applied, one whose tail is open before others.
@@ -63,36 +64,51 @@ WHERE file_id = (SELECT file_id FROM ingest.ledger
                  WHERE bucket = %(bucket)s AND key = ANY(%(keys)s) AND applied_at IS NOT NULL
                  ORDER BY state = 'done', file_id DESC
                  LIMIT 1)
-RETURNING file_id, key, etag, sha256, state
+RETURNING file_id, key, etag, object_time, version_id, sha256, state, applied_at AS decided_at
 
 -- name: record_applied
 UPDATE ingest.ledger
 SET state = 'applied', applied_at = clock_timestamp(), sha256 = %(sha256)s, last_error = NULL,
-    error_fingerprint = NULL, rows_read = %(read)s, rows_inserted = %(inserted)s, rows_updated = %(updated)s,
+    error_fingerprint = NULL, held_since = NULL, archive_attempts = 0, rows_read = %(read)s, rows_inserted = %(inserted)s, rows_updated = %(updated)s,
     rows_unchanged = %(unchanged)s, rows_stale = %(stale)s, rows_superseded = %(superseded)s,
     rows_rejected = %(rejected)s, alarms_dropped = %(alarms)s, sentinels_dropped = %(sentinels)s
 WHERE file_id = %(file_id)s
+RETURNING applied_at
 
 -- name: record_passed_over
 UPDATE ingest.ledger SET state = 'done', done_at = clock_timestamp(), reason = %(reason)s WHERE file_id = %(file_id)s
 
+-- name: standing
+-- Of a version whose tail is open, under its key's lock: whether it was applied once more since the tail was begun, which
+-- has a tail of its own; and whether another version was, so that an object like it in the bucket is another put.
+SELECT state, coalesce(applied_at > %(decided_at)s, false) AS is_applied_again,
+       EXISTS (SELECT FROM ingest.ledger AS other
+               WHERE other.bucket = file.bucket AND other.key = file.key AND other.file_id <> file.file_id
+                 AND other.applied_at > %(decided_at)s) AS is_overtaken
+FROM ingest.ledger AS file
+WHERE file_id = %(file_id)s
+
 -- name: record_archived
 UPDATE ingest.ledger
 SET state = 'archived', archived_at = clock_timestamp(), archive_key = %(archive_key)s,
-    reason = coalesce(%(reason)s, reason), last_error = NULL
+    reason = coalesce(%(reason)s, reason), last_error = NULL, retry_at = NULL
 WHERE file_id = %(file_id)s AND state = 'applied'
 
 -- name: record_not_archived
-UPDATE ingest.ledger SET last_error = %(error)s WHERE file_id = %(file_id)s AND state = 'applied'
+-- The sweep tries again after half a minute, then after twice as long each time, and at the least once an hour.
+UPDATE ingest.ledger
+SET last_error = %(error)s, archive_attempts = archive_attempts + 1,
+    retry_at = clock_timestamp() + least(30 * 2 ^ least(archive_attempts, 10), 3600) * interval '1 second'
+WHERE file_id = %(file_id)s AND state = 'applied'
 
 -- name: record_done
 UPDATE ingest.ledger SET state = 'done', done_at = clock_timestamp()
 WHERE file_id = %(file_id)s AND state = 'archived'
 
 -- name: record_failed
--- Attempts count here, not in headers: a wait queue resets the broker's own count; they begin anew with
--- bytes that were applied once and are back. The time is that of the object that failed now: what is back is younger than what was applied in
--- between. What was applied and is not back stays so, whatever the store answers to a repetition.
+-- Attempts count here, not in headers: a wait queue resets the broker's own count. They restart when bytes that were
+-- applied once return under their key. The time is that of the object that failed now: what is back is younger than what
+-- was applied in between. What was applied and is not back stays so, whatever the store answers to a repetition.
 INSERT INTO ingest.ledger AS ledger
     (bucket, prefix, key, etag, size, epoch, key_time, object_time, event_time,
      first_seen_at, first_seen_by, decision, state, attempts, last_error, error_fingerprint, reason)
@@ -101,12 +117,28 @@ VALUES (%(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s,
         %(seen_at)s, %(seen_by)s, 'rejected', 'failed', 1, %(error)s, %(fingerprint)s, %(reason)s)
 ON CONFLICT (bucket, key, etag) DO UPDATE
 SET state = 'failed', decision = 'rejected', last_error = excluded.last_error,
-    attempts = CASE WHEN ledger.state IN ('seen', 'failed') THEN ledger.attempts + 1 ELSE 1 END,
+    attempts = CASE WHEN ledger.state IN ('seen', 'failed') THEN ledger.attempts + 1 ELSE 1 END, held_since = NULL,
     object_time = excluded.object_time, error_fingerprint = excluded.error_fingerprint, reason = excluded.reason,
     retry_at = NULL, dead_lettered_at = CASE WHEN %(has_letter)s THEN ledger.dead_lettered_at END,
     discarded_at = CASE WHEN %(has_letter)s THEN ledger.discarded_at END
 WHERE ledger.state IN ('seen', 'failed') OR %(was_read)s AND ingest.is_back(ledger, excluded.object_time)
 RETURNING file_id, attempts
+
+-- name: record_held
+-- A dependency fails this version. It is the version's own fault, and an attempt, once another one was applied since and
+-- some seconds have passed; until then everybody may meet the same. What was applied is not told of here.
+INSERT INTO ingest.ledger AS ledger
+    (bucket, prefix, key, etag, version_id, size, epoch, key_time, object_time, event_time,
+     first_seen_at, first_seen_by, decision, state, last_error, held_since)
+VALUES (%(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(version_id)s, %(size)s,
+        (SELECT max(epoch) FROM ingest.epochs), %(key_time)s, %(object_time)s, %(event_time)s,
+        %(seen_at)s, %(seen_by)s, 'held', 'seen', %(error)s, clock_timestamp())
+ON CONFLICT (bucket, key, etag) DO UPDATE
+SET last_error = excluded.last_error, held_since = coalesce(ledger.held_since, excluded.held_since)
+WHERE ledger.state IN ('seen', 'failed')
+RETURNING extract(epoch FROM clock_timestamp() - held_since)::float8 AS held_seconds,
+          held_since < clock_timestamp() - make_interval(secs => %(patience)s)
+          AND EXISTS (SELECT FROM ingest.ledger AS other WHERE other.applied_at > ledger.held_since) AS is_own
 
 -- name: record_retry
 UPDATE ingest.ledger SET retry_at = now() + make_interval(secs => %(delay)s)
@@ -143,10 +175,12 @@ WHERE state = 'failed' AND reason = %(reason)s
   AND retry_at > coalesce((SELECT max(applied_at) FROM ingest.ledger), '-infinity')
 
 -- name: open_tails
--- Applied a while ago and still not archived: their process died, and nobody was told again.
-SELECT file_id, key, etag, sha256, state
+-- Applied a while ago and still not archived: their process died, and nobody was told again; or the store did not let
+-- them be archived, and it is time for another try.
+SELECT file_id, key, etag, object_time, version_id, sha256, state, applied_at AS decided_at
 FROM ingest.ledger
 WHERE state = 'applied' AND bucket = %(bucket)s AND prefix = %(prefix)s AND applied_at < now() - make_interval(secs => %(age)s)
+  AND (%(due_or_not)s OR retry_at IS NULL OR retry_at <= now())
   AND file_id > %(after)s
 ORDER BY file_id
 LIMIT 1000

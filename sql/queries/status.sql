@@ -1,7 +1,8 @@
 -- name: ledger_by_state
-SELECT state, count(*) AS files FROM ingest.ledger
-WHERE state IN ('applied', 'archived', 'failed') AND discarded_at IS NULL
-  AND NOT (state = 'failed' AND ingest.is_superseded(ledger))
+-- One that stands as seen is held back: a dependency fails it.
+SELECT CASE state WHEN 'seen' THEN 'held' ELSE state END AS state, count(*) AS files FROM ingest.ledger
+WHERE state IN ('seen', 'applied', 'archived', 'failed') AND discarded_at IS NULL
+  AND NOT (state IN ('seen', 'failed') AND ingest.is_superseded(ledger))
 GROUP BY state
 
 -- name: last_files
@@ -12,10 +13,10 @@ ORDER BY applied_at DESC NULLS LAST, file_id DESC
 LIMIT 5
 
 -- name: last_error
--- Failed files, and applied ones that the store does not let us archive.
+-- Failed files, those that a dependency fails, and applied ones that the store does not let us archive.
 SELECT key, reason, last_error, attempts, dead_lettered_at
 FROM ((SELECT * FROM ingest.ledger
-       WHERE state = 'failed' AND discarded_at IS NULL AND NOT ingest.is_superseded(ledger)
+       WHERE state IN ('seen', 'failed') AND discarded_at IS NULL AND NOT ingest.is_superseded(ledger)
        ORDER BY file_id DESC
        LIMIT 1)
       UNION ALL

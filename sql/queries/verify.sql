@@ -122,11 +122,9 @@ WHERE file.bucket = %(bucket)s AND file.prefix = %(prefix)s AND file.state = 'fa
   AND (file.dead_lettered_at IS NULL OR %(letters_are_read)s AND file.dead_lettered_at < %(began)s)
   AND %(files_queue_is_empty)s
   AND NOT EXISTS (SELECT FROM letters WHERE letters.key = file.key)
-  AND NOT EXISTS (SELECT FROM pg_locks AS held
-                  WHERE held.locktype = 'advisory' AND held.objsubid = 1
-                    AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-                    AND (held.classid::bigint << 32 | held.objid::bigint)
-                      = hashtextextended(%(bucket)s || '/' || file.key, 0))
+  AND NOT EXISTS (SELECT FROM ingest.key_slots AS held
+                  JOIN pg_locks AS holder ON holder.locktype = 'transactionid' AND holder.transactionid = held.xmax
+                  WHERE held.slot = ingest.key_slot(%(bucket)s, file.key))
 
 -- name: find_letter_of_applied_file
 -- Dead letters whose key has an applied version and no failure that came after it.

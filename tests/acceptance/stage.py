@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +159,14 @@ class Stage:
         """The only row of the key."""
         (row,) = self.query("SELECT * FROM ingest.ledger WHERE key = %s", key)
         return row
+
+    @contextlib.contextmanager
+    def another_has(self, key: str, *, bucket: str | None = None) -> Iterator[None]:
+        """Somebody else has the key in hand meanwhile."""
+        lock = "SELECT FROM ingest.key_slots WHERE slot = ingest.key_slot(%s, %s) FOR UPDATE"
+        with psycopg.connect(self.database) as another, another.transaction():
+            another.execute(lock, (bucket or self.bucket.name, key))
+            yield
 
     def announce(self, *keys: str) -> None:
         """Send a notification for each key, as the store would."""

@@ -233,17 +233,7 @@ def test_a_drain_names_what_it_leaves_alone_and_the_ledger_knows(stage: Stage) -
     assert (row["decision"], row["reason"], row["first_seen_by"]) == ("ignored", "not a .csv file", "drain")
 
 
-def test_a_dry_run_waits_for_no_key_and_holds_none(stage: Stage) -> None:
-    """It has no room for the locks of ten thousand files; and nobody would wait for one of them that it undoes."""
-    key = key_at(1)
-    stage.bucket.put(key, csv([ticket("INC1")]))
-    with stage.connection.transaction():
-        stage.one("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))::text", f"{stage.bucket.name}/{key}")
-        (file,) = stage.ask("drain")["files"]
-    assert file["inserted"] == 1
-
-
-WAITS = """SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+WAITS = """SELECT count(*) FROM pg_locks WHERE relation = 'ingest.key_slots'::regclass AND NOT granted
            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
 
 
@@ -252,7 +242,7 @@ def test_a_dry_run_and_the_others_wait_for_each_other_and_not_half_way(stage: St
     """Each holds many rows, in an order of its own: where both had begun, they would end in a deadlock."""
     stage.bucket.put(key_at(1), csv([ticket("INC1")]))
     with stage.connection.transaction():
-        stage.one("SELECT pg_advisory_xact_lock(hashtext('ingest.dry_run'))::text")  # as a dry run does
+        stage.connection.execute("LOCK TABLE ingest.key_slots IN EXCLUSIVE MODE")  # as a dry run does
         match doing:
             case "file":
                 waiting = stage.start("drain", "--apply")
@@ -263,7 +253,7 @@ def test_a_dry_run_and_the_others_wait_for_each_other_and_not_half_way(stage: St
         wait_until(lambda: stage.one(WAITS) == 1, "it waits")
     assert waiting.wait() == 0, waiting.output()
     with stage.connection.transaction():
-        stage.one("SELECT pg_advisory_xact_lock_shared(hashtext('ingest.dry_run'))::text")  # as a file does
+        stage.connection.execute("LOCK TABLE ingest.key_slots IN ROW SHARE MODE")  # as a file does
         trying = stage.start("drain")
         wait_until(lambda: stage.one(WAITS) == 1, "the dry run waits")
     assert trying.wait() == 0, trying.output()
@@ -273,15 +263,13 @@ def test_what_is_applied_waits_for_whoever_has_the_key_in_hand(stage: Stage) -> 
     key, local = key_at(1), stage.folder / "2026-06-25T142000.csv"
     stage.bucket.put(key, csv([ticket("INC1")]))
     local.write_bytes(csv([ticket("INC2")]))
-    for name, command in (
-        (f"{stage.bucket.name}/{key}", ["drain"]),
-        (f"(local file)/{local.name}", ["import-csv", local]),
-    ):
-        with stage.connection.transaction():
-            stage.one("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))::text", name)
-            applying = stage.start(*map(str, command), "--apply")
-            wait_until(lambda: stage.one(WAITS) == 1, "it waits")
-        assert applying.wait() == 0, applying.output()
+    commands = (["drain"], ["import-csv", str(local)])
+    with stage.another_has(key), stage.another_has(local.name, bucket="(local file)"):
+        applying = [stage.start(*command, "--apply") for command in commands]
+        for process in applying:
+            wait_until(lambda process=process: "waiting" in process.output(), "it waits")  # type: ignore[misc]
+    for process in applying:
+        assert process.wait() == 0, process.output()
     assert sorted(tickets(stage)) == ["INC1", "INC2"]
 
 

@@ -103,21 +103,6 @@ def test_a_slow_file_holds_up_no_other(play: Play) -> None:
     play.assert_as_if_nothing_had_happened()
 
 
-def test_objects_that_the_store_fails_to_give_hold_up_no_others_and_spend_no_attempt(play: Play) -> None:
-    """More of them than files are in hand; each is put aside for a while, and a poll brings it back sooner."""
-    broken, others = play.next(10), play.next(6)
-    for key in broken:
-        play.store.fault("GET", name_in_path(key), 500)
-    play.stage.announce(*broken)
-    wait_until(lambda: play.consumer.output().count('"waiting"') >= 4, "files are in hand")
-    play.stage.announce(*others)
-    play.stage.wait_for("done", *others)
-    play.assert_nothing_spent()
-    play.store.heal()
-    assert play.stage.run("poll").returncode == 0
-    play.assert_as_if_nothing_had_happened()
-
-
 def test_an_object_that_is_not_there_yet_comes_by_way_of_the_poller(play: Play) -> None:
     fault = play.store.fault("GET", CHANGES, 404)
     keys = play.next(3)

@@ -1,6 +1,8 @@
 """Change files that exist nowhere but in a test."""
 
+import contextlib
 import io
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -9,6 +11,7 @@ from consumer.applying import AlreadyApplied, Applied, Duplicate, Sighting, appl
 from consumer.database import Pool
 from consumer.fail_points import nowhere
 from consumer.settings import ApplySettings
+from publisher.errors import KeyInHand
 from publisher.keys import ChangeFileKey, read_key
 
 CHANGES = "automations/inc/changes/"
@@ -31,21 +34,23 @@ class ChangeFile:
 def apply_to(
     pool: Pool, file: ChangeFile, *, again: bool = False, settings: ApplySettings | None = None
 ) -> Applied | AlreadyApplied | Duplicate:
-    """Apply one change file in a transaction of its own, without bucket or broker."""
+    """Apply one change file in a transaction of its own, without bucket or broker, once nobody else has its key."""
     key = read_key(f"{CHANGES}{file.name}.csv", CHANGES)
     assert isinstance(key, ChangeFileKey)
     now = datetime.now(UTC)
     sighting = Sighting(
         "isptickets", "automations/inc/", key, file.etag, len(file.bytes), file.modified, None, now, "poller"
     )
-    with postgres.transaction(pool) as connection:
-        lock_key(connection, sighting)
-        return apply_file(
-            connection,
-            sighting,
-            io.BytesIO(file.bytes).read,
-            settings or ApplySettings(),
-            again=again,
-            released=again,
-            at=nowhere,
-        )
+    while True:
+        with contextlib.suppress(KeyInHand), postgres.transaction(pool) as connection:
+            lock_key(connection, sighting.bucket, key.key)
+            return apply_file(
+                connection,
+                sighting,
+                io.BytesIO(file.bytes).read,
+                settings or ApplySettings(),
+                again=again,
+                released=again,
+                at=nowhere,
+            )
+        time.sleep(0.01)

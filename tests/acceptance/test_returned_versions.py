@@ -1,0 +1,205 @@
+"""Promise 6 and 3 for a key that is overwritten: what is archived is the put that was read, and the last put counts."""
+
+import time
+from collections.abc import Iterator
+from datetime import datetime
+
+import pytest
+
+from tests.acceptance.broker import FILES
+from tests.acceptance.feeds import csv, key_at, ticket
+from tests.acceptance.stage import Stage, wait_until
+from tests.acceptance.store import PROCESSED
+
+KEY = key_at(0)
+COLUMNS = ("ticket_id", "owner")
+A = csv([ticket("T", owner="a")], COLUMNS)
+B = csv([ticket("T", owner="b")], COLUMNS)
+NO_BROKER = {"RABBITMQ_URL": ""}
+
+
+def owner(stage: Stage) -> str:
+    return str(stage.one("SELECT owner FROM tickets.inc"))
+
+
+def assert_accounted_for(stage: Stage) -> None:
+    ended = stage.run("verify", "--old", "0")
+    assert ended.returncode == 0, ended.stdout
+
+
+def half_finished(stage: Stage) -> None:
+    """The first version is applied, its consumer dead before it was archived, and its delivery forgotten."""
+    stage.die_at("after commit, before archive", KEY, A)
+    stage.broker.purge()
+    stage.query("UPDATE ingest.ledger SET applied_at = applied_at - interval '2 minutes' RETURNING 1")
+
+
+def overwritten(stage: Stage) -> None:
+    """The other version is put over it, applied and archived, without a sweep of the first one's tail."""
+    stage.bucket.put(KEY, B)
+    assert stage.run("drain", "--apply", **NO_BROKER).returncode == 0
+    assert (owner(stage), stage.waiting()) == ("b", [])
+    # The drain has found the first one replaced. The row is again as its consumer's death has left it.
+    stage.query(
+        """UPDATE ingest.ledger
+           SET state = 'applied', archived_at = NULL, done_at = NULL, archive_key = NULL, reason = NULL
+           WHERE file_id = (SELECT min(file_id) FROM ingest.ledger) RETURNING 1"""
+    )
+
+
+def put_at_once(stage: Stage, key: str, body: bytes) -> None:
+    """Without the second that the stage leaves between two puts of one key."""
+    stage.bucket.s3.put_object(Bucket=stage.bucket.name, Key=key, Body=body)
+
+
+def modified(stage: Stage, key: str) -> datetime:
+    return stage.bucket.s3.head_object(Bucket=stage.bucket.name, Key=key)["LastModified"]
+
+
+@pytest.mark.parametrize("by", ["sweep", "drain"])
+def test_bytes_that_return_are_not_taken_for_those_that_a_dead_process_left(stage: Stage, by: str) -> None:
+    half_finished(stage)
+    overwritten(stage)
+    stage.bucket.put(KEY, A)  # and its event is late
+    if by == "sweep":
+        consumer = stage.start("consume")
+        wait_until(lambda: stage.one("SELECT min(state) <> 'applied' FROM ingest.ledger"), "the tail is finished")
+        assert stage.waiting() == [KEY]
+        assert owner(stage) == "b"
+        stage.announce(KEY)
+        wait_until(lambda: owner(stage) == "a", "what was put last is applied")
+        wait_until(lambda: stage.waiting() == [], "and archived")
+    else:
+        assert stage.run("drain", "--apply", **NO_BROKER).returncode == 0
+        assert (owner(stage), stage.waiting()) == ("a", [])
+        consumer = stage.start("consume")  # which relays the requests
+    wait_until(lambda: stage.one("SELECT count(*) FROM ingest.ledger WHERE state <> 'done'") == 0, "every tail ends")
+    consumer.stop()
+    assert sorted(stage.bucket.read(key) for key in stage.bucket.keys(PROCESSED)) == sorted([A, B])
+    assert_accounted_for(stage)
+
+
+def test_bytes_that_return_within_the_second_of_those_before_are_not_deleted_unapplied(stage: Stage) -> None:
+    """The store's clock tells the first put and the last one apart by nothing; the ledger knows what came between."""
+    half_finished(stage)
+    overwritten(stage)
+    stage.bucket.put(KEY, A)
+    moment = modified(stage, KEY)
+    stage.query("UPDATE ingest.ledger SET object_time = %s RETURNING 1", moment)  # as if all were of one second
+    consumer = stage.start("consume")
+    wait_until(lambda: stage.one("SELECT min(state) <> 'applied' FROM ingest.ledger"), "the tail is finished")
+    assert stage.waiting() == [KEY]
+    stage.announce(KEY)
+    wait_until(lambda: owner(stage) == "a", "what was put last is applied")
+    wait_until(lambda: stage.waiting() == [], "and archived")
+    wait_until(lambda: stage.broker.held(FILES) == 0, "every delivery is settled")
+    consumer.stop()
+    assert_accounted_for(stage)
+
+
+def test_the_archive_applied_once_more_leaves_what_lies_in_changes_to_its_own_delivery(stage: Stage) -> None:
+    """A database restored to nothing; the bytes of the first archived version lie in changes/ again, as news."""
+    for body in (A, B):
+        stage.bucket.put(KEY, body)
+        assert stage.run("drain", "--apply", **NO_BROKER).returncode == 0
+    stage.connection.execute(
+        "TRUNCATE tickets.inc, tickets.closure_events, tickets.import_meta, ingest.positions, ingest.rejects,"
+        " ingest.outbox, ingest.ledger"
+    )
+    stage.bucket.put(KEY, A)
+    assert stage.run("drain", "--from-archive", "--apply", **NO_BROKER).returncode == 0
+    assert stage.waiting() == [KEY]
+    assert stage.run("drain", "--apply", **NO_BROKER).returncode == 0
+    assert (owner(stage), stage.waiting()) == ("a", [])
+
+
+def test_the_same_bytes_stored_twice_are_one_version_and_both_puts_end(stage: Stage) -> None:
+    half_finished(stage)
+    stage.bucket.put(KEY, A)
+    consumer = stage.start("consume")
+    wait_until(lambda: stage.one("SELECT state <> 'applied' FROM ingest.ledger"), "the tail is finished")
+    assert stage.waiting() == [KEY]  # it was another put, which its own delivery ends
+    stage.announce(KEY)
+    wait_until(lambda: stage.waiting() == [], "the second put is archived as well")
+    consumer.stop()
+    assert [stage.bucket.read(key) for key in stage.bucket.keys(PROCESSED)] == [A]
+    assert_accounted_for(stage)
+
+
+def test_a_b_a_with_the_first_two_within_one_second_ends_with_a(stage: Stage) -> None:
+    consumer = stage.start("consume")
+    for minute in range(20):
+        key = key_at(minute)
+
+        def applied(body: bytes, key: str = key) -> None:
+            before = stage.one("SELECT count(*) FROM ingest.ledger WHERE applied_at IS NOT NULL")
+            put_at_once(stage, key, body)
+            stage.announce(key)
+            more = "SELECT count(*) > %s FROM ingest.ledger WHERE applied_at IS NOT NULL"
+            wait_until(lambda: stage.one(more, before), "it is applied")
+
+        time.sleep(1 - time.time() % 1 + 0.02)
+        applied(A)
+        applied(B)
+        times = stage.query("SELECT date_trunc('second', object_time) AS at FROM ingest.ledger WHERE key = %s", key)
+        if times[0] == times[1]:
+            break
+    else:
+        pytest.fail("no two puts within a second")
+    time.sleep(1.1)
+    put_at_once(stage, key, A)
+    stage.announce(key)
+    wait_until(lambda: owner(stage) == "a", "what was put last counts")
+    wait_until(lambda: stage.waiting() == [], "and is archived")
+    consumer.stop()
+    assert_accounted_for(stage)
+
+
+def test_a_version_that_was_passed_over_is_taken_up_once_the_policy_is_another(stage: Stage) -> None:
+    consumer = stage.start("consume", FLEETTICKETS_CHANGED_POLICY="ignore")
+    stage.bucket.put(KEY, A)
+    stage.announce(KEY)
+    stage.wait_for("done", KEY)
+    stage.bucket.put(KEY, B)
+    stage.announce(KEY)
+    passed_over = "SELECT count(*) = 2 FROM ingest.ledger WHERE state = 'done'"
+    wait_until(lambda: stage.one(passed_over), "the other bytes are passed over")
+    consumer.stop()
+    assert (owner(stage), stage.waiting()) == ("a", [KEY])
+    consumer = stage.start("consume", FLEETTICKETS_CHANGED_POLICY="reapply")
+    assert stage.run("poll").returncode == 0
+    wait_until(lambda: owner(stage) == "b", "the policy of today holds")
+    wait_until(lambda: stage.waiting() == [], "and it is archived")
+    consumer.stop()
+    assert_accounted_for(stage)
+
+
+@pytest.fixture
+def versioned(stage: Stage) -> Iterator[Stage]:
+    s3, name = stage.bucket.s3, stage.bucket.name
+    s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+    yield stage
+    stage.end()
+    listed = s3.list_object_versions(Bucket=name)
+    for found in [*listed.get("Versions", []), *listed.get("DeleteMarkers", [])]:
+        s3.delete_object(Bucket=name, Key=found["Key"], VersionId=found["VersionId"])
+
+
+def test_in_a_bucket_that_keeps_versions_exactly_the_one_that_was_read_is_archived(versioned: Stage) -> None:
+    stage = versioned
+    stage.die_at("after commit, before archive", KEY, A)
+    read = stage.one("SELECT version_id FROM ingest.ledger")
+    assert read
+    put_at_once(stage, KEY, A)
+    newest = stage.bucket.s3.head_object(Bucket=stage.bucket.name, Key=KEY)
+    assert newest["VersionId"] != read
+    stage.broker.purge()
+    stage.query("UPDATE ingest.ledger SET applied_at = applied_at - interval '2 minutes' RETURNING 1")
+    consumer = stage.start("consume")
+    wait_until(lambda: stage.one("SELECT state <> 'applied' FROM ingest.ledger"), "the tail is finished")
+    there = stage.bucket.s3.head_object(Bucket=stage.bucket.name, Key=KEY)
+    assert there["VersionId"] == newest["VersionId"]
+    stage.announce(KEY)
+    wait_until(lambda: stage.waiting() == [], "the newest is archived by its own delivery")
+    consumer.stop()
+    assert [stage.bucket.read(key) for key in stage.bucket.keys(PROCESSED)] == [A]

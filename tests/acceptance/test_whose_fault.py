@@ -1,0 +1,138 @@
+"""Promise 7: what fails for one file while others are applied is that file's own fault, and holds up nobody."""
+
+import pytest
+
+from tests.acceptance.broker import DEAD_FILES, FILES
+from tests.acceptance.faulty_store import FaultyStore
+from tests.acceptance.feeds import csv, key_at, ticket
+from tests.acceptance.stage import Stage, wait_until
+
+BAD = [key_at(minute) for minute in range(4)]  # as many as one consumer has in hand
+GOOD = [key_at(minute) for minute in range(10, 15)]
+COLUMNS = ("ticket_id", "owner")
+
+
+def fail_bad_tickets(stage: Stage, how: str) -> None:
+    """Make the database fail in the middle of every file that has a ticket whose id begins with BAD."""
+    stage.connection.execute(
+        f"""
+        CREATE FUNCTION tickets.fail() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN {how}; RETURN NEW; END$$;
+        CREATE TRIGGER fail BEFORE INSERT ON tickets.inc
+        FOR EACH ROW WHEN (NEW.ticket_id LIKE 'BAD%') EXECUTE FUNCTION tickets.fail();
+        """.encode()
+    )
+
+
+def put(stage: Stage, keys: list[str], prefix: str) -> None:
+    stage.bucket.put_all({key: csv([ticket(f"{prefix}{n}")], COLUMNS) for n, key in enumerate(keys)})
+
+
+def announce_bad_then_good(stage: Stage) -> None:
+    put(stage, BAD, "BAD")
+    put(stage, GOOD, "GOOD")
+    stage.announce(*BAD)
+    wait_until(lambda: stage.broker.ready(FILES) == 0, "all of the bad ones are in hand")
+    stage.announce(*GOOD)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "PERFORM pg_sleep(2)",
+        "RAISE 'too much' USING ERRCODE = '53400'",
+        "RAISE 'no space left' USING ERRCODE = '53100'",
+        "RAISE 'no memory left' USING ERRCODE = '53200'",
+        "RAISE 'i/o error' USING ERRCODE = '58030'",
+        "RAISE 'deadlock' USING ERRCODE = '40P01'",
+        "PERFORM pg_terminate_backend(pg_backend_pid())",
+    ],
+    ids=["too slow", "temporary files", "disk full", "memory", "input and output", "deadlock", "crash"],
+)
+def test_files_that_the_database_fails_alone_hold_up_no_others(stage: Stage, how: str) -> None:
+    name = stage.connection.info.dbname
+    stage.connection.execute(f'ALTER DATABASE "{name}" SET statement_timeout = 1000'.encode())
+    fail_bad_tickets(stage, how)
+    consumer = stage.start("consume")
+    announce_bad_then_good(stage)
+    stage.wait_for("done", *GOOD)
+    spent = "SELECT count(*) = 4 FROM ingest.ledger WHERE key = ANY(%s) AND state = 'failed' AND attempts > 0"
+
+    def others_go_on() -> bool:
+        """Only beside others that are applied is it known to be the file's own."""
+        number = stage.one("SELECT count(*) FROM ingest.ledger")
+        key = key_at(1000 + number)
+        put(stage, [key], f"MORE{number}-")
+        stage.announce(key)
+        stage.wait_for("done", key)
+        return bool(stage.one(spent, BAD))
+
+    wait_until(others_go_on, "each of the bad ones has an attempt and its row", timeout=180)
+    assert stage.one("SELECT bool_and(last_error IS NOT NULL) FROM ingest.ledger WHERE key = ANY(%s)", BAD)
+    assert stage.ask("status")["database"]["unfinished_files"]["failed"] == 4
+    assert consumer.running
+    consumer.stop()
+
+
+def test_what_fails_for_every_file_spends_no_attempt_and_is_told(stage: Stage) -> None:
+    fail_bad_tickets(stage, "RAISE 'no space left' USING ERRCODE = '53100'")
+    consumer = stage.start("consume")
+    put(stage, BAD, "BAD")
+    stage.announce(*BAD)
+    held = "SELECT count(*) = 4 FROM ingest.ledger WHERE key = ANY(%s) AND state = 'seen' AND held_since IS NOT NULL"
+    wait_until(lambda: stage.one(held, BAD), "each has its row")
+    aside = "fleettickets.retry.30s"
+    wait_until(lambda: stage.broker.ready(aside) == 4, "they are put aside")
+    assert stage.one("SELECT sum(attempts) FROM ingest.ledger") == 0
+    assert stage.broker.ready(DEAD_FILES) == 0
+    found = stage.ask("status")["database"]
+    assert found["unfinished_files"] == {"held": 4}
+    assert "no space left" in found["last_error"]["last_error"]
+    assert "it is applied with the next delivery" in stage.run("explain", BAD[0]).stdout
+    consumer.stop()
+    stage.connection.execute("DROP TRIGGER fail ON tickets.inc")
+    assert stage.run("drain", "--apply").returncode == 0
+    assert stage.one("SELECT count(*) FROM ingest.ledger WHERE applied_at IS NOT NULL AND held_since IS NULL") == 4
+
+
+def test_objects_that_the_store_never_gives_are_on_record_and_hold_no_thread_for_long(stage: Stage) -> None:
+    with FaultyStore(stage.environment["RUSTFS_ENDPOINT"]) as store:
+        for key in BAD:
+            store.fault("GET", key.rpartition("/")[2], 500)
+        consumer = stage.start("consume", RUSTFS_ENDPOINT=store.url)
+        announce_bad_then_good(stage)
+        stage.wait_for("done", *GOOD)
+        spent = "SELECT count(*) = 4 FROM ingest.ledger WHERE key = ANY(%s) AND state = 'failed' AND attempts > 0"
+
+        def others_go_on() -> bool:
+            number = stage.one("SELECT count(*) FROM ingest.ledger")
+            key = key_at(1000 + number)
+            put(stage, [key], f"MORE{number}-")
+            stage.announce(key)
+            stage.wait_for("done", key)
+            return bool(stage.one(spent, BAD))
+
+        wait_until(others_go_on, "each has an attempt and its row", timeout=180)
+        store.heal()
+        assert stage.run("poll").returncode == 0
+        stage.wait_for("done", *BAD)
+        consumer.stop()
+
+
+def test_repetitions_of_a_slow_file_hold_up_no_others(stage: Stage) -> None:
+    """A poller repeats itself about a file that takes minutes: each repetition would wait for its key's lock."""
+    slow = BAD[0]
+    with FaultyStore(stage.environment["RUSTFS_ENDPOINT"]) as store:
+        fault = store.fault("GET", slow.rpartition("/")[2], "slow")
+        consumer = stage.start("consume", RUSTFS_ENDPOINT=store.url)
+        put(stage, [slow], "SLOW")
+        put(stage, GOOD, "GOOD")
+        stage.announce(slow)
+        assert fault.met.wait(30)
+        stage.announce(*[slow] * 12, *GOOD)
+        stage.wait_for("done", *GOOD)
+        assert stage.query("SELECT 1 FROM ingest.ledger WHERE key = %s AND applied_at IS NOT NULL", slow) == []
+        store.heal()
+        stage.wait_for("done", slow)
+        consumer.stop()
+    assert stage.one("SELECT sum(attempts) FROM ingest.ledger") == 0
+    assert stage.broker.ready(DEAD_FILES) == 0
