@@ -35,13 +35,13 @@ class HeldByAnother(DependencyDown):
     """Somebody else is doing this one thing that only one may do at a time."""
 
 
-class NotConfirmed(FleetticketsError):
+class NotConfirmed(DependencyDown):
     """The broker did not take a message on, as far as we know. `reason` is a short stable word for counting."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"rabbitmq has not confirmed the message: {detail}")
+        super().__init__("rabbitmq", detail)
+        self.args = (f"rabbitmq has not confirmed the message: {detail}",)
         self.reason = reason
-        self.detail = detail
 
 
 class NoSuchLetter(FleetticketsError):
