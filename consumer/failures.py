@@ -1,12 +1,11 @@
 """What becomes of a message that failed: another try after a growing delay, or the dead letters."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from consumer import database
 from consumer.database import Pool
 from publisher import broker, dead_letters, messages
-from publisher.broker import Channel
+from publisher.broker import Outgoing
 from publisher.dead_letters import LastFailure
 from publisher.link import Delivery
 from publisher.topology import MAX_ATTEMPTS, RETRY_DELAYS
@@ -43,8 +42,8 @@ class Failure:
     def fingerprint(self) -> str:
         return dead_letters.fingerprint(self.reason, self.detail)
 
-    def publishing(self, delivery: Delivery) -> Callable[[Channel], None]:
-        """The call that puts the message where it belongs now, confirmed; the delivery is settled after it."""
+    def publishing(self, delivery: Delivery) -> Outgoing:
+        """The message that stands for the delivery now; once it is confirmed, the delivery is settled."""
         queue, body, delay = delivery.queue, delivery.body, self.retry_in
         tried = f"try {self.attempts} failed: {self.reason}: {self.detail}"
         history = messages.history(delivery.headers, also=tried)
@@ -52,6 +51,6 @@ class Failure:
             # What a person released stays released until it is decided.
             again = "replay" if delivery.headers.get(messages.AGAIN) == "replay" else "retry"
             headers = {messages.AGAIN: again, messages.ATTEMPTS: self.attempts, messages.HISTORY: history}
-            return lambda channel: broker.publish_retry(channel, queue.value, body, delay=delay, headers=headers)
+            return broker.retry(queue, body, headers, delay=delay)
         last = LastFailure(self.key, self.reason, self.detail, self.attempts, history)
-        return lambda channel: dead_letters.bury(channel, queue, body, last)
+        return dead_letters.dead_letter(queue, body, last)

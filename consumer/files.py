@@ -3,7 +3,6 @@
 Everything here may be repeated at any point. `Applied` and `AlreadyApplied` go on to `finish`; the rest is settled.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from threading import Event, Lock
 
@@ -27,7 +26,6 @@ from consumer.fail_points import AtPoint
 from consumer.failures import UNEXPECTED, Failure
 from consumer.settings import ApplySettings
 from publisher import broker, messages
-from publisher.broker import Channel
 from publisher.bucket import BUCKET, Bucket, ObjectSummary, OpenObject
 from publisher.errors import (
     DependencyDown,
@@ -110,7 +108,7 @@ class FilesHandler:
         if broken is not None or len(arrivals) > 1:
             # Each key gets a message of its own, so that each can fail, wait and be replayed by itself.
             for arrived in arrivals:
-                self._link.call(_publishing(arrived))
+                self._link.publish(broker.arrival(arrived.model_dump_json().encode()))
             if broken is not None:
                 raise broken  # the whole body is kept; replaying it repeats the others, which does no harm
             return Spread(len(arrivals))
@@ -300,7 +298,7 @@ class FilesHandler:
         if failed is None:
             return Duplicate(sighting.key.key, "was applied before")
         failure = replace(failure, attempts=failed["attempts"])
-        self._link.call(failure.publishing(delivery))
+        self._link.publish(failure.publishing(delivery))
         self._at("letter published, not recorded")
         mark = "record_dead_lettered" if failure.retry_in is None else "record_retry"
         database.rows(connection, "ledger", mark, {"file_id": failed["file_id"], "delay": failure.retry_in})
@@ -350,8 +348,3 @@ class FilesHandler:
     def _count_ignored(self, event: IgnoredEvent) -> None:
         with database.transaction(self._pool) as connection:
             database.rows(connection, "ledger", "count_ignored_event", {"reason": event.reason})
-
-
-def _publishing(arrived: ChangeFileArrived) -> Callable[[Channel], None]:
-    body = arrived.model_dump_json().encode()
-    return lambda channel: broker.publish_arrival(channel, body)

@@ -7,10 +7,10 @@ from consumer import database
 from consumer.database import Pool
 from consumer.fail_points import AtPoint
 from publisher import broker
-from publisher.broker import Channel
+from publisher.broker import Outgoing
 from publisher.link import Link
 from publisher.messages import CaptureHistory, FollowOn, GeocodeTickets
-from publisher.topology import REQUESTS, Queue
+from publisher.topology import Queue
 
 _MESSAGES: dict[str, tuple[Queue, Callable[[tuple[int, ...]], FollowOn]]] = {
     "geocode": (Queue.GEOCODE, lambda requests: GeocodeTickets(requests=requests)),
@@ -22,14 +22,14 @@ def relay(pool: Pool, link: Link, at: AtPoint) -> int:
     """Send every unsent request, one message for all of a kind. Gives how many requests were sent.
 
     A crash between publishing and marking sends the same requests again under the same message id.
-    Raises: DependencyDown, Misconfigured.
+    Raises: DependencyDown.
     """
     with database.transaction(pool) as connection:
         unsent: dict[str, list[int]] = defaultdict(list)
         for request in database.rows(connection, "outbox", "take_unsent"):
             unsent[request["kind"]].append(request["request_id"])
         for kind, requests in unsent.items():
-            link.call(_publishing(kind, tuple(requests)))
+            link.publish(_message(kind, tuple(requests)))
         if unsent:
             at("relay published, not marked")
         sent = [request for requests in unsent.values() for request in requests]
@@ -38,8 +38,6 @@ def relay(pool: Pool, link: Link, at: AtPoint) -> int:
     return len(sent)
 
 
-def _publishing(kind: str, requests: tuple[int, ...]) -> Callable[[Channel], None]:
+def _message(kind: str, requests: tuple[int, ...]) -> Outgoing:
     queue, make = _MESSAGES[kind]
-    body = make(requests).model_dump_json().encode()
-    message_id = f"{kind}-{requests[0]}"
-    return lambda channel: broker.publish(channel, REQUESTS, queue.value, body, message_id=message_id)
+    return broker.request(queue, make(requests).model_dump_json().encode(), message_id=f"{kind}-{requests[0]}")

@@ -6,7 +6,7 @@ thread wait with its delivery unacked: no attempt is spent, nothing is requeued,
 """
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -28,7 +28,7 @@ from consumer.history import HistoryHandler
 from consumer.locationiq import GEOCODER
 from consumer.quota import Paused, Stopped
 from publisher import broker, messages, topology
-from publisher.broker import Channel
+from publisher.broker import Outgoing
 from publisher.errors import (
     DependencyDown,
     FailsForThisOne,
@@ -37,6 +37,7 @@ from publisher.errors import (
     HeldByAnother,
     KeyInHand,
     LockTimeout,
+    NotConfirmed,
     Permanent,
     Refused,
 )
@@ -51,7 +52,8 @@ HOLD_SECONDS = 600
 """Longest wait with a delivery in hand. The broker takes back what is unacked for half an hour, and up to
 RabbitMQ 4.2 that counts against the delivery; so before that the message goes to a wait queue instead."""
 OWN_HOLD_SECONDS = 5
-"""The same for what fails for this one delivery while others get along: they are not to wait behind it."""
+"""The same for what fails for this one delivery while others get along, such as an object that the store does not get
+out, or a queue that does not take its message: they are not to wait behind it."""
 IN_HAND_HOLD_SECONDS = 1
 """The same for what somebody else has in hand, who mostly is done in a moment."""
 _NOT_NOW_SECONDS = topology.RETRY_DELAYS[1]
@@ -119,22 +121,38 @@ class Worker:
             self._in_hand += 1
         match delivery.queue:
             case Queue.FILES:
-                self._submit(self._apply_threads, delivery, lambda: self._apply(delivery))
+                self._submit(self._apply_threads, delivery, lambda: self._begin(delivery, self._apply))
             case Queue.HISTORY:
-                self._submit(self._history_thread, delivery, lambda: self._capture(delivery))
+                self._submit(self._history_thread, delivery, lambda: self._begin(delivery, self._capture))
             case Queue.GEOCODE:
-                self._submit(self._geocode_thread, delivery, lambda: self._geocode(delivery))
+                self._submit(self._geocode_thread, delivery, lambda: self._begin(delivery, self._geocode))
             case _:
                 assert_never(delivery.queue)
 
     def _submit(self, threads: ThreadPoolExecutor, delivery: Delivery, work: Callable[[], bool]) -> None:
-        threads.submit(self._settling, delivery, work).add_done_callback(self._never_silent)
+        threads.submit(self._settling, delivery, work)
+
+    def _begin(self, delivery: Delivery, work: Callable[[Delivery], bool]) -> bool:
+        # Fetched and not begun it is only left alone: unacked, it goes back to the queue, or is there since its
+        # connection was lost.
+        return not self._stop.is_set() and not delivery.is_lost and work(delivery)
 
     def _settling(self, delivery: Delivery, work: Callable[[], bool]) -> None:
         """Do `work`, which says whether the delivery stays in hand; whatever it raises settles the delivery."""
         stays_in_hand = False
         try:
-            stays_in_hand = work()
+            stays_in_hand = self._worked(delivery, work)
+        except Exception:
+            # Of our own making, and in the way of nobody else: held, it would keep its place until the process ends.
+            log.exception("unsettled", queue=delivery.queue.value, retry_in_s=_NOT_NOW_SECONDS)
+            self.link.put_back(delivery, after=_NOT_NOW_SECONDS)
+        finally:
+            if not stays_in_hand:
+                self._release()
+
+    def _worked(self, delivery: Delivery, work: Callable[[], bool]) -> bool:
+        try:
+            return work()
         except Permanent as error:
             self._give_up(delivery, error.reason, error.detail)
         except DependencyDown as error:
@@ -146,23 +164,13 @@ class Worker:
         except Exception as error:
             log.exception("unexpected", queue=delivery.queue.value)
             self._give_up(delivery, UNEXPECTED, f"{type(error).__name__}: {one_line(error)}")
-        finally:
-            if not stays_in_hand:
-                self._release()
-
-    @staticmethod
-    def _never_silent(work: "Future[None]") -> None:
-        error = work.exception()
-        if error is not None:
-            log.error("a delivery stays unsettled", exc_info=error)
+        return False
 
     def _release(self) -> None:
         with self._lock:
             self._in_hand -= 1
 
     def _apply(self, delivery: Delivery) -> bool:
-        if self._stop.is_set():
-            return False  # fetched but not begun: unacked, it goes back to the queue
         breaker = self._breakers[delivery.queue]
         if not breaker.turn(self._stop, HOLD_SECONDS):
             raise EverythingFails("no turn to be tried came in time")
@@ -265,13 +273,8 @@ class Worker:
             self._put_aside(delivery, delay)
 
     def _put_aside(self, delivery: Delivery, delay: int) -> None:
-        headers = messages.kept(delivery.headers)
-        self._send_on(
-            delivery,
-            lambda channel: broker.publish_retry(
-                channel, delivery.queue.value, delivery.body, delay=delay, headers=headers
-            ),
-        )
+        kept = messages.kept(delivery.headers)
+        self._send_on(delivery, broker.retry(delivery.queue, delivery.body, kept, delay=delay))
 
     def _give_up(self, delivery: Delivery, reason: str, detail: str) -> None:
         """Send a message on that failed outside any file: no event, or a follow-on that broke."""
@@ -285,14 +288,22 @@ class Worker:
         log.warning("failed", queue=delivery.queue.value, **_describe(failure))
         self._send_on(delivery, failure.publishing(delivery))
 
-    def _send_on(self, delivery: Delivery, publish: Callable[[Channel], None]) -> None:
-        try:
-            self.link.call(publish)
-        except FleetticketsError as error:
-            # Unacked, it comes again with the next connection.
-            log.warning("unsettled", queue=delivery.queue.value, detail=str(error))
-        else:
-            self.link.ack(delivery)
+    def _send_on(self, delivery: Delivery, outgoing: Outgoing) -> None:
+        """Publish what stands for the delivery now, and settle it.
+
+        What the broker does not take there waits, as it came, in a wait queue, or else at the head of its own: held,
+        eight of them would be all that this process ever has in hand.
+        """
+        aside = broker.retry(delivery.queue, delivery.body, messages.kept(delivery.headers), delay=_NOT_NOW_SECONDS)
+        for tried in (outgoing, aside) if outgoing != aside else (aside,):
+            try:
+                self.link.publish(tried)
+            except DependencyDown as error:
+                log.warning("unsettled", queue=delivery.queue.value, detail=str(error), retry_in_s=_NOT_NOW_SECONDS)
+            else:
+                self.link.ack(delivery)
+                return
+        self.link.put_back(delivery, after=_NOT_NOW_SECONDS)
 
     def _sweep(self) -> None:
         """Finish what a crash left half-way: at the start, then now and again, less often while it does not succeed."""
@@ -357,7 +368,7 @@ class _HeldLongEnough(tenacity.stop.stop_base):
             case HeldBack(seconds=seconds):
                 # What has been held before, by whichever consumer, is not waited for once more.
                 return seconds >= OWN_HOLD_SECONDS
-            case FailsForThisOne():
+            case FailsForThisOne() | NotConfirmed():
                 limit = OWN_HOLD_SECONDS
             case KeyInHand() | LockTimeout():
                 limit = IN_HAND_HOLD_SECONDS

@@ -1,12 +1,15 @@
-"""RabbitMQ within an event loop: many publishers at once on one connection, each done when its message is confirmed.
+"""RabbitMQ within an event loop: many messages at once on one connection, each done when the broker has confirmed it.
 
-A lost connection fails every publisher under way at once and is opened again with back-off, the topology declared anew.
+Each exchange and routing key has a confirming channel of its own, so a queue that confirms nothing keeps only its own
+messages waiting. A lost connection fails every publisher under way at once and is opened again with back-off, the
+topology declared anew.
 """
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pika.exceptions
@@ -17,64 +20,90 @@ from pika.channel import Channel
 from pika.frame import Method
 from pika.spec import Basic, BasicProperties
 
-from publisher import broker, metrics, topology
+from publisher import broker, topology
+from publisher.broker import Outgoing
 from publisher.confirms import Confirms
 from publisher.errors import DependencyDown, Misconfigured, NotConfirmed
 from publisher.settings import BrokerSettings
 
 UNCONFIRMED = 256
-"""Messages that may wait for their confirm at a time."""
+"""Messages of a receiver that may wait for their confirm at a time."""
 _OPENING_SECONDS = 20
 _CLOSING_SECONDS = 5
 log = structlog.get_logger()
 
 
-class AsyncLink:
-    """Publishes to the exchange of the stores' events while `run` is running. For one event loop."""
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A queue of which `prefetch` messages at a time are handed to `receive`, within the loop."""
 
-    def __init__(self, settings: BrokerSettings, purpose: str, confirm_seconds: float) -> None:
+    queue: str
+    prefetch: int
+    receive: Callable[[Channel, Basic.Deliver, BasicProperties, bytes], None]
+
+
+class AsyncLink:
+    """Publishes and consumes while `run` is running. For one event loop.
+
+    `unconfirmed` is how many messages of one exchange and routing key may wait for their confirm at a time.
+    """
+
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        purpose: str,
+        confirm_seconds: float,
+        *,
+        unconfirmed: int = UNCONFIRMED,
+        subscriptions: Sequence[Subscription] = (),
+    ) -> None:
         self._settings = settings
         self._purpose = purpose
         self._confirm_seconds = confirm_seconds
-        self._channel: Channel | None = None
-        self._confirms = Confirms(UNCONFIRMED)
+        self._unconfirmed = unconfirmed
+        self._subscriptions = subscriptions
+        self._connection: AsyncioConnection | None = None
+        self._lost: asyncio.Future[None] | None = None
+        self._outlets: dict[tuple[str, str], _Outlet] = {}
+        self._consumers: list[tuple[Channel, str]] = []
         self._blocked = ""
         self._was_connected = False
 
+    @property
+    def is_connected(self) -> bool:
+        return self._connection is not None and self._connection.is_open
+
     def require_broker(self) -> None:
         """Raises: NotConfirmed, when the broker takes no messages now."""
-        if self._channel is None or not self._channel.is_open:
+        if not self.is_connected:
             raise NotConfirmed("away", "not connected")
         if self._blocked:
             raise NotConfirmed("blocked", f"the broker takes no messages now ({self._blocked})")
 
-    async def publish(self, body: bytes) -> None:
-        """Publish the body of an event and wait until the broker has it in a queue, on disk.
+    async def publish(self, outgoing: Outgoing) -> None:
+        """Publish and wait until the broker has the message in a queue, on disk.
 
         Raises: NotConfirmed; the message may have arrived nevertheless, unless it was refused.
         """
         self.require_broker()
-        self._confirms.require_room()
-        assert self._channel is not None  # noqa: S101 - require_broker has seen it
-        message_id = uuid.uuid4().hex
-        try:
-            self._channel.basic_publish(
-                topology.EVENTS, broker.ARRIVALS, body, broker.persistent(message_id), mandatory=True
-            )
-        except pika.exceptions.AMQPError as error:
-            raise NotConfirmed("away", broker.describe(error)) from error
-        confirmed = self._confirms.published(message_id)
         try:
             async with asyncio.timeout(self._confirm_seconds):
-                await confirmed
+                await self._outlet(outgoing).publish(outgoing)
         except TimeoutError:
             raise NotConfirmed("late", f"it did not confirm a message within {self._confirm_seconds:g} s") from None
+
+    def stop_consuming(self) -> None:
+        """Take no more messages. What was handed out and is not settled goes back when the connection closes."""
+        while self._consumers:
+            channel, consumer_tag = self._consumers.pop()
+            if channel.is_open:
+                channel.basic_cancel(consumer_tag)
 
     async def run(self) -> None:
         """Hold a connection until cancelled.
 
         Raises: Misconfigured, unless it has been connected before. Then it is waited out like a broker that is away:
-        what an operator changes under a running receiver leaves the events with the store, and he can change it back.
+        what an operator changes under a running process, he can change back.
         """
         async for attempt in tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(self._is_worth_waiting),
@@ -89,7 +118,6 @@ class AsyncLink:
                 async with self._connected(lost):
                     self._was_connected = True
                     attempt.retry_state.attempt_number = 1  # it held: the back-off starts anew
-                    log.info("connected")
                     await lost
 
     def _is_worth_waiting(self, error: BaseException) -> bool:
@@ -104,74 +132,148 @@ class AsyncLink:
 
     @asynccontextmanager
     async def _connected(self, lost: "asyncio.Future[None]") -> AsyncIterator[None]:
-        """Open a connection with a confirming channel; `lost` ends with DependencyDown when either is gone."""
+        """Open a connection; `lost` ends with DependencyDown when it, or a channel that is in use, is gone."""
         loop = asyncio.get_running_loop()
-        ready: asyncio.Future[Channel] = loop.create_future()
+        opened: asyncio.Future[None] = loop.create_future()
         ended = asyncio.Event()
-
-        def lose(_connection_or_channel: Any, error: BaseException) -> None:
-            if not lost.done():
-                lost.set_exception(broker.lost(error))
 
         def end(_connection: Any, error: BaseException) -> None:
             ended.set()
-            lose(_connection, error)
+            _fail(lost, broker.lost(error))
 
         connection = AsyncioConnection(
             broker.parameters(self._settings, self._purpose),
-            on_open_callback=lambda opened: opened.channel(on_open_callback=prepare),
+            on_open_callback=lambda _connection: opened.set_result(None),
             on_open_error_callback=end,
             on_close_callback=end,
             custom_ioloop=loop,
         )
-        confirms = Confirms(UNCONFIRMED)
-
-        def prepare(channel: Channel) -> None:
-            channel.add_on_close_callback(lose)
-            channel.add_on_return_callback(_returned_to(confirms))
-            channel.confirm_delivery(_answered_to(confirms), callback=lambda _frame: ready.set_result(channel))
-
         connection.add_on_connection_blocked_callback(lambda _, frame: self._block(str(frame.method.reason) or "alarm"))
         connection.add_on_connection_unblocked_callback(lambda *_: self._block(""))
         try:
-            await asyncio.wait((ready, lost), timeout=_OPENING_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((opened, lost), timeout=_OPENING_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if lost.done():
                 lost.result()
-            if not ready.done():
-                raise DependencyDown(broker.BROKER, f"no channel within {_OPENING_SECONDS} s")
-            self._channel, self._confirms = ready.result(), confirms
-            metrics.CONNECTED.set(1)
+            if not opened.done():
+                raise DependencyDown(broker.BROKER, f"no connection within {_OPENING_SECONDS} s")
+            self._connection, self._lost = connection, lost
+            for subscription in self._subscriptions:
+                self._subscribe(connection, subscription, lost)
+            log.info("consuming" if self._subscriptions else "connected", **self._queues())
             yield
         finally:
-            metrics.CONNECTED.set(0)
-            self._channel, self._blocked = None, ""
-            confirms.lose("the connection was lost before it confirmed a message")
+            self._connection = self._lost = None
+            self._blocked = ""
+            self._consumers.clear()
+            for outlet in self._outlets.values():
+                outlet.lose("the connection was lost before it confirmed a message")
+            self._outlets.clear()
             lost.cancel()
             if not ended.is_set():
                 await _close(connection, ended)
+
+    def _queues(self) -> dict[str, list[str]]:
+        queues = [subscription.queue for subscription in self._subscriptions]
+        return {"queues": queues} if queues else {}
 
     def _block(self, reason: str) -> None:
         if reason != self._blocked:
             log.warning("blocked" if reason else "unblocked", detail=reason or self._blocked)
         self._blocked = reason
 
+    def _subscribe(
+        self, connection: AsyncioConnection, subscription: Subscription, lost: "asyncio.Future[None]"
+    ) -> None:
+        def consume(channel: Channel) -> None:
+            channel.add_on_close_callback(lambda _, error: _fail(lost, broker.lost(error)))
+            # The broker may end a consumer without any error: after a time-out (4.3), or with its queue.
+            channel.add_on_cancel_callback(
+                lambda _frame: _fail(lost, DependencyDown(broker.BROKER, "the broker ended the consumer"))
+            )
+            channel.basic_qos(prefetch_count=subscription.prefetch)
+            consumer_tag = channel.basic_consume(subscription.queue, subscription.receive)
+            self._consumers.append((channel, consumer_tag))
 
-def _returned_to(confirms: Confirms) -> Callable[[Channel, Basic.Return, BasicProperties, bytes], None]:
-    def returned(_channel: Channel, method: Basic.Return, properties: BasicProperties, _body: bytes) -> None:
-        confirms.returned(
-            properties.message_id or "",
+        connection.channel(on_open_callback=consume)
+
+    def _outlet(self, outgoing: Outgoing) -> "_Outlet":
+        destination = (outgoing.exchange, outgoing.routing_key)
+        outlet = self._outlets.get(destination)
+        if outlet is None or outlet.is_spoilt:
+            assert self._connection is not None  # noqa: S101 - require_broker has seen it
+            assert self._lost is not None  # noqa: S101 - set with it
+            outlet = self._outlets[destination] = _Outlet(self._connection, self._unconfirmed, self._lost)
+        return outlet
+
+
+class _Outlet:
+    """A confirming channel, and the messages that wait for its confirms.
+
+    `is_spoilt` after a refusal: RabbitMQ 3.10 goes on refusing a channel that met a full queue, even with the limit
+    lifted. It is closed then, once everything on it has been answered.
+    """
+
+    def __init__(self, connection: AsyncioConnection, limit: int, lost: "asyncio.Future[None]") -> None:
+        self._connection_lost = lost
+        self._confirms = Confirms(limit)
+        self._channel: Channel | None = None
+        self._opened = asyncio.Event()
+        self.is_spoilt = False
+        connection.channel(on_open_callback=self._prepare)
+
+    async def publish(self, outgoing: Outgoing) -> None:
+        """Raises: NotConfirmed."""
+        await self._opened.wait()
+        self._confirms.require_room()
+        if self._channel is None or not self._channel.is_open:
+            raise NotConfirmed("away", "not connected")
+        mark = uuid.uuid4().hex
+        try:
+            self._channel.basic_publish(
+                outgoing.exchange, outgoing.routing_key, outgoing.body, outgoing.properties(mark), mandatory=True
+            )
+        except pika.exceptions.AMQPError as error:
+            raise NotConfirmed("away", broker.describe(error)) from error
+        await self._confirms.published(mark)
+
+    def lose(self, detail: str) -> None:
+        """End every wait: the channel is gone."""
+        self._channel = None
+        self._opened.set()
+        self._confirms.lose(detail)
+
+    def _prepare(self, channel: Channel) -> None:
+        def ready(_frame: Any) -> None:
+            self._channel = channel
+            self._opened.set()
+
+        channel.add_on_close_callback(self._closed)
+        channel.add_on_return_callback(self._returned)
+        channel.confirm_delivery(self._answered, callback=ready)
+
+    def _closed(self, _channel: Channel, error: BaseException) -> None:
+        self.lose("the channel was lost before it confirmed a message")
+        if not self.is_spoilt:
+            # After a publish to an exchange that is gone. Connecting anew declares it.
+            _fail(self._connection_lost, broker.lost(error))
+
+    def _returned(self, _channel: Channel, method: Basic.Return, properties: BasicProperties, _body: bytes) -> None:
+        self._confirms.returned(
+            properties.correlation_id or "",
             f"no queue is bound to exchange {method.exchange!r} for {method.routing_key!r}; run: fleettickets topology",
         )
 
-    return returned
-
-
-def _answered_to(confirms: Confirms) -> Callable[[Method[Any]], None]:
-    def answered(frame: Method[Any]) -> None:
+    def _answered(self, frame: Method[Any]) -> None:
         taken = isinstance(frame.method, Basic.Ack)
-        confirms.settle(frame.method.delivery_tag, multiple=frame.method.multiple, taken=taken)
+        self._confirms.settle(frame.method.delivery_tag, multiple=frame.method.multiple, taken=taken)
+        self.is_spoilt = self.is_spoilt or not taken
+        if self.is_spoilt and not len(self._confirms) and self._channel is not None and self._channel.is_open:
+            self._channel.close()
 
-    return answered
+
+def _fail(lost: "asyncio.Future[None]", error: DependencyDown) -> None:
+    if not lost.done():
+        lost.set_exception(error)
 
 
 async def _close(connection: AsyncioConnection, ended: asyncio.Event) -> None:

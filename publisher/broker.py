@@ -6,6 +6,7 @@ pika's BlockingConnection belongs to one thread; only `add_callback_threadsafe` 
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from threading import Event
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,9 +18,10 @@ import tenacity
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 
 from publisher import tls
-from publisher.errors import DependencyDown, HeldByAnother, Misconfigured
+from publisher.confirms import REFUSED
+from publisher.errors import DependencyDown, HeldByAnother, Misconfigured, NotConfirmed
 from publisher.settings import BrokerSettings
-from publisher.topology import EVENTS, LOCK_PREFIX, retry_exchange
+from publisher.topology import EVENTS, LOCK_PREFIX, REQUESTS, Queue, retry_exchange
 
 Channel = BlockingChannel
 """For those who only pass it on, or publish through this module."""
@@ -41,7 +43,7 @@ def translated_errors() -> Iterator[None]:
     try:
         yield
     except pika.exceptions.NackError as error:
-        raise DependencyDown(BROKER, "the broker refused a message (queue full or no quorum)") from error
+        raise NotConfirmed("nacked", REFUSED) from error
     except _CONNECTION_ERRORS as error:
         raise lost(error) from error
 
@@ -49,11 +51,6 @@ def translated_errors() -> Iterator[None]:
 def lost(error: BaseException) -> DependencyDown:
     """What an error of pika says of the connection, and what to do where it is TLS that fails."""
     return DependencyDown(BROKER, tls.explained(describe(error), "RABBITMQ_URL"))
-
-
-def was_refused(error: DependencyDown) -> bool:
-    """Whether the broker itself refused a message, on a connection that is well."""
-    return isinstance(error.__cause__, pika.exceptions.NackError)
 
 
 def describe(error: BaseException) -> str:
@@ -195,45 +192,61 @@ def alone(channel: BlockingChannel, purpose: str) -> Iterator[None]:
                 lock.queue_delete(name)
 
 
-def publish(
-    channel: BlockingChannel,
-    exchange: str,
-    routing_key: str,
-    body: bytes,
-    *,
-    message_id: str | None = None,
-    headers: Mapping[str, Any] | None = None,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message to publish: who makes one decides where it goes, who publishes it waits for the broker's confirm."""
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    message_id: str | None = None
+
+    def properties(self, mark: str | None = None) -> pika.BasicProperties:
+        """Those of a message that outlives a restart of the broker; by `mark` a returned one is told from others."""
+        return pika.BasicProperties(
+            content_type="application/json",
+            delivery_mode=pika.DeliveryMode.Persistent,
+            message_id=self.message_id,
+            correlation_id=mark,
+            headers=dict(self.headers),
+        )
+
+
+def arrival(body: bytes) -> Outgoing:
+    """An event, published the way a store does it."""
+    return Outgoing(EVENTS, ARRIVALS, body)
+
+
+def request(
+    queue: Queue, body: bytes, headers: Mapping[str, Any] | None = None, *, message_id: str | None = None
+) -> Outgoing:
+    """A message for one of the work queues."""
+    return Outgoing(REQUESTS, queue.value, body, headers or {}, message_id)
+
+
+def retry(queue: Queue, body: bytes, headers: Mapping[str, Any], *, delay: int) -> Outgoing:
+    """A message that is back in its work queue after `delay` seconds, one of RETRY_DELAYS."""
+    return Outgoing(retry_exchange(delay), queue.value, body, headers)
+
+
+def publish(channel: BlockingChannel, outgoing: Outgoing) -> None:
     """Publish and wait until the broker has it in a queue, on disk.
 
     Raises: DependencyDown; Misconfigured when no queue is bound there (a plain confirm would hide that).
     """
     try:
         with translated_errors():
-            channel.basic_publish(exchange, routing_key, body, persistent(message_id, headers), mandatory=True)
+            channel.basic_publish(
+                outgoing.exchange, outgoing.routing_key, outgoing.body, outgoing.properties(), mandatory=True
+            )
     except DependencyDown as error:
         if isinstance(error.__cause__, pika.exceptions.UnroutableError):
-            raise Misconfigured(
-                f"no queue is bound to exchange {exchange!r} for {routing_key!r}; run: fleettickets topology"
-            ) from error
+            where = f"exchange {outgoing.exchange!r} for {outgoing.routing_key!r}"
+            raise Misconfigured(f"no queue is bound to {where}; run: fleettickets topology") from error
         if isinstance(error.__cause__, pika.exceptions.ChannelClosedByBroker):
-            raise Misconfigured(f"the broker refuses to publish to {exchange!r}: {error.detail}") from error
+            raise Misconfigured(f"the broker refuses to publish to {outgoing.exchange!r}: {error.detail}") from error
         raise
-
-
-def persistent(message_id: str | None = None, headers: Mapping[str, Any] | None = None) -> pika.BasicProperties:
-    """Properties of a message that outlives a restart of the broker."""
-    return pika.BasicProperties(
-        content_type="application/json",
-        delivery_mode=pika.DeliveryMode.Persistent,
-        message_id=message_id,
-        headers=dict(headers or {}),
-    )
-
-
-def publish_arrival(channel: BlockingChannel, body: bytes) -> None:
-    """Publish a ChangeFileArrived the way a store publishes its events."""
-    publish(channel, EVENTS, ARRIVALS, body)
 
 
 def server_version(channel: BlockingChannel) -> str:
@@ -255,10 +268,3 @@ def queue_depth(channel: BlockingChannel, name: str) -> tuple[int, int]:
             raise Misconfigured(f"the broker has no queue {name!r}; run: fleettickets topology") from error
         raise
     return answer.method.message_count, answer.method.consumer_count
-
-
-def publish_retry(
-    channel: BlockingChannel, routing_key: str, body: bytes, *, delay: int, headers: Mapping[str, Any]
-) -> None:
-    """Send a message back to its work queue after `delay` seconds, one of RETRY_DELAYS."""
-    publish(channel, retry_exchange(delay), routing_key, body, headers=headers)

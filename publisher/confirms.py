@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 from publisher.errors import NotConfirmed
 
+REFUSED = "the broker refused a message (queue full or no quorum)"
+
 
 @dataclass(slots=True)
 class _Waiting:
     future: "asyncio.Future[None]"
-    message_id: str
+    mark: str
     returned: str = ""
 
 
@@ -23,7 +25,7 @@ class Confirms:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._waiting: dict[int, _Waiting] = {}
-        self._ids: dict[str, _Waiting] = {}
+        self._marks: dict[str, _Waiting] = {}
         self._last_tag = 0
 
     def __len__(self) -> int:
@@ -34,16 +36,16 @@ class Confirms:
         if len(self._waiting) >= self._limit:
             raise NotConfirmed("busy", f"{self._limit} messages wait for its confirm already")
 
-    def published(self, message_id: str) -> "asyncio.Future[None]":
-        """Note the next message of the channel; the broker numbers them from 1."""
+    def published(self, mark: str) -> "asyncio.Future[None]":
+        """Note the next message of the channel, which no other has the `mark` of; the broker numbers them from 1."""
         self._last_tag += 1
-        waiting = _Waiting(asyncio.get_running_loop().create_future(), message_id)
-        self._waiting[self._last_tag] = self._ids[message_id] = waiting
+        waiting = _Waiting(asyncio.get_running_loop().create_future(), mark)
+        self._waiting[self._last_tag] = self._marks[mark] = waiting
         return waiting.future
 
-    def returned(self, message_id: str, reason: str) -> None:
+    def returned(self, mark: str, reason: str) -> None:
         """Note that no queue takes the message; the broker confirms it nevertheless, right after."""
-        if waiting := self._ids.get(message_id):
+        if waiting := self._marks.get(mark):
             waiting.returned = reason
 
     def settle(self, tag: int, *, multiple: bool, taken: bool) -> None:
@@ -53,11 +55,11 @@ class Confirms:
             waiting = self._waiting.pop(settled, None)
             if waiting is None:
                 continue
-            del self._ids[waiting.message_id]
+            del self._marks[waiting.mark]
             if waiting.returned:
                 _fail(waiting, NotConfirmed("unroutable", waiting.returned))
             elif not taken:
-                _fail(waiting, NotConfirmed("nacked", "the broker refused a message (queue full or no quorum)"))
+                _fail(waiting, NotConfirmed("nacked", REFUSED))
             elif not waiting.future.done():
                 waiting.future.set_result(None)
 
@@ -66,7 +68,7 @@ class Confirms:
         for waiting in self._waiting.values():
             _fail(waiting, NotConfirmed("away", detail))
         self._waiting.clear()
-        self._ids.clear()
+        self._marks.clear()
 
 
 def _fail(waiting: _Waiting, error: NotConfirmed) -> None:

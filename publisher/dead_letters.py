@@ -16,9 +16,10 @@ import pika.exceptions
 from pika.adapters.blocking_connection import BlockingChannel
 
 from publisher import broker, messages
+from publisher.broker import Outgoing
 from publisher.errors import FleetticketsError, NoSuchLetter
 from publisher.events import read_event
-from publisher.topology import DEAD, REQUESTS, Queue
+from publisher.topology import DEAD, Queue
 
 _PATIENCE = 100
 """Looks at a queue, each 20 ms after the one before, until what was put back shows up in it."""
@@ -212,8 +213,8 @@ def fingerprint(reason: str, detail: str) -> str:
     return hashlib.sha256(shape.encode(errors="replace")).hexdigest()[:8]
 
 
-def bury(channel: BlockingChannel, queue: Queue, body: bytes, failure: LastFailure) -> None:
-    """Put a message among the dead letters of its queue, with the reason in the headers. Confirmed on return."""
+def dead_letter(queue: Queue, body: bytes, failure: LastFailure) -> Outgoing:
+    """A message for the dead letters of its queue, with the reason in the headers."""
     headers = {
         messages.KEY: failure.key,
         messages.REASON: failure.reason[:200],
@@ -223,7 +224,7 @@ def bury(channel: BlockingChannel, queue: Queue, body: bytes, failure: LastFailu
         messages.DEAD_AT: datetime.now(UTC).isoformat(timespec="milliseconds"),
         messages.HISTORY: failure.history,
     }
-    broker.publish(channel, DEAD, queue.value, body, headers=headers)
+    return Outgoing(DEAD, queue.value, body, headers)
 
 
 @contextmanager
@@ -281,7 +282,7 @@ def replay(
                 messages.AGAIN: "replay",
                 messages.HISTORY: messages.history(letter.headers, also="replayed by hand"),
             }
-            broker.publish(channel, REQUESTS, queue.value, letter.body, headers=headers)
+            broker.publish(channel, broker.request(queue, letter.body, headers))
             held.settle(letter)
             replayed += 1
             report(letter)

@@ -59,13 +59,13 @@ class LockTimeout(HeldByAnother):
     """A lock of the database was not had in time; `detail` says who may have it."""
 
 
-class NotConfirmed(FleetticketsError):
+class NotConfirmed(DependencyDown):
     """The broker did not take a message on, as far as we know. `reason` is a short stable word for counting."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"rabbitmq has not confirmed the message: {detail}")
+        super().__init__("rabbitmq", detail)
+        self.args = (f"rabbitmq has not confirmed the message: {detail}",)
         self.reason = reason
-        self.detail = detail
 
 
 class NoSuchLetter(FleetticketsError):

@@ -1,29 +1,34 @@
-"""The one thread that talks to RabbitMQ while others work: deliveries go out to them, calls come back from them.
+"""The consumer's side of RabbitMQ: one thread talks to it, deliveries go out to others, calls come back from them.
 
-pika's BlockingConnection is confined to its thread, heartbeats included, so that thread never does any work of its
-own. A lost connection fails the calls under way, drops the tags of its deliveries, and is opened again with back-off.
+That thread only runs the event loop of an AsyncLink, so nothing that anybody waits for keeps heartbeats, a signal or
+other queues' messages waiting. A lost connection fails what is being published and drops the tags of its deliveries.
 """
 
-import queue
+import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from threading import Event
-from typing import Any, TypeVar
+from typing import Any
 
-import structlog
-from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
+from pika.channel import Channel
 from pika.spec import Basic, BasicProperties
 
-from publisher import broker, topology
-from publisher.errors import DependencyDown
+from publisher.async_link import AsyncLink, Subscription
+from publisher.broker import Outgoing
+from publisher.errors import DependencyDown, NotConfirmed
 from publisher.settings import BrokerSettings
 from publisher.topology import Queue
 
-Answer = TypeVar("Answer")
-_LOOK_UP_SECONDS = 1.0
-log = structlog.get_logger()
+CONFIRM_SECONDS = 10.0
+"""Longest wait for one confirm. A quorum queue gives it within milliseconds, or it has lost its quorum."""
+_UNCONFIRMED = 8
+"""Messages of one kind that may wait for their confirm at a time. With 32 unanswered ones of one queue, RabbitMQ would
+stop to read the whole connection, acks included; all wait queues of one delay are one queue to it."""
+_LOOK_UP_SECONDS = 0.5
+_LOOP_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,9 +39,14 @@ class Delivery:
     body: bytes
     headers: Mapping[str, Any]
     redelivered: bool
-    channel: BlockingChannel
+    channel: Channel
     tag: int
     delivered_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether its connection is gone: the broker has it again, and it is on its way to somebody anew."""
+        return not self.channel.is_open
 
 
 class Link:
@@ -45,149 +55,102 @@ class Link:
     def __init__(
         self, settings: BrokerSettings, prefetch: Mapping[Queue, int], receive: Callable[[Delivery], None]
     ) -> None:
-        self._settings = settings
-        self._prefetch = prefetch
         self._receive = receive
-        self._calls: queue.SimpleQueue[tuple[Callable[[], object], Future[Any]]] = queue.SimpleQueue()
-        self._connection: BlockingConnection | None = None
-        self._publishing: BlockingChannel | None = None
-        self._consumers: list[tuple[BlockingChannel, str]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._link = AsyncLink(
+            settings,
+            "consumer",
+            CONFIRM_SECONDS,
+            unconfirmed=_UNCONFIRMED,
+            subscriptions=[
+                Subscription(queue.broker_name, count, self._receiver(queue)) for queue, count in prefetch.items()
+            ],
+        )
 
-    def call(self, action: Callable[[BlockingChannel], Answer]) -> Answer:
-        """From any other thread: run `action` with the confirming channel and wait for its answer.
+    def publish(self, outgoing: Outgoing) -> None:
+        """From any other thread: publish and wait until the broker has the message in a queue, on disk.
 
-        Raises: what `action` raises; DependencyDown when the connection is away or lost meanwhile.
+        Raises: NotConfirmed, at the latest after CONFIRM_SECONDS.
         """
+        published: Future[None] = Future()
 
-        def on_the_channel() -> Answer:
-            if self._publishing is None or not self._publishing.is_open:
-                raise DependencyDown(broker.BROKER, "not connected")
-            try:
-                return action(self._publishing)
-            except DependencyDown as error:
-                if broker.was_refused(error):
-                    self._renew_publishing()
-                raise
+        def begin() -> None:
+            asyncio.ensure_future(self._link.publish(outgoing)).add_done_callback(end)
 
-        return self._submit(on_the_channel).result()
+        def end(publishing: "asyncio.Task[None]") -> None:
+            if publishing.cancelled():
+                published.set_exception(NotConfirmed("away", "the connection is being closed"))
+            elif error := publishing.exception():
+                published.set_exception(error)
+            else:
+                published.set_result(None)
+
+        if not self._soon(begin):
+            raise NotConfirmed("away", "not connected")
+        try:
+            published.result(CONFIRM_SECONDS + _LOOP_SECONDS)
+        except TimeoutError:  # the loop has ended meanwhile
+            raise NotConfirmed("away", "the connection was closed") from None
 
     def ack(self, delivery: Delivery) -> None:
         """From any other thread: settle a delivery. Too late for a lost connection: it will come again."""
 
-        def on_its_channel() -> None:
+        def ack() -> None:
             if delivery.channel.is_open:
-                with broker.translated_errors():
-                    delivery.channel.basic_ack(delivery.tag)
+                delivery.channel.basic_ack(delivery.tag)
 
-        self._submit(on_its_channel)
+        self._soon(ack)
+
+    def put_back(self, delivery: Delivery, *, after: float) -> None:
+        """From any other thread: give a delivery back to its queue after so many seconds; nobody has it until then."""
+
+        def put_back() -> None:
+            if delivery.channel.is_open:
+                delivery.channel.basic_nack(delivery.tag, requeue=True)
+
+        self._soon(lambda: asyncio.get_running_loop().call_later(after, put_back))
 
     def run(self, stop: Event, is_idle: Callable[[], bool]) -> None:
         """Serve until `stop` is set and the work in hand has been settled.
 
         Raises: Misconfigured, when the broker refuses us for good; DependencyDown, when stopped without one.
         """
-        attempts = broker.Reconnecting(stop)
-        for attempt in attempts:
-            with attempt:
-                try:
-                    self._connect()
-                    attempts.held(attempt)
-                    self._serve(stop, is_idle)
-                finally:
-                    self._disconnect()
+        asyncio.run(self._run(stop, is_idle))
 
-    def _connect(self) -> None:
-        self._connection = broker.connect(self._settings, "consumer")
-        with broker.translated_errors():
-            topology.declare(self._connection.channel())
-            self._publishing = self._connection.channel()
-            self._publishing.confirm_delivery()
-            for name, prefetch in self._prefetch.items():
-                channel = self._connection.channel()
-                channel.basic_qos(prefetch_count=prefetch)
-                self._consumers.append((channel, channel.basic_consume(name.broker_name, self._receiver(name))))
+    async def _run(self, stop: Event, is_idle: Callable[[], bool]) -> None:
+        self._loop = asyncio.get_running_loop()
+        running = asyncio.create_task(self._link.run())
+        try:
+            while not (stop.is_set() and is_idle()):
+                await asyncio.wait((running,), timeout=_LOOK_UP_SECONDS)
+                if running.done():
+                    running.result()
+                if stop.is_set():
+                    if not self._link.is_connected:
+                        raise DependencyDown("rabbitmq", "not connected")
+                    self._link.stop_consuming()
+        finally:
+            # What was acked last goes out before the connection closes: the loop has it already, and keeps the order.
+            await asyncio.sleep(0)
+            self._loop = None
+            running.cancel()
+            with suppress(asyncio.CancelledError):
+                await running
 
-    def _renew_publishing(self) -> None:
-        """RabbitMQ 3.10 goes on refusing a channel that met a full queue, even with the limit lifted."""
-        connection, refused = self._connection, self._publishing
-        if connection is not None and refused is not None:
-            with broker.translated_errors():
-                refused.close()
-                self._publishing = connection.channel()
-                self._publishing.confirm_delivery()
-
-    def _receiver(self, name: Queue) -> Callable[[BlockingChannel, Basic.Deliver, BasicProperties, bytes], None]:
-        def receive(channel: BlockingChannel, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
+    def _receiver(self, queue: Queue) -> Callable[[Channel, Basic.Deliver, BasicProperties, bytes], None]:
+        def receive(channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
             tag = method.delivery_tag or 0  # only the type stubs doubt it
-            self._receive(Delivery(name, body, properties.headers or {}, bool(method.redelivered), channel, tag))
+            self._receive(Delivery(queue, body, properties.headers or {}, bool(method.redelivered), channel, tag))
 
         return receive
 
-    def _serve(self, stop: Event, is_idle: Callable[[], bool]) -> None:
-        connection = self._connection
-        assert connection is not None  # noqa: S101 - _connect has just set it
-        log.info("consuming", queues=[name.value for name in self._prefetch])
-        consuming = True
-        while not (stop.is_set() and is_idle() and self._calls.empty()):
-            with broker.translated_errors():
-                connection.process_data_events(time_limit=_LOOK_UP_SECONDS)
-                self._make_calls()
-                if stop.is_set() and consuming:
-                    # What was fetched and not begun goes back to the queue when the connection closes.
-                    consuming = False
-                    self._cancel_consumers()
-            if consuming and not self._still_consuming():
-                # The broker may end a consumer without any error: after a time-out (4.3), or a deleted queue.
-                raise DependencyDown(broker.BROKER, "the broker ended the consumer")
-            if self._publishing is None or not self._publishing.is_open:
-                # After a publish to an exchange that is gone. Connecting anew declares it.
-                raise DependencyDown(broker.BROKER, "the broker closed the channel for publishing")
-
-    def _cancel_consumers(self) -> None:
-        for channel, consumer_tag in self._consumers:
-            channel.basic_cancel(consumer_tag)
-
-    def _still_consuming(self) -> bool:
-        return all(channel.is_open and tag in channel.consumer_tags for channel, tag in self._consumers)
-
-    def _submit(self, action: Callable[[], Answer]) -> "Future[Answer]":
-        future: Future[Answer] = Future()
-        self._calls.put((action, future))
-        connection = self._connection
-        if connection is None:
-            self._fail_calls()
-        else:
-            try:
-                connection.add_callback_threadsafe(self._make_calls)
-            except Exception:  # noqa: BLE001 - the connection closed under us; _disconnect fails the call
-                self._fail_calls()
-        return future
-
-    def _make_calls(self) -> None:
-        while True:
-            try:
-                action, future = self._calls.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                future.set_result(action())
-            except Exception as error:  # noqa: BLE001 - belongs to the caller, in its thread
-                future.set_exception(error)
-
-    def _fail_calls(self) -> None:
-        while True:
-            try:
-                _, future = self._calls.get_nowait()
-            except queue.Empty:
-                return
-            future.set_exception(DependencyDown(broker.BROKER, "the connection was lost"))
-
-    def _disconnect(self) -> None:
-        connection, self._connection, self._publishing = self._connection, None, None
-        self._consumers.clear()
-        self._fail_calls()
-        if connection is not None and connection.is_open:
-            try:
-                connection.close()
-            except Exception as error:  # noqa: BLE001 - it is gone either way
-                log.info("connection closed badly", detail=broker.describe(error))
+    def _soon(self, action: Callable[[], object]) -> bool:
+        """Have the loop do something; False when there is none any more."""
+        loop = self._loop
+        if loop is None:
+            return False
+        try:
+            loop.call_soon_threadsafe(action)
+        except RuntimeError:  # it was closed under us
+            return False
+        return True

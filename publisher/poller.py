@@ -65,7 +65,7 @@ class Poller:
                 seen_by="poller",
                 event_time=found.modified,
             )
-            broker.publish_arrival(channel, arrived.model_dump_json().encode())
+            broker.publish(channel, broker.arrival(arrived.model_dump_json().encode()))
             self._offered[found.key, found.etag] = _Offer(self._clock() + wait, wait)
             published += 1
         return Poll(len(waiting), queued, published)

@@ -186,7 +186,7 @@ class Bridge:
         if not messages:
             return Batch(0, 0)
         for message in messages:
-            broker.publish_arrival(channel, message.body.encode())
+            broker.publish(channel, broker.arrival(message.body.encode()))
         self._in_hand = []
         return Batch(len(messages), self._delete(messages))
 

@@ -23,6 +23,7 @@ from starlette.requests import ClientDisconnect
 
 from publisher import http_limits, metrics
 from publisher.async_link import UNCONFIRMED, AsyncLink
+from publisher.broker import Outgoing, arrival
 from publisher.errors import Misconfigured, NotConfirmed, Permanent
 from publisher.events import read_event
 from publisher.settings import BrokerSettings, WebhookSettings
@@ -37,7 +38,7 @@ class Outlet(Protocol):
     """Where events go: an AsyncLink, or a stand-in for it."""
 
     def require_broker(self) -> None: ...
-    async def publish(self, body: bytes) -> None: ...
+    async def publish(self, outgoing: Outgoing) -> None: ...
 
 
 class Refusal(Exception):
@@ -73,7 +74,7 @@ class Receiver:
             body = await self._read(request)
             began = time.perf_counter()
             try:
-                await self._outlet.publish(body)
+                await self._outlet.publish(arrival(body))
             except NotConfirmed as error:
                 raise _try_again(error.reason, str(error)) from error
             metrics.CONFIRM_SECONDS.observe(time.perf_counter() - began)
@@ -230,6 +231,7 @@ async def serve(listening: socket.socket, broker: BrokerSettings, settings: Webh
     Raises: Misconfigured, when the broker refuses us from the start.
     """
     link = AsyncLink(broker, "webhook", settings.confirm_seconds)
+    metrics.CONNECTED.set_function(lambda: float(link.is_connected))
     server = uvicorn.Server(
         uvicorn.Config(
             application(link, settings),

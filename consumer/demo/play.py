@@ -126,7 +126,7 @@ class _Exporter:
                 bucket=self._stage.settings.bucket, keys=(key,), seen_by="notification", event_time=datetime.now(UTC)
             )
             with broker.confirming_channel(self._stage.broker, "demo") as channel:
-                broker.publish_arrival(channel, arrived.model_dump_json().encode())
+                broker.publish(channel, broker.arrival(arrived.model_dump_json().encode()))
 
     def _watch_until(self, files: int) -> Progress:
         """Watch until `files` are through to their end, or nothing has moved for too long."""

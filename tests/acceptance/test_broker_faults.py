@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -118,6 +119,45 @@ def private_stage(stage: Stage, private_broker: RabbitMQ) -> Stage:
     stage.broker = Broker(private_broker.url, private_broker.environment()["RABBITMQ_MANAGEMENT_URL"])
     stage.environment["RABBITMQ_URL"] = private_broker.url
     return stage
+
+
+@contextmanager
+def unconfirmed(rabbitmq: RabbitMQ, queue: str) -> Iterator[None]:
+    """The queue takes no message and refuses none, as one that has lost its quorum."""
+    member = f"whereis('%2F_{queue}')"
+    rabbitmq.control("eval", f"sys:suspend({member}).")
+    try:
+        yield
+    finally:
+        rabbitmq.control("eval", f"sys:resume({member}).")
+
+
+def test_a_queue_that_confirms_nothing_keeps_only_its_own_waiting(
+    private_stage: Stage, private_broker: RabbitMQ
+) -> None:
+    stage = private_stage
+    bad, files = [key_at(-number) for number in range(1, 12)], feed(stage, seed=37, count=30)
+    stage.bucket.put_all(dict.fromkeys(bad, BAD))
+    consumer = stage.start("consume")
+    stage.announce(files[0].key)
+    stage.wait_for("done", files[0].key)
+    with unconfirmed(private_broker, DEAD_FILES):
+        stage.announce(*bad)
+        wait_until(lambda: "has not confirmed the message" in consumer.output(), "it does not wait for ever")
+        stage.announce(*(file.key for file in files[1:]))
+        stage.wait_for("done", *(file.key for file in files))
+        assert stage.query("SELECT 1 FROM ingest.ledger WHERE dead_lettered_at IS NOT NULL") == []
+        # Some of the bad ones are being tried at any time.
+        consumer.terminate()
+        assert consumer.wait() == 0, consumer.output()
+    consumer = stage.start("consume")
+    stage.wait_for("failed", *bad)
+    wait_until(lambda: stage.one("SELECT count(dead_lettered_at) FROM ingest.ledger") == len(bad), "all are known")
+    consumer.stop()
+    # One that was published and not confirmed in time stays there as well.
+    letters = {message.headers["fleettickets-key"] for message in stage.broker.messages(DEAD_FILES)}
+    assert letters == set(bad)
+    assert_equals_reference(stage, files)
 
 
 @pytest.mark.faults

@@ -11,6 +11,7 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
 from publisher import broker, dead_letters, messages, topology
+from publisher.broker import Outgoing
 from publisher.bucket import Bucket
 from publisher.dead_letters import DeadLetter, LastFailure, Selection
 from publisher.errors import DependencyDown, HeldByAnother, Misconfigured
@@ -37,7 +38,8 @@ def settled_depths(channel: BlockingChannel, total: int) -> tuple[int, int]:
 
 
 def bury(channel: BlockingChannel, key: str, detail: str = "line 3") -> None:
-    dead_letters.bury(channel, Queue.FILES, b"{}", LastFailure(key, "not UTF-8", detail, 1, ["a try"]))
+    last = LastFailure(key, "not UTF-8", detail, 1, ["a try"])
+    broker.publish(channel, dead_letters.dead_letter(Queue.FILES, b"{}", last))
 
 
 def test_declaring_twice_changes_nothing(channel: BlockingChannel) -> None:
@@ -62,17 +64,17 @@ def test_a_queue_that_the_server_has_otherwise_is_named(
 
 def test_a_message_that_no_queue_takes_is_an_error_not_a_confirm(channel: BlockingChannel) -> None:
     with pytest.raises(Misconfigured, match="no queue is bound"):
-        broker.publish(channel, REQUESTS, "nowhere", b"{}")
+        broker.publish(channel, Outgoing(REQUESTS, "nowhere", b"{}"))
 
 
 def test_an_exchange_that_is_missing_is_an_error_that_says_what_to_run(channel: BlockingChannel) -> None:
     with pytest.raises(Misconfigured, match=r"refuses to publish to 'fleettickets\.gone'"):
-        broker.publish(channel, "fleettickets.gone", "files", b"{}")
+        broker.publish(channel, Outgoing("fleettickets.gone", "files", b"{}"))
 
 
 @pytest.mark.parametrize("routing_key", ["files", "isptickets", "any.topic.of.a.store"])
 def test_whatever_routing_key_a_store_uses_its_event_arrives(channel: BlockingChannel, routing_key: str) -> None:
-    broker.publish(channel, EVENTS, routing_key, b"{}")
+    broker.publish(channel, Outgoing(EVENTS, routing_key, b"{}"))
     assert depth(channel, FILES) == 1
 
 
@@ -102,7 +104,7 @@ def test_a_broker_that_cannot_be_reached_is_said_in_one_line(
 
 def test_a_wait_queue_returns_a_message_to_the_queue_it_came_from(channel: BlockingChannel) -> None:
     sent: Any = {messages.AGAIN: "retry", messages.ATTEMPTS: 2}
-    broker.publish_retry(channel, Queue.HISTORY.value, b"later", delay=topology.RETRY_DELAYS[0], headers=sent)
+    broker.publish(channel, broker.retry(Queue.HISTORY, b"later", sent, delay=topology.RETRY_DELAYS[0]))
     for _ in range(topology.RETRY_DELAYS[0] * 2 + 4):
         channel.connection.process_data_events(time_limit=0.5)
         method, properties, body = channel.basic_get(Queue.HISTORY.broker_name, auto_ack=True)
@@ -142,9 +144,8 @@ def test_a_dead_letter_tells_its_reason(broker_settings: BrokerSettings, channel
 def test_a_message_that_the_broker_gave_up_on_tells_that(
     broker_settings: BrokerSettings, channel: BlockingChannel
 ) -> None:
-    broker.publish(
-        channel, EVENTS, "files", b'{"type": "ChangeFileArrived", "bucket": "b", "keys": ["k"], "seen_by": "poller"}'
-    )
+    body = b'{"type": "ChangeFileArrived", "bucket": "b", "keys": ["k"], "seen_by": "poller"}'
+    broker.publish(channel, broker.arrival(body))
     method, _, _ = channel.basic_get(FILES)
     assert method is not None
     channel.basic_reject(method.delivery_tag or 0, requeue=False)

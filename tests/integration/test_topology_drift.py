@@ -174,7 +174,7 @@ def test_a_binding_for_mqtt_is_made_and_checked(channel: BlockingChannel, run: C
     assert run.invoke(program(), asked).exit_code == 0
     assert run.invoke(program(), [*asked, "--check"]).exit_code == 0
     for key in ("plant.changes", "depot.changes"):
-        broker.publish(channel, topology.MQTT, key, b"{}")
+        broker.publish(channel, broker.Outgoing(topology.MQTT, key, b"{}"))
     assert broker.queue_depth(channel, Queue.FILES.broker_name)[0] == 2
     channel.queue_unbind(Queue.FILES.broker_name, topology.MQTT, "plant.changes")
     channel.queue_unbind(Queue.FILES.broker_name, topology.MQTT, "depot.changes")

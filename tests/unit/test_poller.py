@@ -50,11 +50,11 @@ class Store:
         self.queued_after_listing: int | None = None
         self._is_listed = False
         monkeypatch.setattr(broker, "queue_depth", self._depth)
-        monkeypatch.setattr(broker, "publish_arrival", self._publish)
+        monkeypatch.setattr(broker, "publish", self._publish)
         self.poller = Poller(self, 4, clock=lambda: self.now)  # type: ignore[arg-type]
 
-    def _publish(self, _channel: object, body: bytes) -> None:
-        self.published += ChangeFileArrived.model_validate_json(body).keys
+    def _publish(self, _channel: object, outgoing: broker.Outgoing) -> None:
+        self.published += ChangeFileArrived.model_validate_json(outgoing.body).keys
 
     def _depth(self, *_: object) -> tuple[int, int]:
         if self._is_listed and self.queued_after_listing is not None:

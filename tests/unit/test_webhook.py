@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from publisher import webhook
+from publisher.broker import Outgoing
 from publisher.errors import Misconfigured, NotConfirmed
 from publisher.settings import WebhookSettings
 
@@ -30,10 +31,10 @@ class Broker:
         if self.reason:
             raise NotConfirmed(self.reason, "not now")
 
-    async def publish(self, body: bytes) -> None:
+    async def publish(self, outgoing: Outgoing) -> None:
         self.require_broker()
         await self.may_answer.wait()
-        self.taken.append(body)
+        self.taken.append(outgoing.body)
 
 
 def client_of(broker: Broker, token: str = TOKEN) -> httpx.AsyncClient:
