@@ -132,8 +132,9 @@ def consume(
     at = fail_points.chosen(os.environ)
     if not _wait_for_schema(database_settings, stop):
         return
-    # One connection for each file being applied or archived, one for history, one for the sweep, two to geocode.
-    with database.open_pool(database_settings, size=work.prefetch + 4) as pool:
+    # One connection for each file being applied or archived and one more for each that is long, one for history, one
+    # for the sweep, two to geocode.
+    with database.open_pool(database_settings, size=work.prefetch + work.files_in_hand + 4) as pool:
         before: dict[Queue, int] = {}
         with contextlib.suppress(DependencyDown):  # it was there a moment ago, and is waited for again
             before[Queue.FILES] = failures_in_a_row(pool)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from publisher.errors import Misconfigured
 
 FAIL_POINTS = (
+    "seen, before claim",
     "before claim",
     "after claim",
     "mid copy",
@@ -19,6 +20,7 @@ FAIL_POINTS = (
     "relay marked, before ack",
     "letter published, not recorded",
     "failure recorded, before ack",
+    "held back, not put aside",
     "captured, not committed",
     "captured, before ack",
     "answered, not kept",

@@ -45,6 +45,8 @@ log = structlog.get_logger()
 
 _LEFT_ALONE_SECONDS = 60
 """A file applied longer ago than this and not archived is nobody's any more; archiving it twice would do no harm."""
+_LONG_BYTES = 1 << 20
+"""A file of this size takes long enough for somebody to ask after it meanwhile."""
 _PATIENCE_SECONDS = 5
 """For so long a dependency may fail one version and serve others, before that counts as the version's own fault."""
 
@@ -225,6 +227,8 @@ class FilesHandler:
                 try:
                     with self._bucket.open(key.key) as opened:
                         sighting = self._sighting(arrived, delivery, key, opened.summary)
+                        if opened.summary.size >= _LONG_BYTES:
+                            self._record_seen(sighting)
                         outcome = self._apply_object(connection, sighting, delivery, opened)
                 except ObjectMissing:
                     return None
@@ -232,7 +236,9 @@ class FilesHandler:
                     if error.dependency != BUCKET:
                         raise
                     # The store will not give this one: its own failure, for the others are not to wait for it.
-                    outcome = self._fail(connection, unread, delivery, UNEXPECTED, str(error), was_read=False)
+                    outcome = self._failed_before(connection, unread, delivery) or self._fail(
+                        connection, unread, delivery, UNEXPECTED, str(error), was_read=False
+                    )
         except FailsForThisOne as error:
             outcome = self._hold_back(sighting, delivery, error, was_read=sighting is not unread)
         self._at("failure recorded, before ack" if isinstance(outcome, Failure) else "after commit, before archive")
@@ -257,6 +263,11 @@ class FilesHandler:
             detail = f"{type(error).__name__}: {database.one_line(error)}"
             return self._fail(connection, sighting, delivery, UNEXPECTED, detail)
 
+    def _record_seen(self, sighting: Sighting) -> None:
+        with database.transaction(self._pool) as connection:
+            database.rows(connection, "ledger", "record_seen", sighting.parameters())
+        self._at("seen, before claim")
+
     def _hold_back(
         self, sighting: Sighting, delivery: Delivery, error: FailsForThisOne, *, was_read: bool
     ) -> Failure | Duplicate:
@@ -267,12 +278,24 @@ class FilesHandler:
         parameters = sighting.parameters() | {"error": str(error), "patience": _PATIENCE_SECONDS}
         with database.transaction(self._pool) as connection:
             lock_key(connection, self._bucket.name, sighting.key.key)
+            if not was_read and (known := self._failed_before(connection, sighting, delivery)):
+                return known
             held = database.row(connection, "ledger", "record_held", parameters)
             if held is not None and held["is_own"]:
                 return self._fail(connection, sighting, delivery, UNEXPECTED, str(error), was_read=was_read)
+        self._at("held back, not put aside")
         if held is None:  # it was applied before all the same, as when the answer to a COMMIT was lost
             raise error
         raise HeldBack(error, held["held_seconds"]) from error
+
+    def _failed_before(self, connection: Connection, sighting: Sighting, delivery: Delivery) -> Duplicate | None:
+        """What could not be read is not claimed either: whether this delivery is one that nobody asked for."""
+        if messages.AGAIN in delivery.headers:
+            return None
+        failed = database.row(connection, "ledger", "count_duplicate_of_failed", sighting.parameters())
+        if failed is None:
+            return None
+        return Duplicate(sighting.key.key, "is a dead letter" if failed["is_dead_letter"] else "waits for its retry")
 
     def _fail(
         self,

@@ -15,7 +15,7 @@ ALTER TABLE ingest.ledger
     ADD COLUMN archive_attempts integer NOT NULL DEFAULT 0,
     DROP CONSTRAINT ledger_decision_check,
     ADD CONSTRAINT ledger_decision_check
-        CHECK (decision IN ('new', 'late', 'changed', 'missing', 'rejected', 'ignored', 'held'));
+        CHECK (decision IN ('new', 'late', 'changed', 'missing', 'rejected', 'ignored', 'undecided'));
 COMMENT ON COLUMN ingest.ledger.version_id IS
     'The store''s own name of the object that was read, in a bucket that keeps versions; NULL elsewhere.';
 COMMENT ON COLUMN ingest.ledger.held_since IS

@@ -66,6 +66,13 @@ WHERE file_id = (SELECT file_id FROM ingest.ledger
                  LIMIT 1)
 RETURNING file_id, key, etag, object_time, version_id, sha256, state, applied_at AS decided_at
 
+-- name: count_duplicate_of_failed
+-- Of a version that has failed and is not to be tried now.
+UPDATE ingest.ledger SET duplicates = duplicates + 1
+WHERE bucket = %(bucket)s AND key = %(key)s AND etag = %(etag)s AND state = 'failed'
+  AND (dead_lettered_at IS NOT NULL OR retry_at > now())
+RETURNING retry_at IS NULL AS is_dead_letter
+
 -- name: record_applied
 UPDATE ingest.ledger
 SET state = 'applied', applied_at = clock_timestamp(), sha256 = %(sha256)s, last_error = NULL,
@@ -124,6 +131,16 @@ SET state = 'failed', decision = 'rejected', last_error = excluded.last_error,
 WHERE ledger.state IN ('seen', 'failed') OR %(was_read)s AND ingest.is_back(ledger, excluded.object_time)
 RETURNING file_id, attempts
 
+-- name: record_seen
+-- Before the work on what will take long, and committed by itself: somebody may look for it meanwhile.
+INSERT INTO ingest.ledger
+    (bucket, prefix, key, etag, version_id, size, epoch, key_time, object_time, event_time,
+     first_seen_at, first_seen_by, decision, state)
+VALUES (%(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(version_id)s, %(size)s,
+        (SELECT max(epoch) FROM ingest.epochs), %(key_time)s, %(object_time)s, %(event_time)s,
+        %(seen_at)s, %(seen_by)s, 'undecided', 'seen')
+ON CONFLICT (bucket, key, etag) DO NOTHING
+
 -- name: record_held
 -- A dependency fails this version. It is the version's own fault, and an attempt, once another one was applied since and
 -- some seconds have passed; until then everybody may meet the same. What was applied is not told of here.
@@ -132,7 +149,7 @@ INSERT INTO ingest.ledger AS ledger
      first_seen_at, first_seen_by, decision, state, last_error, held_since)
 VALUES (%(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(version_id)s, %(size)s,
         (SELECT max(epoch) FROM ingest.epochs), %(key_time)s, %(object_time)s, %(event_time)s,
-        %(seen_at)s, %(seen_by)s, 'held', 'seen', %(error)s, clock_timestamp())
+        %(seen_at)s, %(seen_by)s, 'undecided', 'seen', %(error)s, clock_timestamp())
 ON CONFLICT (bucket, key, etag) DO UPDATE
 SET last_error = excluded.last_error, held_since = coalesce(ledger.held_since, excluded.held_since)
 WHERE ledger.state IN ('seen', 'failed')

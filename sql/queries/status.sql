@@ -1,9 +1,10 @@
 -- name: ledger_by_state
--- One that stands as seen is held back: a dependency fails it.
-SELECT CASE state WHEN 'seen' THEN 'held' ELSE state END AS state, count(*) AS files FROM ingest.ledger
+-- Of those seen and not decided, some are held back, for a dependency fails them.
+SELECT CASE WHEN state = 'seen' AND held_since IS NOT NULL THEN 'held' ELSE state END AS state, count(*) AS files
+FROM ingest.ledger
 WHERE state IN ('seen', 'applied', 'archived', 'failed') AND discarded_at IS NULL
   AND NOT (state IN ('seen', 'failed') AND ingest.is_superseded(ledger))
-GROUP BY state
+GROUP BY 1
 
 -- name: last_files
 SELECT key, decision, state, reason, first_seen_by, applied_at, rows_read, rows_inserted, rows_updated, rows_unchanged,
@@ -16,7 +17,7 @@ LIMIT 5
 -- Failed files, those that a dependency fails, and applied ones that the store does not let us archive.
 SELECT key, reason, last_error, attempts, dead_lettered_at
 FROM ((SELECT * FROM ingest.ledger
-       WHERE state IN ('seen', 'failed') AND discarded_at IS NULL AND NOT ingest.is_superseded(ledger)
+       WHERE (state = 'failed' OR state = 'seen' AND held_since IS NOT NULL) AND discarded_at IS NULL AND NOT ingest.is_superseded(ledger)
        ORDER BY file_id DESC
        LIMIT 1)
       UNION ALL

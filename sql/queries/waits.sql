@@ -8,7 +8,7 @@ SELECT DISTINCT activity.pid, activity.usename AS "user", activity.application_n
        extract(epoch FROM clock_timestamp() - activity.xact_start)::float8 AS seconds
 FROM pg_stat_activity AS activity JOIN pg_locks AS held USING (pid)
 WHERE activity.datname = current_database() AND activity.pid <> pg_backend_pid() AND held.granted
-  AND held.locktype = 'relation' AND held.mode <> 'AccessShareLock'
+  AND held.locktype IN ('relation', 'advisory') AND held.mode <> 'AccessShareLock'
 ORDER BY seconds DESC NULLS LAST, activity.pid
 LIMIT 3
 

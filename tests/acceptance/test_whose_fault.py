@@ -1,5 +1,7 @@
 """Promise 7: what fails for one file while others are applied is that file's own fault, and holds up nobody."""
 
+import signal
+
 import pytest
 
 from tests.acceptance.broker import DEAD_FILES, FILES
@@ -136,3 +138,60 @@ def test_repetitions_of_a_slow_file_hold_up_no_others(stage: Stage) -> None:
         consumer.stop()
     assert stage.one("SELECT sum(attempts) FROM ingest.ledger") == 0
     assert stage.broker.ready(DEAD_FILES) == 0
+
+
+def test_a_dead_letter_of_an_object_that_is_not_given_stays_the_only_one(stage: Stage) -> None:
+    """Every poll comes upon it again, and every other message that names it."""
+    key = BAD[0]
+    put(stage, [key], "BAD")
+    with FaultyStore(stage.environment["RUSTFS_ENDPOINT"]) as store:
+        store.fault("GET", key.rpartition("/")[2], 403)
+        consumer = stage.start("consume", RUSTFS_ENDPOINT=store.url)
+        stage.announce(key)
+        wait_until(lambda: stage.one("SELECT count(*) = 1 FROM ingest.ledger WHERE attempts = 1"), "it has failed")
+        stage.announce(*[key] * 10)
+        counted = "SELECT duplicates >= 10 FROM ingest.ledger"
+        wait_until(lambda: stage.one(counted), "each repetition is a duplicate")
+        assert stage.one("SELECT attempts FROM ingest.ledger") == 1
+        stage.query("UPDATE ingest.ledger SET retry_at = NULL, dead_lettered_at = now() RETURNING 1")
+        stage.announce(*[key] * 10)
+        wait_until(lambda: stage.one("SELECT duplicates >= 20 FROM ingest.ledger"), "and once it is dead as well")
+        consumer.stop()
+    assert stage.one("SELECT attempts FROM ingest.ledger") == 1
+    assert stage.broker.ready(DEAD_FILES) == 0
+
+
+def test_a_death_right_after_a_setback_was_recorded_changes_nothing(stage: Stage) -> None:
+    key = BAD[0]
+    put(stage, [key], "BAD")
+    with FaultyStore(stage.environment["RUSTFS_ENDPOINT"]) as store:
+        store.fault("GET", key.rpartition("/")[2], 500)
+        doomed = stage.start("consume", RUSTFS_ENDPOINT=store.url, FLEETTICKETS_FAIL_POINT="held back, not put aside")
+        stage.announce(key)
+        assert doomed.wait() == -signal.SIGKILL, doomed.output()
+        assert stage.one("SELECT held_since IS NOT NULL FROM ingest.ledger")
+        store.heal()
+        consumer = stage.start("consume", RUSTFS_ENDPOINT=store.url)
+        stage.wait_for("done", key)
+        consumer.stop()
+    row = stage.ledger(key)
+    assert (row["attempts"], row["held_since"], row["rows_inserted"], row["decision"]) == (0, None, 1, "new")
+
+
+def test_a_file_that_takes_long_is_in_the_ledger_from_its_beginning(stage: Stage) -> None:
+    key = GOOD[0]
+    stage.bucket.put(key, csv(ticket(f"T{row}") for row in range(9000)))
+    with FaultyStore(stage.environment["RUSTFS_ENDPOINT"]) as store:
+        doomed = stage.start("consume", FLEETTICKETS_FAIL_POINT="seen, before claim")
+        stage.announce(key)
+        assert doomed.wait() == -signal.SIGKILL, doomed.output()
+        assert (stage.ledger(key)["state"], stage.ledger(key)["decision"]) == ("seen", "undecided")
+        fault = store.fault("GET", key.rpartition("/")[2], "slow")
+        consumer = stage.start("consume", RUSTFS_ENDPOINT=store.url)
+        assert fault.met.wait(30)
+        assert stage.ask("status")["database"]["unfinished_files"] == {"seen": 1}
+        store.heal()
+        stage.wait_for("done", key)
+        consumer.stop()
+    row = stage.ledger(key)
+    assert (row["attempts"], row["duplicates"], row["rows_inserted"], row["decision"]) == (0, 0, 9000, "new")
