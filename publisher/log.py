@@ -40,6 +40,32 @@ def configure(log_format: LogFormat = "auto") -> None:
         logging.getLogger(library).setLevel(logging.CRITICAL)
 
 
+class Sparing:
+    """Warnings that others could cause by the thousand: of each kind the first at once, the rest as a number later.
+
+    Kinds are few: event and reason come from the program, never from outside.
+    """
+
+    def __init__(self) -> None:
+        self._withheld: dict[tuple[str, str], tuple[int, dict[str, object]]] = {}
+
+    def warn(self, event: str, reason: str, **fields: object) -> None:
+        """Say it, or count it where this kind was said already since `tell`."""
+        kind = event, reason
+        if kind in self._withheld:
+            self._withheld[kind] = self._withheld[kind][0] + 1, fields
+        else:
+            self._withheld[kind] = 0, fields
+            structlog.get_logger().warning(event, reason=reason, **fields)
+
+    def tell(self) -> None:
+        """Say how many more there were of each kind, with what the last one was like. To be called now and then."""
+        withheld, self._withheld = self._withheld, {}
+        for (event, reason), (more, fields) in withheld.items():
+            if more:
+                structlog.get_logger().warning(event, reason=reason, more=more, **fields)
+
+
 def _spelled_out(_logger: object, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
     """JSON escapes what could steer a terminal; for the console it is done here. A stack keeps its lines."""
     return {

@@ -7,7 +7,7 @@ CONFIRMED = Counter("fleettickets_webhook_confirmed", "Events that the broker co
 REFUSED = Counter(
     "fleettickets_webhook_refused",
     "Events that were not answered with 200. token: missing or wrong; empty, too_large, slow, broken_off: the body; "
-    "busy: too many at once; slow, connections, no_http: the connection; "
+    "busy: too many at once; slow, no_http: the connection; connections: it made room for another; "
     "away, blocked, nacked, unroutable, late: the broker.",
     ["reason"],
 )

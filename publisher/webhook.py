@@ -6,6 +6,7 @@ as well, since a store would repeat it for ever; the consumer makes a dead lette
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
 import socket
@@ -20,17 +21,22 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import APIKeyHeader
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp
 
 from publisher import http_limits, metrics
 from publisher.async_link import UNCONFIRMED, AsyncLink
 from publisher.broker import Outgoing, arrival
 from publisher.errors import Misconfigured, NotConfirmed, Permanent
 from publisher.events import read_event
+from publisher.log import Sparing
+from publisher.places import Places
 from publisher.settings import BrokerSettings, WebhookSettings
 
 RETRY_AFTER_SECONDS = 5
 BODY_SECONDS = 30
 _KEEP_ALIVE_SECONDS = 75
+_TELL_SECONDS = 60
+_WAITING_TO_BE_ACCEPTED = 1024
 log = structlog.get_logger()
 
 
@@ -55,9 +61,10 @@ class Refusal(Exception):
 class Receiver:
     """Takes events in, a bounded number at once."""
 
-    def __init__(self, outlet: Outlet, settings: WebhookSettings) -> None:
+    def __init__(self, outlet: Outlet, settings: WebhookSettings, warnings: Sparing) -> None:
         self._outlet = outlet
         self._settings = settings
+        self._warnings = warnings
         self._in_hand = 0
 
     async def receive(self, request: Request) -> None:
@@ -67,6 +74,7 @@ class Receiver:
         """
         metrics.RECEIVED.inc()
         self._require_token(request.headers.get("authorization", ""))
+        http_limits.trust(request.scope)
         if self._in_hand >= UNCONFIRMED:
             raise _try_again("busy", f"{UNCONFIRMED} events are in hand already")
         self._in_hand += 1
@@ -79,7 +87,7 @@ class Receiver:
                 raise _try_again(error.reason, str(error)) from error
             metrics.CONFIRM_SECONDS.observe(time.perf_counter() - began)
             metrics.CONFIRMED.inc()
-            _note_what_is_no_event(body)
+            self._note_what_is_no_event(body)
         finally:
             self._in_hand -= 1
 
@@ -116,6 +124,13 @@ class Receiver:
             raise Refusal(422, "empty", "the body is empty: send the store's event as JSON")
         return bytes(body)
 
+    def _note_what_is_no_event(self, body: bytes) -> None:
+        try:
+            read_event(body)
+        except Permanent as error:
+            metrics.NO_EVENT.inc()
+            self._warnings.warn("taken", "no event", detail=str(error), size=len(body))
+
 
 def _unauthorized(detail: str) -> Refusal:
     return Refusal(401, "token", detail, {"WWW-Authenticate": "Bearer"})
@@ -123,14 +138,6 @@ def _unauthorized(detail: str) -> Refusal:
 
 def _try_again(reason: str, detail: str) -> Refusal:
     return Refusal(503, reason, detail, {"Retry-After": str(RETRY_AFTER_SECONDS)})
-
-
-def _note_what_is_no_event(body: bytes) -> None:
-    try:
-        read_event(body)
-    except Permanent as error:
-        metrics.NO_EVENT.inc()
-        log.warning("taken, though no event", detail=str(error), size=len(body))
 
 
 _DESCRIPTION = """Receives the events of a bucket's store (RustFS, MinIO, or any that sends S3 event JSON) and hands
@@ -158,11 +165,13 @@ _EVENT: dict[str, Any] = {
 }
 
 
-def application(outlet: Outlet, settings: WebhookSettings) -> FastAPI:
+def application(outlet: Outlet, settings: WebhookSettings, warnings: Sparing) -> ASGIApp:
     """The receiver as a web application."""
-    receiver = Receiver(outlet, settings)
-    # No redirects: stores do not follow them.
-    app = FastAPI(title="fleettickets webhook", description=_DESCRIPTION, redoc_url=None, redirect_slashes=False)
+    receiver = Receiver(outlet, settings, warnings)
+    # No redirects: stores do not follow them. No pages: FastAPI's load their scripts from a host on the internet.
+    app = FastAPI(
+        title="fleettickets webhook", description=_DESCRIPTION, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     token = APIKeyHeader(
         name="Authorization",
         auto_error=False,
@@ -205,10 +214,19 @@ def application(outlet: Outlet, settings: WebhookSettings) -> FastAPI:
         assert isinstance(refusal, Refusal)  # noqa: S101 - that is what it is registered for
         metrics.REFUSED.labels(refusal.reason).inc()
         client = request.client.host if request.client else ""
-        log.warning("refused", status=refusal.status, reason=refusal.reason, detail=refusal.detail, client=client)
+        warnings.warn("refused", refusal.reason, status=refusal.status, detail=refusal.detail, client=client)
         return JSONResponse({"detail": refusal.detail}, refusal.status, refusal.headers)
 
-    return app
+    return http_limits.OneRequestEach(app)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, with few connections accepted at once and many that may wait for that."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listening in sockets or ():
+            listening.listen(_WAITING_TO_BE_ACCEPTED)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -218,7 +236,7 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address[:2], family=family, backlog=http_limits.BACKLOG)
+        return socket.create_server(address[:2], family=family, backlog=_WAITING_TO_BE_ACCEPTED)
     except OSError as error:
         why = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
         raise Misconfigured(f"cannot listen on {host} port {port}: {why}") from error
@@ -232,16 +250,30 @@ async def serve(listening: socket.socket, broker: BrokerSettings, settings: Webh
     """
     link = AsyncLink(broker, "webhook", settings.confirm_seconds)
     metrics.CONNECTED.set_function(lambda: float(link.is_connected))
-    server = uvicorn.Server(
+    warnings = Sparing()
+
+    def refuse(reason: str, detail: str, client: str) -> None:
+        metrics.REFUSED.labels(reason).inc()
+        warnings.warn("ended", reason, detail=detail, client=client)
+
+    limits = http_limits.Limits(
+        Places(http_limits.connections()),
+        BODY_SECONDS + settings.confirm_seconds + http_limits.STRANGER_SECONDS,
+        refuse,
+    )
+    # What uvicorn warns of is counted and told here, more sparingly.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    server = _Server(
         uvicorn.Config(
-            application(link, settings),
+            application(link, settings, warnings),
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            http=http_limits.LimitedProtocol,
-            backlog=http_limits.BACKLOG,
+            http=http_limits.limited(limits),
+            ws="none",
+            backlog=http_limits.ACCEPTED_AT_ONCE,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=int(settings.confirm_seconds) + RETRY_AFTER_SECONDS,
         )
@@ -251,12 +283,20 @@ async def serve(listening: socket.socket, broker: BrokerSettings, settings: Webh
     def end(_running: "asyncio.Task[None]") -> None:
         server.should_exit = True
 
-    running = asyncio.create_task(link.run())
+    running, telling = asyncio.create_task(link.run()), asyncio.create_task(_tell_now_and_then(warnings))
     running.add_done_callback(end)
     host, port = listening.getsockname()[:2]
     log.info("listening", host=host, port=port)
     await server.serve(sockets=[listening])
+    telling.cancel()
+    warnings.tell()
     running.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await running
     log.info("stopped")
+
+
+async def _tell_now_and_then(warnings: Sparing) -> None:
+    while True:
+        await asyncio.sleep(_TELL_SECONDS)
+        warnings.tell()

@@ -1,8 +1,6 @@
 """The webhook receiver: a real process between a store that posts and a real broker, which a proxy takes away."""
 
-import contextlib
 import json
-import resource
 import socket
 import threading
 import time
@@ -278,34 +276,6 @@ def test_a_port_that_is_taken_ends_with_one_line(shared_stage: Stage) -> None:
         ended = shared_stage.run("webhook", "--port", str(port), FLEETTICKETS_WEBHOOK_TOKEN=TOKEN)
     assert ended.returncode == 2
     assert ended.stderr == f"fleettickets: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
-
-
-def test_strangers_with_idle_connections_do_not_keep_the_store_out(shared_stage: Stage) -> None:
-    receiver = Receiver(shared_stage)
-    receiver.wait()
-    pid = receiver.process.pid
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (256, 256))
-    shared_stage.broker.purge()
-    began = b"POST / HTTP/1.1\r\nHost: webhook\r\nX-Never-Ending: "
-    strangers = [socket.create_connection(("127.0.0.1", receiver.port), timeout=10) for _ in range(300)]
-    try:
-        for stranger in strangers:
-            with contextlib.suppress(OSError):  # some were turned away
-                stranger.sendall(began)
-
-        def accepted() -> bool:
-            with contextlib.suppress(requests.RequestException):
-                return receiver.post(EVENT).status_code == 200
-            return False
-
-        wait_until(accepted, "the store's event is taken")
-        assert EVENT in queued(shared_stage)
-        assert len(receiver.process.output().splitlines()) < 50
-        wait_until(lambda: receiver.counted('refused_total{reason="slow"}') > 0, "the slow ones are ended")
-    finally:
-        for stranger in strangers:
-            stranger.close()
-    receiver.process.stop()
 
 
 def test_what_is_no_http_is_told_so_and_counted_and_every_line_of_the_log_is_json(receiver: Receiver) -> None:

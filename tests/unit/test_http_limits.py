@@ -1,0 +1,258 @@
+"""An end to every connection, whatever its client does: the receiver on a real socket, with short times, no broker."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+import uvicorn
+
+from publisher import http_limits, webhook
+from publisher.broker import Outgoing
+from publisher.log import Sparing
+from publisher.places import Places
+from publisher.settings import WebhookSettings
+
+TOKEN = "t0ken"
+ROOM = 8
+POST = b"POST / HTTP/1.1\r\nHost: webhook\r\n"
+RIGHT = POST + b"Authorization: Bearer t0ken\r\n"
+EVENT = b'{"Records": []}'
+WHOLE = RIGHT + b"Content-Length: 15\r\n\r\n" + EVENT
+GET_METRICS = b"GET /metrics HTTP/1.1\r\nHost: webhook\r\n\r\n"
+
+
+class Broker:
+    """Takes everything, at once or never."""
+
+    def __init__(self) -> None:
+        self.taken: list[bytes] = []
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+
+    def require_broker(self) -> None:
+        pass
+
+    async def publish(self, outgoing: Outgoing) -> None:
+        await self.may_answer.wait()
+        self.taken.append(outgoing.body)
+
+
+class Served:
+    """A receiver that listens; `ended` are the reasons for which connections were ended."""
+
+    def __init__(self) -> None:
+        self.broker = Broker()
+        self.ended: list[str] = []
+        settings = WebhookSettings.model_validate({"FLEETTICKETS_WEBHOOK_TOKEN": TOKEN})
+        limits = http_limits.Limits(Places(ROOM), 0.6, lambda reason, _detail, _client: self.ended.append(reason))
+        config = uvicorn.Config(
+            webhook.application(self.broker, settings, Sparing()),
+            http=http_limits.limited(limits),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            timeout_graceful_shutdown=5,
+        )
+        self.server = uvicorn.Server(config)
+        self.listening = socket.create_server(("127.0.0.1", 0))
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        host, port = self.listening.getsockname()
+        return await asyncio.open_connection(host, port)
+
+    async def until_empty(self) -> None:
+        """Come back when no connection is left; the test's own timeout is the end of the patience."""
+        while self.server.server_state.connections or self.server.server_state.tasks:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def _short_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_limits, "STRANGER_SECONDS", 0.4)
+    monkeypatch.setattr(http_limits, "LINGER_SECONDS", 0.2)
+    monkeypatch.setattr(webhook, "BODY_SECONDS", 0.3)
+    monkeypatch.setattr(logging.getLogger("uvicorn.error"), "level", logging.ERROR)
+
+
+def run(play: Callable[[Served], Awaitable[None]]) -> None:
+    @contextlib.asynccontextmanager
+    async def serving() -> AsyncIterator[Served]:
+        served = Served()
+        # The signals stay pytest's.
+        running = asyncio.create_task(served.server._serve([served.listening]))  # noqa: SLF001
+        while not served.server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.01)
+        try:
+            yield served
+        finally:
+            served.server.should_exit = True
+            await running
+
+    async def play_it() -> None:
+        async with asyncio.timeout(30), serving() as served:
+            await play(served)
+
+    asyncio.run(play_it())
+
+
+async def exhausted(reader: asyncio.StreamReader) -> bytes:
+    """All that comes until the connection ends, in whatever way."""
+    came = bytearray()
+    with contextlib.suppress(ConnectionError):
+        while chunk := await reader.read(65536):
+            came += chunk
+    return bytes(came)
+
+
+async def trickle(writer: asyncio.StreamWriter, data: bytes) -> None:
+    """Byte by byte, for as long as the server takes it."""
+    with contextlib.suppress(ConnectionError):
+        for number in range(len(data)):
+            writer.write(data[number : number + 1])
+            await writer.drain()
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("at_once", "slowly"),
+    [
+        (b"", b""),
+        (POST, b"X-Never-Ending: " + 1000 * b"x"),
+        (POST + b"Content-Length: 1000\r\n\r\n", b"x"),
+        (POST + b"Content-Length: 1000\r\n\r\n", 999 * b"x"),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n", 300 * b"1\r\nx\r\n"),
+        (b"GET / HTTP/1.1\r\nHost: webhook\r\nContent-Length: 1000\r\n\r\n", 999 * b"x"),
+        (GET_METRICS, 100 * GET_METRICS),
+        (RIGHT + b"Content-Length: 1000\r\n\r\n", 999 * b"x"),
+        (RIGHT + b"Content-Length: 1000\r\n\r\n", b"x"),
+        (WHOLE + POST, b"X-Never-Ending: " + 1000 * b"x"),
+        (WHOLE + WHOLE + POST + b"Content-Length: 1000\r\n\r\n", 999 * b"x"),
+        (WHOLE, b"\r\n" * 500),
+        (b"\x16\x03\x01 hello\r\n\r\n", 1000 * b"x"),
+        (RIGHT + b"Transfer-Encoding: chunked\r\n\r\nno size\r\n", 1000 * b"x"),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\nno size\r\n", 1000 * b"x"),
+        (POST + b"Upgrade: websocket\r\nConnection: upgrade\r\nContent-Length: 9\r\n\r\n", b"x"),
+        (POST + b"Expect: 100-continue\r\nContent-Length: 9\r\n\r\n", b""),
+    ],
+)
+@pytest.mark.parametrize("reads", [True, False])
+def test_every_connection_ends_whatever_its_client_does(
+    at_once: bytes, slowly: bytes, reads: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def play(served: Served) -> None:
+        reader, writer = await served.connect()
+        writer.write(at_once)
+        reading = asyncio.create_task(exhausted(reader)) if reads else None
+        trickling = asyncio.create_task(trickle(writer, slowly))
+        await asyncio.sleep(0.05)
+        await served.until_empty()
+        await trickling
+        if reading:
+            await reading
+        writer.transport.abort()
+
+    run(play)
+    assert caplog.records == [], "no traceback"
+
+
+def test_who_never_reads_the_answers_does_not_stay() -> None:
+    async def play(served: Served) -> None:
+        # Nothing is taken from the stream, so asyncio stops reading, and the system's buffers fill.
+        _reader, writer = await served.connect()
+        asked = RIGHT.replace(b"POST /", b"GET /openapi.json") + b"\r\n"
+        with contextlib.suppress(ConnectionError):
+            writer.write(5000 * asked)
+        await asyncio.sleep(0.05)
+        await served.until_empty()
+        writer.transport.abort()
+
+    run(play)
+
+
+def test_who_sends_no_more_is_taken_to_be_gone() -> None:
+    async def play(served: Served) -> None:
+        for said in (b"", POST, POST + b"Content-Length: 1000\r\n\r\n", RIGHT + b"Content-Length: 1000\r\n\r\n"):
+            _reader, writer = await served.connect()
+            writer.write(said)
+            writer.write_eof()
+            await asyncio.sleep(0.05)
+            await served.until_empty()
+            writer.transport.abort()
+
+    run(play)
+
+
+def test_a_refusal_is_read_to_its_end_by_a_client_that_is_still_sending() -> None:
+    async def play(served: Served) -> None:
+        for head, status in ((POST, b"401"), (RIGHT, b"413")):
+            reader, writer = await served.connect()
+            body = 4 * (1 << 20) * b"x"
+            writer.write(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            answer = await exhausted(reader)
+            assert answer.startswith(b"HTTP/1.1 " + status)
+            assert b"connection: close" in answer
+            assert answer.endswith(b"}")
+            writer.close()
+
+    run(play)
+
+
+def test_only_an_event_that_was_taken_keeps_its_connection() -> None:
+    async def play(served: Served) -> None:
+        reader, writer = await served.connect()
+        for _ in range(3):
+            writer.write(WHOLE)
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200")
+            assert b"connection: close" not in head.lower()
+            await reader.readexactly(len(b'{"queued":true}'))
+        assert served.broker.taken == [EVENT] * 3
+        writer.write(POST + b"Content-Length: 2\r\n\r\n{}")
+        assert b"connection: close" in await exhausted(reader)
+        writer.close()
+        health = RIGHT.replace(b"POST /", b"GET /healthz") + b"\r\n"
+        for request in (GET_METRICS, health, GET_METRICS.replace(b"metrics", b"nowhere"), RIGHT + b"\r\n"):
+            reader, writer = await served.connect()
+            writer.write(request)
+            assert b"connection: close" in await exhausted(reader)
+            writer.close()
+
+    run(play)
+
+
+def test_an_event_keeps_its_place_and_its_time_while_the_broker_takes_its_own() -> None:
+    async def play(served: Served) -> None:
+        served.broker.may_answer.clear()
+        reader, writer = await served.connect()
+        writer.write(WHOLE)
+        await asyncio.sleep(0.05)
+        strangers = [await served.connect() for _ in range(3 * ROOM)]
+        await asyncio.sleep(0.4)
+        served.broker.may_answer.set()
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        assert "connections" in served.ended
+        for _, stranger in [*strangers, (reader, writer)]:
+            stranger.transport.abort()
+
+    run(play)
+
+
+def test_a_store_comes_in_while_strangers_hold_all_places() -> None:
+    async def play(served: Served) -> None:
+        strangers = []
+        for _ in range(ROOM):
+            reader, writer = await served.connect()
+            writer.write(POST + b"Content-Length: 1000\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"x")
+            strangers.append(writer)
+        reader, writer = await served.connect()
+        writer.write(WHOLE)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        for stranger in [*strangers, writer]:
+            stranger.transport.abort()
+
+    run(play)
