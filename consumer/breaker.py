@@ -2,7 +2,8 @@
 
 Failures count when their reason is none of the file's own (`unexpected`), with no success in between: one file's first
 or another's fourth. A duplicate is no success, for nothing was tried. At the limit the breaker opens: no attempt is
-spent any more, deliveries go back, and one file is tried now and then as a probe. The first that succeeds closes it.
+spent any more, deliveries go back, and one file is tried now and then as a probe: each that was not tried yet after a
+second, so that twenty bad ones do not keep the good ones behind them waiting. The first that succeeds closes it.
 The process pauses instead of ending, because a supervisor would start it again; and because nobody has to be awake for
 it to go on. What failed before a start counts as well, so that restarts spend nothing either.
 """
@@ -36,18 +37,21 @@ class Breaker:
         self._is_open = failed_before >= limit
         self._pause = _FIRST_PAUSE
         self._next_probe = 0.0
+        self._next_new = 0.0
         if self._is_open:
             self._say("before this process began")
 
-    def turn(self, stop: Event, seconds: float) -> bool:
+    def turn(self, stop: Event, seconds: float, *, again: bool) -> bool:
         """Wait until a message may be tried: at once as a rule, else as the next probe.
 
-        False when stopped before, or after `seconds`.
+        `again` says that it has been one. False when stopped before, or after `seconds`.
         """
         end = self._clock() + seconds
-        while not stop.is_set() and self._clock() < end:
-            if self._may_try():
+        while not stop.is_set():
+            if self._may_try(again=again):
                 return True
+            if self._clock() >= end:
+                break
             stop.wait(_LOOK_SECONDS)
         return False
 
@@ -63,7 +67,7 @@ class Breaker:
                     return
                 self._is_open = True
                 self._pause = _FIRST_PAUSE
-                self._next_probe = self._clock() + self._pause
+                self._next_probe = self._next_new = self._clock() + self._pause
                 self._say(detail)
         raise EverythingFails(f"the last {self._limit} failed alike, this one with: {detail}")
 
@@ -77,18 +81,20 @@ class Breaker:
     def undecided(self) -> None:
         """Give the turn back: what was tried tells nothing, such as a duplicate or a file that is itself bad."""
         with self._lock:
-            self._next_probe = min(self._next_probe, self._clock())
+            now = self._clock()
+            self._next_probe, self._next_new = min(self._next_probe, now), min(self._next_new, now)
 
     def _say(self, detail: str) -> None:
         do = "paused, with no more attempts spent; goes on by itself once a message succeeds"
         log.error("everything fails", failures=self._failures, detail=detail, do=do)
 
-    def _may_try(self) -> bool:
+    def _may_try(self, *, again: bool) -> bool:
         with self._lock:
             now = self._clock()
             if self._is_open:
-                if now < self._next_probe:
+                if now < (self._next_probe if again else self._next_new):
                     return False
-                self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+                self._pause = min(2 * self._pause, _LONGEST_PAUSE) if again else self._pause
                 self._next_probe = now + self._pause
+                self._next_new = now + _FIRST_PAUSE
             return True

@@ -16,7 +16,15 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from consumer.queries import statements
 from consumer.settings import DatabaseSettings
 from publisher import tls
-from publisher.errors import DependencyDown, FailsForThisOne, HeldByAnother, LockTimeout, Refused, StatementFailed
+from publisher.errors import (
+    DependencyDown,
+    FailsForThisOne,
+    HeldByAnother,
+    LockTimeout,
+    Permanent,
+    Refused,
+    StatementFailed,
+)
 
 DATABASE = "postgres"
 _CONNECT_SECONDS = 10
@@ -26,6 +34,8 @@ _OWN_FAULTS = frozenset({psycopg.errors.QueryCanceled.sqlstate, psycopg.errors.C
 """Within them, limits that what was asked goes beyond: of time, and of temporary files."""
 _LOCK_SECONDS = 10
 """For a lock: whoever has to wait longer puts its work aside, and says who may have the lock."""
+_DATA = "22"
+"""The class of SQLSTATE for values: out of range, with a NUL, no time that there is. What brought them is at fault."""
 
 _NETWORK = {
     "keepalives": 1,
@@ -56,7 +66,8 @@ def translated_errors() -> Iterator[None]:
     """Turn psycopg's errors into ours.
 
     Raises: DependencyDown for what waiting can mend (server away, disk full, deadlock), LockTimeout for a lock not had
-    in time, Refused for the rest: psycopg calls more than those operational, such as a value too long for an index.
+    in time, Permanent for a value that no repetition makes a better one, Refused for the rest: psycopg calls more than
+    those operational, such as a value too long for an index.
     """
     try:
         yield
@@ -68,6 +79,8 @@ def translated_errors() -> Iterator[None]:
         is_passing = error.sqlstate[:2] in _PASSING if error.sqlstate else isinstance(error, psycopg.OperationalError)
         if is_passing and error.sqlstate not in _OWN_FAULTS:
             raise _away(error) from error
+        if error.sqlstate and error.sqlstate.startswith(_DATA):
+            raise Permanent("a value that the database cannot keep", one_line(error)) from error
         raise Refused(DATABASE, f"{type(error).__name__}: {one_line(error)}") from error
 
 

@@ -3,6 +3,7 @@
 Everything here may be repeated at any point. `Applied` and `AlreadyApplied` go on to `finish`; the rest is settled.
 """
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from threading import Event, Lock
 
@@ -95,18 +96,19 @@ class FilesHandler:
 
         Raises: Permanent when the body is no event; DependencyDown; EverythingFails.
         """
-        arrivals, reason = [], ""
-        events = read_event(delivery.body)
-        broken = next((event for event in events if isinstance(event, NotAnEvent)), None)
-        for event in events:
-            if isinstance(event, NotAnEvent):
-                continue
-            ours = self._ours(event)
-            if isinstance(ours, ChangeFileArrived):
-                arrivals.append(ours)
-            else:
-                reason = ours.reason
-                self._count_ignored(ours)
+        arrivals: list[ChangeFileArrived] = []
+        ignored: Counter[str] = Counter()
+        broken: NotAnEvent | None = None
+        for event in read_event(delivery.body):
+            match event if isinstance(event, NotAnEvent) else self._ours(event):
+                case ChangeFileArrived() as ours:
+                    arrivals.append(ours)
+                case IgnoredEvent(reason):
+                    ignored[reason] += 1
+                case NotAnEvent() as error:
+                    broken = error
+        if ignored:
+            self._count_ignored(ignored)
         if broken is not None or len(arrivals) > 1:
             # Each key gets a message of its own, so that each can fail, wait and be replayed by itself.
             for arrived in arrivals:
@@ -114,7 +116,7 @@ class FilesHandler:
             if broken is not None:
                 raise broken  # the whole body is kept; replaying it repeats the others, which does no harm
             return Spread(len(arrivals))
-        return self._apply_arrival(arrivals[0], delivery) if arrivals else Ignored(reason)
+        return self._apply_arrival(arrivals[0], delivery) if arrivals else Ignored(", ".join(sorted(ignored)))
 
     def finish(self, file: LedgerFile) -> str | None:
         """The tail of an applied file: archive it, then relay what it left in the outbox. Gives the archive's key.
@@ -368,6 +370,7 @@ class FilesHandler:
         with database.transaction(self._pool) as connection:
             database.rows(connection, "ledger", "record_unread", parameters)
 
-    def _count_ignored(self, event: IgnoredEvent) -> None:
+    def _count_ignored(self, events: Counter[str]) -> None:
+        parameters = {"reasons": list(events), "events": list(events.values())}
         with database.transaction(self._pool) as connection:
-            database.rows(connection, "ledger", "count_ignored_event", {"reason": event.reason})
+            database.rows(connection, "ledger", "count_ignored_events", parameters)

@@ -160,7 +160,7 @@ class Worker:
         except Stopped:
             pass  # unacked, it goes back to the queue
         except EverythingFails as error:
-            self._not_now(delivery, error, _NEXT_PROBE_SECONDS)
+            self._not_now(delivery, error, _NEXT_PROBE_SECONDS, also={messages.PROBED: True})
         except Exception as error:
             log.exception("unexpected", queue=delivery.queue.value)
             self._give_up(delivery, UNEXPECTED, f"{type(error).__name__}: {one_line(error)}")
@@ -170,10 +170,18 @@ class Worker:
         with self._lock:
             self._in_hand -= 1
 
+    def _turn(self, delivery: Delivery) -> Breaker:
+        """Wait for the breaker's leave to try; one that was a probe before does not wait in the way of the others.
+
+        Raises: EverythingFails.
+        """
+        breaker, again = self._breakers[delivery.queue], messages.PROBED in delivery.headers
+        if not breaker.turn(self._stop, 0 if again else HOLD_SECONDS, again=again):
+            raise EverythingFails("it has been tried, and its turn to be tried again has not come")
+        return breaker
+
     def _apply(self, delivery: Delivery) -> bool:
-        breaker = self._breakers[delivery.queue]
-        if not breaker.turn(self._stop, HOLD_SECONDS):
-            raise EverythingFails("no turn to be tried came in time")
+        breaker = self._turn(delivery)
         began = monotonic()
         outcome = self._holding(lambda: self._files.apply(delivery))
         match outcome:
@@ -201,9 +209,7 @@ class Worker:
         return False
 
     def _capture(self, delivery: Delivery) -> bool:
-        breaker = self._breakers[delivery.queue]
-        if not breaker.turn(self._stop, HOLD_SECONDS):
-            raise EverythingFails("no turn to be tried came in time")
+        breaker = self._turn(delivery)
         began = monotonic()
         covered = self._holding(self._history.capture)
         if covered:
@@ -217,9 +223,7 @@ class Worker:
 
     def _geocode(self, delivery: Delivery) -> bool:
         assert self._geocoding is not None  # noqa: S101 - else its queue is not consumed
-        breaker = self._breakers[delivery.queue]
-        if not breaker.turn(self._stop, HOLD_SECONDS):
-            raise EverythingFails("no turn to be tried came in time")
+        breaker = self._turn(delivery)
         began = monotonic()
         batch = Batch()
         geocoding = self._geocoding
@@ -266,15 +270,17 @@ class Worker:
         )
         return retrying(action)
 
-    def _not_now(self, delivery: Delivery, error: FleetticketsError, delay: int) -> None:
-        """Put a delivery that cannot be worked on aside, with no attempt spent."""
+    def _not_now(
+        self, delivery: Delivery, error: FleetticketsError, delay: int, also: Mapping[str, Any] | None = None
+    ) -> None:
+        """Put a delivery that cannot be worked on aside, with no attempt spent, and the headers `also`."""
         if not self._stop.is_set():
             log.warning("not now", queue=delivery.queue.value, detail=str(error), retry_in_s=delay)
-            self._put_aside(delivery, delay)
+            self._put_aside(delivery, delay, also)
 
-    def _put_aside(self, delivery: Delivery, delay: int) -> None:
-        kept = messages.kept(delivery.headers)
-        self._send_on(delivery, broker.retry(delivery.queue, delivery.body, kept, delay=delay))
+    def _put_aside(self, delivery: Delivery, delay: int, also: Mapping[str, Any] | None = None) -> None:
+        headers = {**delivery.headers, **(also or {})}
+        self._send_on(delivery, broker.retry(delivery.queue, delivery.body, headers, delay=delay))
 
     def _give_up(self, delivery: Delivery, reason: str, detail: str) -> None:
         """Send a message on that failed outside any file: no event, or a follow-on that broke."""
@@ -282,7 +288,7 @@ class Worker:
             try:
                 self._breakers[delivery.queue].failed(detail)
             except EverythingFails as error:
-                self._not_now(delivery, error, _NEXT_PROBE_SECONDS)
+                self._not_now(delivery, error, _NEXT_PROBE_SECONDS, also={messages.PROBED: True})
                 return
         failure = Failure("", reason, detail, attempts=messages.attempts(delivery.headers) + 1)
         log.warning("failed", queue=delivery.queue.value, **_describe(failure))
@@ -294,7 +300,7 @@ class Worker:
         What the broker does not take there waits, as it came, in a wait queue, or else at the head of its own: held,
         eight of them would be all that this process ever has in hand.
         """
-        aside = broker.retry(delivery.queue, delivery.body, messages.kept(delivery.headers), delay=_NOT_NOW_SECONDS)
+        aside = broker.retry(delivery.queue, delivery.body, delivery.headers, delay=_NOT_NOW_SECONDS)
         for tried in (outgoing, aside) if outgoing != aside else (aside,):
             try:
                 self.link.publish(tried)

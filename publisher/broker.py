@@ -17,7 +17,7 @@ import structlog
 import tenacity
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 
-from publisher import tls
+from publisher import header_tables, tls
 from publisher.confirms import REFUSED
 from publisher.errors import DependencyDown, HeldByAnother, Misconfigured, NotConfirmed
 from publisher.settings import BrokerSettings
@@ -84,6 +84,7 @@ def parameters(settings: BrokerSettings, purpose: str) -> pika.URLParameters:
         raise Misconfigured("RABBITMQ_URL is wrong: amqp[s]://user:password@host:port/vhost?option=value") from None
     if found.ssl_options is not None:
         found.ssl_options = _verifying(settings, found)
+    header_tables.install()
     found.blocked_connection_timeout = _BLOCKED_SECONDS
     found.client_properties = {"connection_name": f"fleettickets {purpose}"}
     return found

@@ -66,8 +66,7 @@ class DeadLetter:
     @property
     def history(self) -> list[str]:
         """Its failed tries and replays, oldest first."""
-        lines = self.headers.get(messages.HISTORY)
-        return [str(line) for line in lines] if isinstance(lines, list) else []
+        return messages.lines_of(self.headers)
 
 
 @dataclass(slots=True)

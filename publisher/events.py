@@ -19,7 +19,20 @@ from publisher.messages import ChangeFileArrived
 NOT_AN_EVENT = "not an event"
 """The reason of a dead letter that is one for its body, not for the files that the body may name."""
 
+MAX_BYTES = 1_000_000
+"""The largest body that is read: stores send a kilobyte for each record. Its objects can take forty times as much."""
+MAX_RECORDS = 1000
+
 _ARRIVALS = frozenset({"Put", "Post", "Copy", "CompleteMultipartUpload"})
+_OTHERS = frozenset(
+    {"ObjectCreated:PutRetention", "ObjectCreated:PutLegalHold", "ObjectRemoved:Delete",
+     "ObjectRemoved:DeleteMarkerCreated", "ObjectRemoved:DeleteAllVersions", "ObjectRemoved:NoOP",
+     "ObjectAccessed:Get", "ObjectAccessed:Head", "ObjectTagging:Put", "ObjectTagging:Delete", "ObjectAcl:Put",
+     "ObjectRestore:Post", "ObjectRestore:Completed", "ObjectRestore:Delete", "LifecycleExpiration:Delete",
+     "LifecycleExpiration:DeleteMarkerCreated", "LifecycleTransition:", "IntelligentTiering:",
+     "ObjectTransition:Failed", "ObjectTransition:Complete"}
+)  # fmt: skip
+"""Events of stores that bring no file, each counted under its name; any other name is a stranger's text."""
 _MAX_ENVELOPES = 3
 _MAX_KEY_BYTES = 1024
 _MAX_ETAG = 200
@@ -45,10 +58,12 @@ Event = ChangeFileArrived | IgnoredEvent | NotAnEvent
 
 
 def read_event(body: bytes) -> list[Event]:
-    """Read one notification body; one entry for each record in it, NotAnEvent where that one is broken.
+    """Read one notification body; one entry for each record in it, and NotAnEvent for the first that is broken.
 
-    Raises: NotAnEvent, when there is nothing else in it.
+    Raises: NotAnEvent, when there is nothing else in it, or so much that no store has written it.
     """
+    if len(body) > MAX_BYTES:
+        raise NotAnEvent(f"the body is larger than {MAX_BYTES:,} bytes")
     try:
         event = json.loads(body)
     except (ValueError, RecursionError):
@@ -79,36 +94,36 @@ def _read(event: Any, envelopes_left: int) -> list[Event]:
 
 
 def _records(records: list[Any]) -> list[Event]:
+    if len(records) > MAX_RECORDS:
+        raise NotAnEvent(f"more than {MAX_RECORDS:,} records")
     found: list[Event] = []
-    broken: list[NotAnEvent] = []
+    broken: NotAnEvent | None = None
     for record in records:
         try:
             found.append(_record(record))
         except NotAnEvent as error:
-            broken.append(error)
-    if broken and not found:
-        raise broken[0]
-    return [*found, *broken] or [IgnoredEvent("event without records")]
-
-
-def _ignored(what: str) -> IgnoredEvent:
-    """The reason is kept and counted, so what a stranger wrote in it has to be text."""
-    return IgnoredEvent("".join(char if char.isprintable() else "?" for char in what[:80]))
+            broken = broken or error
+    if broken is not None:
+        if not found:
+            raise broken
+        found.append(broken)
+    return found or [IgnoredEvent("event without records")]
 
 
 def _own(event: dict[str, Any]) -> ChangeFileArrived:
-    try:
-        arrived = ChangeFileArrived.model_validate(event)
-    except ValidationError as error:
-        raise NotAnEvent(f"ChangeFileArrived with a wrong {error.errors()[0]['loc']}") from None
-    if not all(map(_is_storable, arrived.keys)) or (arrived.etag and not _is_storable(arrived.etag)):
-        raise NotAnEvent("a key that no store can have")
-    return arrived
+    match event:
+        case {"bucket": str(bucket), "keys": [str(key)] | [str(key), str()], "seen_by": str(seen_by)}:
+            keys = (key, str(event["keys"][-1]))
+            time = event.get("event_time")
+            return _arrival(bucket, keys, event.get("etag"), event.get("size"), time, seen_by=seen_by)
+        case _:
+            raise NotAnEvent("a ChangeFileArrived without bucket, keys and seen_by")
 
 
 def _eventbridge(kind: str, detail: dict[str, Any], time: Any) -> ChangeFileArrived | IgnoredEvent:
     if kind != "Object Created":
-        return _ignored(f"EventBridge {kind}")
+        known = kind in {"Object Deleted", "Object Tags Added", "Object Tags Deleted", "Object ACL Updated"}
+        return IgnoredEvent(f"EventBridge {kind}" if known else "another event")
     match detail:
         case {"bucket": {"name": str(bucket)}, "object": {"key": str(key), **rest}}:
             return _arrival(bucket, (key, unquote_plus(key)), rest.get("etag"), rest.get("size"), time)
@@ -129,7 +144,7 @@ def _record(record: Any) -> ChangeFileArrived | IgnoredEvent:
             raise NotAnEvent("a record without eventName, bucket name and object key")
     family, _, kind = name.removeprefix("s3:").partition(":")
     if family != "ObjectCreated" or kind not in _ARRIVALS:
-        return _ignored(f"{family}:{kind}")
+        return IgnoredEvent(f"{family}:{kind}" if f"{family}:{kind}" in _OTHERS else "another event")
     raw, decoded = key, unquote_plus(key)
     keys = (raw, decoded) if _sends_raw_keys(record, name) else (decoded, raw)
     return _arrival(bucket, keys, rest.get("eTag"), rest.get("size"), record.get("eventTime"))
@@ -141,18 +156,24 @@ def _sends_raw_keys(record: dict[str, Any], event_name: str) -> bool:
     return source.startswith("ceph:") or (source == "aws:s3" and event_name.startswith("s3:"))
 
 
-def _arrival(bucket: str, keys: tuple[str, str], etag: Any, size: Any, time: Any) -> ChangeFileArrived:
+def _arrival(
+    bucket: str, keys: tuple[str, str], etag: Any, size: Any, time: Any, *, seen_by: str = "notification"
+) -> ChangeFileArrived:
     storable = tuple(dict.fromkeys(filter(_is_storable, keys)))
     if not storable:
         raise NotAnEvent("a key that no store can have: empty, over 1,024 bytes, or with NUL or half a character in it")
     try:
-        return ChangeFileArrived(
-            bucket=bucket,
-            keys=storable,
-            etag=etag.strip('"') if isinstance(etag, str) and len(etag) <= _MAX_ETAG and _is_storable(etag) else "",
-            size=_size(size),
-            seen_by="notification",
-            event_time=_time(time),
+        return ChangeFileArrived.model_validate(
+            {
+                "bucket": bucket,
+                "keys": storable,
+                "etag": etag.strip('"')
+                if isinstance(etag, str) and len(etag) <= _MAX_ETAG and _is_storable(etag)
+                else "",
+                "size": _size(size),
+                "seen_by": seen_by,
+                "event_time": _time(time),
+            }
         )
     except ValidationError as error:
         raise NotAnEvent(f"a record with a wrong {error.errors()[0]['loc'][0]}") from None

@@ -16,6 +16,7 @@ from typing import Any
 from pika.channel import Channel
 from pika.spec import Basic, BasicProperties
 
+from publisher import messages, topology
 from publisher.async_link import AsyncLink, Subscription
 from publisher.broker import Outgoing
 from publisher.errors import DependencyDown, NotConfirmed
@@ -33,7 +34,11 @@ _LOOP_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Delivery:
-    """One arrival of one message. `channel` and `tag` are only for the link, which settles it."""
+    """One arrival of one message. `channel` and `tag` are only for the link, which settles it.
+
+    `headers` are those of ours, and only of a message that came through our own exchange: what a stranger publishes,
+    who may write to the exchange of the events, steers nothing.
+    """
 
     queue: Queue
     body: bytes
@@ -140,7 +145,8 @@ class Link:
     def _receiver(self, queue: Queue) -> Callable[[Channel, Basic.Deliver, BasicProperties, bytes], None]:
         def receive(channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
             tag = method.delivery_tag or 0  # only the type stubs doubt it
-            self._receive(Delivery(queue, body, properties.headers or {}, bool(method.redelivered), channel, tag))
+            headers = messages.kept(properties.headers or {}) if method.exchange == topology.REQUESTS else {}
+            self._receive(Delivery(queue, body, headers, bool(method.redelivered), channel, tag))
 
         return receive
 

@@ -17,26 +17,45 @@ FINGERPRINT = "fleettickets-fingerprint"
 KEY = "fleettickets-key"
 DEAD_AT = "fleettickets-dead-at"
 HISTORY = "fleettickets-history"  # one line for each failed try and each replay, oldest first
+PROBED = "fleettickets-probed"  # it was tried while everything failed, and goes behind what was not
+
+_MAX_ATTEMPTS = 1000
 _HISTORY_LINES = 20
+_LINE_CHARACTERS = 300
+# All headers of a message have to fit into one frame, 128 KB as RabbitMQ has it: what is published again is therefore
+# made anew of values that have a bound, whoever wrote the ones that came.
 
 
 def attempts(headers: Mapping[str, Any]) -> int:
     """The failed tries that a message has behind it, as far as its headers can be believed."""
     claimed = headers.get(ATTEMPTS)
-    return max(claimed, 0) if isinstance(claimed, int) else 0
+    # Python takes a truth for a number.
+    return min(max(claimed, 0), _MAX_ATTEMPTS) if isinstance(claimed, int) and claimed is not True else 0
 
 
 def kept(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """What a message that is put aside, with no attempt spent, has to have when it comes back."""
-    return {name: headers[name] for name in (AGAIN, ATTEMPTS, HISTORY) if name in headers}
+    """What a message that is put aside, with no attempt spent, has to have when it comes back; each within bounds."""
+    again = headers.get(AGAIN)
+    found: dict[str, Any] = {AGAIN: again} if again in ("retry", "replay") else {}
+    if counted := attempts(headers):
+        found[ATTEMPTS] = counted
+    if lines := lines_of(headers):
+        found[HISTORY] = lines
+    if headers.get(PROBED) is True:
+        found[PROBED] = True
+    return found
+
+
+def lines_of(headers: Mapping[str, Any]) -> list[str]:
+    """A message's history as far as its headers tell, oldest first; the oldest lines fall off."""
+    lines = headers.get(HISTORY)
+    return [str(line)[:_LINE_CHARACTERS] for line in lines[-_HISTORY_LINES:]] if isinstance(lines, list) else []
 
 
 def history(headers: Mapping[str, Any], *, also: str) -> list[str]:
-    """What a message has behind it as far as its headers tell, and one line more; the oldest lines fall off."""
-    lines = headers.get(HISTORY)
-    known = [str(line) for line in lines] if isinstance(lines, list) else []
+    """What a message has behind it, and one line more."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return [*known, f"{now} {also}"[:300]][-_HISTORY_LINES:]
+    return [*lines_of(headers), f"{now} {also}"[:_LINE_CHARACTERS]][-_HISTORY_LINES:]
 
 
 class _Message(BaseModel):

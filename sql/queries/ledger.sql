@@ -173,10 +173,13 @@ VALUES (%(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s, (SELECT max(epoch) 
         %(event_time)s, %(seen_at)s, %(seen_by)s, %(decision)s, %(reason)s, 'done', clock_timestamp())
 ON CONFLICT (bucket, key, etag) DO UPDATE SET duplicates = ledger.duplicates + 1
 
--- name: count_ignored_event
+-- name: count_ignored_events
+-- In the order of their reasons: two bodies with the same ones do not wait for each other.
 INSERT INTO ingest.ignored_events AS ignored (day, reason, events)
-VALUES ((now() AT TIME ZONE 'Africa/Nairobi')::date, %(reason)s, 1)
-ON CONFLICT (day, reason) DO UPDATE SET events = ignored.events + 1
+SELECT (now() AT TIME ZONE 'Africa/Nairobi')::date, counted.reason, counted.events
+FROM unnest(%(reasons)s::text[], %(events)s::bigint[]) AS counted (reason, events)
+ORDER BY counted.reason
+ON CONFLICT (day, reason) DO UPDATE SET events = ignored.events + excluded.events
 
 -- name: begin_epoch
 INSERT INTO ingest.epochs (epoch, reason) SELECT max(epoch) + 1, %(reason)s FROM ingest.epochs

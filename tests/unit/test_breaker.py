@@ -36,16 +36,16 @@ def test_fewer_failures_than_the_limit_are_recorded() -> None:
     breaker = Breaker(3)
     for _ in range(2):
         breaker.failed("broken")
-    assert breaker.turn(STOP, 1)
+    assert breaker.turn(STOP, 1, again=True)
 
 
 def test_what_failed_before_the_process_began_counts() -> None:
-    assert Breaker(3, failed_before=2).turn(STOP, 1)
+    assert Breaker(3, failed_before=2).turn(STOP, 1, again=True)
     with pytest.raises(EverythingFails):
         Breaker(3, failed_before=2).failed("broken")
     clock = Clock()
     breaker = Breaker(3, clock, failed_before=3)
-    assert breaker.turn(STOP, 1), "the first probe comes at once"
+    assert breaker.turn(STOP, 1, again=True), "the first probe comes at once"
     with pytest.raises(EverythingFails):
         breaker.failed("broken")
     breaker.succeeded()
@@ -65,7 +65,7 @@ def test_open_it_lets_one_try_at_a_time_after_growing_pauses() -> None:
     breaker = opened(clock)
     began, tried = clock.now, []
     while clock.now < began + 200:
-        if breaker.turn(STOP, 0.05):
+        if breaker.turn(STOP, 0.05, again=True):
             tried.append(clock.now - began)
             with pytest.raises(EverythingFails):
                 breaker.failed("broken")
@@ -76,23 +76,23 @@ def test_open_it_lets_one_try_at_a_time_after_growing_pauses() -> None:
 def test_one_success_closes_it_for_all() -> None:
     breaker = opened(Clock())
     breaker.succeeded()
-    assert all(breaker.turn(STOP, 0.1) for _ in range(5))
+    assert all(breaker.turn(STOP, 0.1, again=True) for _ in range(5))
 
 
 def test_a_probe_that_tells_nothing_gives_its_turn_back() -> None:
     clock = Clock()
     breaker = opened(clock)
     clock.now += 2
-    assert breaker.turn(STOP, 0.05)
-    assert not breaker.turn(STOP, 0.05)
+    assert breaker.turn(STOP, 0.05, again=True)
+    assert not breaker.turn(STOP, 0.05, again=True)
     breaker.undecided()
-    assert breaker.turn(STOP, 0.1)
+    assert breaker.turn(STOP, 0.1, again=True)
 
 
 def test_whoever_waits_for_a_turn_is_let_go_when_stopped() -> None:
     stop = Event()
     stop.set()
-    assert not opened(Clock()).turn(stop, 100)
+    assert not opened(Clock()).turn(stop, 100, again=True)
 
 
 def test_what_tells_nothing_neither_clears_the_count_nor_closes() -> None:
@@ -105,3 +105,16 @@ def test_what_tells_nothing_neither_clears_the_count_nor_closes() -> None:
     breaker.undecided()
     with pytest.raises(EverythingFails):
         breaker.failed("broken")
+
+
+def test_what_was_not_tried_yet_waits_for_a_second_and_not_for_the_growing_pause() -> None:
+    clock = Clock()
+    breaker = opened(clock)
+    for _ in range(8):
+        clock.now += 1
+        assert breaker.turn(STOP, 0.05, again=False)
+        assert not breaker.turn(STOP, 0.05, again=False)
+        with pytest.raises(EverythingFails):
+            breaker.failed("broken")
+    clock.now += 0.5
+    assert not breaker.turn(STOP, 0, again=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import tracemalloc
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote_plus
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from publisher.errors import Permanent
-from publisher.events import IgnoredEvent, NotAnEvent, read_event
+from publisher.events import MAX_BYTES, MAX_RECORDS, IgnoredEvent, NotAnEvent, read_event
 from publisher.messages import ChangeFileArrived
 from tests.bodies import BUCKET, KEY, body
 
@@ -230,3 +231,50 @@ def test_a_broken_record_is_told_of_beside_the_good_ones() -> None:
     assert isinstance(first, ChangeFileArrived)
     assert first == second
     assert isinstance(broken, NotAnEvent)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'{"Records":[' + b"1," * (MAX_BYTES // 2 - 10) + b"1]}",
+        b'{"Records":[' + b"1," * 4_000_000 + b"1]}",
+        b'{"Records":[' + b"{}," * MAX_RECORDS + b"{}]}",
+        b"[" * (8 << 20),
+    ],
+    ids=["as large as is read", "8 MB", "too many", "deep"],
+)
+def test_a_body_of_nothing_costs_no_memory_to_speak_of(event: bytes) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(NotAnEvent):
+            read_event(event)
+        assert tracemalloc.get_traced_memory()[1] < 40 * MAX_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_reasons_of_ignored_events_are_a_fixed_set() -> None:
+    named = [record(f"s3:Object{number}:x", KEY, "ceph:s3") for number in range(MAX_RECORDS)]
+    assert set(read_event(records(*named))) == {IgnoredEvent("another event")}
+    assert read_event(b'{"detail-type": "of a stranger", "detail": {}}') == [IgnoredEvent("another event")]
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "read"),
+    [
+        ({"size": 1e30}, {"size": None}),
+        ({"size": 2**63}, {"size": None}),
+        ({"event_time": "0001-01-01T00:00:00+14:00"}, {"event_time": None}),
+        ({"event_time": "2026-06-25T11:20:03"}, {"event_time": None}),
+        ({"etag": "e" * 9000}, {"etag": ""}),
+        ({"etag": "a\0b"}, {"etag": ""}),
+        ({"keys": ["a\0b", RAW]}, {"keys": (RAW,)}),
+    ],
+)
+def test_what_makes_no_sense_in_an_event_of_ours_is_left_out_as_in_a_stores(
+    spoilt: dict[str, object], read: dict[str, object]
+) -> None:
+    own = {"type": "ChangeFileArrived", "bucket": "b", "keys": [RAW], "seen_by": "poller", "etag": "e", "size": 3}
+    (arrived,) = read_event(json.dumps(own | spoilt).encode())
+    assert isinstance(arrived, ChangeFileArrived)
+    assert arrived.model_dump() | read == arrived.model_dump()
