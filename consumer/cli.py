@@ -30,6 +30,7 @@ from consumer.settings import (
     HistorySettings,
 )
 from consumer.status import Status, read_status
+from consumer.verdicts import settled_by_ledger
 from consumer.worker import Worker
 from publisher import cli, dead_letter_commands, notification_command
 from publisher.bucket import Bucket
@@ -57,7 +58,7 @@ def main() -> None:
     notification_command.add_commands(program)
     dead_letter_commands.add_commands(program)
     discarding.add_commands(dead_letter_commands.letters)
-    cli.run(program)
+    cli.run(program, settled_by_ledger)
 
 
 def add_commands(to: typer.Typer) -> None:
@@ -133,8 +134,8 @@ def consume(
     if not _wait_for_schema(database_settings, stop):
         return
     # One connection for each file being applied or archived and one more for each that is long, one for history, one
-    # for the sweep, two to geocode.
-    with database.open_pool(database_settings, size=work.prefetch + work.files_in_hand + 4) as pool:
+    # for the sweep, one to geocode.
+    with database.open_pool(database_settings, size=work.prefetch + work.files_in_hand + 3) as pool:
         before: dict[Queue, int] = {}
         with contextlib.suppress(DependencyDown):  # it was there a moment ago, and is waited for again
             before[Queue.FILES] = failures_in_a_row(pool)
@@ -274,4 +275,5 @@ def _add_geocoding(table: Table, found: dict[str, Any]) -> None:
     table.add_row("gazetteer", ", ".join(known) or "empty")
     paused = f"; paused until {found['paused_until']}: {found['paused_by']}" if found["paused_until"] else ""
     asked = f"{found['requests_today']} requests today, {found['requests_left_today']} left"
-    table.add_row("geocoder", escape(printable(f"{asked}{paused}")))
+    turn = f"; asked by {found['looked_up_by']}" if found["looked_up_by"] else ""
+    table.add_row("geocoder", escape(printable(f"{asked}{paused}{turn}")))

@@ -33,6 +33,7 @@ from publisher.errors import (
     FailsForThisOne,
     HeldBack,
     KeyInHand,
+    NotConfirmed,
     ObjectMissing,
     Permanent,
     Refused,
@@ -90,6 +91,8 @@ class FilesHandler:
         self._breaker = breaker
         self._at = at
         self._relaying = Lock()
+        self._relay_is_stuck = Event()
+        """The broker did not take a request: until it does, tails leave them to the sweep."""
 
     def apply(self, delivery: Delivery) -> FileOutcome:
         """Make the rows of the delivery take effect, or record why not.
@@ -121,7 +124,9 @@ class FilesHandler:
     def finish(self, file: LedgerFile) -> str | None:
         """The tail of an applied file: archive it, then relay what it left in the outbox. Gives the archive's key.
 
-        Raises: DependencyDown, Misconfigured.
+        No file waits for the queue of a follow-on: what cannot be sent now stays in the outbox for the sweep, and the
+        file is not done before.
+        Raises: DependencyDown.
         """
         try:
             archive_key = archive_file(self._pool, self._bucket, file, self._at)
@@ -147,7 +152,7 @@ class FilesHandler:
     def _relay_tail(self, file: LedgerFile) -> None:
         if file.state != "done":
             self._at("after archive, before relay")
-            self.relay()
+            self._relay_unless_stuck()
             with database.transaction(self._pool) as connection:
                 database.rows(connection, "ledger", "record_done", {"file_id": file.file_id})
         self._at("relay marked, before ack")
@@ -159,6 +164,18 @@ class FilesHandler:
         """
         with self._relaying:
             return outbox.relay(self._pool, self._link, self._at)
+
+    def _relay_unless_stuck(self) -> None:
+        if self._relay_is_stuck.is_set():
+            return
+        with self._relaying:
+            if self._relay_is_stuck.is_set():  # so others found while this one waited for them
+                return
+            try:
+                outbox.relay(self._pool, self._link, self._at)
+            except NotConfirmed as error:
+                self._relay_is_stuck.set()
+                log.warning("not relayed", detail=str(error), do="files go on; the sweep tries it again")
 
     def sweep(self, stop: Event) -> None:
         """Finish what a crash left half-way and no delivery comes for: unsent requests, objects not yet archived.
@@ -183,6 +200,7 @@ class FilesHandler:
         if failed:
             log.warning("not archived", files=len(failed), first=failed[0])
         self.relay()
+        self._relay_is_stuck.clear()
         with database.transaction(self._pool) as connection:
             database.rows(connection, "ledger", "finish_relayed")
 

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -16,7 +17,9 @@ from consumer.geocoding import (
     Gazetteer,
     Kind,
     Place,
+    ToAsk,
     change_cluster,
+    place_tickets,
     places_that_wait,
     places_to_ask,
 )
@@ -61,6 +64,7 @@ OfLocation = Annotated[
 ]
 _IF_HELD = "a consumer, or a run like this one, asks for the same places: let it, or end it and try again"
 _SHOWN = 20
+_LISTED = 1000
 _LONGEST = 500
 
 geocode = typer.Typer(
@@ -110,7 +114,7 @@ def set_point(
             change_cluster(connection, ["set_cluster"], point)
         else:
             database.rows(connection, "geocoding", "set_location", point | {"cleaned_query": place_name(location)})
-        placed = len(database.rows(connection, "geocoding", "place_tickets"))
+        placed = place_tickets(connection).placed
     typer.echo(json.dumps(point | {"placed": placed}) if as_json else f"set; {placed} tickets are placed anew")
 
 
@@ -124,16 +128,15 @@ def unset_point(cluster: OfCluster, location: OfLocation = None, as_json: AsJson
     with _changing(place) as connection:
         if location is None:
             was_set = database.row(connection, "geocoding", "is_manual", place) is not None
-            unplaced = change_cluster(connection, ["unset_cluster"], place)
+            change_cluster(connection, ["unset_cluster"], place)
         else:
             was_set = bool(database.rows(connection, "geocoding", "unset_location", place))
-            unplaced = len(database.rows(connection, "geocoding", "unplace_tickets", place))
         if not was_set:
             raise Misconfigured(f"no point of {printable(location or cluster)} was set by hand")
-        placed = len(database.rows(connection, "geocoding", "place_tickets"))
+        placing = place_tickets(connection)
         database.rows(connection, "geocoding", "ask_for_batch")
-    done = f"unset; {placed} tickets are placed anew, {unplaced} have no place for now"
-    typer.echo(json.dumps(place | {"placed": placed, "unplaced": unplaced}) if as_json else done)
+    done = f"unset; {placing.placed} tickets are placed anew, {placing.unplaced} have no place for now"
+    typer.echo(json.dumps(place | asdict(placing)) if as_json else done)
 
 
 def set_alias(
@@ -176,21 +179,21 @@ def _look_up(kind: Kind, *, apply: bool, limit: int | None, as_json: bool) -> No
     with database.connect(database_settings, Role.INGEST) as connection:
         migrate.require_migrated(connection)
     stop = cli.stop_on_signals()
-    # One connection holds the lock, one asks and keeps.
-    with database.open_pool(database_settings, size=2) as pool:
-        places = places_to_ask(pool, settings, kind)[:limit]
+    with database.open_pool(database_settings, size=1) as pool:
+        to_ask = places_to_ask(pool, settings, kind, limit or _LISTED)
         if not apply or geocoder_settings is None:
             waiting = places_that_wait(pool, settings) if kind is Kind.LOCATIONS else 0
             quota = Quota(pool, geocoder_settings, stop) if geocoder_settings else None
-            _show(kind, places, waiting, quota, as_json=as_json)
+            _show(kind, to_ask, limit, waiting, quota, as_json=as_json)
             return
         gazetteer = Gazetteer(pool, settings, geocoder_settings, stop, fail_points.chosen(os.environ))
         batch = Batch()
         ended: FleetticketsError | None = None
+        wanted = min(to_ask.total, limit or to_ask.total)
         with cli.progress(as_json=as_json) as bar:
-            task = bar.add_task(kind.value, total=len(places))
+            task = bar.add_task(kind.value, total=wanted)
             try:
-                gazetteer.work([kind], len(places), batch, by_hand=True, told=lambda _outcome: bar.advance(task))
+                gazetteer.work([kind], wanted, batch, by_hand=True, told=lambda _outcome: bar.advance(task))
             except (Paused, Stopped, Refused, GeocoderDown, HeldByAnother) as error:
                 ended = error
     told = f"{ended}; {_IF_HELD}" if isinstance(ended, HeldByAnother) else str(ended or "")
@@ -199,31 +202,31 @@ def _look_up(kind: Kind, *, apply: bool, limit: int | None, as_json: bool) -> No
         typer.echo(json.dumps(result))
     else:
         counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(batch.outcomes.items())) or "nothing"
-        typer.echo(
-            f"{batch.outcomes.total()} of {len(places)} {kind} looked up: {counts}; {batch.placed} tickets placed"
-        )
+        typer.echo(f"{batch.outcomes.total()} of {wanted} {kind} looked up: {counts}; {batch.placed} tickets placed")
     if ended is not None:
         typer.echo(f"ended early: {told}", err=True)
         raise typer.Exit(EXIT_MISCONFIGURED if isinstance(ended, Refused) else EXIT_FAILED)
 
 
-def _show(kind: Kind, places: list[Place], waiting: int, quota: Quota | None, *, as_json: bool) -> None:
+def _show(kind: Kind, to_ask: ToAsk, limit: int | None, waiting: int, quota: Quota | None, *, as_json: bool) -> None:
     left, paused = (quota.left(), quota.paused()) if quota else (None, None)
-    asked = [_plain(place) for place in places]
+    wanted = min(to_ask.total, limit or to_ask.total)
+    asked = [_plain(place) for place in to_ask.places]
     # A cluster is asked for once more without its region where that finds nothing; names alike without codes share.
-    requests = {(place["cluster"], query) for place in asked for query in place["queries"]}
+    requests = len({(place["cluster"], query) for place in asked for query in place["queries"]})
+    requests += (wanted - len(asked)) * (2 if kind is Kind.CLUSTERS else 1)
     if as_json:
         found = {
-            "to_ask": len(places),
+            "to_ask": wanted,
             "waiting": waiting,
-            "requests_at_most": len(requests),
+            "requests_at_most": requests,
             "left": left,
             "places": asked,
         }
         typer.echo(json.dumps(found | {"paused_until": paused.until.isoformat() if paused else None}))
         return
     quota_left = "no GEOCODER_API_KEY is set to ask with" if left is None else f"{left} are left today"
-    typer.echo(f"{len(places)} {kind} to look up, {len(requests)} requests at the most; {quota_left}")
+    typer.echo(f"{wanted} {kind} to look up, {requests} requests at the most; {quota_left}")
     if waiting:
         typer.echo(f"{waiting} more wait until their cluster has a point: fleettickets geocode clusters --apply")
     if paused:
@@ -232,9 +235,9 @@ def _show(kind: Kind, places: list[Place], waiting: int, quota: Quota | None, *,
         name = place.get("location_name") or place["cluster"]
         query = " or ".join(place["queries"]) or "nothing: it has no words but codes"
         typer.echo(f"  {printable(name)} -> {printable(query)}")
-    if len(asked) > _SHOWN:
-        typer.echo(f"  and {len(asked) - _SHOWN} more; --json shows all")
-    if places:
+    if wanted > _SHOWN:
+        typer.echo(f"  and {wanted - _SHOWN} more; --json shows {_LISTED}, or as many as --limit")
+    if wanted:
         typer.echo("nothing was asked; --apply does it")
 
 

@@ -2,12 +2,12 @@
 
 The gazetteer is asked first and the provider only for what it does not have: clusters, then the locations of actionable
 tickets. One batch at a time runs on a database, since the provider's limits leave room for no more; its rest is a new
-request of the outbox, so that no batch keeps a message in hand for long.
+request of the outbox, so that no batch keeps a message in hand for long. A file that names a lot of places comes after
+the others, and leaves them a part of the day's requests.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -16,13 +16,13 @@ from threading import Event
 from time import monotonic
 from typing import Any
 
-import psycopg
 import structlog
 from psycopg.types.json import Jsonb
 
 from consumer import database, metrics
 from consumer.database import Connection, Pool
 from consumer.fail_points import AtPoint, nowhere
+from consumer.lease import Lease
 from consumer.locationiq import (
     ATTEMPTS,
     AnswerUnusable,
@@ -38,7 +38,7 @@ from consumer.locationiq import (
 from consumer.place_names import place_name
 from consumer.quota import Quota, Stopped
 from consumer.settings import GazetteerSettings, GeocoderSettings
-from publisher.errors import HeldByAnother, Refused
+from publisher.errors import Refused
 
 GUARD_METRES = 25_000.0
 """An answer farther from its cluster's point is a place of the same name in another city."""
@@ -46,6 +46,11 @@ BATCH = 20
 """Lookups with one message in hand; at one a second, less than a minute."""
 BATCH_SECONDS = 120.0
 """The end of a batch whose lookups have to wait for longer."""
+MANY = 100
+"""A file that names more places to look up is one of many: its places come after those of all others."""
+RESERVED = 0.5
+"""The share of a day's requests that files of many places leave to others."""
+_PAGE = 100
 _BIAS_DEGREES = 0.25
 """Half the side of the box around the cluster that is the geocoder's hint; a quarter of a degree is 28 km there."""
 _TOO_COARSE = ["city", "county", "state", "country", "postalcode"]
@@ -114,16 +119,35 @@ class Batch:
     """Tickets that got another geom."""
     rest: bool = False
     """Whether there are more places to look up."""
+    held_back: int = 0
+    """More places, of files that have a lot of them: what is left of the day's requests is for others."""
 
 
-def places_to_ask(pool: Pool, settings: GazetteerSettings, kind: Kind) -> list[Place]:
-    """Everything that the provider would be asked for now; that of most tickets first.
+@dataclass(frozen=True, slots=True)
+class ToAsk:
+    """The first `places` of a `total` to ask for; the last `of_many` of the total are those of files with many."""
 
+    places: list[Place]
+    total: int
+    of_many: int
+
+    @property
+    def of_few(self) -> list[Place]:
+        return self.places[: self.total - self.of_many]
+
+
+def places_to_ask(pool: Pool, settings: GazetteerSettings, kind: Kind, limit: int, many: int | None = None) -> ToAsk:
+    """What the provider would be asked for now, up to `limit` of it; that of most tickets first.
+
+    Those of a file that has more than `many` come last; None makes no difference.
     Raises: DependencyDown.
     """
     make: Callable[..., Place] = Cluster if kind is Kind.CLUSTERS else Location
+    parameters = _ages(settings) | {"limit": limit, "many": many}
     with database.transaction(pool) as connection:
-        return [make(**row) for row in database.rows(connection, "geocoding", f"{kind}_to_ask", _ages(settings))]
+        rows = database.rows(connection, "geocoding", f"{kind}_to_ask", parameters)
+    counts = {name: max((row.pop(name) for row in rows), default=0) for name in ("total", "of_many")}
+    return ToAsk([make(**row) for row in rows], **counts)
 
 
 def places_that_wait(pool: Pool, settings: GazetteerSettings) -> int:
@@ -163,7 +187,10 @@ class Gazetteer:
         self._provider = geocoder_settings.url.host or ""
         self._stop = stop
         self._at = at
-        self.quota = Quota(pool, geocoder_settings, stop)
+        # For as long as a request can be under way, and the wait for one goes without a look at whose turn it is.
+        self._turn = Lease(pool, "lookups", timedelta(seconds=4 * geocoder_settings.timeout + 10))
+        self.quota = Quota(pool, geocoder_settings, stop, self._turn.renew)
+        self._reserved = RESERVED * geocoder_settings.per_day
 
     def work(
         self,
@@ -184,7 +211,7 @@ class Gazetteer:
         has to be changed; Stopped; DependencyDown.
         """
         end = monotonic() + seconds
-        with self._alone() as require_lock:
+        with self._turn.held():
             if by_hand:
                 self.quota.lift_pause()
                 with database.transaction(self._pool) as connection:
@@ -192,11 +219,11 @@ class Gazetteer:
             self.quota.forget_old()
             placed = self._place_tickets()
             try:
-                places = (place for kind in kinds for place in places_to_ask(self._pool, self._settings, kind))
+                places = self._places(kinds, batch, by_hand=by_hand)
                 for number, place in enumerate(islice(places, limit)):
                     if self._stop.is_set():
                         raise Stopped("told to stop")
-                    require_lock()
+                    self._turn.renew()
                     if number and number % BATCH == 0:  # a long run by hand shows what it has found
                         placed += self._place_tickets()
                     outcome = self._look_up(place)
@@ -212,6 +239,38 @@ class Gazetteer:
                 batch.placed += placed
                 self._tell_metrics(placed)
 
+    def _places(self, kinds: Iterable[Kind], batch: Batch, *, by_hand: bool) -> Iterator[Place]:
+        """What to look up, in its order: of files with many places last, and only while others have enough left.
+
+        A person who asks for it has looked at it, so by hand there is no difference.
+        """
+        many = None if by_hand else MANY
+        of_many: list[Kind] = []
+        for kind in kinds:
+            found = yield from self._pages(kind, many, lambda page: page.of_few)
+            if found.of_many:
+                of_many.append(kind)
+        for kind in of_many:
+            for place in self._pages(kind, many, lambda page: page.places):
+                if self.quota.left() <= self._reserved:
+                    batch.held_back += places_to_ask(self._pool, self._settings, kind, 1, many).of_many
+                    break
+                yield place
+
+    def _pages(
+        self, kind: Kind, many: int | None, chosen: Callable[[ToAsk], list[Place]]
+    ) -> Generator[Place, None, ToAsk]:
+        """Give what is chosen of one page after the other, since what was asked for is on none of the next."""
+        asked: set[Place] = set()
+        while True:
+            page = places_to_ask(self._pool, self._settings, kind, _PAGE, many)
+            places = [place for place in chosen(page) if place not in asked]
+            for place in places:
+                asked.add(place)
+                yield place
+            if not places or len(places) < _PAGE:
+                return page
+
     def _tell_metrics(self, placed: int) -> None:
         metrics.PLACED.inc(placed)
         metrics.QUOTA_LEFT.set(self.quota.left())
@@ -220,22 +279,6 @@ class Gazetteer:
         none = dict.fromkeys(("feed", "location", "cluster", "nowhere"), 0)
         for source, tickets in (none | {row["source"] or "nowhere": row["tickets"] for row in rows}).items():
             metrics.TICKETS.labels(source).set(tickets)
-
-    @contextmanager
-    def _alone(self) -> Iterator[Callable[[], object]]:
-        """Not by a transaction, which would be open for as long as all the lookups take.
-
-        Gives what raises if the connection is lost, and the lock with it.
-        """
-        with database.translated_errors(), self._pool.connection() as connection:
-            mine = database.row(connection, "geocoding", "lock_lookups")
-            if mine is None or not mine["mine"]:
-                raise HeldByAnother("the gazetteer", "somebody else is looking places up")
-            try:
-                yield lambda: database.row(connection, "geocoding", "lock_stands")
-            finally:
-                with suppress(psycopg.Error):  # a lost connection has let go of it
-                    database.rows(connection, "geocoding", "unlock_lookups")
 
     def _look_up(self, place: Place) -> str:
         """Ask for one place and keep what comes of it; a crash before that asks once more, and keeps the same."""
@@ -368,14 +411,30 @@ class Gazetteer:
     def _place_tickets(self) -> int:
         with database.transaction(self._pool) as connection:
             database.row(connection, "ledger", "wait_for_dry_run")
-            return len(database.rows(connection, "geocoding", "place_tickets"))
+            return place_tickets(connection).placed
 
 
-def change_cluster(connection: Connection, statements: list[str], row: dict[str, Any]) -> int:
-    """Run statements on a cluster, draw the conclusions from what they do to its point, and count tickets left nowhere.
+@dataclass(frozen=True, slots=True)
+class Placing:
+    """How many tickets got another point, and how many are nowhere now."""
+
+    placed: int
+    unplaced: int
+
+
+def place_tickets(connection: Connection) -> Placing:
+    """Put every ticket where the gazetteer has it.
+
+    Raises: psycopg.Error.
+    """
+    return Placing(**(database.row(connection, "geocoding", "place_tickets") or {"placed": 0, "unplaced": 0}))
+
+
+def change_cluster(connection: Connection, statements: list[str], row: dict[str, Any]) -> None:
+    """Run statements on a cluster, and draw the conclusions from what they do to its point.
 
     Where that is moved, the answers for the cluster's locations are held against the new one; where it is taken away,
-    they are not believed either, and its tickets are there no more.
+    they are not believed either. The next placing moves the tickets.
 
     Raises: psycopg.Error.
     """
@@ -385,12 +444,10 @@ def change_cluster(connection: Connection, statements: list[str], row: dict[str,
     after = database.row(connection, "geocoding", "cluster_point", row)
     if after is None and before is not None:
         database.rows(connection, "geocoding", "disown_locations", row)
-        return len(database.rows(connection, "geocoding", "unplace_tickets", row))
-    if after != before:
+    elif after != before:
         was = {f"was_{name}": before[name] if before else None for name in ("latitude", "longitude")}
         guard = {"guard_m": GUARD_METRES, "too_coarse": _TOO_COARSE}
         database.rows(connection, "geocoding", "judge_locations", {"cluster": row["cluster"]} | was | guard)
-    return 0
 
 
 def _judged_location(connection: Connection, place: Location, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -467,6 +524,9 @@ class GeocodeHandler:
             database.rows(connection, "outbox", "mark_handled", {"requests": requests})
             if batch.rest:
                 database.rows(connection, "geocoding", "ask_for_batch")
+            elif batch.held_back and (asked := database.row(connection, "geocoding", "ask_for_batch_tomorrow")):
+                why = "they come from files with many, and what is left of the day's requests is for the others"
+                log.info("places wait", places=batch.held_back, until=str(asked["due_at"]), detail=why)
             self._at("geocoded, not committed")
         self._at("geocoded, before relay")
         if batch.rest:

@@ -8,6 +8,7 @@ from consumer.database import Pool
 from consumer.fail_points import AtPoint
 from publisher import broker
 from publisher.broker import Outgoing
+from publisher.errors import NotConfirmed
 from publisher.link import Link
 from publisher.messages import CaptureHistory, FollowOn, GeocodeTickets
 from publisher.topology import Queue
@@ -19,23 +20,43 @@ _MESSAGES: dict[str, tuple[Queue, Callable[[tuple[int, ...]], FollowOn]]] = {
 
 
 def relay(pool: Pool, link: Link, at: AtPoint) -> int:
-    """Send every unsent request, one message for all of a kind. Gives how many requests were sent.
+    """Send every unsent request, one message for a thousand of a kind. Gives how many requests were sent.
 
-    A crash between publishing and marking sends the same requests again under the same message id.
-    Raises: DependencyDown.
+    No transaction is open while the broker is waited for: two relays at once, and one after a crash between publishing
+    and marking, send the same requests again under the same message id. Marked is what was read; a request that is
+    asked anew meanwhile has another number. A kind that the broker does not take keeps the others from nothing.
+    Raises: DependencyDown; NotConfirmed, after all that could be sent.
     """
-    with database.transaction(pool) as connection:
-        unsent: dict[str, list[int]] = defaultdict(list)
-        for request in database.rows(connection, "outbox", "take_unsent"):
-            unsent[request["kind"]].append(request["request_id"])
+    refused: dict[str, NotConfirmed] = {}
+    total = after = 0
+    while unsent := _unsent(pool, after):
+        after = max(max(requests) for requests in unsent.values())
+        sent: list[int] = []
         for kind, requests in unsent.items():
-            link.publish(_message(kind, tuple(requests)))
-        if unsent:
-            at("relay published, not marked")
-        sent = [request for requests in unsent.values() for request in requests]
+            if kind in refused:
+                continue
+            try:
+                link.publish(_message(kind, tuple(requests)))
+                sent += requests
+            except NotConfirmed as error:
+                refused[kind] = error
         if sent:
-            database.rows(connection, "outbox", "mark_sent", {"requests": sent})
-    return len(sent)
+            at("relay published, not marked")
+            with database.transaction(pool) as connection:
+                database.rows(connection, "outbox", "mark_sent", {"requests": sent})
+        total += len(sent)
+    if refused:
+        raise next(iter(refused.values()))
+    return total
+
+
+def _unsent(pool: Pool, after: int) -> dict[str, list[int]]:
+    """The next thousand, by kind."""
+    unsent: dict[str, list[int]] = defaultdict(list)
+    with database.transaction(pool) as connection:
+        for request in database.rows(connection, "outbox", "unsent", {"after": after}):
+            unsent[request["kind"]].append(request["request_id"])
+    return unsent
 
 
 def _message(kind: str, requests: tuple[int, ...]) -> Outgoing:

@@ -1,5 +1,6 @@
 """The provider's limits, held over all consumers: each request is booked in the database before it is sent."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from threading import Event
 from typing import Any, Literal, assert_never
@@ -15,6 +16,8 @@ Window = Literal["second", "minute", "day"]
 
 _WAITED_FOR = 90.0
 """Seconds: a limit per second or minute is waited out, and the rest of a day is not."""
+_LOOK_SECONDS = 5.0
+"""How often somebody who waits looks whether it is his turn now, and still his to take."""
 _REFUSED_PAUSE = timedelta(minutes=10)
 _DAYS_BEGINNING = timedelta(minutes=15)
 """After 00:00 UTC by our clock the provider's may still be before it, or its count behind: no day is spent so soon."""
@@ -50,12 +53,22 @@ def end_of_limit(window: Window, now: datetime) -> datetime:
 
 
 class Quota:
-    """One searcher's share: `book` before each request, `ended` after its answer. For one thread."""
+    """One searcher's share: `book` before each request, `ended` after its answer. For one thread.
 
-    def __init__(self, pool: Pool, settings: GeocoderSettings, stop: Event) -> None:
+    `require_turn` is called before each request, and now and again while one is waited for; its errors pass.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        settings: GeocoderSettings,
+        stop: Event,
+        require_turn: Callable[[], None] = lambda: None,
+    ) -> None:
         self._pool = pool
         self._settings = settings
         self._stop = stop
+        self._require_turn = require_turn
         self._open: int | None = None
 
     def book(self) -> None:
@@ -64,9 +77,11 @@ class Quota:
         Raises: Paused, when that would take long; Stopped; DependencyDown.
         """
         self.ended(failed=True)  # who asks again without an end in between had no answer
+        self._require_turn()
         while (seconds := self._try()) > 0:
-            if self._stop.wait(seconds):
+            if self._stop.wait(min(seconds, _LOOK_SECONDS)):
                 raise Stopped("told to stop")
+            self._require_turn()
 
     def ended(self, *, failed: bool = False) -> None:
         """The answer is there, or given up.

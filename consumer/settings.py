@@ -39,6 +39,18 @@ class DatabaseSettings(TlsSettings):
         return url
 
 
+class DatabaseChoice(BaseSettings):
+    """Whether there is a database to ask at all: the poller goes without one."""
+
+    model_config = FROM_ENVIRONMENT
+
+    database_url: SecretStr = Field(SecretStr(""), validation_alias="DATABASE_URL")
+
+    @property
+    def is_made(self) -> bool:
+        return bool(self.database_url.get_secret_value().strip())
+
+
 class ApplySettings(BaseSettings):
     """The rules that a file is judged by."""
 

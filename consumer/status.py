@@ -13,8 +13,9 @@ from consumer import database
 from consumer.database import Connection, Role
 from consumer.migrate import require_migrated
 from consumer.settings import DatabaseSettings, GeocoderChoice, GeocoderLimits, GeocoderSettings
+from consumer.verdicts import Ledger, Verdict
 from publisher import broker
-from publisher.bucket import Bucket, ObjectSummary
+from publisher.bucket import Bucket, ObjectSummary, pages
 from publisher.errors import FleetticketsError, Misconfigured
 from publisher.settings import BrokerSettings, BucketSettings, load
 from publisher.topology import Queue
@@ -31,11 +32,31 @@ class Status:
 def read_status(database_settings: DatabaseSettings, broker_settings: BrokerSettings, bucket: BucketSettings) -> Status:
     """Ask the bucket, the broker and the database. Changes nothing."""
     status = Status()
-    waiting: list[ObjectSummary] = []
-    _part(status, "bucket", lambda: _bucket(bucket, waiting))
+    backlog, set_aside = _Files(), Counter[str]()
+    with Ledger(database_settings, bucket.bucket, passes_over=True) as ledger:
+        _part(status, "bucket", lambda: _bucket(bucket, ledger, backlog, set_aside))
     _part(status, "broker", lambda: _broker(broker_settings))
-    _part(status, "database", lambda: _database(database_settings, bucket.bucket, waiting))
+    _part(status, "database", lambda: _database(database_settings, backlog, set_aside))
     return status
+
+
+@dataclass(slots=True)
+class _Files:
+    """How many, and the one that was stored first."""
+
+    count: int = 0
+    oldest: ObjectSummary | None = None
+
+    def add(self, found: ObjectSummary) -> None:
+        self.count += 1
+        if self.oldest is None or found.modified < self.oldest.modified:
+            self.oldest = found
+
+    def plain(self) -> dict[str, Any]:
+        return {
+            "oldest_waiting_seconds": _age(self.oldest.modified if self.oldest else None),
+            "oldest_waiting_key": self.oldest.key if self.oldest else None,
+        }
 
 
 def _part(status: Status, name: str, read: Callable[[], dict[str, Any]]) -> None:
@@ -45,17 +66,19 @@ def _part(status: Status, name: str, read: Callable[[], dict[str, Any]]) -> None
         status.faults[name] = str(error)
 
 
-def _bucket(settings: BucketSettings, waiting: list[ObjectSummary]) -> dict[str, Any]:
-    waiting += Bucket(settings).waiting()
-    return {"bucket": settings.bucket, "prefix": settings.changes_prefix, "waiting": len(waiting), **_oldest(waiting)}
-
-
-def _oldest(waiting: list[ObjectSummary]) -> dict[str, Any]:
-    oldest = min(waiting, key=lambda found: found.modified, default=None)
+def _bucket(settings: BucketSettings, ledger: Ledger, backlog: _Files, set_aside: Counter[str]) -> dict[str, Any]:
+    """What waits, page by page; of it goes to `backlog` what the ledger has no verdict on that stands."""
+    waiting = _Files()
+    for page in pages(Bucket(settings).waiting()):
+        for found, verdict in zip(page, ledger.verdicts(page), strict=True):
+            waiting.add(found)
+            if verdict in {None, Verdict.RETRY}:
+                backlog.add(found)
+            else:
+                set_aside[str(verdict)] += 1
     return {
-        "oldest_waiting_seconds": _age(oldest.modified if oldest else None),
-        "oldest_waiting_key": oldest.key if oldest else None,
-    }
+        "bucket": settings.bucket, "prefix": settings.changes_prefix, "waiting": waiting.count, **waiting.plain(),
+    }  # fmt: skip
 
 
 def _broker(settings: BrokerSettings) -> dict[str, Any]:
@@ -68,18 +91,12 @@ def _broker(settings: BrokerSettings) -> dict[str, Any]:
     return {"queues": queues}
 
 
-def _database(settings: DatabaseSettings, bucket: str, waiting: list[ObjectSummary]) -> dict[str, Any]:
+def _database(settings: DatabaseSettings, backlog: _Files, set_aside: Counter[str]) -> dict[str, Any]:
     with database.connect(settings, Role.READ) as connection, database.translated_errors():
         require_migrated(connection)
-        set_aside = _set_aside(connection, bucket, waiting)
-        backlog = [found for found in waiting if (found.key, found.etag) not in set_aside]
         watermark = database.row(connection, "status", "watermark") or {}
         return {
-            "backlog": {
-                "files": len(backlog),
-                **_oldest(backlog),
-                "set_aside": dict(Counter(set_aside.values())),
-            },
+            "backlog": {"files": backlog.count, **backlog.plain(), "set_aside": dict(set_aside)},
             "watermark": watermark.get("key"),
             "watermark_age_seconds": _age(watermark.get("snapshot_at")),
             "last_import_seconds": _age(watermark.get("imported_at")),
@@ -114,6 +131,7 @@ def _geocoding(connection: Connection) -> dict[str, Any]:
     for row in database.rows(connection, "status", "gazetteer"):
         places[row["kind"]][row["status"]] = row["places"]
     asked = _plain(database.row(connection, "status", "geocoder", {"account": _account()}) or {})
+    turn = database.row(connection, "leases", "held", {"name": "lookups"})
     left = 0 if asked["is_spent"] else max(0, load(GeocoderLimits).per_day - asked["requests"])
     return {
         "tickets_by_source": sources,
@@ -124,6 +142,7 @@ def _geocoding(connection: Connection) -> dict[str, Any]:
         "requests_left_today": left,
         "paused_until": asked["paused_until"],
         "paused_by": asked["paused_by"],
+        "looked_up_by": turn["holder"] if turn else None,
     }
 
 
@@ -133,17 +152,6 @@ def _account() -> str | None:
         return load(GeocoderSettings).account if load(GeocoderChoice).is_made else None
     except Misconfigured:
         return None
-
-
-def _set_aside(connection: Connection, bucket: str, waiting: list[ObjectSummary]) -> dict[tuple[str, str], str]:
-    """The waiting versions on which the ledger has its verdict, so that nothing happens to them by itself."""
-    parameters = {
-        "bucket": bucket,
-        "keys": [found.key for found in waiting],
-        "etags": [found.etag for found in waiting],
-    }
-    rows = database.rows(connection, "status", "set_aside", parameters)
-    return {(row["key"], row["etag"]): row["verdict"] for row in rows}
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

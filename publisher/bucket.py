@@ -2,12 +2,13 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import boto3
 from botocore.config import Config
@@ -22,6 +23,10 @@ from publisher.settings import BucketSettings
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import CopySourceTypeDef, GetObjectOutputTypeDef, HeadObjectOutputTypeDef
+
+    class Begin(TypedDict, total=False):
+        StartAfter: str
+
 
 BUCKET = "the bucket's store"
 _CHUNK = 1 << 20
@@ -65,6 +70,13 @@ class ObjectSummary:
     @property
     def put(self) -> Put:
         return Put(self.key, self.etag, self.modified, self.version_id)
+
+
+def pages(objects: Iterable[ObjectSummary]) -> Iterator[list[ObjectSummary]]:
+    """The same, a thousand at a time."""
+    left = iter(objects)
+    while page := list(islice(left, _PAGE)):
+        yield page
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +160,12 @@ class Bucket:
                 ) from error
             raise
 
-    def waiting(self) -> Iterator[ObjectSummary]:
-        """Every object in `changes/`, in the order of the keys; one request per thousand.
+    def waiting(self, after: str = "") -> Iterator[ObjectSummary]:
+        """Every object in `changes/`, or those after a key, in the order of the keys; one request per thousand.
 
         Raises: DependencyDown.
         """
-        return self._objects(self.changes_prefix)
+        return self._objects(self.changes_prefix, after)
 
     def archived(self) -> Iterator[ObjectSummary]:
         """Every object in `processed/`, in the order of the keys; one request per thousand.
@@ -162,11 +174,13 @@ class Bucket:
         """
         return self._objects(self.processed_prefix)
 
-    def _objects(self, folder: str) -> Iterator[ObjectSummary]:
+    def _objects(self, folder: str, after: str = "") -> Iterator[ObjectSummary]:
         with self._translated_errors(folder):
             listing = self._s3.get_paginator("list_objects_v2")
-            pages = listing.paginate(Bucket=self.name, Prefix=folder, PaginationConfig={"PageSize": _PAGE})
-            for page in pages:
+            # Without a key to begin after, as not every store may know what an empty one means.
+            begin: Begin = {"StartAfter": after} if after else {}
+            listed = listing.paginate(Bucket=self.name, Prefix=folder, PaginationConfig={"PageSize": _PAGE}, **begin)
+            for page in listed:
                 for found in page.get("Contents", []):
                     if found["Key"] != folder:  # some tools make a folder an empty object
                         yield ObjectSummary(

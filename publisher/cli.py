@@ -18,7 +18,7 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 from publisher import broker, log, management, topology
 from publisher.bucket import Bucket
 from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother, Misconfigured
-from publisher.poller import Poll, Poller
+from publisher.poller import OpenSettled, Poll, Poller, knowing_nothing
 from publisher.settings import BrokerSettings, BucketSettings, SqsSettings, WebhookSettings, WorkSettings, load
 from publisher.sqs import Batch, Bridge, SqsQueue
 from publisher.terminal import printable
@@ -30,11 +30,14 @@ _ENDLESS = 10_000
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of text for a person.")]
 
 
-def run(program: typer.Typer) -> NoReturn:
-    """Run a program of commands; an error of ours is one line on stderr, never a traceback."""
+def run(program: typer.Typer, open_settled: OpenSettled = knowing_nothing) -> NoReturn:
+    """Run a program of commands; an error of ours is one line on stderr, never a traceback.
+
+    `open_settled` is what this program knows of waiting files beyond what the poller does.
+    """
     log.configure()
     try:
-        program()
+        program(obj=open_settled)
     except Misconfigured as error:
         print(printable(f"fleettickets: {error}"), file=sys.stderr)  # noqa: T201
         sys.exit(EXIT_MISCONFIGURED)
@@ -131,6 +134,7 @@ def declare_topology(
 
 
 def poll(
+    context: typer.Context,
     every: Annotated[
         float | None,
         typer.Option(min=0.1, metavar="SECONDS", help="Keep polling; without it, poll once, for cron."),
@@ -142,10 +146,13 @@ def poll(
     The guarantee behind the notifications: what an event did not announce, this does. While a backlog is being worked
     off it publishes only what is missing from the queue, so it can run at any rate beside notifications. One poll runs
     at a time: a run of cron that meets another one, or the loop, says so and ends with 0.
+
+    With DATABASE_URL set, what the ledger has set aside (dead letters, ignored and discarded files), or a retry will
+    take up later, is not published again and again. A database that is away makes no difference to the rest.
     """
     broker_settings, bucket_settings, work = load(BrokerSettings), load(BucketSettings), load(WorkSettings)
     bucket = Bucket(bucket_settings)
-    poller = Poller(bucket, work.prefetch)
+    poller = Poller(bucket, work.prefetch, context.obj)
     if every is None:
         bucket.require()
         with broker.confirming_channel(broker_settings, "poll") as channel:
@@ -196,13 +203,15 @@ def webhook(
 
 def _report(done: Poll | None, *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(asdict(done) if done else {"waiting": None, "queued": None, "published": 0}))
+        none = {"waiting": None, "set_aside": None, "queued": None, "published": 0}
+        typer.echo(json.dumps(asdict(done) if done else none))
     elif done:
-        typer.echo(f"waiting {done.waiting}, already queued {done.queued}, published {done.published}")
+        aside = f", set aside {done.set_aside}" if done.set_aside else ""
+        typer.echo(f"waiting {done.waiting}{aside}, already queued {done.queued}, published {done.published}")
 
 
 def _log_poll(done: Poll) -> None:
-    structlog.get_logger().info("poll", waiting=done.waiting, queued=done.queued, published=done.published)
+    structlog.get_logger().info("poll", **asdict(done))
 
 
 def carry_from_sqs(

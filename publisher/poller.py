@@ -1,27 +1,49 @@
 """The guarantee behind the notifications: publish every key that still waits, without flooding the queue."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from threading import Event
 
 from pika.adapters.blocking_connection import BlockingChannel
 
 from publisher import broker
-from publisher.bucket import Bucket, ObjectSummary
+from publisher.bucket import Bucket, ObjectSummary, pages
 from publisher.messages import ChangeFileArrived
 from publisher.topology import Queue
 
 _OFFER_AGAIN_AFTER = 30.0
 """Seconds after which a poller repeats itself about the same version of a key; then twice as many, and so on."""
 _OFFER_AGAIN_AT_MOST = 3600.0
+_HELD = 10_000
+"""So many versions of a listing are held until it is known how many to publish; for more it is read on from there."""
+_REMEMBERED = 50_000
+"""So many versions are offered less and less often; others that stay, with each poll that finds the queue empty."""
+
+Settled = Callable[[Sequence[ObjectSummary]], Sequence[bool]]
+"""Of each of some versions that wait, whether somebody knows that a delivery would do nothing with it now."""
+OpenSettled = Callable[[str], AbstractContextManager[Settled]]
+"""For one poll of the named bucket."""
+
+
+def nothing_settled(page: Sequence[ObjectSummary]) -> Sequence[bool]:
+    """What a poller knows by itself."""
+    return [False] * len(page)
+
+
+def knowing_nothing(_bucket: str) -> AbstractContextManager[Settled]:
+    """For a poller that is alone."""
+    return nullcontext(nothing_settled)
 
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """What one poll found: files waiting in `changes/`, messages already queued, keys published."""
+    """What one poll found: files that wait in `changes/`, others that are settled, messages queued, keys published."""
 
     waiting: int
+    set_aside: int
     queued: int
     published: int
 
@@ -34,60 +56,96 @@ class _Offer:
     wait: float
 
 
-class Poller:
-    """Compares the bucket with the queue and publishes the difference, oldest keys first."""
+@dataclass(slots=True)
+class _Listing:
+    """What waits, of which the first that are due are held."""
 
-    def __init__(self, bucket: Bucket, prefetch: int, clock: Callable[[], float] = time.monotonic) -> None:
+    waiting: int
+    set_aside: int
+    due: list[ObjectSummary]
+
+
+class Poller:
+    """Compares the bucket with the queue and publishes the difference, oldest keys first.
+
+    Its memory does not grow with what lies in the bucket.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        prefetch: int,
+        open_settled: OpenSettled = knowing_nothing,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._bucket = bucket
         self._prefetch = prefetch
+        self._open_settled = open_settled
         self._clock = clock
-        self._offered: dict[tuple[str, str], _Offer] = {}
+        # By 64 bits of what names a version: two that share them share a wait.
+        self._offered: dict[int, _Offer] = {}
 
     def poll(self, channel: BlockingChannel) -> Poll:
-        """List once and publish what is missing from the queue.
+        """Publish what is missing from the queue.
 
         Raises: DependencyDown, Misconfigured.
         """
-        # Looked at before and after the listing: files that arrive or leave meanwhile are then never counted
-        # as missing from the queue.
-        before, _ = broker.queue_depth(channel, Queue.FILES.broker_name)
-        waiting = list(self._bucket.waiting())
-        after, consumers = broker.queue_depth(channel, Queue.FILES.broker_name)
-        queued = max(before, after)
-        offers = self._due_offers(waiting)
-        published = 0
-        for found, wait in offers[: missing_from_queue(len(waiting), queued, consumers * self._prefetch)]:
-            arrived = ChangeFileArrived(
-                bucket=self._bucket.name,
-                keys=(found.key,),
-                etag=found.etag,
-                size=found.size,
-                seen_by="poller",
-                event_time=found.modified,
-            )
-            broker.publish(channel, broker.arrival(arrived.model_dump_json().encode()))
-            self._offered[found.key, found.etag] = _Offer(self._clock() + wait, wait)
-            published += 1
-        return Poll(len(waiting), queued, published)
+        with self._open_settled(self._bucket.name) as settled:
+            # Looked at before and after the listing: files that arrive or leave meanwhile are then never counted
+            # as missing from the queue.
+            before, _ = broker.queue_depth(channel, Queue.FILES.broker_name)
+            listing = self._list(settled)
+            after, consumers = broker.queue_depth(channel, Queue.FILES.broker_name)
+            queued = max(before, after)
+            missing = missing_from_queue(listing.waiting, queued, consumers * self._prefetch)
+            published = 0
+            for found in islice(self._due(listing, settled), missing):
+                self._publish(channel, found)
+                published += 1
+        return Poll(listing.waiting, listing.set_aside, queued, published)
 
-    def _due_offers(self, waiting: list[ObjectSummary]) -> list[tuple[ObjectSummary, float]]:
-        """Versions to offer, each with the seconds to wait before the next time.
-
-        What stays in `changes/` for good, like a dead letter or a stray file, is offered less and less often.
-        """
+    def _list(self, settled: Settled) -> _Listing:
+        listing = _Listing(0, 0, [])
+        known, self._offered = self._offered, {}
         now = self._clock()
-        known = self._offered
-        self._offered = {}
-        due = []
-        for found in waiting:
-            offer = known.get((found.key, found.etag))
-            if offer is None:
-                due.append((found, _OFFER_AGAIN_AFTER))
-                continue
-            self._offered[found.key, found.etag] = offer
-            if offer.due <= now:
-                due.append((found, min(2 * offer.wait, _OFFER_AGAIN_AT_MOST)))
-        return due
+        for page in pages(self._bucket.waiting()):
+            for found, is_settled in zip(page, settled(page), strict=True):
+                if is_settled:
+                    listing.set_aside += 1
+                    continue
+                listing.waiting += 1
+                offer = known.get(_name(found))
+                if offer is not None:  # what has left is forgotten
+                    self._offered[_name(found)] = offer
+                if len(listing.due) < _HELD and (offer is None or offer.due <= now):
+                    listing.due.append(found)
+        return listing
+
+    def _due(self, listing: _Listing, settled: Settled) -> Iterator[ObjectSummary]:
+        yield from listing.due
+        if len(listing.due) < _HELD:
+            return
+        for page in pages(self._bucket.waiting(after=listing.due[-1].key)):
+            for found, is_settled in zip(page, settled(page), strict=True):
+                offer = self._offered.get(_name(found))
+                if not is_settled and (offer is None or offer.due <= self._clock()):
+                    yield found
+
+    def _publish(self, channel: BlockingChannel, found: ObjectSummary) -> None:
+        arrived = ChangeFileArrived(
+            bucket=self._bucket.name,
+            keys=(found.key,),
+            etag=found.etag,
+            size=found.size,
+            seen_by="poller",
+            event_time=found.modified,
+        )
+        broker.publish(channel, broker.arrival(arrived.model_dump_json().encode()))
+        before = self._offered.get(_name(found))
+        if before is not None or len(self._offered) < _REMEMBERED:
+            # What stays in `changes/` for good, like a stray file, is offered less and less often.
+            wait = min(2 * before.wait, _OFFER_AGAIN_AT_MOST) if before else _OFFER_AGAIN_AFTER
+            self._offered[_name(found)] = _Offer(self._clock() + wait, wait)
 
     def poll_every(self, seconds: float, channel: BlockingChannel, stop: Event, report: Callable[[Poll], None]) -> None:
         """Poll until `stop`; the channel's connection is kept alive between polls.
@@ -100,6 +158,10 @@ class Poller:
             while not stop.is_set() and (left := due - self._clock()) > 0:
                 with broker.translated_errors():
                     channel.connection.process_data_events(time_limit=min(left, 0.5))
+
+
+def _name(found: ObjectSummary) -> int:
+    return hash((found.key, found.etag))
 
 
 def missing_from_queue(waiting: int, queued: int, in_hand: int) -> int:

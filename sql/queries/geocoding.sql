@@ -1,47 +1,52 @@
--- name: lock_lookups
-SELECT pg_try_advisory_lock(hashtext('ingest.geocode')) AS mine
-
--- name: lock_stands
--- As long as the connection does.
-SELECT 1 AS yes
-
--- name: unlock_lookups
-SELECT pg_advisory_unlock(hashtext('ingest.geocode'))
-
 -- name: clusters_to_ask
--- Every cluster that no answer is kept of, or one too old, or one for another name; those of most tickets first.
-SELECT wanted.cluster, coalesce(alias.place, wanted.cluster) AS place, wanted.region
-FROM (SELECT cluster, count(*) AS tickets, mode() WITHIN GROUP (ORDER BY region) AS region
-      FROM tickets.inc
-      WHERE cluster IS NOT NULL
-      GROUP BY cluster) AS wanted
-LEFT JOIN tickets.cluster_aliases AS alias ON lower(alias.cluster) = lower(wanted.cluster)
-LEFT JOIN tickets.geo_clusters AS known ON known.cluster = wanted.cluster
-WHERE known.cluster IS NULL
-   OR (NOT known.is_manual
-       AND (known.is_due
-            OR known.geocoded_at < CASE WHEN known.status = 'hit' THEN %(hits_before)s ELSE %(misses_before)s END
-            OR known.unanswered BETWEEN 1 AND %(attempts)s - 1 AND known.geocoded_at < %(unanswered_before)s
-            OR known.asked_as <> coalesce(alias.place, wanted.cluster)))
-ORDER BY wanted.tickets DESC, wanted.cluster
+-- Every cluster that no answer is kept of, or one too old, or one for another name; those of most tickets first. Each is
+-- counted for the first file that has one of its tickets now; those of a file that has more than so many come last.
+WITH to_ask AS (
+    SELECT wanted.cluster, coalesce(alias.place, wanted.cluster) AS place, wanted.region, wanted.tickets,
+           coalesce(count(*) OVER (PARTITION BY wanted.file_id) > %(many)s::bigint, false) AS is_of_many
+    FROM (SELECT ticket.cluster, count(*) AS tickets, mode() WITHIN GROUP (ORDER BY ticket.region) AS region,
+                 min(written.file_id) AS file_id
+          FROM tickets.inc AS ticket LEFT JOIN ingest.positions AS written USING (ticket_id)
+          WHERE ticket.cluster IS NOT NULL
+          GROUP BY ticket.cluster) AS wanted
+    LEFT JOIN tickets.cluster_aliases AS alias ON lower(alias.cluster) = lower(wanted.cluster)
+    LEFT JOIN tickets.geo_clusters AS known ON known.cluster = wanted.cluster
+    WHERE known.cluster IS NULL
+       OR (NOT known.is_manual
+           AND (known.is_due
+                OR known.geocoded_at < CASE WHEN known.status = 'hit' THEN %(hits_before)s ELSE %(misses_before)s END
+                OR known.unanswered BETWEEN 1 AND %(attempts)s - 1 AND known.geocoded_at < %(unanswered_before)s
+                OR known.asked_as <> coalesce(alias.place, wanted.cluster)))
+)
+SELECT cluster, place, region, count(*) OVER () AS total, count(*) FILTER (WHERE is_of_many) OVER () AS of_many
+FROM to_ask
+ORDER BY is_of_many, tickets DESC, cluster
+LIMIT %(limit)s
 
 -- name: locations_to_ask
 -- The same for the places of actionable tickets. Where the cluster has no point there is nothing to hold an answer
 -- against, so the location waits for it.
-SELECT wanted.cluster, wanted.location_name, coarse.latitude, coarse.longitude
-FROM (SELECT cluster, location_name, count(*) AS tickets
-      FROM tickets.inc
-      WHERE is_actionable AND location_name IS NOT NULL AND geo_source IS DISTINCT FROM 'feed'
-      GROUP BY cluster, location_name) AS wanted
-JOIN tickets.geo_clusters AS coarse ON coarse.cluster = wanted.cluster AND coarse.geom IS NOT NULL
-LEFT JOIN tickets.geo_locations AS known
-    ON known.cluster = wanted.cluster AND known.location_name = wanted.location_name
-WHERE known.cluster IS NULL
-   OR (NOT known.is_manual
-       AND (known.is_due
-            OR known.geocoded_at < CASE WHEN known.status = 'hit' THEN %(hits_before)s ELSE %(misses_before)s END
-            OR known.unanswered BETWEEN 1 AND %(attempts)s - 1 AND known.geocoded_at < %(unanswered_before)s))
-ORDER BY wanted.tickets DESC, wanted.cluster, wanted.location_name
+WITH to_ask AS (
+    SELECT wanted.cluster, wanted.location_name, coarse.latitude, coarse.longitude, wanted.tickets,
+           coalesce(count(*) OVER (PARTITION BY wanted.file_id) > %(many)s::bigint, false) AS is_of_many
+    FROM (SELECT ticket.cluster, ticket.location_name, count(*) AS tickets, min(written.file_id) AS file_id
+          FROM tickets.inc AS ticket LEFT JOIN ingest.positions AS written USING (ticket_id)
+          WHERE ticket.is_actionable AND ticket.location_name IS NOT NULL AND ticket.geo_source IS DISTINCT FROM 'feed'
+          GROUP BY ticket.cluster, ticket.location_name) AS wanted
+    JOIN tickets.geo_clusters AS coarse ON coarse.cluster = wanted.cluster AND coarse.geom IS NOT NULL
+    LEFT JOIN tickets.geo_locations AS known
+        ON known.cluster = wanted.cluster AND known.location_name = wanted.location_name
+    WHERE known.cluster IS NULL
+       OR (NOT known.is_manual
+           AND (known.is_due
+                OR known.geocoded_at < CASE WHEN known.status = 'hit' THEN %(hits_before)s ELSE %(misses_before)s END
+                OR known.unanswered BETWEEN 1 AND %(attempts)s - 1 AND known.geocoded_at < %(unanswered_before)s))
+)
+SELECT cluster, location_name, latitude, longitude, count(*) OVER () AS total,
+       count(*) FILTER (WHERE is_of_many) OVER () AS of_many
+FROM to_ask
+ORDER BY is_of_many, tickets DESC, cluster, location_name
+LIMIT %(limit)s
 
 -- name: locations_that_wait
 -- Those that would be asked for, but for the point of their cluster; a ticket without a cluster has none to wait for.
@@ -158,29 +163,43 @@ WHERE NOT known.is_manual
 
 -- name: place_tickets
 -- All tickets that are elsewhere than the gazetteer has them, whatever the reason: the place became known, changed, was
--- set by hand, or a file was merged while it became known. In the order of their ids, as files are merged, so that the
--- two cannot deadlock.
+-- set by hand or taken back, or a file was merged while that happened. A place that the gazetteer has and knows no point
+-- of leaves them nowhere; one that it does not have at all takes nothing off the map. In the order of their ids, as files
+-- are merged, so that the two cannot deadlock.
 WITH elsewhere AS (
-    SELECT ticket.ticket_id, coalesce(precise.geom, coarse.geom) AS geom,
-           CASE WHEN precise.geom IS NULL THEN 'cluster' ELSE 'location' END AS geo_source
+    SELECT ticket.ticket_id, found.geom, found.geo_source
     FROM tickets.inc AS ticket
     LEFT JOIN tickets.geo_locations AS precise
         ON precise.cluster = ticket.cluster AND precise.location_name = ticket.location_name
     LEFT JOIN tickets.geo_clusters AS coarse ON coarse.cluster = ticket.cluster
+    CROSS JOIN LATERAL (
+        SELECT coalesce(precise.geom, coarse.geom) AS geom,
+               CASE WHEN precise.geom IS NOT NULL THEN 'location' WHEN coarse.geom IS NOT NULL THEN 'cluster' END AS geo_source
+    ) AS found
     WHERE ticket.geo_source IS DISTINCT FROM 'feed'
-      AND coalesce(precise.geom, coarse.geom) IS NOT NULL
-      AND (ticket.geom IS DISTINCT FROM coalesce(precise.geom, coarse.geom)
-           OR ticket.geo_source IS DISTINCT FROM CASE WHEN precise.geom IS NULL THEN 'cluster' ELSE 'location' END)
+      AND (ticket.geom IS DISTINCT FROM found.geom OR ticket.geo_source IS DISTINCT FROM found.geo_source)
+      AND (found.geom IS NOT NULL
+           OR ticket.geo_source IN ('cluster', 'location') AND coalesce(precise.cluster, coarse.cluster) IS NOT NULL)
     ORDER BY ticket.ticket_id
     FOR UPDATE OF ticket
+), placed AS (
+    UPDATE tickets.inc AS ticket SET geom = elsewhere.geom, geo_source = elsewhere.geo_source
+    FROM elsewhere
+    WHERE ticket.ticket_id = elsewhere.ticket_id
+    RETURNING ticket.geo_source
 )
-UPDATE tickets.inc AS ticket SET geom = elsewhere.geom, geo_source = elsewhere.geo_source
-FROM elsewhere
-WHERE ticket.ticket_id = elsewhere.ticket_id
-RETURNING ticket.ticket_id
+SELECT count(geo_source) AS placed, count(*) - count(geo_source) AS unplaced FROM placed
 
 -- name: ask_for_batch
 INSERT INTO ingest.outbox (kind) VALUES ('geocode')
+
+-- name: ask_for_batch_tomorrow
+-- When the day's requests are renewed, and the provider's clock may be behind ours. Once is enough.
+INSERT INTO ingest.outbox (kind, due_at)
+SELECT 'geocode', date_trunc('day', now(), 'UTC') + interval '1 day 15 minutes'
+WHERE NOT EXISTS (SELECT FROM ingest.outbox
+                  WHERE kind = 'geocode' AND handled_at IS NULL AND due_at > now())
+RETURNING due_at
 
 -- name: is_in_kenya
 SELECT 1 AS yes WHERE tickets.kenya_point(%(latitude)s, %(longitude)s) IS NOT NULL
@@ -212,22 +231,6 @@ UPDATE tickets.geo_locations
 SET latitude = NULL, longitude = NULL, status = 'miss', is_manual = false, is_due = true
 WHERE cluster = %(cluster)s AND location_name = %(location_name)s AND is_manual
 RETURNING cluster
-
--- name: unplace_tickets
--- Those of a cluster whose place is not known any more. In the order of their ids, as files are merged.
-WITH lost AS (
-    SELECT ticket.ticket_id
-    FROM tickets.inc AS ticket
-    LEFT JOIN tickets.geo_locations AS precise
-        ON precise.cluster = ticket.cluster AND precise.location_name = ticket.location_name
-    LEFT JOIN tickets.geo_clusters AS coarse ON coarse.cluster = ticket.cluster
-    WHERE ticket.cluster = %(cluster)s AND ticket.geo_source IN ('cluster', 'location')
-      AND coalesce(precise.geom, coarse.geom) IS NULL
-    ORDER BY ticket.ticket_id
-    FOR UPDATE OF ticket
-)
-UPDATE tickets.inc AS ticket SET geom = NULL, geo_source = NULL FROM lost WHERE ticket.ticket_id = lost.ticket_id
-RETURNING ticket.ticket_id
 
 -- name: tickets_there
 SELECT count(*) AS tickets FROM tickets.inc

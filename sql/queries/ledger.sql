@@ -109,8 +109,11 @@ SET last_error = %(error)s, archive_attempts = archive_attempts + 1,
 WHERE file_id = %(file_id)s AND state = 'applied'
 
 -- name: record_done
+-- Once its own requests are sent.
 UPDATE ingest.ledger SET state = 'done', done_at = clock_timestamp()
 WHERE file_id = %(file_id)s AND state = 'archived'
+  AND NOT EXISTS (SELECT FROM ingest.outbox AS request
+                  WHERE request.file_id = %(file_id)s AND request.sent_at IS NULL AND request.handled_at IS NULL)
 
 -- name: record_failed
 -- Attempts count here, not in headers: a wait queue resets the broker's own count. They restart when bytes that were

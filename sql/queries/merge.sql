@@ -80,9 +80,11 @@ SELECT %(file_id)s, line, reject_reason, reject_raw FROM staging WHERE reject_re
 ON CONFLICT (file_id, line) DO NOTHING
 
 -- name: request_follow_ons
+-- One that is asked anew is another request, with a number of its own: who has read the former marks that alone.
 INSERT INTO ingest.outbox (kind, file_id)
 SELECT kind, %(file_id)s FROM unnest(%(kinds)s::text[]) AS kind
-ON CONFLICT (file_id, kind) DO UPDATE SET sent_at = NULL, handled_at = NULL, created_at = now()
+ON CONFLICT (file_id, kind) DO UPDATE
+SET request_id = DEFAULT, sent_at = NULL, handled_at = NULL, created_at = now()
 
 -- name: move_watermark
 -- Last before the commit: every file takes this row, so it is held for no longer than the commit itself.

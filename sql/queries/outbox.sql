@@ -1,19 +1,20 @@
--- name: take_unsent
--- Oldest first; rows that another relay has in hand are its business.
+-- name: unsent
+-- Oldest first, a thousand at a time.
 SELECT request_id, kind FROM ingest.outbox
-WHERE sent_at IS NULL AND handled_at IS NULL
+WHERE sent_at IS NULL AND handled_at IS NULL AND due_at <= clock_timestamp() AND request_id > %(after)s
 ORDER BY request_id
 LIMIT 1000
-FOR UPDATE SKIP LOCKED
 
 -- name: mark_sent
 UPDATE ingest.outbox SET sent_at = clock_timestamp() WHERE request_id = ANY(%(requests)s)
 
 -- name: lock_history
-SELECT pg_advisory_xact_lock(hashtext('ingest.history'))
+SELECT ingest.lock('history')
 
 -- name: unhandled
-SELECT request_id FROM ingest.outbox WHERE kind = %(kind)s AND handled_at IS NULL ORDER BY request_id
+SELECT request_id FROM ingest.outbox
+WHERE kind = %(kind)s AND handled_at IS NULL AND due_at <= clock_timestamp()
+ORDER BY request_id
 
 -- name: seconds_since_last_handled
 SELECT extract(epoch FROM clock_timestamp() - handled_at)::float8 AS seconds

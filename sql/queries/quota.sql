@@ -1,5 +1,5 @@
 -- name: lock_quota
-SELECT pg_advisory_xact_lock(hashtext('ingest.geocoder_requests'))
+SELECT ingest.lock('geocoder requests')
 
 -- name: next_request
 -- When the next request may be sent. One that is under way counts as sent now: who knows when it arrives. One that

@@ -32,24 +32,13 @@ FROM tickets.import_meta
 WHERE source = 'inc'
 
 -- name: open_requests
-SELECT kind, count(*) FILTER (WHERE sent_at IS NULL) AS unsent, count(*) AS unhandled
+SELECT kind, count(*) FILTER (WHERE sent_at IS NULL AND due_at <= now()) AS unsent, count(*) AS unhandled
 FROM ingest.outbox
 WHERE handled_at IS NULL
 GROUP BY kind
 
 -- name: ignored_events
 SELECT reason, sum(events)::bigint AS events FROM ingest.ignored_events GROUP BY reason ORDER BY reason
-
--- name: set_aside
--- Of the versions that wait in the bucket, those that no delivery will do anything with.
-SELECT ledger.key, ledger.etag,
-       CASE WHEN ledger.discarded_at IS NOT NULL THEN 'discarded'
-            WHEN ledger.dead_lettered_at IS NOT NULL THEN 'dead letters'
-            ELSE 'ignored' END AS verdict
-FROM unnest(%(keys)s::text[], %(etags)s::text[]) AS waiting (key, etag)
-JOIN ingest.ledger AS ledger
-  ON ledger.bucket = %(bucket)s AND ledger.key = waiting.key AND ledger.etag = waiting.etag
-WHERE ledger.dead_lettered_at IS NOT NULL OR (ledger.state = 'done' AND ledger.applied_at IS NULL)
 
 -- name: tickets_by_place
 -- Where tickets have their place from; NULL is nowhere.

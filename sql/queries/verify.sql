@@ -153,7 +153,7 @@ INSERT INTO findings (look, kind, subject, key, detail)
 SELECT %(look)s, 'request_unsent', format('%%s request %%s', request.kind, request.request_id),
        coalesce(file.key, 'the rest of a batch'), format('made %%s', request.created_at)
 FROM ingest.outbox AS request LEFT JOIN ingest.ledger AS file USING (file_id)
-WHERE request.sent_at IS NULL AND request.handled_at IS NULL AND request.created_at < %(old)s
+WHERE request.sent_at IS NULL AND request.handled_at IS NULL AND greatest(request.created_at, request.due_at) < %(old)s
 
 -- name: find_request_lost
 -- In turn: sent long ago, not handled, and in no queue any more; and never made, by a file whose rows changed tickets.

@@ -4,11 +4,15 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from typing import Any
 
+import pytest
+
 from consumer import database as postgres
 from consumer.database import Pool
 from consumer.fail_points import nowhere
 from consumer.history import HistoryHandler
 from consumer.settings import HistorySettings
+from publisher.errors import DependencyDown
+from tests.acceptance.stage import wait_until
 from tests.integration.change_files import ChangeFile
 
 FILE = "ticket_id,cluster,created_at_service,closed_at\nINC{0},QOA,2026-06-25 10:00,\n"
@@ -63,4 +67,35 @@ def test_a_stop_ends_the_wait_for_the_next_capture(pool: Pool, apply: Any) -> No
     stop = Event()
     stop.set()
     assert handler(pool, interval=3600, stop=stop).capture() is None
+    assert handler(pool).capture() == 1
+
+
+def waits(pool: Pool) -> bool:
+    with postgres.transaction(pool) as connection:
+        connection.execute("SET LOCAL ROLE NONE")  # what others wait for, not everybody is told
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        return connection.execute(waiting).fetchone() is not None
+
+
+def test_a_request_that_is_asked_anew_while_its_capture_runs_stays_open(pool: Pool, apply: Any) -> None:
+    applied = apply(ChangeFile("2026-06-25T142000", FILE.format(1)))
+    with ThreadPoolExecutor(1) as threads:
+        with postgres.transaction(pool) as held:
+            held.execute("LOCK TABLE tickets.inc_daily_snapshot IN SHARE ROW EXCLUSIVE MODE")
+            running = threads.submit(handler(pool).capture)
+            wait_until(lambda: waits(pool), "the capture has read its requests, and writes")
+            with postgres.transaction(pool) as again:  # as when its bytes are back under its key
+                request = {"file_id": applied.file.file_id, "kinds": ["history"]}
+                postgres.rows(again, "merge", "request_follow_ons", request)
+        assert running.result() == 1
+    assert handler(pool).capture() == 1
+
+
+def test_a_capture_that_is_held_up_says_by_whom_and_comes_after_it(pool: Pool, apply: Any) -> None:
+    apply(ChangeFile("2026-06-25T142000", FILE.format(1)))
+    with postgres.transaction(pool) as held:
+        pid = held.info.backend_pid
+        postgres.row(held, "outbox", "lock_history")
+        with pytest.raises(DependencyDown, match=rf"history is in use .* by process {pid} \(fleettickets consumer"):
+            handler(pool).capture()
     assert handler(pool).capture() == 1

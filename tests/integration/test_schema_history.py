@@ -51,6 +51,14 @@ def moments(connection: psycopg.Connection[dict[str, Any]]) -> tuple[datetime, d
     return row["now"], row["midnight"], row["day"]
 
 
+def wait_for_a_waiter(observer: psycopg.Connection[dict[str, Any]]) -> None:
+    waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    deadline = time.monotonic() + 30
+    while not observer.execute(waits).fetchone():
+        assert time.monotonic() < deadline, "nobody waits"
+        time.sleep(0.01)
+
+
 def snapshot(connection: psycopg.Connection[dict[str, Any]]) -> dict[str, dict[str, int]]:
     """Today's figures by cluster, without the zeros."""
     rows = connection.execute(
@@ -206,10 +214,7 @@ def test_a_second_capture_waits_for_the_first(
     ):
         first = capture(connection)
         thread.start()
-        deadline = time.monotonic() + 30
-        while not observer.execute("SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted").fetchone():
-            assert time.monotonic() < deadline, "the second capture did not wait"
-            time.sleep(0.01)
+        wait_for_a_waiter(observer)
         assert second == []
     thread.join(timeout=30)
     assert first["closures_added"] == 1
@@ -234,3 +239,49 @@ def test_many_captures_at_once_agree(connection: psycopg.Connection[dict[str, An
     assert len(added) == 30
     assert sum(added) == len(closures(connection)) == 100
     assert sum(figures["open_total"] for figures in snapshot(connection).values()) == 100
+
+
+def test_a_capture_that_waited_is_of_the_moment_of_its_rows(
+    connection: psycopg.Connection[dict[str, Any]], database: Database
+) -> None:
+    """It waits for another one, and midnight can pass meanwhile: the day is that in which its rows were read."""
+    put(connection, "1", cluster="A", closed_at="2026-06-25 10:00")
+
+    def capture_in_a_transaction() -> None:
+        with psycopg.connect(database.url, row_factory=dict_row) as other:
+            capture(other)
+
+    thread = threading.Thread(target=capture_in_a_transaction)
+    with psycopg.connect(database.url, autocommit=True, row_factory=dict_row) as observer:
+        with connection.transaction():
+            capture(connection)
+            thread.start()
+            wait_for_a_waiter(observer)
+            put(observer, "2", cluster="A")
+            moment = observer.execute("SELECT clock_timestamp() AS now").fetchone()
+        thread.join(timeout=30)
+    row = connection.execute("SELECT * FROM tickets.inc_daily_snapshot").fetchone()
+    assert row is not None
+    assert moment is not None
+    assert row["open_total"] == 1, "it has read what came while it waited"
+    assert row["captured_at"] > moment["now"]
+
+
+@pytest.mark.parametrize(
+    ("moment", "day", "created", "breached"),
+    [
+        ("2026-06-25T20:59:59.999999Z", "2026-06-25", 1, 0),
+        ("2026-06-25T21:00:00Z", "2026-06-26", 0, 1),
+    ],
+)
+def test_day_flow_and_service_levels_of_a_snapshot_are_those_of_its_moment(
+    connection: psycopg.Connection[dict[str, Any]], moment: str, day: str, created: int, breached: int
+) -> None:
+    put(connection, "1", cluster="A", created_at_service="2026-06-24T00:00")
+    put(connection, "2", cluster="A", created_at_service="2026-06-25T10:00")
+    connection.execute("SELECT ingest.snapshot_day(%s::timestamptz)", [moment])
+    row = connection.execute("SELECT * FROM tickets.inc_daily_snapshot").fetchone()
+    assert row is not None
+    assert str(row["snapshot_date"]) == day
+    assert row["captured_at"] == datetime.fromisoformat(moment)
+    assert (row["open_total"], row["created_count"], row["open_breached"]) == (2, created, breached)

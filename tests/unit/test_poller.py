@@ -1,6 +1,9 @@
-"""How many of the waiting files a poll publishes, and how often the same one."""
+"""How many of the waiting files a poll publishes, how often the same one, and what it remembers of them."""
 
+import tracemalloc
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -47,11 +50,21 @@ class Store:
         self.queued = 0
         self.now = 0.0
         self.published: list[str] = []
+        self.sent = 0
         self.queued_after_listing: int | None = None
+        self.settled: set[str] = set()
         self._is_listed = False
         monkeypatch.setattr(broker, "queue_depth", self._depth)
         monkeypatch.setattr(broker, "publish", self._publish)
-        self.poller = Poller(self, 4, clock=lambda: self.now)  # type: ignore[arg-type]
+        self.poller = Poller(self, 4, self._open_settled, clock=lambda: self.now)  # type: ignore[arg-type]
+
+    def _open_settled(self, bucket: str) -> AbstractContextManager[poller.Settled]:
+        assert bucket == self.name
+        return nullcontext(self._is_settled)
+
+    def _is_settled(self, page: Sequence[ObjectSummary]) -> list[bool]:
+        assert len(page) <= 1000
+        return [found.key in self.settled for found in page]
 
     def _publish(self, _channel: object, outgoing: broker.Outgoing) -> None:
         self.published += ChangeFileArrived.model_validate_json(outgoing.body).keys
@@ -61,9 +74,11 @@ class Store:
             return self.queued_after_listing, 1
         return self.queued, 1
 
-    def waiting(self) -> list[ObjectSummary]:
+    def waiting(self, after: str = "") -> Iterator[ObjectSummary]:
         self._is_listed = True
-        return [ObjectSummary(key, "etag", 1, datetime(2026, 6, 25, tzinfo=UTC)) for key in self.keys]
+        for key in self.keys:
+            if key > after:
+                yield ObjectSummary(key, "etag", 1, datetime(2026, 6, 25, tzinfo=UTC))
 
     def poll(self) -> list[str]:
         self.published = []
@@ -71,7 +86,8 @@ class Store:
         channel: Any = None
         done = self.poller.poll(channel)
         queued = max(self.queued, self.queued_after_listing or 0)
-        assert done == poller.Poll(len(self.keys), queued, len(self.published))
+        set_aside = len(self.settled.intersection(self.keys))
+        assert done == poller.Poll(len(self.keys) - set_aside, set_aside, queued, len(self.published))
         return self.published
 
 
@@ -109,3 +125,50 @@ def test_what_leaves_or_enters_the_queue_during_the_listing_is_not_taken_for_mis
     store.keys = [f"key{number}" for number in range(10)]
     store.queued, store.queued_after_listing = before, after
     assert store.poll() == []
+
+
+def test_what_the_ledger_has_settled_is_neither_published_nor_counted_as_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = Store(monkeypatch)
+    store.keys = [f"key{number}" for number in range(10)]
+    store.settled = {f"key{number}" for number in range(8)}
+    assert store.poll() == ["key8", "key9"]
+    store.settled, store.now = {"key9"}, 31
+    assert store.poll() == [f"key{number}" for number in range(9)], "it counts for this poll alone"
+
+
+def test_a_backlog_of_any_length_is_published_whole_and_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(poller, "_HELD", 10)
+    store = Store(monkeypatch)
+    store.keys = [f"key{number:03}" for number in range(35)]
+    store.settled = {"key005", "key020"}
+    assert store.poll() == [key for key in store.keys if key not in store.settled]
+    assert store.poll() == []
+
+
+def test_a_poller_does_not_grow_with_what_lies_in_the_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless(Store):
+        def waiting(self, after: str = "") -> Iterator[ObjectSummary]:
+            for number in range(30_000):
+                key = f"automations/inc/changes/2026-06-25T14-20-00-{number:09}.csv"
+                if key > after:
+                    yield ObjectSummary(key, f"{number:032x}", 1, datetime(2026, 6, 25, tzinfo=UTC))
+
+        def _publish(self, _channel: object, _outgoing: broker.Outgoing) -> None:
+            self.sent += 1
+
+    monkeypatch.setattr(poller, "_HELD", 500)
+    monkeypatch.setattr(poller, "_REMEMBERED", 2500)
+    store = Endless(monkeypatch)
+    channel: Any = None
+    tracemalloc.start()
+    try:
+        for now, published in ((0.0, 30_000), (1.0, 27_500), (31.0, 30_000)):
+            store.now, store.sent = now, 0
+            store.poller.poll(channel)
+            assert store.sent == published
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 3_000_000
