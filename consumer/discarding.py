@@ -91,6 +91,7 @@ def record(connection: Connection, letter: DeadLetter, reason: str) -> None:
         "queue": letter.queue.value,
         "bucket": dead_letters.bucket_of(letter),
         "key": _storable(letter.key),
+        "etag": None if letter.etag is None else _storable(letter.etag),
         "reason": reason,
         "died_of": _storable(letter.reason),
         "error": _storable(letter.error),

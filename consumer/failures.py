@@ -32,6 +32,8 @@ class Failure:
     reason: str
     detail: str
     attempts: int
+    etag: str | None = None
+    """Of the version that failed; None where there is no file."""
 
     @property
     def retry_in(self) -> int | None:
@@ -52,5 +54,5 @@ class Failure:
             again = "replay" if delivery.headers.get(messages.AGAIN) == "replay" else "retry"
             headers = {messages.AGAIN: again, messages.ATTEMPTS: self.attempts, messages.HISTORY: history}
             return broker.retry(queue, body, headers, delay=delay)
-        last = LastFailure(self.key, self.reason, self.detail, self.attempts, history)
+        last = LastFailure(self.key, self.reason, self.detail, self.attempts, history, self.etag)
         return dead_letters.dead_letter(queue, body, last)

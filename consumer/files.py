@@ -332,7 +332,7 @@ class FilesHandler:
         # makes the file be tried again, never forgotten.
         if reason == UNEXPECTED:
             self._breaker.failed(detail)
-        failure = Failure(sighting.key.key, reason, detail, attempts=1)
+        failure = Failure(sighting.key.key, reason, detail, attempts=1, etag=sighting.etag)
         parameters = sighting.parameters() | {
             "reason": reason, "error": detail, "fingerprint": failure.fingerprint,
             "has_letter": False, "was_read": was_read,

@@ -40,6 +40,8 @@ class LastFailure:
     detail: str
     attempts: int
     history: list[str]
+    etag: str | None = None
+    """Of the version that failed; None for a message that is about no file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,12 @@ class DeadLetter:
     dead_at: datetime | None
     body: bytes
     headers: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def etag(self) -> str | None:
+        """Of the version that failed; None where the letter does not tell."""
+        found = self.headers.get(messages.ETAG)
+        return found if isinstance(found, str) else None
 
     @property
     def rank(self) -> tuple[datetime, str]:
@@ -214,7 +222,7 @@ def fingerprint(reason: str, detail: str) -> str:
 
 def dead_letter(queue: Queue, body: bytes, failure: LastFailure) -> Outgoing:
     """A message for the dead letters of its queue, with the reason in the headers."""
-    headers = {
+    headers: dict[str, Any] = {
         messages.KEY: failure.key,
         messages.REASON: failure.reason[:200],
         messages.ERROR: failure.detail[:2000],
@@ -223,6 +231,8 @@ def dead_letter(queue: Queue, body: bytes, failure: LastFailure) -> Outgoing:
         messages.DEAD_AT: datetime.now(UTC).isoformat(timespec="milliseconds"),
         messages.HISTORY: failure.history,
     }
+    if failure.etag is not None:
+        headers[messages.ETAG] = failure.etag
     return Outgoing(DEAD, queue.value, body, headers)
 
 

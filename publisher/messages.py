@@ -15,6 +15,7 @@ REASON = "fleettickets-reason"
 ERROR = "fleettickets-error"
 FINGERPRINT = "fleettickets-fingerprint"
 KEY = "fleettickets-key"
+ETAG = "fleettickets-etag"  # which version of the key it was that failed, as it was read
 DEAD_AT = "fleettickets-dead-at"
 HISTORY = "fleettickets-history"  # one line for each failed try and each replay, oldest first
 PROBED = "fleettickets-probed"  # it was tried while everything failed, and goes behind what was not

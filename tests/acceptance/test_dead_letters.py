@@ -428,3 +428,22 @@ def test_a_discard_is_of_one_bucket(shared_stage: Stage) -> None:
     assert len(stage.ask("dead-letters", "discard", "--key", key, "--reason", "a test")["discarded"]) == 1
     marked = stage.query("SELECT bucket FROM ingest.ledger WHERE key = %s AND discarded_at IS NOT NULL", key)
     assert [row["bucket"] for row in marked] == [stage.bucket.name]
+
+
+def test_a_discarded_letter_lets_go_of_its_own_version_only(stage: Stage) -> None:
+    """Two versions of one key are dead, each with a letter of its own."""
+    consumer = stage.start("consume")
+    for body in (b"ticket_id\nM\xfc\n", b"ticket_id\nM\xfc\xfc\n"):
+        before = stage.broker.ready(DEAD_FILES)
+        stage.bucket.put(key_at(0), body)
+        stage.announce(key_at(0))
+        wait_until(lambda before=before: stage.broker.ready(DEAD_FILES) == before + 1, "it is a dead letter")  # type: ignore[misc]
+    consumer.stop()
+    first, second = sorted(stage.ask("dead-letters", "list", "--each"), key=lambda letter: letter["dead_at"])
+    assert (
+        len(stage.ask("dead-letters", "discard", "--id", second["id"], "--reason", "nobody needs it")["discarded"]) == 1
+    )
+    rows = stage.query("SELECT discarded_at IS NOT NULL AS gone FROM ingest.ledger ORDER BY file_id")
+    assert [row["gone"] for row in rows] == [False, True]
+    (left,) = stage.ask("dead-letters", "list", "--each")
+    assert left["id"] == first["id"]

@@ -622,10 +622,12 @@ TAKEN = "UPDATE ingest.leases SET holder = 'another', since = now(), until = now
 
 def test_a_batch_whose_turn_somebody_else_has_taken_asks_nothing_more(pool: Pool, provider: LocationIQ) -> None:
     tickets(pool, A=3, B=2, C=1)
+
+    def take(_outcome: str) -> None:
+        execute(pool, TAKEN, {"for": timedelta(hours=1)})
+
     with pytest.raises(HeldByAnother, match="another is at it"):
-        gazetteer(pool, provider).work(
-            Kind, 100, Batch(), told=lambda _outcome: execute(pool, TAKEN, {"for": timedelta(hours=1)})
-        )
+        gazetteer(pool, provider).work(Kind, 100, Batch(), told=take)
     assert len(provider.searches) == 1
     execute(pool, TAKEN, {"for": timedelta(seconds=-1)})
     assert look_up(gazetteer(pool, provider)).outcomes == {"miss": 2}, "that one has died"
