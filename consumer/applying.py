@@ -13,6 +13,7 @@ from consumer.cleaning import Cleaner, Dropped, RowReject, TicketRow
 from consumer.csv_reading import ChangeFileReader, Read
 from consumer.database import Connection
 from consumer.fail_points import AtPoint
+from consumer.proportion import Cost
 from consumer.queries import statements
 from consumer.settings import ApplySettings
 from publisher.bucket import Put
@@ -167,22 +168,24 @@ def apply_file(
             f"its name says {sighting.key.time:%Y-%m-%d %H:%M} UTC; when that is due, replay its dead letter, or drain",
         )
     reader = ChangeFileReader(read)
-    rows, alarms, sentinels, rejected = _stage(connection, reader, settings, at)
-    parameters |= {"file_id": file_id, "epoch": claim["epoch"], "object_time": claim["object_time"]}
+    staged = _stage(connection, reader, settings, at)
+    parameters |= {
+        "file_id": file_id, "epoch": claim["epoch"], "object_time": claim["object_time"], "blanks": staged.blanks,
+    }  # fmt: skip
     merged = database.row(connection, "merge", "merge_tickets", parameters)
     assert merged is not None  # noqa: S101 - counts always make a row
     closures = connection.execute(statements("merge")["merge_closures"], parameters).rowcount
     database.rows(connection, "merge", "keep_rejects", parameters)
     counts = Counts(
-        read=rows,
+        read=staged.read,
         inserted=merged["inserted"],
         updated=merged["updated"],
         unchanged=merged["moved"] - merged["inserted"] - merged["updated"],
         stale=merged["tickets"] - merged["moved"],
         superseded=merged["accepted"] - merged["tickets"],
-        rejected=rejected,
-        alarms=alarms,
-        sentinels=sentinels,
+        rejected=staged.rejected,
+        alarms=staged.alarms,
+        sentinels=staged.sentinels,
         closures=closures,
     )
     recorded = parameters | asdict(counts) | {"sha256": reader.sha256}
@@ -210,36 +213,48 @@ def _claimed_before(connection: Connection, sighting: Sighting) -> AlreadyApplie
     )
 
 
-def _stage(
-    connection: Connection, reader: ChangeFileReader, settings: ApplySettings, at: AtPoint
-) -> tuple[int, int, int, int]:
+@dataclass(slots=True)
+class _Staged:
+    """Counts of rows, and the nulls that the staged ones are to get."""
+
+    blanks: str
+    read: int = 0
+    rejected: int = 0
+    alarms: int = 0
+    sentinels: int = 0
+
+
+def _stage(connection: Connection, reader: ChangeFileReader, settings: ApplySettings, at: AtPoint) -> _Staged:
     records = reader.records()
     cleaner = Cleaner(next(records, None))
-    read = alarms = sentinels = rejected = 0
+    staged = _Staged(cleaner.blanks)
+    cost = Cost(cleaner.blanks)
     first_reject: RowReject | None = None
     with connection.cursor() as cursor, cursor.copy(statements("merge")["copy_to_staging"]) as copy:
         for record in records:
-            read += 1
+            staged.read += 1
             match cleaner.clean(record):
-                case TicketRow(line, ticket_id, raw, closed_at):
+                case TicketRow(line, ticket_id, raw, closed_at) as row:
+                    cost.add(row, reader.size)
                     copy.write_row((line, ticket_id, raw, closed_at, None, None))
                 case RowReject(line, reason, raw) as reject:
-                    rejected += 1
+                    staged.rejected += 1
                     first_reject = first_reject or reject
+                    cost.add(reject, reader.size)
                     copy.write_row((line, None, None, None, reason, raw))
                 case Dropped.ALARM:
-                    alarms += 1
+                    staged.alarms += 1
                 case Dropped.SENTINEL:
-                    sentinels += 1
-            if read == 1:
+                    staged.sentinels += 1
+            if staged.read == 1:
                 at("mid copy")
-    if first_reject and rejected > settings.max_reject_share * read:
+    if first_reject and staged.rejected > settings.max_reject_share * staged.read:
         raise Permanent(
             "too many rejects",
-            f"{rejected} of {read} rows, more than the share of {settings.max_reject_share:g}; "
+            f"{staged.rejected} of {staged.read} rows, more than the share of {settings.max_reject_share:g}; "
             f"the first is line {first_reject.line}: {first_reject.reason}",
         )
-    return read, alarms, sentinels, rejected
+    return staged
 
 
 def _follow_ons(counts: Counts) -> list[str]:

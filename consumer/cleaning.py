@@ -1,7 +1,7 @@
 """What one row goes through: dropped, rejected with a reason, or a ticket fit for its typed columns. Pure.
 
 The rules are the batch import's: alarms and the exporter's sentinel are dropped, `region` is lower-case, `raw_status`
-upper-case, empty is null, and every column that was in the file stays in `raw`.
+upper-case, empty is null, and every value that was in the file stays in `raw`.
 """
 
 import json
@@ -22,9 +22,19 @@ MAX_ID_CHARS = 200
 MAX_TEXT_BYTES = 1000
 """Of a column that is indexed, in UTF-8: two of them share an index, whose entries end at 2,704 bytes."""
 MAX_COLUMNS = 2000
+MAX_HEADER_BYTES = 16 * 1024
+"""Of all names together, in UTF-8: each row repeats the names of what it has."""
 MAX_FIELD_CHARS = 1024 * 1024
 _SHOWN_CHARS = 10_000
 _INTEGER_MAX = 2**31 - 1
+
+_FEED_COLUMNS = frozenset(
+    ("ticket_id", "normalized_status", "raw_status", "bucket", "is_actionable", "cluster", "region", "location_name",
+     "assigned_team", "owner", "sla_status", "mttr", "created_at_service", "scheduled_at", "closed_at", "first_seen_at",
+     "last_seen_at", "source_created_at", "source_updated_at", "latitude", "longitude", "service_type", "is_alarm",
+     "is_auto_created", "is_auto_closed", "week_start", "week_end", "source_s3_bucket", "source_s3_key",
+     "source_snapshot_id", "department", "source_type")
+)  # fmt: skip
 
 _TRUE = frozenset({"true", "t", "1"})
 _FALSE = frozenset({"false", "f", "0"})
@@ -54,7 +64,7 @@ class RowReject:
 
 @dataclass(frozen=True, slots=True)
 class TicketRow:
-    """A row that can; `raw` is JSON text with every column of the file, `closed_at` the instant or None."""
+    """A row that can; `raw` is JSON text with every column that has a value, `closed_at` the instant or None."""
 
     line: int
     ticket_id: str
@@ -65,12 +75,16 @@ class TicketRow:
 class Cleaner:
     """Judges the rows of one file by its header.
 
-    Raises: Permanent, when the header names no ticket_id, or a column twice.
+    `blanks` is JSON text with a null for each column of the file that is one of the feed's own: what `raw` has besides
+    a row's values. A column that is none of them is in `raw` only where it has a value.
+    Raises: Permanent, when the header names no ticket_id, a column twice, or more than a header may.
     """
 
     def __init__(self, header: Record | None) -> None:
         if header is None:
             raise Permanent("no header", "the file is empty")
+        if header.fault:
+            raise Permanent("no header", header.fault)
         if len(header.fields) > MAX_COLUMNS:
             raise Permanent("too many columns", f"the header has {len(header.fields):,}, more than {MAX_COLUMNS:,}")
         columns = [name.strip() for name in header.fields]
@@ -79,12 +93,16 @@ class Cleaner:
             raise Permanent("no ticket_id", f"the header has no column ticket_id but: {shown!r}")
         # A column without a name is kept under its place, since nothing in a file may vanish.
         named = [name or f"column_{place}" for place, name in enumerate(columns, start=1)]
+        size = sum(len(name.encode()) for name in named)
+        if size > MAX_HEADER_BYTES:
+            raise Permanent("header too large", f"names of {size:,} bytes, more than {MAX_HEADER_BYTES:,}")
         if len(set(named)) < len(named):
             twice = next(name for name in named if named.count(name) > 1)
             raise Permanent("double column", f"the header names {twice!r} twice")
         if any("\0" in name for name in named):
             raise Permanent("no header", "a NUL byte in the header")
         self._columns = named
+        self.blanks = json.dumps({name: None for name in named if name in _FEED_COLUMNS})
         self._id_place = columns.index(ID)
 
     def clean(self, record: Record) -> TicketRow | RowReject | Dropped:
@@ -94,7 +112,7 @@ class Cleaner:
         if fault:
             return _reject(record, fault)
         fields = [field.strip() for field in record.fields]
-        values = {name: field or None for name, field in zip(self._columns, fields, strict=True)}
+        values = {name: field for name, field in zip(self._columns, fields, strict=True) if field}
         fault = _value_fault(values)
         if fault:
             return _reject(record, fault)
@@ -105,11 +123,9 @@ class Cleaner:
         if raw_status := values.get("raw_status"):
             values["raw_status"] = raw_status.upper()
         closed_at = values.get("closed_at")
-        ticket_id = values[ID]
-        assert ticket_id is not None  # noqa: S101 - _value_fault has seen to it
         return TicketRow(
             record.line,
-            ticket_id,
+            values[ID],
             json.dumps(values, ensure_ascii=False),
             (closed_at and read_timestamp(closed_at)) or None,
         )
@@ -194,8 +210,8 @@ _RULES: dict[str, tuple[Callable[[str], bool], str]] = {
 }  # fmt: skip
 
 
-def _value_fault(values: dict[str, str | None]) -> str | None:
-    ticket_id = values[ID]
+def _value_fault(values: dict[str, str]) -> str | None:
+    ticket_id = values.get(ID)
     if ticket_id is None:
         return "no ticket_id"
     if len(ticket_id) > MAX_ID_CHARS:

@@ -193,6 +193,9 @@ def transaction(pool: Pool, *, keep: bool = True) -> Iterator[Connection]:
                     yield connection
                 finally:
                     watch.start()
+        except BaseException:
+            _release_staging(connection)
+            raise
         finally:
             watch.cancel()
             pool.putconn(connection)
@@ -213,6 +216,14 @@ def _naming_holders(connection: Connection) -> Iterator[None]:
         named = "; ".join(f"{other['user']} (pid {other['pid']}, {_at_what(other)})" for other in others)
         detail = error.detail if isinstance(error, LockTimeout) else one_line(error)
         raise LockTimeout(DATABASE, f"{detail}; locks are held by {named or 'nobody any more'}") from error
+
+
+def _release_staging(connection: Connection) -> None:
+    """Give back the room on disk that a transaction's staged rows take also when it ended without COMMIT."""
+    # The server empties the table when a transaction that looked at it commits, and at no other time: a full disk would
+    # stay full of rows that nobody has.
+    with suppress(psycopg.Error):
+        connection.execute(statements("merge")["look_at_staging"])
 
 
 def _cut(connection: Connection) -> None:

@@ -12,14 +12,19 @@ CREATE TEMPORARY TABLE staging (
 -- name: empty_staging
 DELETE FROM staging
 
+-- name: look_at_staging
+SELECT FROM staging LIMIT 0
+
 -- name: copy_to_staging
 COPY staging (line, ticket_id, raw, closed_at, reject_reason, reject_raw) FROM STDIN
 
 -- name: merge_tickets
 -- Rows are taken in the order of their ids everywhere, so that two files merged at once cannot deadlock. The guard
 -- is the positions table: only tickets whose position moved forward are written, and only if their content differs.
+-- What is sorted and held on the way has no more than it needs: the nulls that all rows of a file have in common come
+-- last, and of an id and a line nothing is made before they are in order.
 WITH last_rows AS (
-    SELECT DISTINCT ON (ticket_id) ticket_id, line, raw
+    SELECT DISTINCT ON (ticket_id) ticket_id, line
     FROM staging
     WHERE reject_reason IS NULL
     ORDER BY ticket_id, line DESC
@@ -28,16 +33,14 @@ WITH last_rows AS (
     SELECT ticket_id,
            ROW(%(epoch)s, %(key_time)s, %(key)s, %(object_time)s, %(etag)s, line)::ingest.position,
            %(file_id)s
-    FROM last_rows
-    ORDER BY ticket_id
+    FROM (SELECT ticket_id, line FROM last_rows ORDER BY ticket_id) AS in_order
     ON CONFLICT (ticket_id) DO UPDATE SET position = excluded.position, file_id = excluded.file_id
     WHERE known.position < excluded.position
-    RETURNING ticket_id
+    RETURNING (position).line AS line
 ), written AS (
     INSERT INTO tickets.inc AS ticket (ticket_id, raw)
-    SELECT ticket_id, raw
-    FROM last_rows JOIN moved USING (ticket_id)
-    ORDER BY ticket_id
+    SELECT ticket_id, %(blanks)s::jsonb || raw
+    FROM (SELECT ticket_id, raw FROM staging JOIN moved USING (line) ORDER BY ticket_id) AS in_order
     ON CONFLICT (ticket_id) DO UPDATE
     SET raw = excluded.raw, ingested_at = now(),
         -- What the row says of its place decides where it is: a place that is said no more, or another one, is

@@ -33,6 +33,14 @@ TIMES = (
     "source_created_at",
     "source_updated_at",
 )
+KEPT_EMPTY = {
+    *TEXTS,
+    *TIMES,
+    *("ticket_id", "is_actionable", "mttr", "latitude", "longitude", "service_type", "is_alarm", "is_auto_created"),
+    *("is_auto_closed", "week_start", "week_end", "source_s3_bucket", "source_s3_key", "source_snapshot_id"),
+    *("department", "source_type"),
+}
+"""The feed's own columns: what a file has of them is in a ticket's `raw` without a value, too."""
 CLOSURE = (
     "cluster",
     "region",
@@ -155,7 +163,8 @@ class Reference:
             if len(fields) != len(header) or any("\x00" in value for value in fields):
                 self._reject(key, line)
                 continue
-            raw: dict[str, str | None] = {name: value or None for name, value in zip(header, fields, strict=True)}
+            named = zip(header, fields, strict=True)
+            raw: dict[str, str | None] = {name: value or None for name, value in named if value or name in KEPT_EMPTY}
             ticket = raw["ticket_id"]
             if (ticket or "").startswith("EXPORT STOPPED"):
                 self.counts["sentinels_dropped"] += 1

@@ -30,14 +30,18 @@ def rejected(header: str, *fields: str) -> str:
     return row.reason
 
 
-def test_every_column_is_kept_and_empty_is_null() -> None:
+def test_every_value_is_kept() -> None:
     assert kept("owner,ticket_id,week_start,department,other", "", "INC1", "2026-06-22", "NOC", " x ") == {
-        "owner": None,
         "ticket_id": "INC1",
         "week_start": "2026-06-22",
         "department": "NOC",
         "other": "x",
     }
+
+
+def test_the_feeds_own_columns_are_null_where_they_are_empty_and_others_are_not_there() -> None:
+    cleaner = Cleaner(Record(1, ["owner", "ticket_id", "other", "source_type", ""], ""))
+    assert json.loads(cleaner.blanks) == {"owner": None, "ticket_id": None, "source_type": None}
 
 
 def test_region_is_lower_case_and_raw_status_upper_case() -> None:
@@ -130,6 +134,18 @@ def test_a_name_made_up_for_a_column_must_not_hide_another() -> None:
 def test_a_header_of_millions_of_columns_fails_the_file_before_it_fills_the_memory() -> None:
     with pytest.raises(Permanent, match="too many columns: the header has 2,001"):
         Cleaner(Record(1, ["ticket_id"] + [f"c{number}" for number in range(2000)], ""))
+
+
+@pytest.mark.parametrize("names", [[f"{number:01000}" for number in range(17)], ["ŷ" * 8189], [""] * 1600])
+def test_a_header_of_long_names_fails_the_file_for_each_row_would_repeat_them(names: list[str]) -> None:
+    with pytest.raises(Permanent, match=r"header too large: names of [\d,]+ bytes, more than 16,384"):
+        Cleaner(Record(1, ["ticket_id", *names], ""))
+    Cleaner(Record(1, ["ticket_id", *(name[:8000] for name in names[:16])], ""))
+
+
+def test_a_header_that_cannot_be_read_is_not_one_without_ticket_id() -> None:
+    with pytest.raises(Permanent, match="no header: more than 2,097,152 characters"):
+        Cleaner(Record(1, [], "", "more than 2,097,152 characters"))
 
 
 def test_an_empty_file_has_no_header() -> None:

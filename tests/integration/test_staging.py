@@ -1,0 +1,84 @@
+"""What the rows of a file take in the database, while it is applied and when that fails."""
+
+import io
+import random
+
+import pytest
+
+from consumer import database as postgres
+from consumer import proportion
+from consumer.cleaning import Cleaner, RowReject, TicketRow
+from consumer.csv_reading import ChangeFileReader
+from consumer.database import Pool
+from consumer.proportion import Cost
+from consumer.settings import DatabaseSettings
+from publisher.errors import DependencyDown
+from tests.acceptance.feeds import COLUMNS, csv, ticket
+from tests.acceptance.reference import KEPT_EMPTY
+from tests.conftest import Database
+from tests.integration.change_files import ChangeFile, apply_to
+
+RANDOM = random.Random(3)
+WIDE = ["ticket_id", *sorted(KEPT_EMPTY - {"ticket_id"})]
+LONG = ["ticket_id", RANDOM.randbytes(200).hex()]
+ROWS = 10_000
+
+
+def size(pool: Pool) -> int:
+    """Bytes of all tables and indexes of ours."""
+    with postgres.transaction(pool) as connection:
+        found = connection.execute(
+            "SELECT sum(pg_total_relation_size(oid)) AS bytes FROM pg_class"
+            " WHERE relkind = 'r' AND relnamespace IN ('tickets'::regnamespace, 'ingest'::regnamespace)"
+        ).fetchone()
+    assert found is not None
+    return int(found["bytes"])
+
+
+def cost(body: bytes) -> int:
+    reader = ChangeFileReader(io.BytesIO(body).read)
+    records = reader.records()
+    cleaner = Cleaner(next(records, None))
+    counted = Cost(cleaner.blanks)
+    for record in records:
+        row = cleaner.clean(record)
+        assert isinstance(row, TicketRow | RowReject)
+        counted.add(row, 1 << 50)
+    return counted.bytes
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        csv(({"ticket_id": f"{number:x}"} for number in range(ROWS)), ["ticket_id"]),
+        csv(({"ticket_id": f"{number:x}"} for number in range(ROWS)), WIDE),
+        csv(
+            ({"ticket_id": f"{n:x}", "closed_at": "2026-06-25 14:20"} for n in range(ROWS)), ["ticket_id", "closed_at"]
+        ),
+        csv(({"ticket_id": f"{number:x}", LONG[1]: "x"} for number in range(ROWS)), LONG),
+        csv((ticket(f"INC{number:07}") for number in range(ROWS)), COLUMNS),
+        b"ticket_id,owner\n" + b"x\n" * ROWS,
+    ],
+    ids=["ids", "ids in wide rows", "closures", "a long name", "tickets", "bad rows"],
+)
+def test_a_lean_row_costs_the_database_no_more_than_is_counted(
+    pool: Pool, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proportion, "ALLOWANCE", 1 << 40)
+    monkeypatch.setenv("FLEETTICKETS_MAX_REJECT_SHARE", "1")
+    before = size(pool)
+    apply_to(pool, ChangeFile("2026-06-25T142000", body))
+    assert size(pool) - before <= cost(body)
+
+
+def test_rows_that_were_not_committed_take_no_room(database: Database) -> None:
+    settings = DatabaseSettings.model_validate({"DATABASE_URL": database.url})
+    with postgres.open_pool(settings, size=1) as pool:
+        with pytest.raises(DependencyDown), postgres.transaction(pool) as connection:
+            connection.execute(
+                "INSERT INTO staging (line, ticket_id) SELECT n, repeat('x', 200) FROM generate_series(1, 20000) AS n;"
+                "SET LOCAL statement_timeout = 1; SELECT pg_sleep(1)"
+            )
+        with postgres.transaction(pool) as connection:
+            found = connection.execute("SELECT pg_relation_size('staging') AS bytes").fetchone()
+    assert found == {"bytes": 0}

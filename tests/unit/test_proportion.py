@@ -1,0 +1,122 @@
+"""What a file may cost, against what was read of it."""
+
+import io
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer import proportion
+from consumer.cleaning import Cleaner, RowReject, TicketRow
+from consumer.csv_reading import ChangeFileReader
+from consumer.proportion import MULTIPLE, Cost
+from publisher.errors import Permanent
+from tests.acceptance.feeds import COLUMNS, RandomFeed, csv, lines, ticket
+from tests.acceptance.reference import KEPT_EMPTY
+
+FLAGS = ("ticket_id", "created_at_service", "location_name", *(f"is_some_flag_of_the_{n:03}" for n in range(50)))
+ATTRIBUTES = ("ticket_id", *(f"attribute_{number:05}" for number in range(1000)))
+
+
+def judged(reader: ChangeFileReader) -> Iterator[tuple[str, TicketRow | RowReject]]:
+    """Every row that would be staged, once its cost is counted, and the nulls that it is to get."""
+    records = reader.records()
+    cleaner = Cleaner(next(records, None))
+    cost = Cost(cleaner.blanks)
+    for record in records:
+        row = cleaner.clean(record)
+        if isinstance(row, TicketRow | RowReject):
+            cost.add(row, reader.size)
+            yield cleaner.blanks, row
+
+
+def staged(body: bytes) -> int:
+    """Bytes of text that the database has of a file's rows in the end."""
+    sent = 0
+    for blanks, row in judged(ChangeFileReader(io.BytesIO(body).read)):
+        if isinstance(row, TicketRow):
+            sent += len(json.dumps({**json.loads(blanks), **json.loads(row.raw)}, ensure_ascii=False).encode())
+        else:
+            sent += len(row.reason.encode()) + len(row.raw.encode())
+    return sent
+
+
+def many(columns: Iterable[str], values: Iterable[str], count: int = 2000) -> bytes:
+    row = tuple(values)
+    return lines([tuple(columns), *(("INC%07d" % number, *row) for number in range(count))])  # noqa: UP031
+
+
+names = st.lists(st.text("abc é\x01\U0001f600", min_size=1, max_size=300).map(str.strip), max_size=8, unique=True)
+values = st.lists(st.sampled_from(("", "a", "é", "\x01", "\U0001f600" * 30, '"')), max_size=8)
+
+
+@given(names, st.lists(values, min_size=1, max_size=4), st.integers(1, 400))
+def test_no_file_is_staged_out_of_proportion(names: list[str], kinds: list[list[str]], repeats: int) -> None:
+    rows = [("I", *kind) for kind in kinds] * repeats
+    body = lines([("ticket_id", *names), *rows])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(proportion, "ALLOWANCE", 2000)
+        patch.setattr(proportion, "MAX_REJECTS", 20_000)
+        try:
+            assert staged(body) <= MULTIPLE * len(body) + 2000
+        except Permanent as refused:
+            assert refused.reason in {"out of proportion", "too many rejects", "double column"}  # noqa: PT017
+
+
+@pytest.fixture
+def small_allowance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a few thousand rows are a large file."""
+    monkeypatch.setattr(proportion, "ALLOWANCE", 20_000)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        many(["ticket_id", "a" * 1000], ["x"]),
+        many(["ticket_id", *(f"{number:0100}" for number in range(100))], ["x"] * 100),
+        b"ticket_id\n" + b"1\n" * 20_000,
+        b"ticket_id,closed_at\n" + b"1,2026-06-25\n" * 20_000,
+        b"ticket_id,owner\n" + b"x\n" * 20_000,
+        b"ticket_id,owner\n" + b'"x"y\n' * 20_000,
+    ],
+    ids=["a long name", "long names", "ids", "closures", "bad rows", "broken quotes"],
+)
+@pytest.mark.usefixtures("small_allowance")
+def test_rows_that_cost_a_multiple_of_their_bytes_fail_the_file_early(body: bytes) -> None:
+    source = io.BytesIO(body)
+    reader = ChangeFileReader(lambda amount: source.read(min(amount, 4096)))
+    with pytest.raises(Permanent, match=r"out of proportion: its first [\d,]+ bytes would take [\d,]+ in the database"):
+        deque(judged(reader), 0)
+    assert reader.size < len(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        RandomFeed(seed=5, tickets=300).files(1, rows=1000)[0].body,
+        many(["ticket_id", "normalized_status"], ["closed"]),
+        many(["ticket_id", "closed_at"], ["2026-06-25 14:20"]),
+        many(["ticket_id", *sorted(KEPT_EMPTY - {"ticket_id"})], [""] * 31),
+        csv((ticket(f"INC{number:07}") for number in range(2000)), COLUMNS),
+        many(FLAGS, ["2026-06-25 14:20:00", "GPON-Westlands-OLT1-FAT2 Gate B", *"0" * 50]),
+        many(ATTRIBUTES, ["a value" if number % 100 == 0 else "" for number in range(1000)], 500),
+    ],
+    ids=["feed", "id and status", "closures", "ids of a wide feed", "tickets", "flags", "many columns, few values"],
+)
+@pytest.mark.usefixtures("small_allowance")
+def test_lean_wide_and_sparse_files_are_in_proportion(body: bytes) -> None:
+    assert staged(body)
+
+
+def test_bad_rows_are_bounded_in_bytes_wherever_the_good_ones_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proportion, "MAX_REJECTS", 1 << 20)
+    good, bad = b"INC0000001,a name of usual length\n" * 10_000, b"a row without what it needs\n"
+    assert staged(b"ticket_id,owner\n" + bad * 4000 + good)
+    for body in (bad * 8000 + good, good + bad * 8000):
+        with pytest.raises(
+            Permanent, match=r"too many rejects: more than 1 MB of them by line \d+, this one for: 1 fiel"
+        ):
+            staged(b"ticket_id,owner\n" + body)
