@@ -19,11 +19,23 @@ unexport PYTHONDONTWRITEBYTECODE
 .DELETE_ON_ERROR:
 # Two goals can need the same .venv.
 .NOTPARALLEL:
-.PHONY: help setup system up down status test unit check format demo load load-file load-growth load-geocoding crash-matrix faults soak lock clean
+.PHONY: help env setup system up down status test unit check format demo load load-file load-growth load-geocoding crash-matrix faults soak lock clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
 		printf '  make %-14s %s\n' "$$name" "$$what"; done
+
+# Hexadecimal, since they become part of URLs.
+env: ## .env for docker compose, with passwords of its own; one that is there gets what it lacks
+	@umask 077; test -e .env || fresh=yes; touch .env; test -z "$$(tail -c 1 .env)" || echo >> .env; \
+	while IFS= read -r line; do \
+		case $$line in \
+			''|'#'*) test -z "$$fresh" || printf '%s\n' "$$line"; continue;; \
+			*_PASSWORD=|*_SECRET_KEY=|*_TOKEN=) there="^$$line."; secret=$$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n');; \
+			*) there="^$${line%%=*}="; secret=;; \
+		esac; \
+		grep -q "$$there" .env || printf '%s\n' "$$line$$secret"; \
+	done < .env.example >> .env
 
 setup: system ## everything the other targets need: Debian packages, then .venv
 	@$(MAKE) --no-print-directory --silent $(VENV)/.installed

@@ -15,11 +15,19 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from publisher import broker, log, management, topology
+from publisher import broker, broker_users, log, management, topology
 from publisher.bucket import Bucket
 from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother, Misconfigured
 from publisher.poller import OpenSettled, Poll, Poller, knowing_nothing
-from publisher.settings import BrokerSettings, BucketSettings, SqsSettings, WebhookSettings, WorkSettings, load
+from publisher.settings import (
+    BrokerSettings,
+    BrokerUsersSettings,
+    BucketSettings,
+    SqsSettings,
+    WebhookSettings,
+    WorkSettings,
+    load,
+)
 from publisher.sqs import Batch, Bridge, SqsQueue
 from publisher.terminal import printable
 
@@ -131,6 +139,20 @@ def declare_topology(
             typer.echo("not looked at without RABBITMQ_MANAGEMENT_URL: bindings, and what is not declared here")
     if different or (only_check and surplus):
         raise typer.Exit(EXIT_FAILED)
+
+
+def make_broker_users(*, as_json: AsJson = False) -> None:
+    """Make RabbitMQ's users for store, publishers and consumer, with the rights that each needs and no others.
+
+    Safe to repeat; a changed password is taken over. RABBITMQ_URL and RABBITMQ_MANAGEMENT_URL are an administrator's
+    here, and RABBITMQ_STORE_PASSWORD, RABBITMQ_PUBLISHER_PASSWORD and RABBITMQ_CONSUMER_PASSWORD the users'.
+    """
+    users = broker_users.make(load(BrokerUsersSettings))
+    if as_json:
+        typer.echo(json.dumps({"users": [asdict(user) for user in users]}))
+        return
+    for user in users:
+        typer.echo(f"{user.name}: configure {user.configure} write {user.write} read {user.read}")
 
 
 def poll(
@@ -259,6 +281,7 @@ def _log_batch(batch: Batch) -> None:
 def add_commands(program: typer.Typer) -> None:
     """Add the publisher's commands to a program."""
     program.command("topology")(declare_topology)
+    program.command("broker-users")(make_broker_users)
     program.command("poll")(poll)
     program.command("webhook")(webhook)
     program.command("sqs")(carry_from_sqs)

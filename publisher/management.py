@@ -1,5 +1,6 @@
 """RabbitMQ's management API, for what AMQP cannot tell: what a virtual host holds beside what one asks for by name."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -93,16 +94,46 @@ def _mqtt_option(binding: Binding) -> str:
     return f" --mqtt-topic {binding.key.replace('.', '/')}" if binding.exchange == topology.MQTT else ""
 
 
-def _get(settings: BrokerSettings, path: str) -> list[dict[str, Any]]:
-    """List one kind of thing in the virtual host of RABBITMQ_URL, with its user where the API's URL names none."""
-    broker_url = urlsplit(settings.rabbitmq_url.get_secret_value())
-    url = urlsplit(settings.management_url.get_secret_value() if settings.management_url else "")
-    login = url if url.username else broker_url
-    host = url.netloc.rpartition("@")[2]
-    virtual_host = unquote(broker_url.path.removeprefix("/")) or "/"
+def require_virtual_host(settings: BrokerSettings) -> None:
+    """Raises: Misconfigured, where the broker has no virtual host of RABBITMQ_URL's name; DependencyDown."""
+    _ask(settings, "GET", f"vhosts/{quote(_virtual_host(settings), safe='')}")
+
+
+def put_user(settings: BrokerSettings, name: str, password: str, rights: Mapping[str, str]) -> None:
+    """Make a user, or change the one of that name; `rights` on the virtual host: configure, write and read.
+
+    Raises: DependencyDown, Misconfigured.
+    """
+    _ask(settings, "PUT", f"users/{quote(name, safe='')}", {"password": password, "tags": ""})
+    _ask(settings, "PUT", f"permissions/{quote(_virtual_host(settings), safe='')}/{quote(name, safe='')}", dict(rights))
+
+
+def _get(settings: BrokerSettings, kind: str) -> list[dict[str, Any]]:
+    """List one kind of thing in the virtual host of RABBITMQ_URL."""
+    answer = _ask(settings, "GET", f"{kind}/{quote(_virtual_host(settings), safe='')}")
     try:
-        answer = requests.get(
-            f"{url.scheme}://{host}{url.path.rstrip('/')}/api/{path}/{quote(virtual_host, safe='')}",
+        found = answer.json()
+    except requests.RequestException as error:
+        raise DependencyDown(_API, f"{kind}: HTTP {answer.status_code}") from error
+    if not isinstance(found, list):
+        raise Misconfigured("RABBITMQ_MANAGEMENT_URL: this is no management API of RabbitMQ")
+    return found
+
+
+def _virtual_host(settings: BrokerSettings) -> str:
+    return unquote(urlsplit(settings.rabbitmq_url.get_secret_value()).path.removeprefix("/")) or "/"
+
+
+def _ask(settings: BrokerSettings, method: str, path: str, body: Any = None) -> requests.Response:
+    """One request, with RABBITMQ_URL's user where the API's URL names none; the answer is a success."""
+    url = urlsplit(settings.management_url.get_secret_value() if settings.management_url else "")
+    login = url if url.username else urlsplit(settings.rabbitmq_url.get_secret_value())
+    host = url.netloc.rpartition("@")[2]
+    try:
+        answer = requests.request(
+            method,
+            f"{url.scheme}://{host}{url.path.rstrip('/')}/api/{path}",
+            json=body,
             # As bytes: of text, the library makes Latin-1, and RabbitMQ reads UTF-8.
             auth=HTTPBasicAuth(
                 unquote(login.username or "guest").encode(), unquote(login.password or "guest").encode()
@@ -118,13 +149,11 @@ def _get(settings: BrokerSettings, path: str) -> list[dict[str, Any]]:
         raise Misconfigured("RABBITMQ_MANAGEMENT_URL: the broker refuses this user, password or right")
     if answer.status_code == HTTPStatus.NOT_FOUND:
         raise Misconfigured(
-            f"RABBITMQ_MANAGEMENT_URL: there is no virtual host {virtual_host!r}; is it the broker of RABBITMQ_URL?"
+            f"RABBITMQ_MANAGEMENT_URL: there is no virtual host {_virtual_host(settings)!r}; is it the broker of "
+            "RABBITMQ_URL?"
         )
     try:
         answer.raise_for_status()
-        found = answer.json()
     except requests.RequestException as error:
-        raise DependencyDown(_API, f"{path}: HTTP {answer.status_code}") from error
-    if not isinstance(found, list):
-        raise Misconfigured("RABBITMQ_MANAGEMENT_URL: this is no management API of RabbitMQ")
-    return found
+        raise DependencyDown(_API, f"{path.partition('/')[0]}: HTTP {answer.status_code}") from error
+    return answer

@@ -77,6 +77,15 @@ class BrokerSettings(TlsSettings):
         return url
 
 
+class BrokerUsersSettings(BrokerSettings):
+    """An administrator's login to RabbitMQ and its management API, and passwords for the users that it makes."""
+
+    management_url: SecretStr = Field(validation_alias="RABBITMQ_MANAGEMENT_URL")
+    store_password: SecretStr = Field(validation_alias="RABBITMQ_STORE_PASSWORD")
+    publisher_password: SecretStr = Field(validation_alias="RABBITMQ_PUBLISHER_PASSWORD")
+    consumer_password: SecretStr = Field(validation_alias="RABBITMQ_CONSUMER_PASSWORD")
+
+
 class BucketSettings(TlsSettings):
     """Where the change files are."""
 

@@ -39,7 +39,7 @@ _DELIVERY_LIMIT = 500
 # and -1 ("no limit") dead-letters at the first requeue on 3.10.
 _NO_DELIVERY_LIMIT = 1_000_000
 
-_NOT_FOUND, _PRECONDITION_FAILED = 404, 406
+_ACCESS_REFUSED, _NOT_FOUND, _PRECONDITION_FAILED = 403, 404, 406
 _MAX_ROUTING_KEY = 255
 
 
@@ -166,16 +166,40 @@ def mqtt_binding(topic: str) -> Binding:
     return Binding(MQTT, Queue.FILES.broker_name, key)
 
 
+class MayNotDeclare(Misconfigured):
+    """The broker's user may not declare what we need."""
+
+
 def declare(channel: BlockingChannel) -> list[str]:
     """Declare everything that is missing; give the names in the order declared. Safe to repeat.
 
-    Raises: Misconfigured, when the server has one of the names with other arguments.
+    A user who may only publish declares nothing: he has to find everything there.
+
+    Raises: Misconfigured, when the server has one of the names with other arguments, or misses one that this user may
+    not declare.
     """
-    outcome = reconcile(channel, bindings())
+    try:
+        outcome = reconcile(channel, bindings())
+    except MayNotDeclare as error:
+        return _found(channel, error)
     if outcome.differences:
         named = ", ".join(repr(difference.name) for difference in outcome.differences)
         raise Misconfigured(f"the broker has {named} with other arguments; what to do: fleettickets topology --check")
     return outcome.agreed
+
+
+def _found(channel: BlockingChannel, refused: MayNotDeclare) -> list[str]:
+    names = []
+    with closing(_Asking(channel.connection)) as asking:
+        for declared in declarations():
+            # Looking needs no right.
+            if asking.refusal(partial(declared.declare, passive=True)):
+                raise Misconfigured(
+                    f"the broker has no {declared.kind} {declared.name!r}, and this user may not declare it: run "
+                    "fleettickets topology as the consumer's user"
+                ) from refused
+            names.append(declared.name)
+    return names
 
 
 def reconcile(channel: BlockingChannel, bound: Iterable[Binding]) -> Outcome:
@@ -244,6 +268,8 @@ class _Asking:
         try:
             call(self._channel)
         except pika.exceptions.ChannelClosedByBroker as error:
+            if error.reply_code == _ACCESS_REFUSED:
+                raise MayNotDeclare(f"the broker refuses the topology: {error.reply_text}") from error
             if error.reply_code not in {_NOT_FOUND, _PRECONDITION_FAILED}:
                 raise Misconfigured(f"the broker refuses the topology: {error.reply_text}") from error
             return str(error.reply_text)

@@ -25,15 +25,12 @@ def free_port() -> int:
             return port
 
 
-class Receiver:
-    """A running `fleettickets webhook`, as the store sees it."""
+class Endpoint:
+    """Where a `fleettickets webhook` listens, as the store sees it."""
 
-    def __init__(self, stage: Stage, port: int | None = None, **environment: str) -> None:
+    def __init__(self, port: int | None = None) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.process: Process = stage.start(
-            "webhook", "--port", str(self.port), FLEETTICKETS_WEBHOOK_TOKEN=TOKEN, **environment
-        )
 
     def post(
         self, body: bytes | Iterator[bytes], headers: Mapping[str, str] = MappingProxyType(RIGHT)
@@ -53,3 +50,13 @@ class Receiver:
         lines = requests.get(f"{self.url}/metrics", timeout=10).text.splitlines()
         values = [line.split()[-1] for line in lines if line.startswith(f"fleettickets_webhook_{name} ")]
         return float(values[0]) if values else 0
+
+
+class Receiver(Endpoint):
+    """A running `fleettickets webhook`."""
+
+    def __init__(self, stage: Stage, port: int | None = None, **environment: str) -> None:
+        super().__init__(port)
+        self.process: Process = stage.start(
+            "webhook", "--port", str(self.port), FLEETTICKETS_WEBHOOK_TOKEN=TOKEN, **environment
+        )

@@ -139,6 +139,26 @@ def test_a_ticket_without_a_place_counts_and_is_no_feature(
     assert payload["open"]["features"][0]["geometry"] == {"type": "Point", "coordinates": [36.5, -1.5]}
 
 
+def test_what_a_feed_says_reaches_the_map_as_it_is(
+    connection: psycopg.Connection[dict[str, Any]], now: datetime
+) -> None:
+    """Who shows it has to escape it: only he knows for what."""
+    markup = (
+        """<script>alert('1')</script><img src=x onerror="alert(1)"> & \N{RIGHT-TO-LEFT OVERRIDE}\x1b[2J {{7*7}} ${x}"""
+    )
+    fields = ("raw_status", "bucket", "cluster", "region", "location_name", "assigned_team", "owner")
+    said = dict.fromkeys(fields, markup)
+    put(connection, f"open {markup}", **said, **PLACE)
+    put_closed(connection, f"closed {markup}", now - HOUR, **said)
+    row = connection.execute("SELECT reporting.fn_tickets_for_map() AS payload").fetchone()
+    assert row is not None
+    payload = dashboard(connection)
+    for collection, state in ((row["payload"], "open"), (payload["open"], "open"), (payload["closed"], "closed")):
+        assert ids(collection) == [f"{state} {markup}"]
+        shown = collection["features"][0]["properties"]
+        assert {shown[name.removeprefix("assigned_")] for name in fields} == {markup}
+
+
 def test_the_open_tickets_are_split_by_what_is_derived(
     connection: psycopg.Connection[dict[str, Any]], now: datetime
 ) -> None:

@@ -22,6 +22,7 @@ from consumer.settings import (
 from publisher.errors import Misconfigured
 from publisher.settings import (
     BrokerSettings,
+    BrokerUsersSettings,
     BucketSettings,
     SqsSettings,
     TlsSettings,
@@ -37,6 +38,10 @@ NEEDED = BUCKET | {
     "GEOCODER_API_KEY": "pk.0",
     "FLEETTICKETS_SQS_QUEUE_URL": "https://sqs.eu-west-1.amazonaws.com/1/name",
     "FLEETTICKETS_WEBHOOK_TOKEN": "s3cret",
+    "RABBITMQ_MANAGEMENT_URL": "http://h:15672",
+    "RABBITMQ_STORE_PASSWORD": "s3cret",
+    "RABBITMQ_PUBLISHER_PASSWORD": "s3cret",
+    "RABBITMQ_CONSUMER_PASSWORD": "s3cret",
 }
 GEOCODER = [
     f"GEOCODER_{name}" for name in ("API_KEY", "URL", "COUNTRY", "PER_SECOND", "PER_MINUTE", "PER_DAY", "TIMEOUT")
@@ -228,6 +233,7 @@ def test_days_that_no_calendar_has_are_refused(monkeypatch: pytest.MonkeyPatch, 
 ALL = (
     ApplySettings,
     BrokerSettings,
+    BrokerUsersSettings,
     BucketSettings,
     DatabaseSettings,
     FailureSettings,
@@ -288,5 +294,5 @@ def test_every_setting_of_the_readme_can_be_set_with_and_without_containers() ->
     assert len(named) > len(GEOCODER)
     assert {name for name in named if name not in (root / ".env.example").read_text()} == set()
     # What compose.yaml itself decides, and what only another deployment has.
-    without = {"FLEETTICKETS_CA_FILE", "FLEETTICKETS_SQS_ENDPOINT", "RABBITMQ_MANAGEMENT_URL"}
+    without = {"FLEETTICKETS_CA_FILE", "FLEETTICKETS_SQS_ENDPOINT"}
     assert {name for name in named if f" {name}:" not in (root / "compose.yaml").read_text()} == without

@@ -1,0 +1,152 @@
+"""The containers' processes, each with exactly the environment and login that compose.yaml gives it."""
+
+import os
+import shlex
+import subprocess
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import boto3
+import psycopg
+import pytest
+from psycopg import errors
+
+from tests import compose
+from tests.acceptance.broker import Broker, fresh_vhost
+from tests.acceptance.conftest import MakeStage
+from tests.acceptance.feeds import csv, key_at, ticket
+from tests.acceptance.program import Forked
+from tests.acceptance.receiver import TOKEN, Endpoint
+from tests.acceptance.stage import Process, Stage
+from tests.conftest import Database
+
+LOGINS = ("fleettickets_consumer", "fleettickets_reader")
+FORBIDDEN = ("DROP TABLE tickets.inc", "CREATE ROLE more", "SELECT * FROM pg_authid", "COPY tickets.inc TO '/x'")
+
+
+class Containers:
+    """Starts the services' commands here; what differs is where the other services are."""
+
+    def __init__(self, stage: Stage, broker: Broker, more: dict[str, str]) -> None:
+        self.stage = stage
+        database, rabbitmq = urlsplit(stage.database), urlsplit(broker.url)
+        management = urlsplit(broker.management or "")
+        self.where = {
+            "@postgres:5432/fleettickets": f"@{database.netloc.rpartition('@')[2]}{database.path}",
+            "@rabbitmq:5672/%2f": f"@{rabbitmq.netloc.rpartition('@')[2]}{rabbitmq.path}",
+            "http://rabbitmq:15672": f"http://{management.netloc.rpartition('@')[2]}",
+            "http://rustfs:9000": stage.services["RUSTFS_ENDPOINT"],
+        }
+        self.given = compose.BROKER_PASSWORDS | more
+        self.given |= {name: stage.services[name] for name in ("RUSTFS_ACCESS_KEY", "RUSTFS_SECRET_KEY")}
+        self.given |= {"RABBITMQ_USER": rabbitmq.username or "", "RABBITMQ_PASSWORD": rabbitmq.password or ""}
+        self.given |= {f"POSTGRES_{whose}PASSWORD": "of-the-database" for whose in ("", "CONSUMER_", "READER_")}
+        self.given["RUSTFS_BUCKET"] = stage.bucket.name
+
+    def environment(self, service: str) -> dict[str, str]:
+        found = compose.environment(service, self.given)
+        for there, here in self.where.items():
+            found = {name: value.replace(there, here) for name, value in found.items()}
+        return found
+
+    def start(self, service: str, *more: str, **environment: str) -> Process:
+        """With PATH and the time zone of the image, and nothing else of ours."""
+        command = compose.interpolated(compose.services()[service]["command"], self.given)
+        log = self.stage.folder / f"{service}.log"
+        exactly = {"PATH": "/usr/bin:/bin", "TZ": "Africa/Nairobi"} | self.environment(service) | environment
+        process = Process(Forked([*shlex.split(command), *more], exactly, self.stage.folder, log, log), log)
+        self.stage.processes.append(process)
+        return process
+
+    def run(self, service: str) -> Process:
+        process = self.start(service)
+        assert process.wait() == 0, process.output()
+        return process
+
+    def make_logins(self) -> None:
+        service = compose.services()["database-logins"]
+        (volume,) = service["volumes"]
+        environment = self.environment("database-logins")
+        server = self.stage.connection.info
+        where = {"PGHOST": server.host, "PGPORT": str(server.port), "PGDATABASE": server.dbname}
+        command = [
+            word.replace("/logins.sql", str(compose.ROOT / volume.split(":")[0])) for word in service["entrypoint"]
+        ]
+        done = subprocess.run(
+            command, env={"PATH": os.environ["PATH"]} | environment | where, check=False, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.fixture
+def containers(
+    empty_database: Database, make_stage: MakeStage, services: dict[str, str], worker_id: str, moto: int
+) -> Iterator[Containers]:
+    management = services.get("RABBITMQ_MANAGEMENT_URL")
+    if management is None:
+        pytest.skip("the management API makes the users of this test")
+    queue = boto3.client(
+        "sqs",
+        endpoint_url=f"http://127.0.0.1:{moto}",
+        region_name="eu-west-1",
+        aws_access_key_id="key",
+        aws_secret_access_key="secret",
+    ).create_queue(QueueName="compose")["QueueUrl"]
+    more = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "FLEETTICKETS_WEBHOOK_TOKEN": TOKEN}
+    more["FLEETTICKETS_SQS_QUEUE_URL"] = queue
+    with (
+        make_stage(empty_database.url) as stage,
+        fresh_vhost(services["RABBITMQ_URL"], management, f"fleettickets-compose-{worker_id}") as broker,
+    ):
+        yield Containers(stage, broker, more)
+        for login in LOGINS:
+            stage.connection.execute(f"DROP OWNED BY {login}; DROP ROLE {login}".encode())
+
+
+def test_every_service_does_its_work_with_what_it_is_given(containers: Containers, moto: int) -> None:
+    stage = containers.stage
+    containers.run("migrate")
+    containers.make_logins()
+    containers.make_logins()
+    containers.run("broker-users")
+    containers.run("topology")
+    # This store knows no target of that name; with its settings, the command got as far as to ask it.
+    refused = containers.start("bucket")
+    assert refused.wait() != 0
+    assert "is not set" not in refused.output()
+    consumer = containers.start("consumer")
+    poller = containers.start("poller")
+    polled, posted = key_at(0), key_at(1)
+    stage.bucket.put(polled, csv([ticket("INC1")]))
+    stage.wait_for("done", polled)
+    poller.stop()
+    endpoint = Endpoint()
+    receiver = containers.start("webhook", "--port", str(endpoint.port))
+    endpoint.wait()
+    stage.bucket.put(posted, csv([ticket("INC2")]))
+    assert endpoint.post(stage.bucket.event(posted, stage.bucket.read(posted))).status_code == 200
+    stage.wait_for("done", posted)
+    stage.wait_for_history()
+    receiver.stop()
+    # What AWS's own addresses say of themselves.
+    elsewhere = {"FLEETTICKETS_SQS_ENDPOINT": f"http://127.0.0.1:{moto}", "AWS_DEFAULT_REGION": "eu-west-1"}
+    carrier = containers.start("sqs", "--once", **elsewhere)
+    assert carrier.wait() == 0, carrier.output()
+    consumer.stop()
+
+
+def test_a_login_that_is_stolen_is_that_login(containers: Containers) -> None:
+    containers.run("migrate")
+    containers.make_logins()
+    for service, may_write in (("consumer", True), ("poller", False)):
+        with psycopg.connect(containers.environment(service)["DATABASE_URL"], autocommit=True) as stolen:
+            for statement in FORBIDDEN:
+                with pytest.raises(errors.InsufficientPrivilege):
+                    stolen.execute(statement.encode())
+            assert stolen.execute("SELECT count(*) FROM tickets.inc").fetchone() == (0,)
+            try:
+                stolen.execute("UPDATE tickets.inc SET raw = raw")
+            except errors.InsufficientPrivilege:
+                assert not may_write
+            else:
+                assert may_write
