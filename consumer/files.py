@@ -5,11 +5,11 @@ Everything here may be repeated at any point. `Applied` and `AlreadyApplied` go 
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from threading import Event, Lock
+from threading import Event
 
 import structlog
 
-from consumer import database, outbox
+from consumer import database
 from consumer.applying import (
     AlreadyApplied,
     Applied,
@@ -25,6 +25,7 @@ from consumer.breaker import Breaker
 from consumer.database import Connection, Pool
 from consumer.fail_points import AtPoint
 from consumer.failures import UNEXPECTED, Failure
+from consumer.outbox import Relay
 from consumer.settings import ApplySettings
 from publisher import broker, messages
 from publisher.bucket import BUCKET, Bucket, ObjectSummary, OpenObject
@@ -33,7 +34,6 @@ from publisher.errors import (
     FailsForThisOne,
     HeldBack,
     KeyInHand,
-    NotConfirmed,
     ObjectMissing,
     Permanent,
     Refused,
@@ -90,9 +90,7 @@ class FilesHandler:
         self._settings = settings
         self._breaker = breaker
         self._at = at
-        self._relaying = Lock()
-        self._relay_is_stuck = Event()
-        """The broker did not take a request: until it does, tails leave them to the sweep."""
+        self._relay = Relay(pool, link, at)
 
     def apply(self, delivery: Delivery) -> FileOutcome:
         """Make the rows of the delivery take effect, or record why not.
@@ -143,7 +141,7 @@ class FilesHandler:
 
         The rows are in and the object is where it was, so this is no failure of the file, and no reason to keep its
         requests back. The sweep tries again until the store allows it.
-        Raises: DependencyDown, Misconfigured.
+        Raises: DependencyDown.
         """
         log.warning("not archived", key=file.key, detail=str(error))
         leave_unarchived(self._pool, file, error)
@@ -152,36 +150,23 @@ class FilesHandler:
     def _relay_tail(self, file: LedgerFile) -> None:
         if file.state != "done":
             self._at("after archive, before relay")
-            self._relay_unless_stuck()
+            self.relay()
             with database.transaction(self._pool) as connection:
                 database.rows(connection, "ledger", "record_done", {"file_id": file.file_id})
         self._at("relay marked, before ack")
 
     def relay(self) -> int:
-        """Send what waits in the outbox; one relay at a time in this process takes all there is.
+        """Send what waits in the outbox, and the broker takes.
 
-        Raises: DependencyDown, Misconfigured.
+        Raises: DependencyDown.
         """
-        with self._relaying:
-            return outbox.relay(self._pool, self._link, self._at)
-
-    def _relay_unless_stuck(self) -> None:
-        if self._relay_is_stuck.is_set():
-            return
-        with self._relaying:
-            if self._relay_is_stuck.is_set():  # so others found while this one waited for them
-                return
-            try:
-                outbox.relay(self._pool, self._link, self._at)
-            except NotConfirmed as error:
-                self._relay_is_stuck.set()
-                log.warning("not relayed", detail=str(error), do="files go on; the sweep tries it again")
+        return self._relay.send()
 
     def sweep(self, stop: Event) -> None:
         """Finish what a crash left half-way and no delivery comes for: unsent requests, objects not yet archived.
 
         `stop` ends it after the object in hand.
-        Raises: DependencyDown, Misconfigured.
+        Raises: DependencyDown.
         """
         failed: list[str] = []
         for file in open_tails(self._pool, self._bucket, _LEFT_ALONE_SECONDS, only_due=True):
@@ -199,8 +184,7 @@ class FilesHandler:
                 failed.append(f"{file.key}: {error}")
         if failed:
             log.warning("not archived", files=len(failed), first=failed[0])
-        self.relay()
-        self._relay_is_stuck.clear()
+        self._relay.send(also_stuck=True)
         with database.transaction(self._pool) as connection:
             database.rows(connection, "ledger", "finish_relayed")
 

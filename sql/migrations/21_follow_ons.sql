@@ -2,38 +2,8 @@
 CREATE TABLE ingest.locks (
     name text PRIMARY KEY
 );
-COMMENT ON TABLE ingest.locks IS 'A row is locked until the end of the transaction that does it: see ingest.lock.';
+COMMENT ON TABLE ingest.locks IS 'Whoever has a row FOR UPDATE keeps the others from it to the end of the transaction. The rows never change.';
 INSERT INTO ingest.locks (name) VALUES ('history'), ('geocoder requests');
-
--- Waits 5 s at the most: whoever asks waits with pauses of its own, in which it can be stopped, and says what for. PostgreSQL
--- tells nobody who holds a row; it tells who has locked one of this table and waits for none.
-CREATE FUNCTION ingest.lock(wanted text) RETURNS void
-LANGUAGE plpgsql SET lock_timeout = '5s' AS $$
-DECLARE
-    holders text;
-BEGIN
-    BEGIN
-        PERFORM FROM ingest.locks WHERE locks.name = wanted FOR UPDATE;
-        IF NOT FOUND THEN
-            RAISE EXCEPTION 'ingest.locks has no row ''%'' any more; put it back', wanted;
-        END IF;
-        RETURN;
-    EXCEPTION WHEN lock_not_available THEN
-        NULL;
-    END;
-    SELECT string_agg(format('process %s (%s, user %s%s)', activity.pid, activity.application_name, activity.usename,
-                             to_char(activity.xact_start, '", since "YYYY-MM-DD HH24:MI:SS TZ')), ' or ')
-    INTO holders
-    FROM pg_locks AS held JOIN pg_stat_activity AS activity USING (pid)
-    WHERE held.relation = 'ingest.locks'::regclass AND held.mode = 'RowShareLock' AND held.granted
-      AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-      AND held.pid <> pg_backend_pid()
-      AND NOT EXISTS (SELECT FROM pg_locks AS awaited WHERE awaited.pid = held.pid AND NOT awaited.granted);
-    RAISE EXCEPTION '% is in use for more than 5 s, by %', wanted, coalesce(holders, 'somebody who has just ended')
-        USING ERRCODE = 'lock_not_available';
-END;
-$$;
-COMMENT ON FUNCTION ingest.lock(text) IS 'Keeps everybody else from the same until the transaction ends.';
 
 -- What goes on for longer than a transaction, such as a batch of lookups. It needs no session, and ends by itself when its
 -- holder has died.
@@ -137,7 +107,7 @@ BEGIN
         clusters bigint;
     BEGIN
         -- One capture at a time. Every statement below sees what the one before it committed.
-        PERFORM ingest.lock('history');
+        PERFORM FROM ingest.locks WHERE name = 'history' FOR UPDATE;
 
         -- In key order, so that two writers of the same closures wait for each other instead of deadlocking.
         INSERT INTO tickets.closure_events (

@@ -1,7 +1,8 @@
 -- name: unsent
 -- Oldest first, a thousand at a time.
-SELECT request_id, kind FROM ingest.outbox
-WHERE sent_at IS NULL AND handled_at IS NULL AND due_at <= clock_timestamp() AND request_id > %(after)s
+SELECT request_id FROM ingest.outbox
+WHERE kind = %(kind)s AND sent_at IS NULL AND handled_at IS NULL AND due_at <= clock_timestamp()
+  AND request_id > %(after)s
 ORDER BY request_id
 LIMIT 1000
 
@@ -9,7 +10,7 @@ LIMIT 1000
 UPDATE ingest.outbox SET sent_at = clock_timestamp() WHERE request_id = ANY(%(requests)s)
 
 -- name: lock_history
-SELECT ingest.lock('history')
+SELECT FROM ingest.locks WHERE name = 'history' FOR UPDATE
 
 -- name: unhandled
 SELECT request_id FROM ingest.outbox

@@ -1,5 +1,5 @@
 -- name: lock_quota
-SELECT ingest.lock('geocoder requests')
+SELECT FROM ingest.locks WHERE name = 'geocoder requests' FOR UPDATE
 
 -- name: next_request
 -- When the next request may be sent. One that is under way counts as sent now: who knows when it arrives. One that

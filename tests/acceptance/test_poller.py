@@ -27,6 +27,12 @@ def backlog(stage: Stage, count: int) -> list[str]:
     return list(files)
 
 
+def backlog_at(stage: Stage, number: int) -> list[str]:
+    key = key_at(number)
+    stage.bucket.put(key, csv([ticket(f"INC{number}")]))
+    return [key]
+
+
 def test_polling_a_backlog_that_nobody_works_off_queues_each_file_once(stage: Stage) -> None:
     keys = backlog(stage, stage.bucket.page() + 50)
     lengths: list[int] = []
@@ -85,7 +91,7 @@ def test_for_cron_a_poll_is_one_line_and_its_end_tells(stage: Stage) -> None:
     backlog(stage, 3)
     done = stage.run("poll")
     assert (done.returncode, done.stdout, done.stderr) == (0, "waiting 3, already queued 0, published 3\n", "")
-    assert stage.ask("poll") == {"waiting": 3, "queued": 3, "published": 0}
+    assert stage.ask("poll") == {"waiting": 3, "set_aside": 0, "queued": 3, "published": 0}
     gone = stage.run("poll", RUSTFS_BUCKET="no-such-bucket")
     assert (gone.returncode, gone.stdout, len(gone.stderr.splitlines())) == (2, "", 1)
     with Proxy(stage.environment["RUSTFS_ENDPOINT"]) as proxy:
@@ -102,7 +108,7 @@ def test_one_poll_runs_at_a_time_and_a_dead_one_is_in_nobodys_way(stage: Stage) 
     second = stage.run("poll")
     assert (second.returncode, second.stdout) == (0, "")
     assert second.stderr == "another poll is running, this one is not needed\n"
-    assert stage.ask("poll") == {"waiting": None, "queued": None, "published": 0}
+    assert stage.ask("poll") == {"waiting": None, "set_aside": None, "queued": None, "published": 0}
     loop.kill()
     assert loop.wait() == -signal.SIGKILL
     wait_until(lambda: stage.run("poll").stdout, "the broker has freed the lock", timeout=45)
@@ -150,7 +156,7 @@ def test_requests_that_a_crash_left_unsent_are_sent_without_any_delivery(stage: 
     assert doomed.wait() == -signal.SIGKILL
     wait_until(lambda: stage.broker.ready(FILES) == 1, "the delivery is back in the queue")
     stage.broker.purge()
-    assert stage.ask("poll") == {"waiting": 0, "queued": 0, "published": 0}
+    assert stage.ask("poll") == {"waiting": 0, "set_aside": 0, "queued": 0, "published": 0}
     consumer = stage.start("consume")
     wait_until(lambda: not stage.query("SELECT 1 FROM ingest.outbox WHERE sent_at IS NULL"), "all requests are sent")
     stage.wait_for("done", key)
@@ -178,6 +184,63 @@ def test_a_stray_file_is_offered_once_in_a_while_and_is_no_backlog(stage: Stage)
         "set_aside": {"ignored": 1, "dead letters": 1},
     }
     assert "1 dead letters, 1 ignored" in stage.run("status").stdout
+
+
+def test_for_cron_what_the_ledger_has_a_verdict_on_is_not_published_again_and_again(stage: Stage) -> None:
+    consumer = stage.start("consume")
+    stray, broken, discarded, retried = f"{CHANGES}readme.txt", key_at(0), key_at(1), key_at(2)
+    bad = b"ticket_id\nM\xfc\n"
+    stage.bucket.put_all({stray: b"what is this", broken: bad, discarded: bad + b"1", retried: bad + b"2"})
+    assert stage.ask("poll")["published"] == 4
+    letters = "SELECT count(*) = 3 FROM ingest.ledger WHERE dead_lettered_at IS NOT NULL"
+    wait_until(lambda: stage.one(letters), "three dead letters")
+    stage.wait_for("done", stray)
+    assert stage.run("dead-letters", "discard", "--key", discarded, "--reason", "test").returncode == 0
+    stage.query(
+        """UPDATE ingest.ledger SET dead_lettered_at = NULL, retry_at = now() + interval '1 hour' WHERE key = %s
+           RETURNING 1""",
+        retried,
+    )
+    (waiting,) = backlog_at(stage, 10)
+    assert stage.ask("poll") == {"waiting": 1, "set_aside": 4, "queued": 0, "published": 1}
+    stage.wait_for("done", waiting)
+    assert stage.run("poll").stdout == "waiting 0, set aside 4, already queued 0, published 0\n"
+    # A retry that never came, the bytes of a bad file that are back after others, and nobody to ask.
+    stage.query("UPDATE ingest.ledger SET retry_at = now() WHERE key = %s RETURNING 1", retried)
+    assert stage.ask("poll")["published"] == 1
+    stage.bucket.put(broken, csv([ticket("INC1")]))
+    stage.announce(broken)
+    stage.wait_for("done", broken)
+    wait_until(lambda: stage.broker.ready(FILES) == 0, "all is settled")
+    consumer.stop()
+    stage.bucket.put(broken, bad)
+    stage.query(
+        "UPDATE ingest.ledger SET object_time = object_time - interval '1 hour' WHERE key = %s RETURNING 1", broken
+    )
+    assert stage.ask("poll")["published"] == 1
+    stage.broker.purge()
+    alone = stage.run("poll", DATABASE_URL="")
+    assert (alone.stdout, alone.stderr) == ("waiting 4, already queued 0, published 4\n", "")
+    stage.broker.purge()
+    away = stage.run("poll", DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+    assert (away.returncode, away.stdout) == (0, "waiting 4, already queued 0, published 4\n")
+    assert "the ledger cannot be asked" in away.stderr
+    assert len(away.stderr.splitlines()) == 1
+
+
+def test_a_changed_file_that_the_policy_passes_over_is_offered_again_under_another_one(stage: Stage) -> None:
+    stage.environment["FLEETTICKETS_CHANGED_POLICY"] = "ignore"
+    consumer = stage.start("consume")
+    (key,) = backlog_at(stage, 1)
+    stage.announce(key)
+    stage.wait_for("done", key)
+    stage.bucket.put(key, csv([ticket("INC1", owner="another")]))
+    stage.announce(key)
+    wait_until(lambda: stage.query("SELECT 1 FROM ingest.ledger WHERE decision = 'changed'"), "it is passed over")
+    consumer.stop()
+    assert stage.ask("poll") == {"waiting": 0, "set_aside": 1, "queued": 0, "published": 0}
+    stage.environment["FLEETTICKETS_CHANGED_POLICY"] = "reapply"
+    assert stage.ask("poll") == {"waiting": 1, "set_aside": 0, "queued": 0, "published": 1}
 
 
 def test_a_queue_that_vanishes_under_the_loop_is_declared_anew(stage: Stage) -> None:

@@ -667,7 +667,7 @@ def test_no_lock_that_a_reader_can_take_holds_up_lookups_or_captures(pool: Pool,
         )
         for statement in (
             b"SELECT FROM ingest.locks FOR KEY SHARE",
-            b"SELECT ingest.lock('history')",
+            b"SELECT FROM ingest.locks FOR UPDATE",
             b"UPDATE ingest.leases SET until = 'infinity'",
             b"LOCK TABLE ingest.locks, ingest.leases IN ROW SHARE MODE",
         ):

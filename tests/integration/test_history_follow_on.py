@@ -11,7 +11,7 @@ from consumer.database import Pool
 from consumer.fail_points import nowhere
 from consumer.history import HistoryHandler
 from consumer.settings import HistorySettings
-from publisher.errors import DependencyDown
+from publisher.errors import LockTimeout
 from tests.acceptance.stage import wait_until
 from tests.integration.change_files import ChangeFile
 
@@ -96,6 +96,6 @@ def test_a_capture_that_is_held_up_says_by_whom_and_comes_after_it(pool: Pool, a
     with postgres.transaction(pool) as held:
         pid = held.info.backend_pid
         postgres.row(held, "outbox", "lock_history")
-        with pytest.raises(DependencyDown, match=rf"history is in use .* by process {pid} \(fleettickets consumer"):
+        with pytest.raises(LockTimeout, match=rf"locks are held by .*pid {pid}, fleettickets consumer"):
             handler(pool).capture()
     assert handler(pool).capture() == 1

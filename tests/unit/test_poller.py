@@ -158,8 +158,8 @@ def test_a_poller_does_not_grow_with_what_lies_in_the_bucket(monkeypatch: pytest
         def _publish(self, _channel: object, _outgoing: broker.Outgoing) -> None:
             self.sent += 1
 
-    monkeypatch.setattr(poller, "_HELD", 500)
-    monkeypatch.setattr(poller, "_REMEMBERED", 2500)
+    monkeypatch.setattr(poller, "_HELD", 500, raising=False)
+    monkeypatch.setattr(poller, "_REMEMBERED", 2500, raising=False)
     store = Endless(monkeypatch)
     channel: Any = None
     tracemalloc.start()
