@@ -50,7 +50,8 @@ class Cost:
             raise Permanent(
                 "out of proportion",
                 f"its first {read:,} bytes would take {self.bytes:,} in the database, more than {MULTIPLE} times as "
-                f"much, by line {row.line}: very short rows, or single characters under long column names",
+                f"much, by line {row.line}: names of columns too long for their values, or rows of next to nothing; "
+                "shorten the names or leave such rows out, and put it again",
             )
 
 
