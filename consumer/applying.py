@@ -23,8 +23,10 @@ from publisher.messages import SeenBy as AnnouncedBy
 
 SeenBy = AnnouncedBy | Literal["drain", "import"]
 
+FROM_THE_FUTURE = "from the future"
+"""The reason of a file whose name is later than all clocks. One of the year 9999 would outrank every other for ever."""
 _AHEAD = timedelta(days=1)
-"""A clock may be this far off. A file of the year 9999 would outrank every later one for ever."""
+"""The exporter's clock may be ahead by this much."""
 
 _PASSED_OVER = "a changed file, passed over by policy"
 
@@ -162,10 +164,11 @@ def apply_file(
         return Duplicate(sighting.key.key, _PASSED_OVER)
     if decision == "changed" and settings.changed_policy == "quarantine" and not released:
         raise Permanent("changed", "the key was applied before with other bytes; replay it to apply these")
-    if sighting.key.time > sighting.seen_at + _AHEAD:
+    if sighting.key.time > (now := _latest(sighting, claim["now"])) + _AHEAD:
         raise Permanent(
-            "from the future",
-            f"its name says {sighting.key.time:%Y-%m-%d %H:%M} UTC; when that is due, replay its dead letter, or drain",
+            FROM_THE_FUTURE,
+            f"its name says {sighting.key.time:%Y-%m-%d %H:%M} UTC, and by the latest clock of consumer, database and "
+            f"store it is {now:%Y-%m-%d %H:%M}; when it is due, replay its dead letter, or drain",
         )
     reader = ChangeFileReader(read)
     staged = _stage(connection, reader, settings, at)
@@ -198,6 +201,14 @@ def apply_file(
     at("before commit")
     file = LedgerFile(file_id, sighting.put, reader.sha256, "applied", applied["applied_at"])
     return Applied(file, decision, counts)
+
+
+def _latest(sighting: Sighting, of_database: datetime) -> datetime:
+    """What it is by the clock that is ahead: one that is behind must not make every file one of the future."""
+    clocks = [sighting.seen_at, of_database]
+    if sighting.seen_by != "import":  # a local file has its time from whoever touched it
+        clocks.append(sighting.object_time)
+    return max(clocks)
 
 
 def _claimed_before(connection: Connection, sighting: Sighting) -> AlreadyApplied | Duplicate:

@@ -143,7 +143,7 @@ def consume(
         worker = Worker(broker_settings, work, queues, breakers, stop)
         bucket = Bucket(bucket_settings, connections=work.prefetch + 2)
         _warn_of_bucket(bucket)
-        files = FilesHandler(pool, bucket, worker.link, apply_settings, breaker=breakers[Queue.FILES], at=at)
+        files = FilesHandler(pool, bucket, worker.link, apply_settings, breaker=breakers[Queue.FILES], run=limit, at=at)
         geocoding = None
         if geocoder_settings is not None:
             gazetteer = Gazetteer(pool, gazetteer_settings, geocoder_settings, stop, at)

@@ -14,6 +14,10 @@ UNEXPECTED = "unexpected"
 """The reason of a failure that may be gone at the next try; every other one is permanent."""
 
 
+HELD_SECONDS = RETRY_DELAYS[2]
+"""The next try of a message whose failure may not be its own, and comes no nearer to an end by it."""
+
+
 def failures_in_a_row(pool: Pool) -> int:
     """Failed attempts that wait for their retry, for no reason of the files' own, since the last file was applied.
 
@@ -34,10 +38,14 @@ class Failure:
     attempts: int
     etag: str | None = None
     """Of the version that failed; None where there is no file."""
+    is_held: bool = False
+    """Whether too many in a row fail for this reason for it to be the message's own."""
 
     @property
     def retry_in(self) -> int | None:
         """Seconds to the next try; None for a dead letter."""
+        if self.is_held:
+            return HELD_SECONDS
         return RETRY_DELAYS[self.attempts - 1] if self.reason == UNEXPECTED and self.attempts < MAX_ATTEMPTS else None
 
     @property

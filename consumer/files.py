@@ -11,6 +11,7 @@ import structlog
 
 from consumer import database
 from consumer.applying import (
+    FROM_THE_FUTURE,
     AlreadyApplied,
     Applied,
     Duplicate,
@@ -24,8 +25,12 @@ from consumer.archiving import archive_file, leave_unarchived, open_tails
 from consumer.breaker import Breaker
 from consumer.database import Connection, Pool
 from consumer.fail_points import AtPoint
+<<<<<<< HEAD
 from consumer.failures import UNEXPECTED, Failure
 from consumer.outbox import Relay
+=======
+from consumer.failures import HELD_SECONDS, UNEXPECTED, Failure
+>>>>>>> bombs
 from consumer.settings import ApplySettings
 from publisher import broker, messages
 from publisher.bucket import BUCKET, Bucket, ObjectSummary, OpenObject
@@ -82,13 +87,24 @@ class FilesHandler:
     """Handles what the store and the poller publish. Safe to share between threads."""
 
     def __init__(
-        self, pool: Pool, bucket: Bucket, link: Link, settings: ApplySettings, *, breaker: Breaker, at: AtPoint
+        self,
+        pool: Pool,
+        bucket: Bucket,
+        link: Link,
+        settings: ApplySettings,
+        *,
+        breaker: Breaker,
+        run: int,
+        at: AtPoint,
     ) -> None:
+        """`run`: so many files in a row with a reason that can be everybody's are no more failures of their own."""
         self._pool = pool
         self._bucket = bucket
         self._link = link
         self._settings = settings
         self._breaker = breaker
+        self._run = run
+        self._told_of_run = False
         self._at = at
         self._relay = Relay(pool, link, at)
 
@@ -324,12 +340,24 @@ class FilesHandler:
         failed = database.row(connection, "ledger", "record_failed", parameters)
         if failed is None:
             return Duplicate(sighting.key.key, "was applied before")
-        failure = replace(failure, attempts=failed["attempts"])
+        is_held = reason == FROM_THE_FUTURE and self._is_one_of_a_run(connection, reason, detail)
+        failure = replace(failure, attempts=failed["attempts"], is_held=is_held)
         self._link.publish(failure.publishing(delivery))
         self._at("letter published, not recorded")
         mark = "record_dead_lettered" if failure.retry_in is None else "record_retry"
         database.rows(connection, "ledger", mark, {"file_id": failed["file_id"], "delay": failure.retry_in})
         return failure
+
+    def _is_one_of_a_run(self, connection: Connection, reason: str, detail: str) -> bool:
+        """Whether so many in a row fail for this reason that it is hardly their own. Files of another time flow on."""
+        parameters = {"reason": reason, "run": self._run, "delay": HELD_SECONDS}
+        found = database.row(connection, "ledger", "is_one_of_a_run", parameters)
+        is_one = found is not None and found["is_one"]
+        if is_one and not self._told_of_run:
+            do = "no more dead letters for it, each is tried again; are the clocks right, the exporter's too?"
+            log.error("one after the other", reason=reason, detail=detail, retry_in_s=HELD_SECONDS, do=do)
+        self._told_of_run = is_one
+        return is_one
 
     def _sighting(
         self, arrived: ChangeFileArrived, delivery: Delivery, key: ChangeFileKey, found: ObjectSummary

@@ -50,7 +50,7 @@ WHERE ledger.state = 'seen'
   AND (%(again)s OR ledger.retry_at <= now() OR (ledger.retry_at IS NULL AND ledger.dead_lettered_at IS NULL))
    OR (ledger.state = 'failed' OR ledger.applied_at IS NOT NULL AND %(takes_back)s)
   AND ingest.is_back(ledger, excluded.object_time)
-RETURNING file_id, epoch, decision, object_time
+RETURNING file_id, epoch, decision, object_time, clock_timestamp() AS now
 
 -- name: count_duplicate
 UPDATE ingest.ledger SET duplicates = duplicates + 1
@@ -190,6 +190,15 @@ RETURNING epoch
 
 -- name: current_epoch
 SELECT epoch, reason, began_at FROM ingest.epochs ORDER BY epoch DESC LIMIT 1
+
+-- name: is_one_of_a_run
+-- Whether so many others failed for this reason since the last file was applied; their `delay` is that of their next try.
+SELECT count(*) >= %(run)s AS is_one
+FROM (SELECT FROM ingest.ledger
+      WHERE state = 'failed' AND reason = %(reason)s
+        AND coalesce(retry_at - make_interval(secs => %(delay)s), dead_lettered_at)
+            > coalesce((SELECT max(applied_at) FROM ingest.ledger), '-infinity')
+      LIMIT %(run)s) AS others
 
 -- name: failures_in_a_row
 SELECT coalesce(sum(attempts), 0)::bigint AS failures

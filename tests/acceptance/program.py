@@ -13,8 +13,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 
+CLOCK_BEHIND = "TESTS_CLOCK_BEHIND_SECONDS"
+"""In a fork's environment: by how much the clock that our modules read is behind. That of its libraries is right."""
 PROGRAM = str(Path(sys.executable).with_name("fleettickets"))
 
 _FORKS = multiprocessing.get_context("forkserver")
@@ -82,4 +85,17 @@ def _run(arguments: list[str], environment: dict[str, str], folder: Path, out: P
     sys.argv = arguments
     from consumer.cli import main  # noqa: PLC0415 - the tests themselves have no need of it
 
+    if behind := environment.get(CLOCK_BEHIND):
+        _set_clock_back(timedelta(seconds=float(behind)))
     main()
+
+
+def _set_clock_back(behind: timedelta) -> None:
+    class Behind(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) - behind
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith(("consumer.", "publisher.")) and getattr(module, "datetime", None) is datetime:
+            module.datetime = Behind  # type: ignore[attr-defined]

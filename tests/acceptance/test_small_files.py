@@ -3,6 +3,7 @@
 import gzip
 import random
 import threading
+from collections.abc import Callable
 
 import psycopg
 import pytest
@@ -79,8 +80,11 @@ def played(shared_stage: Stage) -> tuple[Stage, int, int]:
     return stage, most[0], int(written)
 
 
-def test_the_database_needs_room_in_proportion_to_what_was_read(played: tuple[Stage, int, int]) -> None:
+def test_the_database_needs_room_in_proportion_to_what_was_read(
+    played: tuple[Stage, int, int], record_property: Callable[[str, object], None]
+) -> None:
     _, grown, temporary = played
+    record_property("MB of room", (grown + temporary) // MB)
     assert grown + temporary < ROOM
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from consumer import database as postgres
-from consumer.applying import AlreadyApplied, Applied, Duplicate, Sighting, apply_file, lock_key
+from consumer.applying import AlreadyApplied, Applied, Duplicate, SeenBy, Sighting, apply_file, lock_key
 from consumer.database import Pool
 from consumer.fail_points import nowhere
 from consumer.settings import ApplySettings
@@ -32,14 +32,20 @@ class ChangeFile:
 
 
 def apply_to(
-    pool: Pool, file: ChangeFile, *, again: bool = False, settings: ApplySettings | None = None
+    pool: Pool,
+    file: ChangeFile,
+    *,
+    again: bool = False,
+    settings: ApplySettings | None = None,
+    seen_at: datetime | None = None,
+    seen_by: SeenBy = "poller",
 ) -> Applied | AlreadyApplied | Duplicate:
     """Apply one change file in a transaction of its own, without bucket or broker, once nobody else has its key."""
     key = read_key(f"{CHANGES}{file.name}.csv", CHANGES)
     assert isinstance(key, ChangeFileKey)
-    now = datetime.now(UTC)
+    seen_at = seen_at or datetime.now(UTC)
     sighting = Sighting(
-        "isptickets", "automations/inc/", key, file.etag, len(file.bytes), file.modified, None, now, "poller"
+        "isptickets", "automations/inc/", key, file.etag, len(file.bytes), file.modified, None, seen_at, seen_by
     )
     while True:
         with contextlib.suppress(KeyInHand), postgres.transaction(pool) as connection:

@@ -1,7 +1,7 @@
 """Promise 2: a version of a file takes effect once, however often and by however many it is delivered."""
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from threading import Barrier
 from typing import Any, LiteralString
 
@@ -159,6 +159,31 @@ def test_a_file_that_names_a_far_future_does_not_outrank_everything_for_ever(app
     with pytest.raises(Permanent, match="from the future: its name says 9999-12-31"):
         apply(ChangeFile("9999-12-31T235959", GOOD))
     assert apply(ChangeFile(NAME, GOOD)).decision == "new"
+
+
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("named", "seen_at", "modified"),
+    [
+        (timedelta(), LONG_AGO, LONG_AGO),
+        (timedelta(days=3), LONG_AGO, datetime.now(UTC) + timedelta(days=3)),
+        (timedelta(days=3), datetime.now(UTC) + timedelta(days=3), LONG_AGO),
+    ],
+    ids=["the database's", "the store's", "the consumer's"],
+)
+def test_a_name_is_of_the_future_by_the_clock_that_is_ahead(
+    apply: Any, named: timedelta, seen_at: datetime, modified: datetime
+) -> None:
+    file = ChangeFile(f"{datetime.now(UTC) + named:%Y-%m-%dT%H%M%SZ}", GOOD, modified=modified)
+    assert apply(file, seen_at=seen_at).decision == "new"
+
+
+def test_a_local_file_is_of_the_future_whatever_time_somebody_gave_it(apply: Any) -> None:
+    later = datetime.now(UTC) + timedelta(days=3)
+    with pytest.raises(Permanent, match="from the future"):
+        apply(ChangeFile(f"{later:%Y-%m-%dT%H%M%SZ}", GOOD, modified=later), seen_by="import")
 
 
 def test_no_text_that_the_cleaner_lets_through_is_too_long_for_an_index(apply: Any) -> None:

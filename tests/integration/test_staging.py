@@ -12,7 +12,7 @@ from consumer.csv_reading import ChangeFileReader
 from consumer.database import Pool
 from consumer.proportion import Cost
 from consumer.settings import DatabaseSettings
-from publisher.errors import DependencyDown
+from publisher.errors import FleetticketsError
 from tests.acceptance.feeds import COLUMNS, csv, ticket
 from tests.acceptance.reference import KEPT_EMPTY
 from tests.conftest import Database
@@ -74,7 +74,7 @@ def test_a_lean_row_costs_the_database_no_more_than_is_counted(
 def test_rows_that_were_not_committed_take_no_room(database: Database) -> None:
     settings = DatabaseSettings.model_validate({"DATABASE_URL": database.url})
     with postgres.open_pool(settings, size=1) as pool:
-        with pytest.raises(DependencyDown), postgres.transaction(pool) as connection:
+        with pytest.raises(FleetticketsError), postgres.transaction(pool) as connection:
             connection.execute(
                 "INSERT INTO staging (line, ticket_id) SELECT n, repeat('x', 200) FROM generate_series(1, 20000) AS n;"
                 "SET LOCAL statement_timeout = 1; SELECT pg_sleep(1)"
