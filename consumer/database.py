@@ -21,6 +21,7 @@ from publisher.errors import (
     FailsForThisOne,
     HeldByAnother,
     LockTimeout,
+    Misconfigured,
     Permanent,
     Refused,
     StatementFailed,
@@ -50,6 +51,9 @@ somebody who waits for the answer to a COMMIT. No limit for a statement would do
 _COMMIT_SECONDS = 60
 """A COMMIT is short after the largest file, so this one statement has a limit. It is for what keepalives cannot see: a
 proxy on the way that lives on, and whose other side is gone. The caller asks the ledger what became of it."""
+
+_LOOKS_AT_POOLER = 5
+"""A third client can be in between at one look; hardly at each."""
 
 _VERIFYING = frozenset({"require", "verify-ca", "verify-full"})
 
@@ -119,7 +123,10 @@ def address(settings: DatabaseSettings) -> str:
 
 
 class Role(StrEnum):
-    """What a connection may do at the most; the migrations make both. A login need only be a member of one."""
+    """What a connection may do at the most; a login need only be a member of one.
+
+    The values are how the names begin: each database has roles of its own, which `migrate` makes.
+    """
 
     INGEST = "fleettickets_ingest"
     READ = "fleettickets_read"
@@ -128,7 +135,7 @@ class Role(StrEnum):
 def connect(settings: DatabaseSettings, role: Role | None) -> Connection:
     """One connection in autocommit mode, for the commands; without a role, with all that the login may do.
 
-    Raises: DependencyDown.
+    Raises: DependencyDown, Refused; Misconfigured behind a pooler that gives each transaction another session.
     """
     with translated_errors():
         connection = psycopg.Connection.connect(
@@ -138,10 +145,12 @@ def connect(settings: DatabaseSettings, role: Role | None) -> Connection:
             connect_timeout=_CONNECT_SECONDS,
             application_name="fleettickets",
         )
-        _keep_commits(connection)
-        if role is not None:
-            _bound_waits(connection)
-            _act_as(connection, role)
+        try:
+            _require_own_session(connection, settings)
+            _begin_session(connection, role)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
 
@@ -232,27 +241,52 @@ def _cut(connection: Connection) -> None:
         same.shutdown(socket.SHUT_RDWR)
 
 
-def _act_as(connection: Connection, role: Role) -> None:
-    # A login that is no member keeps its own rights, and a database not yet migrated has no role to give.
-    connection.execute(statements("migrations")["act_as"], {"role": role})
-
-
-def _keep_commits(connection: Connection) -> None:
+def _begin_session(connection: Connection, role: Role | None) -> None:
+    connection.execute(statements("session")["fix_names"])
     # A server, database or login can have it off, and would lose the last commits in a crash; their objects would be
     # archived and their messages acked by then.
-    connection.execute(statements("migrations")["keep_commits"])
-
-
-def _bound_waits(connection: Connection) -> None:
-    connection.execute(statements("waits")["bound_lock_waits"], {"timeout": f"{_LOCK_SECONDS}s"})
+    connection.execute(statements("session")["keep_commits"])
+    if role is not None:
+        connection.execute(statements("waits")["bound_lock_waits"], {"timeout": f"{_LOCK_SECONDS}s"})
+        # A login that is no member keeps its own rights, and a database not yet migrated has no role to give.
+        connection.execute(statements("session")["act_as"], {"role": role})
 
 
 def _prepare_staging(connection: Connection) -> None:
-    _keep_commits(connection)
-    _bound_waits(connection)
-    _act_as(connection, Role.INGEST)
-    connection.execute(statements("migrations")["notice_silence"])
+    _begin_session(connection, Role.INGEST)
+    connection.execute(statements("session")["notice_silence"])
     connection.execute(statements("merge")["create_staging"])
+
+
+def _require_own_session(connection: Connection, settings: DatabaseSettings) -> None:
+    """Raise: Misconfigured, before anything is set that the next client of the session would find set.
+
+    A pooler tells its client another process number than that of the server process that answers. Whether it gives
+    each transaction another session shows beside a second client: both are given the same one, or the first one gets
+    another meanwhile.
+    """
+    if _server_process(connection) == connection.info.backend_pid:
+        return
+    with psycopg.Connection[DictRow].connect(
+        address(settings), autocommit=True, row_factory=dict_row, connect_timeout=_CONNECT_SECONDS
+    ) as other:
+        for _ in range(_LOOKS_AT_POOLER):
+            first = _server_process(connection)
+            try:
+                with other.transaction():
+                    is_shared = _server_process(other) == first or _server_process(connection) != first
+            except psycopg.errors.ProtocolViolation:  # in statement mode there are no transactions at all
+                is_shared = True
+            if is_shared:
+                raise Misconfigured(
+                    "DATABASE_URL leads to a connection pooler that gives each transaction another session; "
+                    "have it pool whole sessions (PgBouncer: pool_mode=session), or name PostgreSQL itself"
+                )
+
+
+def _server_process(connection: Connection) -> int:
+    found = connection.execute(statements("session")["server_process"]).fetchone()
+    return int(found["pid"]) if found else 0
 
 
 def rows(connection: Connection, file: str, name: str, parameters: Mapping[str, Any] | None = None) -> list[DictRow]:

@@ -5,14 +5,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from psycopg import errors
+
 from consumer import database, migrate
 from consumer.database import Role
 from consumer.locationiq import Geocoder
+from consumer.rehearsal import rehearse
 from consumer.settings import DatabaseSettings, GeocoderChoice, GeocoderSettings
 from publisher import broker, management, notifications, topology
 from publisher.bucket import Bucket
 from publisher.conditions import try_conditions
-from publisher.errors import FleetticketsError, Misconfigured, Refused
+from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother, Misconfigured, Permanent, Refused
 from publisher.notifications import Notifications
 from publisher.settings import BrokerSettings, BucketSettings, load
 
@@ -81,24 +84,66 @@ def _postgres() -> Iterator[Finding]:
         else:
             yield Finding("migrations", Level.OK, f"current, {len(steps)} of {len(steps)}")
     if not pending:
-        yield _rights()
+        rights = _rights()
+        yield rights
+        yield from _other_roles()
+        if rights.level is not Level.WRONG:
+            yield _merge()
 
 
 def _rights() -> Finding:
     """What a consumer with this DATABASE_URL may do."""
     with database.connect(load(DatabaseSettings), Role.INGEST) as connection, database.translated_errors():
-        found = database.row(connection, "doctor", "rights") or {}
+        found = database.row(connection, "doctor", "rights", {"role": Role.INGEST}) or {}
+        hidden = database.row(connection, "roles", "filtered") or {}
+    user, role = found["user"], found["role"]
     if found["missing"]:
-        lacks = f"{found['user']} lacks {', '.join(found['missing'])}"
-        return Finding(
-            "rights", Level.WRONG, lacks, f"GRANT {Role.INGEST} to the login, or these rights to {found['user']}"
+        do = f"GRANT {role} to the login; if it is a member: fleettickets migrate, which gives the role its rights"
+        return Finding("rights", Level.WRONG, f"{user} lacks {', '.join(found['missing'])}", do)
+    if hidden["tables"]:
+        do = f"ALTER ROLE {user} BYPASSRLS, or DISABLE ROW LEVEL SECURITY on them"
+        return Finding("rights", Level.WRONG, f"policies hide rows of {', '.join(hidden['tables'])} from {user}", do)
+    if user != role:
+        do = f"GRANT {role} to it, for commands that can do no more than they need; docs/security.md"
+        return Finding("rights", Level.NOTE, f"the commands act with all rights of the login {user}", do)
+    return Finding("rights", Level.OK, f"the consumer acts as {user}")
+
+
+def _other_roles() -> Iterator[Finding]:
+    with database.connect(load(DatabaseSettings), Role.READ) as connection, database.translated_errors():
+        others = database.rows(connection, "roles", "others")
+    for other in others:
+        logins = ", ".join(other["logins"]) or "nobody"
+        do = "run: fleettickets migrate"
+        if other["logins"]:
+            do = f"GRANT {other['own']} TO {logins}; REVOKE {other['name']} FROM {logins}; then {do}"
+        yield Finding(
+            f"role {other['name']}",
+            Level.NOTE,
+            f"not of this database alone, and has rights in it; members: {logins}",
+            do,
         )
-    if found["user"] != Role.INGEST:
-        do = (
-            f"GRANT {Role.INGEST}, {Role.READ} to it, for commands that can do no more than they need; docs/security.md"
-        )
-        return Finding("rights", Level.NOTE, f"the commands act with all rights of the login {found['user']}", do)
-    return Finding("rights", Level.OK, f"the consumer acts as {found['user']}")
+
+
+def _merge() -> Finding:
+    try:
+        is_whole = rehearse(load(DatabaseSettings))
+    except HeldByAnother as error:
+        do = "nothing, if a dry run or a large file is in hand: ask again after it"
+        return Finding("merge", Level.NOTE, f"not tried to its end: {error.detail}", do)
+    except (DependencyDown, Permanent, Refused) as error:
+        match error.__cause__:
+            case errors.InsufficientPrivilege():
+                do = "fleettickets migrate gives the roles their rights; somebody else's trigger needs its own"
+            case errors.DiskFull() | errors.OutOfMemory():
+                do = "make room on the database's server"
+            case _:
+                do = "nothing can be applied until that is mended; it is the server's own word"
+        return Finding("merge", Level.WRONG, f"a file of two rows cannot be applied: {error.detail}", do)
+    if not is_whole:
+        do = "look for triggers and rules on tickets.inc, tickets.closure_events and the tables of ingest"
+        return Finding("merge", Level.WRONG, "a file of two rows was applied, and its rows were not there", do)
+    return Finding("merge", Level.OK, "a file of two rows, applied as the consumer does it and rolled back")
 
 
 def _postgis(installed: str | None, to_be_had: str | None) -> Finding:

@@ -152,3 +152,5 @@ def fresh_database(server: str, template: str | None = None) -> Iterator[str]:
     yield urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+        for kind in ("ingest", "read"):
+            connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(f"fleettickets_{kind}_{name}")))

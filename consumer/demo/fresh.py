@@ -35,6 +35,9 @@ def fresh_database(server_url: str) -> Iterator[str]:
             if not (had := locked.fetchone()) or not had["had"]:
                 raise DemoFailed("another demo is running on this PostgreSQL server")
             connection.execute("DROP DATABASE IF EXISTS fleettickets_demo WITH (FORCE)")
+            connection.execute(
+                "DROP ROLE IF EXISTS fleettickets_ingest_fleettickets_demo, fleettickets_read_fleettickets_demo"
+            )
             connection.execute("CREATE DATABASE fleettickets_demo")
         yield urlunsplit(urlsplit(server_url)._replace(path="/fleettickets_demo"))
 

@@ -1,16 +1,18 @@
--- name: lock_migrations
-SELECT pg_advisory_lock(hashtext('fleettickets.migrations'))
-
--- name: unlock_migrations
-SELECT pg_advisory_unlock(hashtext('fleettickets.migrations'))
-
 -- name: create_log
-CREATE TABLE IF NOT EXISTS public.fleettickets_migrations (
-    name       text PRIMARY KEY,
-    sha256     text NOT NULL,
-    how        text NOT NULL CHECK (how IN ('run', 'adopted')),
-    applied_at timestamptz NOT NULL DEFAULT now()
-)
+-- Two that make it at the same moment do not see each other.
+DO $$
+BEGIN
+    CREATE TABLE IF NOT EXISTS public.fleettickets_migrations (
+        name       text PRIMARY KEY,
+        sha256     text NOT NULL,
+        how        text NOT NULL CHECK (how IN ('run', 'adopted')),
+        applied_at timestamptz NOT NULL DEFAULT now()
+    );
+EXCEPTION
+    WHEN duplicate_table OR duplicate_object OR unique_violation THEN
+        NULL;
+END
+$$
 
 -- name: log_exists
 SELECT to_regclass('public.fleettickets_migrations') IS NOT NULL AS exists
@@ -18,47 +20,25 @@ SELECT to_regclass('public.fleettickets_migrations') IS NOT NULL AS exists
 -- name: read_log
 SELECT name, sha256, how, applied_at FROM public.fleettickets_migrations
 
--- name: record_migration
-INSERT INTO public.fleettickets_migrations (name, sha256, how) VALUES (%(name)s, %(sha256)s, %(how)s)
-
--- name: limit_lock_wait
+-- name: take_turn
+-- One migration at a time, until its transaction ends. Nobody who only reads can take this lock or is held up by it.
+SET LOCAL lock_timeout = '3s';
+LOCK TABLE public.fleettickets_migrations IN SHARE ROW EXCLUSIVE MODE;
 SET LOCAL lock_timeout = '30s'
 
--- name: old_watermark
-SELECT metadata->>'source_max_key' AS key
-FROM tickets.import_meta
-WHERE source = 'inc' AND metadata->>'source_max_key' IS NOT NULL AND metadata->>'source_max_key_time' IS NULL
+-- name: in_the_way
+-- Who has another migration in hand; or whoever has anything of ours open, since a change of a table waits for readers too.
+SELECT string_agg(DISTINCT format('process %%s (%%s, %%s%%s)', holder.pid, holder.usename,
+                                  coalesce(nullif(holder.application_name, ''), 'an unnamed program'),
+                                  ', in a transaction since ' || date_trunc('second', holder.xact_start)), '; ') AS holders
+FROM pg_locks AS held
+JOIN pg_class AS wanted ON wanted.oid = held.relation
+JOIN pg_stat_activity AS holder ON holder.pid = held.pid
+WHERE held.locktype = 'relation' AND held.granted AND held.pid <> pg_backend_pid()
+  AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND (wanted.oid = to_regclass('public.fleettickets_migrations') AND held.mode <> 'AccessShareLock'
+       OR NOT %(migrations_only)s
+          AND wanted.relnamespace IN (to_regnamespace('tickets'), to_regnamespace('reporting'), to_regnamespace('ingest')))
 
--- name: complete_old_watermark
-UPDATE tickets.import_meta
-SET metadata = metadata || jsonb_build_object('source_max_key_time', %(key_time)s::timestamptz),
-    row_count = (SELECT count(*) FROM tickets.inc)
-WHERE source = 'inc'
-
--- name: position_old_rows
--- Rows that were there before count as written by the file at the old watermark, whichever it was.
-INSERT INTO ingest.positions (ticket_id, position)
-SELECT ticket_id, ROW(1, %(key_time)s::timestamptz, %(key)s::text, 'infinity'::timestamptz, '', 0)::ingest.position
-FROM tickets.inc
-ON CONFLICT (ticket_id) DO NOTHING
-
--- name: keep_adoption
--- The first adoption counts: what a batch import that was started again has read since is named, and applied again.
-UPDATE ingest.epochs
-SET adopted_key = %(key)s, adopted_key_time = %(key_time)s, adopted_rows = (SELECT count(*) FROM tickets.inc)
-WHERE epoch = 1 AND adopted_key IS NULL
-
--- name: act_as
-SELECT set_config('role', member_of.rolname, false)
-FROM pg_roles AS member_of
-WHERE member_of.rolname = %(role)s AND pg_has_role(member_of.oid, 'MEMBER')
-  AND has_schema_privilege(member_of.oid, to_regnamespace('ingest'), 'USAGE')
-
--- name: notice_silence
--- What a consumer that was cut off has locked is free again within a minute, not after the two hours of the system.
-SELECT set_config('tcp_keepalives_idle', '20', false), set_config('tcp_keepalives_interval', '5', false),
-       set_config('tcp_keepalives_count', '5', false), set_config('tcp_user_timeout', '45000', false);
-
--- name: keep_commits
--- Of the other settings each keeps a commit through a crash of the server.
-SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
+-- name: record_migration
+INSERT INTO public.fleettickets_migrations (name, sha256, how) VALUES (%(name)s, %(sha256)s, %(how)s)

@@ -1,16 +1,31 @@
 """The doctor finds nothing wrong where nothing is, and each broken thing by itself."""
 
+from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
+from psycopg.rows import dict_row
 
 from tests.acceptance.broker import GEOCODE, fresh_vhost
 from tests.acceptance.geocoder import KEY, LocationIQ
+from tests.acceptance.logins import Owner, role_of
 from tests.acceptance.stage import Stage
 from tests.acceptance.store import CHANGES
 from tests.conftest import Database
 
-FINE = {"postgres", "postgis", "migrations", "rights", "rabbitmq", "topology", "store", "objects", "notifications"}
+FINE = {
+    "postgres",
+    "postgis",
+    "migrations",
+    "rights",
+    "merge",
+    "rabbitmq",
+    "topology",
+    "store",
+    "objects",
+    "notifications",
+}
 
 
 def examined(stage: Stage, *options: str, **environment: str) -> tuple[int, dict[str, dict[str, str]]]:
@@ -64,15 +79,85 @@ def test_a_database_that_is_not_migrated(sound: Stage, empty_database: Database)
 
 
 def test_rights_that_the_consumer_needs_and_lacks(sound: Stage) -> None:
+    role = role_of(sound.connection, "ingest")
     rights = "INSERT, UPDATE ON tickets.inc, ingest.ledger"
-    sound.connection.execute(f"REVOKE {rights} FROM fleettickets_ingest".encode())
-    try:
-        status, findings = examined(sound)
-    finally:
-        sound.connection.execute(f"GRANT {rights} TO fleettickets_ingest".encode())
+    sound.connection.execute(f"REVOKE {rights} FROM {role}".encode())
+    status, findings = examined(sound)
     assert (status, wrong(findings)) == (1, {"rights"})
     lacks = "INSERT on ingest.ledger, UPDATE on ingest.ledger, INSERT on tickets.inc, UPDATE on tickets.inc"
-    assert findings["rights"]["found"] == f"fleettickets_ingest lacks {lacks}"
+    assert findings["rights"]["found"] == f"{role} lacks {lacks}"
+    assert "fleettickets migrate" in findings["rights"]["do"]
+    assert sound.run("migrate").returncode == 0
+    assert wrong(examined(sound)[1]) == set()
+
+
+@pytest.fixture
+def examining(database: Database, sound: Stage) -> Iterator[tuple[Owner, dict[str, str]]]:
+    """A database to break, and what has a command look at it."""
+    with psycopg.connect(database.url, autocommit=True, row_factory=dict_row) as owner:
+        yield owner, {"DATABASE_URL": database.url, "RUSTFS_BUCKET": sound.bucket.name}
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        (
+            "CREATE TRIGGER audit BEFORE INSERT ON tickets.inc FOR EACH ROW EXECUTE FUNCTION public.audit()",
+            "permission denied for table audited",
+        ),
+        ("CREATE RULE keep AS ON INSERT TO ingest.rejects DO INSTEAD NOTHING", ""),
+        ("ALTER TABLE tickets.inc ADD CHECK (raw ->> 'mttr' <> '60')", "violates check constraint"),
+        (
+            "DROP TRIGGER resolve_geom ON tickets.inc; ALTER TABLE tickets.inc ALTER ticket_id TYPE varchar(20)",
+            "too long",
+        ),
+    ],
+)
+def test_a_merge_that_would_fail_fails_here(
+    sound: Stage, examining: tuple[Owner, dict[str, str]], statement: str, told: str
+) -> None:
+    owner, environment = examining
+    owner.execute("""
+        CREATE TABLE public.audited (ticket_id text);
+        CREATE FUNCTION public.audit() RETURNS trigger LANGUAGE plpgsql
+        AS $$ BEGIN INSERT INTO public.audited VALUES (NEW.ticket_id); RETURN NEW; END $$
+    """)
+    if "varchar" in statement:
+        owner.execute("DROP VIEW tickets.inc_open_sla CASCADE")
+    owner.execute(statement.encode())
+    status, findings = examined(sound, **environment)
+    assert (status, wrong(findings)) == (1, {"merge"})
+    assert told in findings["merge"]["found"]
+
+
+def test_rows_that_a_policy_hides(sound: Stage, examining: tuple[Owner, dict[str, str]]) -> None:
+    owner, environment = examining
+    owner.execute("ALTER TABLE tickets.inc ENABLE ROW LEVEL SECURITY")
+    status, findings = examined(sound, **environment)
+    assert (status, wrong(findings)) == (1, {"rights"})
+    role = role_of(owner, "ingest")
+    assert findings["rights"]["found"] == f"policies hide rows of tickets.inc from {role}"
+    assert "BYPASSRLS" in findings["rights"]["do"]
+    consumed = sound.run("consume", **environment)
+    assert consumed.returncode == 2
+    assert f"row-level security hides rows of tickets.inc from {role}" in consumed.stderr
+
+
+def test_a_merge_waits_for_nobody_and_leaves_nothing(sound: Stage, examining: tuple[Owner, dict[str, str]]) -> None:
+    owner, environment = examining
+    everything = """
+        SELECT (SELECT count(*) FROM tickets.inc), (SELECT count(*) FROM ingest.ledger),
+               (SELECT count(*) FROM ingest.positions), (SELECT count(*) FROM ingest.rejects),
+               (SELECT count(*) FROM ingest.outbox), (SELECT count(*) FROM tickets.closure_events),
+               (SELECT count(*) FROM tickets.import_meta)
+    """
+    assert wrong(examined(sound, **environment)[1]) == set()
+    with owner.transaction():
+        owner.execute("LOCK TABLE tickets.import_meta IN EXCLUSIVE MODE")
+        status, findings = examined(sound, **environment)
+    assert (status, wrong(findings)) == (0, set())
+    assert findings["merge"]["level"] == "note"
+    assert set((owner.execute(everything.encode()).fetchone() or {}).values()) == {0}
 
 
 def test_queues_that_are_missing_or_otherwise(sound: Stage, services: dict[str, str], worker_id: str) -> None:

@@ -1,40 +1,27 @@
 """What each login may do: the commands with no more than their role, a reader with nothing but reading."""
 
-import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 from psycopg import errors, sql
+from psycopg.rows import dict_row
 
 from tests.acceptance.feeds import csv, key_at, ticket
 from tests.acceptance.geocoder import KEY, LocationIQ
+from tests.acceptance.logins import PASSWORD, Login, logged_in, role_of
 from tests.acceptance.stage import Stage, wait_until
-
-PASSWORD = "s3cret-of-the-login"
-
-
-@dataclass
-class Login:
-    """A login that owns nothing and is a member of one role; `url` is what DATABASE_URL would be."""
-
-    name: str
-    url: str
+from tests.conftest import Database, fresh_database
 
 
 @pytest.fixture
 def login(shared_stage: Stage, request: pytest.FixtureRequest) -> Iterator[Login]:
-    name, role = f"login_{uuid.uuid4().hex[:8]}", request.param
     owner = shared_stage.connection
-    owner.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(name), sql.Literal(PASSWORD)))
-    owner.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(role), sql.Identifier(name)))
-    address = urlsplit(shared_stage.environment["DATABASE_URL"])
-    host = address.netloc.rpartition("@")[2]
-    yield Login(name, address._replace(netloc=f"{name}:{PASSWORD}@{host}").geturl())
-    owner.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(name)))
-    owner.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+    with logged_in(owner, shared_stage.database, role_of(owner, request.param)) as made:
+        yield made
 
 
 @pytest.fixture
@@ -43,7 +30,7 @@ def provider() -> Iterator[LocationIQ]:
         yield server
 
 
-@pytest.mark.parametrize("login", ["fleettickets_ingest"], indirect=True)
+@pytest.mark.parametrize("login", ["ingest"], indirect=True)
 def test_every_command_but_migrate_needs_the_ingest_role_alone(
     shared_stage: Stage, login: Login, provider: LocationIQ
 ) -> None:
@@ -94,6 +81,12 @@ FORBIDDEN_TO_BOTH = (
     "UPDATE ingest.discards SET reason = ''",
     "DELETE FROM ingest.epochs",
     "UPDATE ingest.epochs SET epoch = 9",
+    "UPDATE ingest.ledger SET key = 'another'",
+    "UPDATE ingest.ledger SET bucket = 'another'",
+    "UPDATE ingest.ledger SET etag = 'another'",
+    "UPDATE ingest.ledger SET first_seen_at = now()",
+    "UPDATE ingest.positions SET ticket_id = 'another'",
+    "UPDATE ingest.outbox SET kind = 'history'",
     "INSERT INTO public.fleettickets_migrations VALUES ('x', 'y', 'run')",
     "SELECT * FROM pg_authid",
 )
@@ -112,8 +105,8 @@ FORBIDDEN_TO_READERS = (
 @pytest.mark.parametrize(
     ("login", "forbidden"),
     [
-        ("fleettickets_ingest", FORBIDDEN_TO_BOTH),
-        ("fleettickets_read", FORBIDDEN_TO_BOTH + FORBIDDEN_TO_READERS),
+        ("ingest", FORBIDDEN_TO_BOTH),
+        ("read", FORBIDDEN_TO_BOTH + FORBIDDEN_TO_READERS),
     ],
     indirect=["login"],
 )
@@ -143,10 +136,10 @@ def test_a_consumer_gives_up_what_its_login_may_do_beyond_the_role(shared_stage:
     stage.wait_for("done", key)
     consumer.stop()
     stage.connection.execute("DROP TRIGGER note_role ON ingest.ledger")
-    assert stage.query("SELECT DISTINCT role FROM public.acted") == [{"role": "fleettickets_ingest"}]
+    assert stage.query("SELECT DISTINCT role FROM public.acted") == [{"role": role_of(stage.connection, "ingest")}]
 
 
-@pytest.mark.parametrize("login", ["fleettickets_read"], indirect=True)
+@pytest.mark.parametrize("login", ["read"], indirect=True)
 def test_status_needs_the_read_role_alone_and_a_reader_cannot_consume(shared_stage: Stage, login: Login) -> None:
     as_login = {"DATABASE_URL": login.url}
     ended = shared_stage.run("status", "--json", **as_login)
@@ -155,3 +148,115 @@ def test_status_needs_the_read_role_alone_and_a_reader_cannot_consume(shared_sta
     assert imported.returncode != 0
     assert PASSWORD not in imported.stderr + imported.stdout
     assert "Traceback" not in imported.stderr
+
+
+@contextmanager
+def migrated(stage: Stage) -> Iterator[str]:
+    """A database of another purpose on the same server."""
+    with fresh_database(stage.services["DATABASE_URL"]) as url:
+        ended = stage.run("migrate", DATABASE_URL=url)
+        assert (ended.returncode, ended.stderr) == (0, "")
+        yield url
+
+
+def rows_of(url: str) -> int:
+    with psycopg.connect(url) as connection:
+        found = connection.execute("SELECT count(*) FROM tickets.inc").fetchone()
+        return int((found or [0])[0])
+
+
+@pytest.fixture
+def local(shared_stage: Stage) -> Path:
+    file = shared_stage.folder / "2026-06-25T142000.csv"
+    file.write_bytes(csv([ticket("INC1")]))
+    return file
+
+
+def test_a_login_of_one_database_can_do_nothing_in_another(shared_stage: Stage, local: Path) -> None:
+    stage = shared_stage
+    with migrated(stage) as test, migrated(stage) as prod, psycopg.connect(test, row_factory=dict_row) as owner:
+        for kind in ("ingest", "read"):
+            owner.commit()
+            owner.autocommit = True
+            with logged_in(owner, test, role_of(owner, kind)) as login:
+                if kind == "ingest":
+                    imported = stage.run("import-csv", str(local), "--apply", DATABASE_URL=login.url)
+                    assert imported.returncode == 0, imported.stderr
+                assert rows_of(login.url) == 1
+                with pytest.raises(errors.InsufficientPrivilege):
+                    rows_of(login.at(prod))
+                imported = stage.run("import-csv", str(local), "--apply", DATABASE_URL=login.at(prod))
+                assert imported.returncode != 0
+        assert rows_of(prod) == 0
+
+
+def test_a_copy_has_roles_of_its_own_once_it_is_migrated(shared_stage: Stage, local: Path) -> None:
+    stage = shared_stage
+    with migrated(stage) as prod:
+        assert stage.run("import-csv", str(local), "--apply", DATABASE_URL=prod).returncode == 0
+        name = urlsplit(prod).path.removeprefix("/")
+        with fresh_database(stage.services["DATABASE_URL"], name) as copy:
+            assert stage.run("migrate", DATABASE_URL=copy).returncode == 0
+            with psycopg.connect(copy, autocommit=True, row_factory=dict_row) as owner:
+                role = role_of(owner, "ingest")
+                assert role == f"fleettickets_ingest_{urlsplit(copy).path.removeprefix('/')}"
+                for login_role, rest in ((role, prod), (f"fleettickets_ingest_{name}", copy)):
+                    with logged_in(owner, copy, login_role) as login:
+                        assert rows_of(login.at(prod if rest == copy else copy)) == 1
+                        with pytest.raises(errors.InsufficientPrivilege):
+                            rows_of(login.at(rest))
+
+
+def test_the_past_of_an_archived_file_is_not_rewritten(shared_stage: Stage) -> None:
+    stage, key = shared_stage, key_at(200)
+    stage.bucket.put(key, csv([ticket("INC20")]))
+    stage.run("drain", "--apply")  # which meets the broken file of another test, and says so
+    before = stage.ledger(key)
+    with (
+        logged_in(stage.connection, stage.database, role_of(stage.connection, "ingest")) as login,
+        psycopg.connect(login.url, autocommit=True) as stolen,
+    ):
+        stolen.execute("UPDATE ingest.ledger SET state = 'seen'")
+        for column in ("sha256", "etag", "key", "bucket"):
+            with pytest.raises((errors.InsufficientPrivilege, errors.IntegrityConstraintViolation)):
+                stolen.execute(sql.SQL("UPDATE ingest.ledger SET {} = 'forged'").format(sql.Identifier(column)))
+        with pytest.raises(errors.IntegrityConstraintViolation):
+            stolen.execute("UPDATE ingest.ledger SET sha256 = NULL")
+        with pytest.raises(errors.InsufficientPrivilege):
+            stolen.execute("ALTER TABLE ingest.ledger DISABLE TRIGGER keep_sha256")
+        stolen.execute("UPDATE ingest.ledger SET state = 'archived' WHERE archive_key IS NOT NULL")
+    facts = ("bucket", "key", "etag", "sha256", "archive_key")
+    after = stage.ledger(key)
+    assert [after[name] for name in facts] == [before[name] for name in facts]
+
+
+def test_an_owner_who_may_not_create_roles_is_told_what_has_to_be_run(
+    shared_stage: Stage, empty_database: Database
+) -> None:
+    stage, name = shared_stage, urlsplit(empty_database.url).path.removeprefix("/")
+    with (
+        psycopg.connect(empty_database.url, autocommit=True, row_factory=dict_row) as administrator,
+        logged_in(administrator, empty_database.url, "pg_monitor") as owner,
+    ):
+        names = {"database": sql.Identifier(name), "owner": sql.Identifier(owner.name)}
+        for statement in (
+            "CREATE EXTENSION postgis",
+            "ALTER DATABASE {database} OWNER TO {owner}",
+            "GRANT ALL ON SCHEMA public TO {owner}",
+        ):
+            administrator.execute(sql.SQL(statement).format(**names))
+        refused = stage.run("migrate", DATABASE_URL=owner.url)
+        assert refused.returncode == 1
+        (line,) = refused.stderr.splitlines()
+        statements = line.partition("have an administrator run ")[2].partition("; then migrate again")[0]
+        assert f"CREATE ROLE fleettickets_read_{name} NOLOGIN" in statements
+        administrator.execute(statements.encode())
+        ended = stage.run("migrate", DATABASE_URL=owner.url)
+        assert (ended.returncode, ended.stderr) == (0, "")
+        with logged_in(administrator, empty_database.url, role_of(administrator, "read")) as reader:
+            assert rows_of(reader.url) == 0
+        for statement in (
+            "ALTER DATABASE {database} OWNER TO CURRENT_USER",
+            "REASSIGN OWNED BY {owner} TO CURRENT_USER",
+        ):
+            administrator.execute(sql.SQL(statement).format(**names))

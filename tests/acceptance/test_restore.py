@@ -57,6 +57,9 @@ def dumped(stage: Stage) -> Iterator[str]:
     finally:
         turn_to(stage, url)
         stage.connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+        for kind in ("ingest", "read"):
+            role = sql.Identifier(f"fleettickets_{kind}_{name}")
+            stage.connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(role))
 
 
 def end_state(stage: Stage) -> dict[str, Any]:

@@ -1,15 +1,14 @@
 """No wait is for ever, or silent: for a lock that somebody holds, and for the end of a sweep."""
 
 import contextlib
-import uuid
 from collections.abc import Iterator
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from tests.acceptance.faulty_store import FaultyStore
 from tests.acceptance.feeds import csv, key_at, ticket
+from tests.acceptance.logins import logged_in, role_of
 from tests.acceptance.stage import Stage, wait_until
 from tests.acceptance.store import CHANGES
 
@@ -24,14 +23,12 @@ def put(stage: Stage, keys: list[str]) -> None:
 @contextlib.contextmanager
 def dashboard(stage: Stage) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
     """A connection of a login that may read, and no more."""
-    login = f"dashboard_{uuid.uuid4().hex[:8]}"
-    create = sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'seen' IN ROLE fleettickets_read").format(sql.Identifier(login))
-    stage.connection.execute(create)
-    try:
-        with psycopg.connect(stage.database, user=login, password="seen", autocommit=True) as connection:
-            yield connection
-    finally:
-        stage.connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(login)))
+    owner = stage.connection
+    with (
+        logged_in(owner, stage.database, role_of(owner, "read")) as login,
+        psycopg.connect(login.url, autocommit=True) as connection,
+    ):
+        yield connection
 
 
 def test_a_reader_can_stop_nothing(stage: Stage) -> None:

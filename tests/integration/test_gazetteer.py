@@ -659,7 +659,11 @@ def test_no_lock_that_a_reader_can_take_holds_up_lookups_or_captures(pool: Pool,
     names = ["ingest.geocode", "ingest.geocoder_requests", "ingest.history"]
     execute(pool, "INSERT INTO ingest.outbox (kind) VALUES ('geocode')")
     with postgres.transaction(pool) as reading:
-        reading.execute("RESET ROLE; SET LOCAL ROLE fleettickets_read")
+        reading.execute("RESET ROLE")
+        reading.execute("""
+            SELECT set_config('role', rolname, true) FROM pg_roles
+            WHERE starts_with(rolname::text, 'fleettickets_read') AND has_schema_privilege(oid, 'ingest', 'USAGE')
+        """)
         reading.execute(
             """SELECT pg_advisory_xact_lock(hashtext(name)) FROM unnest(%s::text[]) AS name
                UNION ALL SELECT pg_advisory_xact_lock(hashtextextended('tickets.capture_history', 0))""",

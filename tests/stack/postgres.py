@@ -26,6 +26,7 @@ class Postgres:
     packages: ClassVar[dict[str, Path]] = {
         f"postgresql-{VERSION}": BIN / "postgres",
         f"postgresql-{VERSION}-postgis-3": Path(f"/usr/share/postgresql/{VERSION}/extension/postgis.control"),
+        "pgbouncer": Path("/usr/sbin/pgbouncer"),  # that tests put before it
     }
 
     def __init__(self, place: Place, certificate: tuple[Path, Path] | None = None) -> None:

@@ -1,0 +1,31 @@
+-- name: server_process
+SELECT pg_catalog.pg_backend_pid() AS pid
+
+-- name: fix_names
+-- A name without a schema is PostgreSQL's, PostGIS's or that of a temporary table of this session, whatever search_path
+-- login, database or DATABASE_URL bring along. Rows that a policy would hide make an error, and not a smaller answer.
+SET search_path = pg_catalog;
+SELECT set_config('search_path',
+                  coalesce((SELECT quote_ident(nspname) FROM pg_namespace
+                            WHERE oid = (SELECT extnamespace FROM pg_extension WHERE extname = 'postgis')), 'public'),
+                  false),
+       set_config('row_security', 'off', false)
+
+-- name: act_as
+-- The database's own role before the one that belonged to the whole server; a role has rights in the databases that
+-- granted them, and only there is it taken.
+SELECT set_config('role', rolname, false)
+FROM (SELECT rolname FROM pg_roles
+      WHERE (rolname = %(role)s OR starts_with(rolname::text, %(role)s::text || '_')) AND pg_has_role(oid, 'MEMBER')
+        AND has_schema_privilege(oid, to_regnamespace('ingest'), 'USAGE')
+      ORDER BY rolname DESC
+      LIMIT 1) AS ours
+
+-- name: notice_silence
+-- What a consumer that was cut off has locked is free again within a minute, not after the two hours of the system.
+SELECT set_config('tcp_keepalives_idle', '20', false), set_config('tcp_keepalives_interval', '5', false),
+       set_config('tcp_keepalives_count', '5', false), set_config('tcp_user_timeout', '45000', false);
+
+-- name: keep_commits
+-- Of the other settings each keeps a commit through a crash of the server.
+SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
