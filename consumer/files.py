@@ -25,12 +25,8 @@ from consumer.archiving import archive_file, leave_unarchived, open_tails
 from consumer.breaker import Breaker
 from consumer.database import Connection, Pool
 from consumer.fail_points import AtPoint
-<<<<<<< HEAD
-from consumer.failures import UNEXPECTED, Failure
-from consumer.outbox import Relay
-=======
 from consumer.failures import HELD_SECONDS, UNEXPECTED, Failure
->>>>>>> bombs
+from consumer.outbox import Relay
 from consumer.settings import ApplySettings
 from publisher import broker, messages
 from publisher.bucket import BUCKET, Bucket, ObjectSummary, OpenObject
