@@ -4,6 +4,7 @@ Mypy takes LiteralString for str, and ruff's S608 knows a statement only by its 
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,3 +62,19 @@ def test_no_statement_is_put_together(path: Path) -> None:
 )
 def test_one_that_is_would_be_found(code: str) -> None:
     assert not any(is_fixed(statement) for statement in sent(ast.parse(code)))
+
+
+CALLS_FOR_ONE = re.compile(r"\bpg_(try_)?advisory_\w+\(")
+FORMER = "10_inc_history_capture.sql"
+"""The batch import's own; what it locks with is replaced by a later one."""
+
+
+def test_no_lock_is_an_advisory_one() -> None:
+    """Those are anybody's who may connect, and whoever has one stops the ingest without a trace."""
+    found = [
+        path.name
+        for path in sorted((ROOT / "sql").rglob("*.sql"))
+        if path.name != FORMER and CALLS_FOR_ONE.search(path.read_text())
+    ]
+    assert found == []
+    assert CALLS_FOR_ONE.search((ROOT / "sql" / "migrations" / FORMER).read_text())
