@@ -1,6 +1,9 @@
 """What a file leaves for the follow-on steps is sent before the file is done, however much else waits to be sent."""
 
+from psycopg import sql
+
 from tests.acceptance.feeds import csv, key_at, ticket
+from tests.acceptance.logins import role_of
 from tests.acceptance.stage import Stage
 
 
@@ -25,7 +28,8 @@ def test_no_lock_that_a_reader_can_take_stops_a_follow_on(stage: Stage) -> None:
     """The dashboard's login can take any advisory lock there is, and lock tables for reading."""
     consumer = stage.start("consume")
     with stage.connection.transaction():
-        stage.connection.execute("SET LOCAL ROLE fleettickets_read")
+        reader = sql.Identifier(role_of(stage.connection, "read"))
+        stage.connection.execute(sql.SQL("SET LOCAL ROLE {}").format(reader))
         stage.query(
             """SELECT pg_advisory_xact_lock(hashtext(name)) IS NULL
                FROM unnest(ARRAY['ingest.history', 'ingest.geocode', 'ingest.geocoder_requests']) AS name
