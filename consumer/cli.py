@@ -140,7 +140,7 @@ def consume(
         with contextlib.suppress(DependencyDown):  # it was there a moment ago, and is waited for again
             before[Queue.FILES] = failures_in_a_row(pool)
         breakers = {queue: Breaker(limit, failed_before=before.get(queue, 0)) for queue in Queue}
-        worker = Worker(broker_settings, work, queues, breakers, stop)
+        worker = Worker(broker_settings, work, queues, breakers, stop, bucket=bucket_settings.bucket)
         bucket = Bucket(bucket_settings, connections=work.prefetch + 2)
         _warn_of_bucket(bucket)
         files = FilesHandler(pool, bucket, worker.link, apply_settings, breaker=breakers[Queue.FILES], run=limit, at=at)

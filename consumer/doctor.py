@@ -12,7 +12,7 @@ from consumer.database import Role
 from consumer.locationiq import Geocoder
 from consumer.rehearsal import rehearse
 from consumer.settings import DatabaseSettings, GeocoderChoice, GeocoderSettings
-from publisher import broker, management, notifications, topology
+from publisher import broker, broker_users, management, notifications, topology
 from publisher.bucket import Bucket
 from publisher.conditions import try_conditions
 from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother, Misconfigured, Permanent, Refused
@@ -185,6 +185,20 @@ def _rabbitmq() -> Iterator[Finding]:
         yield Finding(f"{difference.kind} {difference.name}", Level.WRONG, difference.what, difference.do)
     for difference in management.surplus(settings, topology.bindings()):
         yield Finding(f"{difference.kind} {difference.name}", Level.NOTE, difference.what, difference.do)
+    yield _steering(settings)
+
+
+def _steering(settings: BrokerSettings) -> Finding:
+    """Who may do more than announce files."""
+    about, exchange = "broker rights", f"exchange {topology.REQUESTS}"
+    try:
+        users = [user for user in management.steering(settings) if user != broker_users.CONSUMER.name]
+    except Misconfigured:
+        return Finding(about, Level.NOTE, "not looked at", "only an administrator of RabbitMQ can be told")
+    if users:
+        found = f"may write to {exchange}, as only consumers need to: {', '.join(users)}"
+        return Finding(about, Level.NOTE, found, "give who brings events fleettickets.events alone; docs/security.md")
+    return Finding(about, Level.OK, f"nobody else may write to {exchange}")
 
 
 def _store() -> Iterator[Finding]:

@@ -74,6 +74,8 @@ class Worker:
         queues: list[Queue],
         breakers: Mapping[Queue, Breaker],
         stop: Event,
+        *,
+        bucket: str,
     ) -> None:
         self._stop = stop
         self._breakers = breakers
@@ -87,7 +89,7 @@ class Worker:
         prefetch = {
             Queue.FILES: work.prefetch, Queue.HISTORY: _HISTORY_PREFETCH, Queue.GEOCODE: _GEOCODE_PREFETCH,
         }  # fmt: skip
-        self.link = Link(broker_settings, {queue: prefetch[queue] for queue in queues}, self._receive)
+        self.link = Link(broker_settings, bucket, {queue: prefetch[queue] for queue in queues}, self._receive)
         self._files: FilesHandler
         self._history: HistoryHandler
         self._geocoding: GeocodeHandler | None

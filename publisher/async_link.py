@@ -20,11 +20,12 @@ from pika.channel import Channel
 from pika.frame import Method
 from pika.spec import Basic, BasicProperties
 
-from publisher import broker, topology
+from publisher import broker, serving, topology
 from publisher.broker import Outgoing
 from publisher.confirms import Confirms
 from publisher.errors import DependencyDown, Misconfigured, NotConfirmed
 from publisher.settings import BrokerSettings
+from publisher.topology import QuorumQueue
 
 UNCONFIRMED = 256
 """Messages of a receiver that may wait for their confirm at a time."""
@@ -45,7 +46,8 @@ class Subscription:
 class AsyncLink:
     """Publishes and consumes while `run` is running. For one event loop.
 
-    `unconfirmed` is how many messages of one exchange and routing key may wait for their confirm at a time.
+    `unconfirmed` is how many messages of one exchange and routing key may wait for their confirm at a time; `bucket` is
+    the one whose files are consumed.
     """
 
     def __init__(
@@ -56,12 +58,14 @@ class AsyncLink:
         *,
         unconfirmed: int = UNCONFIRMED,
         subscriptions: Sequence[Subscription] = (),
+        bucket: str | None = None,
     ) -> None:
         self._settings = settings
         self._purpose = purpose
         self._confirm_seconds = confirm_seconds
         self._unconfirmed = unconfirmed
         self._subscriptions = subscriptions
+        self._bucket = bucket
         self._connection: AsyncioConnection | None = None
         self._lost: asyncio.Future[None] | None = None
         self._outlets: dict[tuple[str, str], _Outlet] = {}
@@ -129,6 +133,8 @@ class AsyncLink:
             broker.translated_errors(),
         ):
             topology.declare(channel)
+            if self._bucket is not None:
+                serving.claim(channel, self._bucket)
 
     @asynccontextmanager
     async def _connected(self, lost: "asyncio.Future[None]") -> AsyncIterator[None]:
@@ -157,6 +163,8 @@ class AsyncLink:
             if not opened.done():
                 raise DependencyDown(broker.BROKER, f"no connection within {_OPENING_SECONDS} s")
             self._connection, self._lost = connection, lost
+            if self._bucket is not None:
+                await self._hold(serving.claim_of(self._bucket), connection, lost)
             for subscription in self._subscriptions:
                 self._subscribe(connection, subscription, lost)
             log.info("consuming" if self._subscriptions else "connected", **self._queues())
@@ -181,15 +189,43 @@ class AsyncLink:
             log.warning("blocked" if reason else "unblocked", detail=reason or self._blocked)
         self._blocked = reason
 
+    async def _hold(self, claim: QuorumQueue, connection: AsyncioConnection, lost: "asyncio.Future[None]") -> None:
+        """Consume the claim for as long as the connection lives.
+
+        Raises: DependencyDown, when somebody was faster.
+        """
+        held: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def consume(channel: Channel) -> None:
+            self._lose_with(channel, lost)
+            channel.basic_consume(claim.name, lambda *_: None, callback=lambda _frame: declare_again(channel))
+
+        def declare_again(channel: Channel) -> None:
+            # Before it had a consumer, somebody may have taken it for another bucket: then this is refused.
+            channel.queue_declare(
+                claim.name, durable=True, arguments=claim.all_arguments, callback=lambda _frame: held.set_result(None)
+            )
+
+        connection.channel(on_open_callback=consume)
+        await asyncio.wait((held, lost), timeout=_OPENING_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        if lost.done():
+            lost.result()
+        if not held.done():
+            raise DependencyDown(broker.BROKER, f"{claim.name} was not to be had within {_OPENING_SECONDS} s")
+
+    @staticmethod
+    def _lose_with(channel: Channel, lost: "asyncio.Future[None]") -> None:
+        channel.add_on_close_callback(lambda _, error: _fail(lost, broker.lost(error)))
+        # The broker may end a consumer without any error: after a time-out (4.3), or with its queue.
+        channel.add_on_cancel_callback(
+            lambda _frame: _fail(lost, DependencyDown(broker.BROKER, "the broker ended the consumer"))
+        )
+
     def _subscribe(
         self, connection: AsyncioConnection, subscription: Subscription, lost: "asyncio.Future[None]"
     ) -> None:
         def consume(channel: Channel) -> None:
-            channel.add_on_close_callback(lambda _, error: _fail(lost, broker.lost(error)))
-            # The broker may end a consumer without any error: after a time-out (4.3), or with its queue.
-            channel.add_on_cancel_callback(
-                lambda _frame: _fail(lost, DependencyDown(broker.BROKER, "the broker ended the consumer"))
-            )
+            self._lose_with(channel, lost)
             channel.basic_qos(prefetch_count=subscription.prefetch)
             consumer_tag = channel.basic_consume(subscription.queue, subscription.receive)
             self._consumers.append((channel, consumer_tag))

@@ -13,6 +13,7 @@ from publisher.topology import EVENTS, LOCK_PREFIX, REQUESTS
 
 _NOTHING = "^$"
 _OURS = rf"^{REQUESTS}($|\.)"
+_LOCKS = f"^{re.escape(LOCK_PREFIX)}"
 _EVENTS = f"^{re.escape(EVENTS)}$"
 
 
@@ -28,8 +29,9 @@ class BrokerUser:
 
 STORE = BrokerUser("fleettickets-store", _NOTHING, _EVENTS, _NOTHING)
 """A store that publishes its events."""
-PUBLISHER = BrokerUser("fleettickets-publisher", f"^{re.escape(LOCK_PREFIX)}", _EVENTS, _NOTHING)
-"""`webhook`, `sqs` and `poll`. That only one poll runs at a time is held by a queue, which is its lock."""
+PUBLISHER = BrokerUser("fleettickets-publisher", _LOCKS, _EVENTS, _LOCKS)
+"""`webhook`, `sqs` and `poll`. That only one poll runs at a time, and whose bucket it is, is held by queues that are
+locks."""
 CONSUMER = BrokerUser("fleettickets-consumer", _OURS, _OURS, _OURS)
 """`consume`, `topology`, and what an operator looks and mends with."""
 

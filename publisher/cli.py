@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from publisher import broker, broker_users, log, management, topology
+from publisher import broker, broker_users, log, management, serving, topology
 from publisher.bucket import Bucket
 from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother, Misconfigured
 from publisher.poller import OpenSettled, Poll, Poller, knowing_nothing
@@ -182,6 +182,7 @@ def poll(
                 topology.declare(channel)
             try:
                 with broker.alone(channel, "poll"):
+                    serving.claim(channel, bucket.name)
                     done = poller.poll(channel)
             except HeldByAnother:
                 typer.echo("another poll is running, this one is not needed", err=True)
@@ -198,6 +199,7 @@ def poll(
                 with broker.translated_errors():
                     topology.declare(channel)
                 with broker.alone(channel, "poll"):
+                    serving.claim(channel, bucket.name)
                     attempts.held(attempt)
                     poller.poll_every(every, channel, stop, _log_poll)
     except FleetticketsError:

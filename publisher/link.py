@@ -55,10 +55,13 @@ class Delivery:
 
 
 class Link:
-    """Consumes `prefetch[queue]` deliveries of each queue at a time and hands them to `receive`."""
+    """Consumes `prefetch[queue]` deliveries of each queue at a time and hands them to `receive`.
+
+    While it consumes files, the virtual host is the bucket's.
+    """
 
     def __init__(
-        self, settings: BrokerSettings, prefetch: Mapping[Queue, int], receive: Callable[[Delivery], None]
+        self, settings: BrokerSettings, bucket: str, prefetch: Mapping[Queue, int], receive: Callable[[Delivery], None]
     ) -> None:
         self._receive = receive
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -70,6 +73,7 @@ class Link:
             subscriptions=[
                 Subscription(queue.broker_name, count, self._receiver(queue)) for queue, count in prefetch.items()
             ],
+            bucket=bucket if Queue.FILES in prefetch else None,
         )
 
     def publish(self, outgoing: Outgoing) -> None:

@@ -1,5 +1,6 @@
 """RabbitMQ's management API, for what AMQP cannot tell: what a virtual host holds beside what one asks for by name."""
 
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -90,6 +91,24 @@ def unbound(settings: BrokerSettings, wanted: list[Binding]) -> list[Difference]
     ]
 
 
+def steering(settings: BrokerSettings) -> list[str]:
+    """Users beside our own who may write to the exchange whose messages are believed to be ours; sorted.
+
+    Raises: DependencyDown; Misconfigured, as when this user may not ask: only administrators may.
+    """
+    own = unquote(urlsplit(settings.rabbitmq_url.get_secret_value()).username or "guest")
+    permissions = _listed(_ask(settings, "GET", f"vhosts/{quote(_virtual_host(settings), safe='')}/permissions"))
+    return sorted(found["user"] for found in permissions if found["user"] != own and _covers(found["write"]))
+
+
+def _covers(pattern: str) -> bool:
+    try:
+        # An empty one is the server's way to say none.
+        return bool(pattern) and re.search(pattern, topology.REQUESTS) is not None
+    except re.error:  # Erlang has a few more
+        return True
+
+
 def _mqtt_option(binding: Binding) -> str:
     return f" --mqtt-topic {binding.key.replace('.', '/')}" if binding.exchange == topology.MQTT else ""
 
@@ -110,11 +129,14 @@ def put_user(settings: BrokerSettings, name: str, password: str, rights: Mapping
 
 def _get(settings: BrokerSettings, kind: str) -> list[dict[str, Any]]:
     """List one kind of thing in the virtual host of RABBITMQ_URL."""
-    answer = _ask(settings, "GET", f"{kind}/{quote(_virtual_host(settings), safe='')}")
+    return _listed(_ask(settings, "GET", f"{kind}/{quote(_virtual_host(settings), safe='')}"))
+
+
+def _listed(answer: requests.Response) -> list[dict[str, Any]]:
     try:
         found = answer.json()
     except requests.RequestException as error:
-        raise DependencyDown(_API, f"{kind}: HTTP {answer.status_code}") from error
+        raise DependencyDown(_API, f"{urlsplit(answer.url).path}: HTTP {answer.status_code}") from error
     if not isinstance(found, list):
         raise Misconfigured("RABBITMQ_MANAGEMENT_URL: this is no management API of RabbitMQ")
     return found

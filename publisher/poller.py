@@ -9,7 +9,7 @@ from threading import Event
 
 from pika.adapters.blocking_connection import BlockingChannel
 
-from publisher import broker
+from publisher import broker, serving
 from publisher.bucket import Bucket, ObjectSummary, pages
 from publisher.messages import ChangeFileArrived
 from publisher.topology import Queue
@@ -154,6 +154,7 @@ class Poller:
         """
         while not stop.is_set():
             due = self._clock() + seconds
+            serving.claim(channel, self._bucket.name)
             report(self.poll(channel))
             while not stop.is_set() and (left := due - self._clock()) > 0:
                 with broker.translated_errors():

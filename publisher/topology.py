@@ -84,10 +84,13 @@ class QuorumQueue:
     arguments: dict[str, str | int]
     kind = "queue"
 
+    @property
+    def all_arguments(self) -> dict[str, str | int]:
+        return {"x-queue-type": "quorum"} | self.arguments
+
     def declare(self, channel: BlockingChannel, *, passive: bool = False) -> None:
         """Passive asks only whether it exists."""
-        arguments = {"x-queue-type": "quorum"} | self.arguments
-        channel.queue_declare(self.name, durable=True, arguments=arguments, passive=passive)
+        channel.queue_declare(self.name, durable=True, arguments=self.all_arguments, passive=passive)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +193,7 @@ def declare(channel: BlockingChannel) -> list[str]:
 
 def _found(channel: BlockingChannel, refused: MayNotDeclare) -> list[str]:
     names = []
-    with closing(_Asking(channel.connection)) as asking:
+    with closing(Asking(channel.connection)) as asking:
         for declared in declarations():
             # Looking needs no right.
             if asking.refusal(partial(declared.declare, passive=True)):
@@ -208,7 +211,7 @@ def reconcile(channel: BlockingChannel, bound: Iterable[Binding]) -> Outcome:
     Raises: Misconfigured, when the server refuses for another reason.
     """
     outcome = Outcome()
-    with closing(_Asking(channel.connection)) as asking:
+    with closing(Asking(channel.connection)) as asking:
         for declared in declarations():
             refusal = asking.refusal(declared.declare)
             _note(outcome, declared, _different(declared, refusal) if refusal else None)
@@ -224,7 +227,7 @@ def compare(channel: BlockingChannel) -> Outcome:
     Raises: Misconfigured, when the server refuses for another reason.
     """
     outcome = Outcome()
-    with closing(_Asking(channel.connection)) as asking:
+    with closing(Asking(channel.connection)) as asking:
         for declared in declarations():
             difference: Difference | None = None
             if asking.refusal(partial(declared.declare, passive=True)):
@@ -254,8 +257,8 @@ def _different(declared: Exchange | QuorumQueue, refusal: str) -> Difference:
     )
 
 
-class _Asking:
-    """The server answers a declaration it does not like by closing the channel: each needs one that is open."""
+class Asking:
+    """Asks the server for one thing after the other; it answers what it does not like by closing the channel."""
 
     def __init__(self, connection: BlockingConnection) -> None:
         self._connection = connection

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 import pika
 import pytest
+import requests
 from pika.exceptions import ChannelClosedByBroker
 
 from tests.acceptance.broker import DEAD, DEAD_FILES, EVENTS, FILES, Broker, fresh_vhost
@@ -154,3 +155,18 @@ def test_a_management_api_of_nobody_in_particular_is_one_line(shared_stage: Stag
         assert ended.returncode == 2, ended.stderr
         assert words in ended.stderr
         assert len(ended.stderr.splitlines()) == 1
+
+
+def test_the_doctor_names_who_may_do_more_than_announce_files(shared_stage: Stage, declared: Broker) -> None:
+    given = {"RABBITMQ_URL": declared.url, "RABBITMQ_MANAGEMENT_URL": declared.management or ""}
+
+    def told() -> str:
+        findings = shared_stage.json(shared_stage.run("doctor", "--json", **given))["findings"]
+        (found,) = [finding["found"] for finding in findings if finding["about"] == "broker rights"]
+        return str(found)
+
+    assert told() == "nobody else may write to exchange fleettickets"
+    everything = {"configure": ".*", "write": ".*", "read": ".*"}
+    rights = f"{declared.management}/api/permissions/{declared.vhost}/{STORE}"
+    requests.put(rights, json=everything, timeout=10).raise_for_status()
+    assert told() == f"may write to exchange fleettickets, as only consumers need to: {STORE}"

@@ -1,0 +1,50 @@
+"""A virtual host serves one bucket at a time: its consumers take other buckets' events for strangers', and ack them.
+
+Which bucket that is stands in the arguments of a queue that nothing is ever published to, so the broker itself refuses
+to have it for two. Consumers of files consume it as long as they live: without one it is free to be taken over.
+"""
+
+import re
+import time
+from contextlib import closing
+
+import structlog
+from pika.adapters.blocking_connection import BlockingChannel
+
+from publisher import broker
+from publisher.errors import Misconfigured
+from publisher.topology import EVENTS, LOCK_PREFIX, Asking, QuorumQueue
+
+_GRACE_SECONDS = 5
+"""For consumers that were stopped a moment ago, and which the broker may still count."""
+_LOOK_SECONDS = 0.25
+log = structlog.get_logger()
+
+
+def claim_of(bucket: str) -> QuorumQueue:
+    """The queue as it is for this bucket. Its dead-lettering is only where the name stands: it gets no messages."""
+    return QuorumQueue(f"{LOCK_PREFIX}bucket", {"x-dead-letter-exchange": EVENTS, "x-dead-letter-routing-key": bucket})
+
+
+def claim(channel: BlockingChannel, bucket: str) -> None:
+    """Have the virtual host for this bucket, unless consumers of another one run.
+
+    Raises: Misconfigured, DependencyDown.
+    """
+    ours = claim_of(bucket)
+    end = time.monotonic() + _GRACE_SECONDS
+    with broker.translated_errors(), closing(Asking(channel.connection)) as asking:
+        while refusal := asking.refusal(ours.declare):
+            told = re.search(r"current is '(.*)'", refusal)
+            other = told[1] if told else "of another name"
+            _, consumers = broker.queue_depth(channel, ours.name)
+            if not consumers:
+                asking.refusal(lambda asked: asked.queue_delete(ours.name))
+                log.warning("virtual host taken over", of_bucket=other, for_bucket=bucket)
+            elif time.monotonic() > end:
+                raise Misconfigured(
+                    f"the virtual host of RABBITMQ_URL serves bucket {other!r}, and {consumers} of its consumers run: "
+                    f"stop them first, or give bucket {bucket!r} a virtual host of its own"
+                )
+            else:
+                channel.connection.process_data_events(time_limit=_LOOK_SECONDS)
