@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings
 from consumer.database import address
 from consumer.settings import (
     ApplySettings,
+    DatabaseChoice,
     DatabaseSettings,
     FailureSettings,
     GazetteerSettings,
@@ -235,6 +236,7 @@ ALL = (
     BrokerSettings,
     BrokerUsersSettings,
     BucketSettings,
+    DatabaseChoice,
     DatabaseSettings,
     FailureSettings,
     GazetteerSettings,
