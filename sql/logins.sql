@@ -1,16 +1,10 @@
--- The logins of programs, each a member of one of the roles that `migrate` made. Run with psql by a superuser of the
--- server, after `migrate`; safe to repeat, and a changed password is taken over. Passwords come from the environment:
--- POSTGRES_CONSUMER_PASSWORD and POSTGRES_READER_PASSWORD.
+-- The logins of programs, each a member of one of the roles that `migrate` made for the database. Run with psql by a
+-- superuser of the server, after `migrate`; safe to repeat, and a changed password is taken over. Passwords come from the
+-- environment: POSTGRES_CONSUMER_PASSWORD and POSTGRES_READER_PASSWORD.
 \set ON_ERROR_STOP on
 \getenv consumer_password POSTGRES_CONSUMER_PASSWORD
 \getenv reader_password POSTGRES_READER_PASSWORD
-SELECT to_regprocedure('ingest.role_name(text)') IS NOT NULL AS has_own_roles \gset
-\if :has_own_roles
 SELECT ingest.role_name('ingest') AS ingest_role, ingest.role_name('read') AS read_role \gset
-\else
-\set ingest_role fleettickets_ingest
-\set read_role fleettickets_read
-\endif
 BEGIN;
 SET LOCAL client_min_messages = warning;
 SELECT 'CREATE ROLE fleettickets_consumer' WHERE to_regrole('fleettickets_consumer') IS NULL \gexec
