@@ -23,7 +23,8 @@ KNOWN: dict[str, Known] = {
     # The best known first.
     "Moi Avenue": [FAR, (-1.2833, 36.8219)],
 }
-FAST = {"GEOCODER_PER_SECOND": "50", "GEOCODER_PER_MINUTE": "1000"}
+# A turn at the lookups is over some seconds after its holder was killed, by how long a request may take.
+FAST = {"GEOCODER_PER_SECOND": "50", "GEOCODER_PER_MINUTE": "1000", "GEOCODER_TIMEOUT": "2"}
 
 
 @pytest.fixture
@@ -316,13 +317,15 @@ def test_by_hand_a_run_that_is_killed_is_followed_by_a_consumer(stage: Stage, pr
 def test_by_hand_a_run_beside_another_says_what_to_do(stage: Stage, provider: LocationIQ) -> None:
     drain(stage, actionable("INC"))
     by_hand = {"GEOCODER_API_KEY": KEY, "GEOCODER_URL": provider.url, **FAST}
-    stage.query("SELECT pg_advisory_lock(hashtext('ingest.geocode'))")
+    taken = "UPDATE ingest.leases SET holder = 'another', since = now(), until = now() + %s::interval RETURNING 1"
+    stage.query(taken, "1 hour")
     held = stage.run("geocode", "clusters", "--apply", **by_hand)
     assert (held.returncode, len(held.stderr.splitlines())) == (1, 1)
-    assert "somebody else is looking places up" in held.stderr
+    assert "another is at it since" in held.stderr
     assert "let it, or end it and try again" in held.stderr
     assert provider.searches == []
-    stage.query("SELECT pg_advisory_unlock(hashtext('ingest.geocode'))")
+    assert Stage.json(stage.run("status", "--json"))["database"]["geocoding"]["looked_up_by"] == "another"
+    stage.query(taken, "-1 second")
     assert stage.run("geocode", "clusters", "--apply", **by_hand).returncode == 0
 
 
