@@ -113,16 +113,12 @@ def _other_roles() -> Iterator[Finding]:
     with database.connect(load(DatabaseSettings), Role.READ) as connection, database.translated_errors():
         others = database.rows(connection, "roles", "others")
     for other in others:
-        logins = ", ".join(other["logins"]) or "nobody"
-        do = "run: fleettickets migrate"
-        if other["logins"]:
-            do = f"GRANT {other['own']} TO {logins}; REVOKE {other['name']} FROM {logins}; then {do}"
-        yield Finding(
-            f"role {other['name']}",
-            Level.NOTE,
-            f"not of this database alone, and has rights in it; members: {logins}",
-            do,
-        )
+        logins = ", ".join(other["logins"])
+        told = f"not of this database alone, and has rights in it; members: {logins or 'none'}"
+        do = "restart what has been running since before the upgrade"
+        if logins:
+            do = f"GRANT {other['own']} TO {logins}; REVOKE {other['name']} FROM {logins}"
+        yield Finding(f"role {other['name']}", Level.NOTE, told, f"{do}; then run: fleettickets migrate")
 
 
 def _merge() -> Finding:

@@ -41,8 +41,8 @@ WITH needed (relation, rights) AS (
     WHERE nspname IN ('tickets', 'ingest', 'reporting')
        OR oid = (SELECT extnamespace FROM pg_extension WHERE extname = 'postgis')
 )
-SELECT current_user AS "user",
-       (SELECT rolname FROM pg_roles
+SELECT quote_ident(current_user) AS "user",
+       (SELECT quote_ident(rolname) FROM pg_roles
         WHERE starts_with(rolname::text, %(role)s::text) AND has_schema_privilege(oid, to_regnamespace('ingest'), 'USAGE')
         ORDER BY rolname DESC LIMIT 1) AS role,
        array_agg(format('%%s on %%s', right_needed, name) ORDER BY name, right_needed) FILTER (WHERE NOT is_given) AS missing

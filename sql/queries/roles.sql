@@ -33,13 +33,23 @@ $$
 SELECT ingest.close_to(name) FROM unnest(ARRAY['fleettickets_ingest', 'fleettickets_read']) AS name
 
 -- name: close_others
--- One that nobody needs here any more; and that of another database, of which this one is a copy.
+-- One that nobody needs here any more; and that of another database, of which this one is a copy. A session that was begun
+-- before the database had roles of its own can act as a former one, whoever's it is: it is left to its end.
 SELECT ingest.close_to(name)
 FROM ingest.other_roles()
-WHERE logins = '{}' OR is_elsewhere AND name <> 'fleettickets_' || kind
+WHERE is_elsewhere AND name <> 'fleettickets_' || kind
+   OR logins = '{}'
+      AND NOT EXISTS (SELECT FROM pg_stat_activity AS session JOIN public.fleettickets_migrations AS known
+                          ON known.name = '22_roles' AND session.backend_start < known.applied_at
+                      WHERE session.datname = current_database() AND starts_with(session.application_name, 'fleettickets')
+                        AND session.pid <> pg_backend_pid())
 
 -- name: others
-SELECT name, own, logins FROM ingest.other_roles() ORDER BY name
+-- As they are written in a statement.
+SELECT quote_ident(name) AS name, quote_ident(own) AS own,
+       ARRAY(SELECT quote_ident(login) FROM unnest(logins) AS login) AS logins
+FROM ingest.other_roles()
+ORDER BY name
 
 -- name: give_rights
 -- All that the commands may do, and a reader: the one place for it, also for what a later migration adds. Each time
@@ -98,7 +108,7 @@ $$
 
 -- name: filtered
 -- Tables whose rows a policy keeps from the current user.
-SELECT current_user AS "user", array_agg(format('%%s', oid::regclass) ORDER BY relname) AS tables
+SELECT quote_ident(current_user) AS "user", array_agg(format('%%s', oid::regclass) ORDER BY relname) AS tables
 FROM pg_class
 WHERE relnamespace IN (to_regnamespace('tickets'), to_regnamespace('ingest')) AND relrowsecurity AND row_security_active(oid)
 
@@ -107,9 +117,13 @@ DO $$
 DECLARE
     found record;
 BEGIN
-    FOR found IN SELECT name, own, array_to_string(logins, ', ') AS logins FROM ingest.other_roles() LOOP
-        RAISE WARNING '%% may still do here what only %% should: GRANT %% TO %%; REVOKE %% FROM %%; then migrate again', found.name,
-            found.own, quote_ident(found.own), found.logins, quote_ident(found.name), found.logins;
+    FOR found IN
+        SELECT name, own, (SELECT string_agg(quote_ident(login), ', ') FROM unnest(logins) AS login) AS logins
+        FROM ingest.other_roles()
+    LOOP
+        RAISE WARNING '%% may still do here what only %% should: %%; then migrate again', found.name, found.own,
+            CASE WHEN found.logins IS NULL THEN 'restart what has been running since before'
+                 ELSE format('GRANT %%I TO %%s; REVOKE %%I FROM %%2$s', found.own, found.logins, found.name) END;
     END LOOP;
     FOR found IN
         SELECT format('%%s', class.oid::regclass) AS filtered, ours.rolname

@@ -16,9 +16,21 @@ from consumer.database import Role
 from consumer.settings import DatabaseSettings
 from tests.integration.test_migrate import connect, nothing
 
+Members = Callable[[str], psycopg.Connection[Any]]
+
+
+def at_version(connection: postgres.Connection, end: str) -> None:
+    """Have what was there before the migration that begins with `end`."""
+    postgres.rows(connection, "migrations", "create_log")
+    for migration in migrate.all_migrations():
+        if migration.name < end:
+            connection.execute(migration.sql)
+            parameters = {"name": migration.name, "sha256": migration.sha256, "how": "run"}
+            postgres.rows(connection, "migrations", "record_migration", parameters)
+
 
 @pytest.fixture
-def members(services: dict[str, str], empty_database: Any) -> Iterator[Callable[[str], psycopg.Connection[Any]]]:
+def members(services: dict[str, str], empty_database: Any) -> Iterator[Members]:
     """Make a login that is a member of a role, and connect as it; one test at a time, since some are everybody's."""
     with psycopg.connect(services["DATABASE_URL"], autocommit=True) as server, ExitStack() as open_ones:
         server.execute("SELECT pg_advisory_lock(hashtext('members of roles'))")
@@ -38,18 +50,11 @@ def members(services: dict[str, str], empty_database: Any) -> Iterator[Callable[
             server.execute(sql.SQL("DROP ROLE {}").format(name))
 
 
-def test_a_login_of_the_former_roles_goes_on_until_it_has_the_new_one(
-    empty_database: Any, members: Callable[[str], psycopg.Connection[Any]]
-) -> None:
+def test_a_login_of_the_former_roles_goes_on_until_it_has_the_new_one(empty_database: Any, members: Members) -> None:
     counts = "UPDATE ingest.ledger SET duplicates = duplicates + 1"
     own = f"fleettickets_ingest_{urlsplit(empty_database.url).path.removeprefix('/')}"
     with connect(empty_database) as connection:
-        postgres.rows(connection, "migrations", "create_log")
-        for migration in migrate.all_migrations():
-            if migration.name < "20":
-                connection.execute(migration.sql)
-                parameters = {"name": migration.name, "sha256": migration.sha256, "how": "run"}
-                postgres.rows(connection, "migrations", "record_migration", parameters)
+        at_version(connection, "20")
         running = members("fleettickets_ingest")
         running.execute(counts.encode())
         told: list[str] = []
@@ -70,9 +75,28 @@ def test_a_login_of_the_former_roles_goes_on_until_it_has_the_new_one(
             members("fleettickets_ingest").execute(counts.encode())
 
 
-def test_a_database_made_anew_is_closed_to_the_roles_of_the_whole_server(
-    empty_database: Any, members: Callable[[str], psycopg.Connection[Any]]
-) -> None:
+def test_a_session_of_before_goes_on_as_it_was_until_its_end(empty_database: Any, members: Members) -> None:
+    """Of a login that need not be a member of anything, such as the owner's."""
+    counts = "UPDATE ingest.ledger SET duplicates = duplicates + 1"
+    settings = DatabaseSettings.model_validate({"DATABASE_URL": empty_database.url})
+    with connect(empty_database) as connection:
+        at_version(connection, "20")
+        with postgres.connect(settings, Role.INGEST) as running:
+            assert running.execute("SELECT current_user AS name").fetchone() == {"name": "fleettickets_ingest"}
+            told: list[str] = []
+            connection.add_notice_handler(lambda found: told.append(str(found.message_primary)))
+            for _ in range(2):
+                migrate.migrate(connection, nothing)
+                running.execute(counts.encode())
+            assert any("restart what has been running since before; then migrate again" in line for line in told)
+        told.clear()
+        migrate.migrate(connection, nothing)
+        assert [line for line in told if "may still do here" in line] == []
+        with pytest.raises(errors.InsufficientPrivilege):
+            members("fleettickets_ingest").execute(counts.encode())
+
+
+def test_a_database_made_anew_is_closed_to_the_roles_of_the_whole_server(empty_database: Any, members: Members) -> None:
     with connect(empty_database) as connection:
         postgres.rows(connection, "roles", "make_roles")
         of_another = members("fleettickets_ingest")
@@ -104,9 +128,7 @@ def test_roles_of_a_database_of_any_name(services: dict[str, str], name: str) ->
             admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
 
-def test_who_only_reads_cannot_hold_up_a_migration(
-    empty_database: Any, members: Callable[[str], psycopg.Connection[Any]]
-) -> None:
+def test_who_only_reads_cannot_hold_up_a_migration(empty_database: Any, members: Members) -> None:
     with connect(empty_database) as connection:
         migrate.migrate(connection, nothing)
         name = urlsplit(empty_database.url).path.removeprefix("/")
