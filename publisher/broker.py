@@ -29,6 +29,8 @@ Channel = BlockingChannel
 BROKER = "rabbitmq"
 ARRIVALS = "files"
 """The routing key of our own arrivals; any other reaches the files queue as well."""
+CONFIRM_SECONDS = 10.0
+"""Longest wait for one confirm. A quorum queue gives it within milliseconds, or it has lost its quorum."""
 RECONNECT_WAIT = tenacity.wait_exponential_jitter(multiplier=0.5, max=30)
 _BLOCKED_SECONDS = 60
 _CONNECTION_ERRORS = (pika.exceptions.AMQPError, OSError)
@@ -234,10 +236,11 @@ def retry(queue: Queue, body: bytes, headers: Mapping[str, Any], *, delay: int) 
 def publish(channel: BlockingChannel, outgoing: Outgoing) -> None:
     """Publish and wait until the broker has it in a queue, on disk.
 
-    Raises: DependencyDown; Misconfigured when no queue is bound there (a plain confirm would hide that).
+    Raises: DependencyDown, at the latest after CONFIRM_SECONDS, and the connection is gone then; Misconfigured when no
+    queue is bound there (a plain confirm would hide that).
     """
     try:
-        with translated_errors():
+        with translated_errors(), _in_time(channel.connection):
             channel.basic_publish(
                 outgoing.exchange, outgoing.routing_key, outgoing.body, outgoing.properties(), mandatory=True
             )
@@ -248,6 +251,18 @@ def publish(channel: BlockingChannel, outgoing: Outgoing) -> None:
         if isinstance(error.__cause__, pika.exceptions.ChannelClosedByBroker):
             raise Misconfigured(f"the broker refuses to publish to {outgoing.exchange!r}: {error.detail}") from error
         raise
+
+
+@contextmanager
+def _in_time(connection: BlockingConnection) -> Iterator[None]:
+    """End the connection when its confirm does not come: pika would wait for ever, and take nothing else meanwhile."""
+    inner: Any = getattr(connection, "_impl")  # noqa: B009 - pika keeps it to itself, and so its timers
+    late = pika.exceptions.AMQPConnectionError(f"it did not confirm a message within {CONFIRM_SECONDS:g} s")
+    timer = inner._adapter_call_later(CONFIRM_SECONDS, lambda: inner._terminate_stream(late))  # noqa: SLF001
+    try:
+        yield
+    finally:
+        inner._adapter_remove_timeout(timer)  # noqa: SLF001
 
 
 def server_version(channel: BlockingChannel) -> str:

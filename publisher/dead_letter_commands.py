@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import Annotated, Any
@@ -111,9 +111,10 @@ def list_letters(
     """
     chosen = Selection(None, key, group, older_than, newer_than, limit)
     with holding(queue, "dead letters") as (_, held):
-        # Of each that is shown only that is kept; in groups none is.
-        ranked = [(letter.rank, describe(letter)) for letter in chosen.among(held)] if each else []
-        groups = [] if each else dead_letters.grouped(chosen.among(held))
+        # Of each only what is shown is kept, whatever the size of its body and headers; in groups none is.
+        seen = chosen.among(replace(letter, body=b"", headers={}) for letter in held)
+        ranked = [(letter.rank, describe(letter)) for letter in seen] if each else []
+        groups = [] if each else dead_letters.grouped(seen)
     found = [shown for _, shown in sorted(ranked, key=itemgetter(0))]
     if as_json:
         shown = [asdict(one) | {"oldest": _iso(one.oldest), "newest": _iso(one.newest)} for one in groups]

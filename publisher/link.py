@@ -18,13 +18,11 @@ from pika.spec import Basic, BasicProperties
 
 from publisher import messages, topology
 from publisher.async_link import AsyncLink, Subscription
-from publisher.broker import Outgoing
+from publisher.broker import CONFIRM_SECONDS, Outgoing
 from publisher.errors import DependencyDown, NotConfirmed
 from publisher.settings import BrokerSettings
 from publisher.topology import Queue
 
-CONFIRM_SECONDS = 10.0
-"""Longest wait for one confirm. A quorum queue gives it within milliseconds, or it has lost its quorum."""
 _UNCONFIRMED = 8
 """Messages of one kind that may wait for their confirm at a time. With 32 unanswered ones of one queue, RabbitMQ would
 stop to read the whole connection, acks included; all wait queues of one delay are one queue to it."""

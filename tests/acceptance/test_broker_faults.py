@@ -1,5 +1,6 @@
 """RabbitMQ cut off, full, alarmed, restarted, or a cluster losing its leader: nothing is lost and no attempt spent."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from rabbitmq import RabbitMQ
 
 from tests.acceptance.broker import DEAD_FILES, FILES, GEOCODE, Broker
 from tests.acceptance.comparing import assert_equals_reference
+from tests.acceptance.faulty_store import FaultyStore
 from tests.acceptance.feeds import ChangeFile, RandomFeed, key_at
 from tests.acceptance.private import private_cluster, private_rabbitmq
 from tests.acceptance.proxy import Proxy
@@ -49,6 +51,25 @@ def test_connections_that_are_cut_again_and_again(stage: Stage) -> None:
             wait_until(lambda share=share: stage.one(done) >= share, "some more files")  # type: ignore[misc]
             proxy.cut()
         assert_as_if_nothing_had_happened(stage, consumer, files)
+
+
+def test_what_a_lost_connection_delivered_and_nobody_began_is_left_to_its_redelivery(stage: Stage) -> None:
+    files = feed(stage, seed=38, count=8)
+    with FaultyStore(stage.environment["RUSTFS_ENDPOINT"]) as store, Proxy(stage.broker.url) as proxy:
+        slow = store.fault("GET", "changes/", "late")
+        stage.announce(*(file.key for file in files))
+        consumer = stage.start("consume", RABBITMQ_URL=proxy.url, RUSTFS_ENDPOINT=store.url)
+        assert slow.met.wait(60)
+        # Four are begun, and as many are in the process and wait for a thread.
+        wait_until(lambda: stage.broker.ready(FILES) == 0, "all are delivered")
+        proxy.cut()
+        wait_until(lambda: consumer.output().count('"consuming"') == 2, "it is connected anew")
+        store.heal()
+        assert_as_if_nothing_had_happened(stage, consumer, files)
+    lines = [json.loads(line) for line in consumer.output().splitlines() if '"event": "file"' in line]
+    first = [line["key"] for line in lines if not line["redelivered"]]
+    assert len(first) == 4
+    assert {line["key"] for line in lines} == {file.key for file in files}
 
 
 def test_a_full_follow_on_queue_holds_no_file_back_and_spends_nothing(stage: Stage) -> None:
@@ -162,6 +183,17 @@ def test_a_queue_that_confirms_nothing_keeps_only_its_own_waiting(
     letters = {message.headers["fleettickets-key"] for message in stage.broker.messages(DEAD_FILES)}
     assert letters == set(bad)
     assert_equals_reference(stage, files)
+
+
+def test_a_command_whose_message_nobody_confirms_says_so_and_ends(
+    private_stage: Stage, private_broker: RabbitMQ
+) -> None:
+    stage = private_stage
+    stage.bucket.put(key_at(1), BAD)
+    with unconfirmed(private_broker, FILES):
+        ended = stage.run("poll")
+    assert ended.returncode == 1
+    assert "did not confirm a message within 10 s" in ended.stderr
 
 
 @pytest.mark.faults
