@@ -97,9 +97,10 @@ class Broker:
                 channel.queue_declare(name, passive=True)
                 self.queues.append(name)
 
-    def purge(self) -> None:
+    def purge(self, *queues: str) -> None:
+        """Forget what waits in these queues, or in all of them."""
         with self.channel() as channel:
-            for queue in self.queues:
+            for queue in queues or self.queues:
                 channel.queue_purge(queue)
 
 

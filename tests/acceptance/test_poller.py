@@ -155,7 +155,7 @@ def test_requests_that_a_crash_left_unsent_are_sent_without_any_delivery(stage: 
     stage.announce(key)
     assert doomed.wait() == -signal.SIGKILL
     wait_until(lambda: stage.broker.ready(FILES) == 1, "the delivery is back in the queue")
-    stage.broker.purge()
+    stage.broker.purge(FILES)
     assert stage.ask("poll") == {"waiting": 0, "set_aside": 0, "queued": 0, "published": 0}
     consumer = stage.start("consume")
     wait_until(lambda: not stage.query("SELECT 1 FROM ingest.outbox WHERE sent_at IS NULL"), "all requests are sent")
