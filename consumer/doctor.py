@@ -115,10 +115,12 @@ def _other_roles() -> Iterator[Finding]:
     for other in others:
         logins = ", ".join(other["logins"])
         told = f"not of this database alone, and has rights in it; members: {logins or 'none'}"
-        do = "restart what has been running since before the upgrade"
-        if logins:
-            do = f"GRANT {other['own']} TO {logins}; REVOKE {other['name']} FROM {logins}"
-        yield Finding(f"role {other['name']}", Level.NOTE, told, f"{do}; then run: fleettickets migrate")
+        do = "run: fleettickets migrate"
+        if other["has_own"] and logins:
+            do = f"GRANT {other['own']} TO {logins}; REVOKE {other['name']} FROM {logins}; then {do}"
+        elif other["has_own"]:
+            do = f"restart what has been running since before the upgrade; then {do}"
+        yield Finding(f"role {other['name']}", Level.NOTE, told, do)
 
 
 def _merge() -> Finding:

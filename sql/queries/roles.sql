@@ -46,7 +46,7 @@ WHERE is_elsewhere AND name <> 'fleettickets_' || kind
 
 -- name: others
 -- As they are written in a statement.
-SELECT quote_ident(name) AS name, quote_ident(own) AS own,
+SELECT quote_ident(name) AS name, quote_ident(own) AS own, to_regrole(quote_ident(own)) IS NOT NULL AS has_own,
        ARRAY(SELECT quote_ident(login) FROM unnest(logins) AS login) AS logins
 FROM ingest.other_roles()
 ORDER BY name

@@ -13,10 +13,12 @@ SELECT set_config('search_path',
 
 -- name: act_as
 -- The database's own role before the one that belonged to the whole server; a role has rights in the databases that
--- granted them, and only there is it taken.
+-- granted them, and only there is it taken. From PostgreSQL 16 on, who has made a role is a member that may not take it.
 SELECT set_config('role', rolname, false)
 FROM (SELECT rolname FROM pg_roles
-      WHERE (rolname = %(role)s OR starts_with(rolname::text, %(role)s::text || '_')) AND pg_has_role(oid, 'MEMBER')
+      WHERE (rolname = %(role)s OR starts_with(rolname::text, %(role)s::text || '_'))
+        AND CASE WHEN current_setting('server_version_num')::integer < 160000 THEN pg_has_role(oid, 'MEMBER')
+                 ELSE pg_has_role(oid, 'SET') END
         AND has_schema_privilege(oid, to_regnamespace('ingest'), 'USAGE')
       ORDER BY rolname DESC
       LIMIT 1) AS ours

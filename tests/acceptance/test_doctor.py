@@ -1,5 +1,6 @@
 """The doctor finds nothing wrong where nothing is, and each broken thing by itself."""
 
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,7 @@ from psycopg.rows import dict_row
 
 from tests.acceptance.broker import GEOCODE, fresh_vhost
 from tests.acceptance.geocoder import KEY, LocationIQ
-from tests.acceptance.logins import Owner, role_of
+from tests.acceptance.logins import Owner, logged_in, role_of
 from tests.acceptance.stage import Stage
 from tests.acceptance.store import CHANGES
 from tests.conftest import Database
@@ -141,6 +142,26 @@ def test_rows_that_a_policy_hides(sound: Stage, examining: tuple[Owner, dict[str
     consumed = sound.run("consume", **environment)
     assert consumed.returncode == 2
     assert f"row-level security hides rows of tickets.inc from {role}" in consumed.stderr
+
+
+def test_who_comes_by_a_role_of_another_database(sound: Stage, examining: tuple[Owner, dict[str, str]]) -> None:
+    """Of the database that this one is a copy of, and of the one that it was renamed from."""
+    owner, environment = examining
+    (copied,) = [role for role in examined(sound, **environment)[1] if role.startswith("role fleettickets_ingest_")]
+    assert examined(sound, **environment)[1][copied]["do"] == "run: fleettickets migrate"
+    assert sound.run("migrate", **environment).returncode == 0
+    own, former = role_of(owner, "ingest"), f"fleettickets_ingest_former_{uuid.uuid4().hex[:8]}"
+    owner.execute(f"CREATE ROLE {former}; GRANT USAGE ON SCHEMA ingest TO {former}".encode())
+    try:
+        with logged_in(owner, environment["DATABASE_URL"], former) as login:
+            status, findings = examined(sound, **environment)
+    finally:
+        owner.execute(f"DROP OWNED BY {former}; DROP ROLE {former}".encode())
+    assert (status, wrong(findings)) == (0, set())
+    assert copied not in findings
+    assert findings[f"role {former}"]["do"] == (
+        f"GRANT {own} TO {login.name}; REVOKE {former} FROM {login.name}; then run: fleettickets migrate"
+    )
 
 
 def test_a_merge_waits_for_nobody_and_leaves_nothing(sound: Stage, examining: tuple[Owner, dict[str, str]]) -> None:
