@@ -166,6 +166,8 @@ def test_bytes_that_return_under_their_key_have_their_requests_sent_and_handled_
     opened = csv([ticket("BACK", cluster="Returning")])
     closed = csv([ticket("BACK", cluster="Returning", normalized_status="closed", raw_status="Closed")])
     delivered(stage, key, opened)
+    newest = "SELECT max(request_id) FROM ingest.outbox WHERE kind = 'geocode'"
+    first = stage.one(newest)
     delivered(stage, key, closed)
     stage.wait_for_history()
     captured = "SELECT coalesce(sum(open_total), 0) FROM tickets.inc_daily_snapshot WHERE cluster = 'Returning'"
@@ -177,6 +179,8 @@ def test_bytes_that_return_under_their_key_have_their_requests_sent_and_handled_
     wait_until(lambda: stage.one(state, returned) == "changed done", "the first bytes are applied again")
     stage.wait_for_history()
     assert stage.one(captured) == 1
+    # Asked anew, a request has another number: what is under way for the first one does not answer for the second.
     asked = stage.one("SELECT request_id FROM ingest.outbox WHERE file_id = %s AND kind = 'geocode'", returned)
+    assert asked != first
     sent = [request for message in stage.broker.messages(GEOCODE) for request in json.loads(message.body)["requests"]]
-    assert sent.count(asked) == 2
+    assert (sent.count(first), sent.count(asked)) == (1, 1)

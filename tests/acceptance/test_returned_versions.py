@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from tests.acceptance.broker import FILES
+from tests.acceptance.broker import DEAD_FILES, FILES
 from tests.acceptance.feeds import csv, key_at, ticket
 from tests.acceptance.stage import Stage, wait_until
 from tests.acceptance.store import PROCESSED
@@ -203,3 +203,22 @@ def test_in_a_bucket_that_keeps_versions_exactly_the_one_that_was_read_is_archiv
     wait_until(lambda: stage.waiting() == [], "the newest is archived by its own delivery")
     consumer.stop()
     assert [stage.bucket.read(key) for key in stage.bucket.keys(PROCESSED)] == [A]
+
+
+def test_a_discarded_letter_lets_go_of_its_own_version_only(stage: Stage) -> None:
+    """Two versions of one key are dead, each with a letter of its own."""
+    consumer = stage.start("consume")
+    for body in (b"ticket_id\nM\xfc\n", b"ticket_id\nM\xfc\xfc\n"):
+        before = stage.broker.ready(DEAD_FILES)
+        stage.bucket.put(KEY, body)
+        stage.announce(KEY)
+        wait_until(lambda before=before: stage.broker.ready(DEAD_FILES) == before + 1, "it is a dead letter")  # type: ignore[misc]
+    consumer.stop()
+    first, second = sorted(stage.ask("dead-letters", "list", "--each"), key=lambda letter: letter["dead_at"])
+    assert (
+        len(stage.ask("dead-letters", "discard", "--id", second["id"], "--reason", "nobody needs it")["discarded"]) == 1
+    )
+    rows = stage.query("SELECT discarded_at IS NOT NULL AS gone FROM ingest.ledger ORDER BY file_id")
+    assert [row["gone"] for row in rows] == [False, True]
+    (left,) = stage.ask("dead-letters", "list", "--each")
+    assert left["id"] == first["id"]
