@@ -151,13 +151,13 @@ def test_a_dead_letter_of_an_object_that_is_not_given_stays_the_only_one(stage: 
         wait_until(lambda: stage.one("SELECT count(*) = 1 FROM ingest.ledger WHERE attempts = 1"), "it has failed")
         with stage.broker.channel() as channel:
             channel.queue_purge("fleettickets.retry.5s")  # nothing but repetitions comes from here on
-        stage.announce(*[key] * 10)
-        counted = "SELECT duplicates >= 10 FROM ingest.ledger"
+        stage.announce(*[key] * 3)
+        counted = "SELECT duplicates >= 3 FROM ingest.ledger"
         wait_until(lambda: stage.one(counted), "each repetition is a duplicate")
         assert stage.one("SELECT attempts FROM ingest.ledger") == 1
         stage.query("UPDATE ingest.ledger SET retry_at = NULL, dead_lettered_at = now() RETURNING 1")
-        stage.announce(*[key] * 10)
-        wait_until(lambda: stage.one("SELECT duplicates >= 20 FROM ingest.ledger"), "and once it is dead as well")
+        stage.announce(*[key] * 3)
+        wait_until(lambda: stage.one("SELECT duplicates >= 6 FROM ingest.ledger"), "and once it is dead as well")
         consumer.stop()
     assert stage.one("SELECT attempts FROM ingest.ledger") == 1
     assert stage.broker.ready(DEAD_FILES) == 0
