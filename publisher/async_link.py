@@ -198,7 +198,9 @@ class AsyncLink:
 
         def consume(channel: Channel) -> None:
             self._lose_with(channel, lost)
-            channel.basic_consume(claim.name, lambda *_: None, callback=lambda _frame: declare_again(channel))
+            channel.basic_consume(
+                claim.name, lambda *_: None, auto_ack=True, callback=lambda _frame: declare_again(channel)
+            )
 
         def declare_again(channel: Channel) -> None:
             # Before it had a consumer, somebody may have taken it for another bucket: then this is refused.

@@ -23,9 +23,9 @@ from publisher.errors import DependencyDown, NotConfirmed
 from publisher.settings import BrokerSettings
 from publisher.topology import Queue
 
-_UNCONFIRMED = 8
-"""Messages of one kind that may wait for their confirm at a time. With 32 unanswered ones of one queue, RabbitMQ would
-stop to read the whole connection, acks included; all wait queues of one delay are one queue to it."""
+_UNCONFIRMED = 28
+"""Messages of one exchange and routing key that may wait for their confirm at a time. With 32 unanswered ones of one
+channel and queue, RabbitMQ would stop to read the whole connection, acks included."""
 _LOOK_UP_SECONDS = 0.5
 _LOOP_SECONDS = 5.0
 
