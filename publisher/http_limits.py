@@ -188,12 +188,15 @@ class LimitedProtocol(H11Protocol):
             return
         self._is_over = True
         self._set_deadline(LINGER_SECONDS)
-        if self.conn.their_state in {h11.SEND_BODY, h11.ERROR} and not self._real.is_closing():
-            # What still comes is thrown away. Left unread, it would make the system take the answer back.
-            self._real.resume_reading()
-            self._real.write_eof()
-        else:
+        if self.conn.their_state not in {h11.SEND_BODY, h11.ERROR} or self._real.get_write_buffer_size():
             self._real.close()
+            return
+        # What still comes is thrown away. Left unread, it would make the system take the answer back.
+        self._real.resume_reading()
+        try:
+            self._real.write_eof()
+        except OSError:  # the client is gone this very moment
+            self._real.abort()
 
     def _refuse(self, reason: str, detail: str) -> None:
         self.limits.on_refusal(reason, detail, self._host())

@@ -24,9 +24,10 @@ MANNERS: dict[str, tuple[bytes, bytes, bool]] = {
     "answers unread": (100 * _GET, 10 * _GET, False),
     "pipelining": (100 * (_POST + b"Content-Length: 2\r\n\r\n{}"), b"x", True),
     "half closed": (_UNTOLD, b"", True),
+    "gone at once": (_UNTOLD, b"", False),
 }
 _BYTE_SECONDS = 0.5
-_COMING_AGAIN_SECONDS = 0.2
+_COMING_AGAIN_SECONDS = 3
 _UNREAD_SECONDS = 12
 _DESCRIPTORS = 4096
 
@@ -81,6 +82,8 @@ async def _behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ma
     at_once, slowly, reads = MANNERS[manner]
     try:
         writer.write(at_once)
+        if manner == "gone at once":
+            return
         if manner == "half closed":
             writer.write_eof()
         if reads and at_once.endswith((b"\r\n\r\n", b"}")):

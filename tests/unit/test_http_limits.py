@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -194,6 +195,25 @@ def test_who_sends_no_more_is_taken_to_be_gone() -> None:
             writer.transport.abort()
 
     run(play)
+
+
+def test_a_client_that_is_gone_at_the_very_end_is_no_bug(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def gone(_transport: object) -> None:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    monkeypatch.setattr("asyncio.selector_events._SelectorSocketTransport.write_eof", gone)
+
+    async def play(served: Served) -> None:
+        reader, writer = await served.connect()
+        writer.write(POST + b"Content-Length: 1000\r\n\r\n")
+        await exhausted(reader)
+        await served.until_empty()
+        writer.close()
+
+    run(play)
+    assert caplog.records == [], "no traceback"
 
 
 def test_a_refusal_is_read_to_its_end_by_a_client_that_is_still_sending() -> None:
