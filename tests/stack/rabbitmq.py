@@ -10,6 +10,7 @@ import socket
 from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
+from signal import Signals
 from typing import TYPE_CHECKING, ClassVar
 
 import processes
@@ -115,6 +116,10 @@ class RabbitMQ:
     def halt(self) -> None:
         """Kill it and keep what it holds."""
         processes.stop("beam.smp", self._mark)
+
+    def signal(self, number: Signals) -> None:
+        """Have it stand still (SIGSTOP) and go on (SIGCONT)."""
+        processes.stop("beam.smp", self._mark, by=number, grace=None)
 
     def control(self, *arguments: str) -> None:
         """Run rabbitmqctl on it; that takes seconds."""
