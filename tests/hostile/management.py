@@ -49,6 +49,12 @@ def held(broker: Broker, queue: str) -> int:
     return int(counted.get("messages_ready", 0)) + int(counted.get("messages_unacknowledged", 0))
 
 
+def all_held(broker: Broker) -> dict[str, int]:
+    """What every queue holds that is not empty, with what the server itself has in hand."""
+    queues = _call(broker, "GET", f"queues/{broker.vhost}").json()
+    return {queue["name"]: queue["messages"] for queue in queues if queue.get("messages")}
+
+
 def messages(broker: Broker, queue: str) -> list[Message]:
     """What waits in the queue, which goes back to it. The server itself reads the headers."""
     asked = {"count": _MOST, "ackmode": "ack_requeue_true", "encoding": "base64"}

@@ -227,6 +227,8 @@ class _Play:
                 self._run("drain", "--apply", allowed=(0, 1))
         self._say(f"{self._now():5.0f} s  {'quiet' if not open_ends else 'not quiet'}")
         self._differences += [f"still open {QUIET_SECONDS} s after the play: {what}" for what in open_ends]
+        if open_ends:
+            self._differences.append(f"queues hold {management.all_held(self._stage.broker)}")
         return not open_ends
 
     def _clear_up(self) -> None:

@@ -35,6 +35,9 @@ log.file.level = info
 mqtt.listeners.tcp.1 = 127.0.0.1:{mqtt}
 """
 
+# What a full queue refuses the server dead-letters again after three minutes, otherwise.
+_ADVANCED = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 5000}]}].\n"
+
 _TLS = """\
 listeners.ssl.1 = 127.0.0.1:{port}
 ssl_options.certfile = {certificate}
@@ -162,6 +165,7 @@ class RabbitMQ:
                 for number, member in enumerate(self._members, start=1)
             )
         (self._directory / "rabbitmq.conf").write_text(configuration)
+        (self._directory / "advanced.config").write_text(_ADVANCED)
         (self._directory / "enabled_plugins").write_text("[rabbitmq_management].\n")
 
     def _settings(self) -> dict[str, str]:
