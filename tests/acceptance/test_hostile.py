@@ -1,4 +1,4 @@
-"""A short play of every hostility in every run of the tests, another one each day; the long ones are `make hostile`."""
+"""A short play of some hostilities in every run of the tests, others each day; the long ones are `make hostile`."""
 
 from collections.abc import Callable
 from datetime import date

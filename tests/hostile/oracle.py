@@ -35,6 +35,8 @@ def open_ends(stage: Stage, feed: list[ChangeFile], record: Record) -> list[str]
     found += [f"no dead letter of {_shown(body)}" for body in record.dead_bodies if body not in bodies]
     waiting = set(stage.waiting())
     found += [f"{key} is still in changes/" for key in sorted(waiting - record.dead.keys() - record.ignored)]
+    tails = stage.query("SELECT key, state FROM ingest.ledger WHERE state NOT IN ('done', 'failed')")
+    found += [f"{row['key']} is {row['state']}" for row in tails]
     found += [f"{ticket} has no place" for ticket in _without_place(stage)]
     if stage.one("SELECT count(*) FROM ingest.outbox WHERE kind = 'history' AND handled_at IS NULL"):
         found.append("a history request is not handled")

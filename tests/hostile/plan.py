@@ -21,6 +21,11 @@ LANES: dict[str, list[Hostility]] = {
     "geocoder": geocoder.HOSTILITIES,
 }
 """Of one lane, one act is played after the other; the lanes go on beside each other."""
+QUICK = {"files", "bodies", "headers", "requests"}
+"""Lanes whose acts are over at once."""
+LONG_SECONDS = 120
+"""From so many on, a play has every hostility, and most of them several times; a shorter one has some of each lane."""
+_QUICK_ONES, _LASTING_ONES = 12, 3
 
 FILES_A_SECOND = 2
 TICKETS = 150
@@ -65,12 +70,14 @@ def make_plan(seed: int, seconds: float, only: Collection[str] = ()) -> Plan:
     numbers = iter(range(1, 100_000))
     for lane, hostilities in LANES.items():
         able = [one for one in hostilities if one.needs <= seconds and (not only or any(t in one.name for t in only))]
-        # Each has its turn, also in a short run; those that need long come first. Then as many more as time allows.
-        order = sorted(rng.sample(able, len(able)), key=lambda hostility: -hostility.needs)
-        first = [seconds * place / len(order) * (0.8 if seconds < 120 else 0.4) for place in range(len(order))]
+        # Each has its turn, those that need long first. Then as many more as time allows.
+        is_long = seconds >= LONG_SECONDS
+        count = len(able) if is_long else min(len(able), _QUICK_ONES if lane in QUICK else _LASTING_ONES)
+        order = sorted(rng.sample(able, count), key=lambda hostility: -hostility.needs)
+        first = [seconds * place / len(order) * (0.4 if is_long else 0.8) for place in range(len(order))]
         cues = [Cue(at, next(numbers), hostility, is_first=True) for at, hostility in zip(first, order, strict=True)]
         at = seconds * 0.4
-        while able and seconds >= 120 and (at := at + rng.uniform(2, 10)) < seconds * 0.95:
+        while able and is_long and (at := at + rng.uniform(2, 10)) < seconds * 0.95:
             fitting = [one for one in able if one.needs <= seconds - at]
             cues += [Cue(at, next(numbers), one, is_first=False) for one in rng.sample(fitting, min(1, len(fitting)))]
         lanes[lane] = cues
