@@ -66,7 +66,7 @@ def _sns(message: bytes, depth: int) -> bytes:
 def _many_others_and_a_good_one(act: Act) -> None:
     good = act.good_file(announced=False)
     event = _other(act)
-    event["Records"] = event["Records"] * 300 + json.loads(act.stage.bucket.event(good))["Records"]
+    event["Records"] = event["Records"] * 300 + json.loads(act.event(good))["Records"]
     act.publish(json.dumps(event).encode())
 
 

@@ -68,7 +68,7 @@ def _hear(stranger: socket.socket) -> None:
 
 def _store_posts(act: Act, while_what: str) -> None:
     """An event of the store is taken, at the latest when it is sent again; the broker may be away for a while."""
-    body = act.stage.bucket.event(act.good_file(csv([act.ticket()]), announced=False))
+    body = act.event(act.good_file(csv([act.ticket()]), announced=False))
 
     def is_taken() -> bool:
         try:

@@ -81,7 +81,7 @@ def _with(name: str, header_table: Callable[[], bytes]) -> Hostility:
         headers = header_table()
         act.bad_body(f"not json, {act.number}".encode(), headers=headers)
         key = act.good_file(announced=False)
-        act.publish(act.stage.bucket.event(key), headers)
+        act.publish(act.event(key), headers)
 
     return Hostility(f"headers: {name}", "AMQP", play)
 
@@ -109,7 +109,7 @@ def _forged(again: bytes) -> Hostility:
         dead = "SELECT 1 FROM ingest.ledger WHERE key = %s AND dead_lettered_at IS NOT NULL"
         if act.wait_for(lambda: bool(act.stage.query(dead, key)), "a bad file is no dead letter"):
             headers = named([(b"fleettickets-again", string(again))])
-            act.publish(act.stage.bucket.event(key), headers, times=50)
+            act.publish(act.event(key), headers, times=50)
 
     return Hostility(f"a forged {again.decode()}, fifty times", "AMQP", play)
 

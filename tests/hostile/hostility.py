@@ -98,6 +98,7 @@ class Act:
         self.number = number
         self.random = random.Random(f"{seed}, act {number}")
         self._names = 0
+        self._bodies: dict[str, bytes] = {}
 
     @property
     def name(self) -> str:
@@ -117,6 +118,7 @@ class Act:
         return ticket(f"INC9{self.number:05}{self._names:03}", owner=f"of act {self.number}")
 
     def put(self, key: str, body: bytes) -> None:
+        self._bodies[key] = body
         self.insist(lambda: self.stage.bucket.s3.put_object(Bucket=self.stage.bucket.name, Key=key, Body=body))
 
     def good_file(self, body: bytes | None = None, *, announced: bool = True) -> str:
@@ -141,8 +143,12 @@ class Act:
         self.announce(key)
         return key
 
+    def event(self, key: str) -> bytes:
+        """What the store would send of what was put there last."""
+        return self.stage.bucket.event(key, self._bodies.get(key, b""))
+
     def announce(self, key: str, times: int = 1) -> None:
-        self.publish(self.stage.bucket.event(key), times=times)
+        self.publish(self.event(key), times=times)
 
     def bad_body(self, body: bytes, *reasons: str, headers: bytes | None = None) -> None:
         """Publish what has to become a dead letter of its own; the body has to be one that no other act has."""
