@@ -35,7 +35,7 @@ OVERTIME_SECONDS = 60
 """At most, for acts that lasted longer than they should have."""
 QUIET_SECONDS = 120
 """At most, from the end of the play until everything is decided."""
-GROWTH_MB, PEAK_MB = 100, 400
+GROWTH_MB, PEAK_MB = 60, 250
 """What each process may have more than after its start, at the end and at any time."""
 DATABASE_MB = 200
 """What the database may have more, at any time, besides a megabyte for each file."""
@@ -166,7 +166,7 @@ class _Play:
         self._stage.wait_for("done", *keys)
         self._stage.wait_for_history()
         for file in self._record.good:
-            self._world.crew.receiver.post(self._stage.bucket.event(file.key)).raise_for_status()
+            self._world.crew.receiver.post(self._stage.bucket.event(file.key, file.body)).raise_for_status()
 
     def _play_lane(self, cues: list[Cue]) -> None:
         for cue in cues:
