@@ -92,8 +92,7 @@ def _silent(act: Act) -> None:
 def _applied_meanwhile(act: Act, key: str, while_what: str) -> None:
     act.put_good(key, _one_row(act))
     act.announce(key)
-    applied = "SELECT 1 FROM ingest.ledger WHERE key = %s AND applied_at IS NOT NULL"
-    act.wait_for(lambda: bool(act.stage.query(applied, key)), f"a good file is not applied while {while_what}")
+    act.has_to_be_applied(key, f"a good file is not applied while {while_what}")
 
 
 def _one_row(act: Act) -> bytes:

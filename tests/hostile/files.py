@@ -79,8 +79,7 @@ def _returns_before_its_tail(act: Act) -> None:
     try:
         act.put(key, first)
         act.announce(key)
-        applied = "SELECT 1 FROM ingest.ledger WHERE key = %s AND applied_at IS NOT NULL"
-        act.wait_for(lambda: bool(act.stage.query(applied, key)), "the first version is not applied")
+        act.has_to_be_applied(key, "the first version is not applied")
     finally:
         act.world.store.remove(held)
     act.put(key, second)

@@ -20,13 +20,9 @@ def where(name: str) -> tuple[float, float] | None:
 
 def _made_up(act: Act) -> None:
     """One file names four days' worth of places; the next file's place is found all the same."""
-    act.good_file(csv([act.ticket() | {"cluster": f"{MADE_UP} {act.number}-{number}"} for number in range(2000)]))
-    asked = f"{MADE_UP} {act.number}-"
-    provider = act.world.provider
-    act.wait_for(
-        lambda: sum(asked in search.params.get("q", "") for search in provider.searches) > 20,
-        "no made-up cluster is asked for",
-    )
+    made_up = csv([act.ticket() | {"cluster": f"{MADE_UP} {act.number}-{number}"} for number in range(2000)])
+    act.has_to_be_applied(act.good_file(made_up), "2,000 made-up clusters are not applied")
+    act.hold()
     row = act.ticket() | {"cluster": f"Town of act {act.number}"}
     act.good_file(csv([row]))
     placed = "SELECT 1 FROM tickets.inc WHERE ticket_id = %s AND geom IS NOT NULL"

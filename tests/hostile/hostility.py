@@ -204,9 +204,11 @@ class Act:
 
     def others_go_on(self, while_what: str) -> None:
         """A good file comes, and is not held up by what the act holds just now."""
-        key = self.good_file()
-        done = "SELECT 1 FROM ingest.ledger WHERE key = %s AND applied_at IS NOT NULL"
-        self.wait_for(lambda: bool(self.stage.query(done, key)), f"no other file is applied while {while_what}")
+        self.has_to_be_applied(self.good_file(), f"no other file is applied while {while_what}")
+
+    def has_to_be_applied(self, key: str, complaint: str) -> None:
+        applied = "SELECT 1 FROM ingest.ledger WHERE key = %s AND applied_at IS NOT NULL"
+        self.wait_for(lambda: bool(self.stage.query(applied, key)), complaint)
 
     def wait_for(self, predicate: Callable[[], bool], complaint: str) -> bool:
         """Wait, though not for ever; whether it has come true."""

@@ -25,15 +25,19 @@ def user(broker: Broker, name: str, *, write: str) -> Broker:
 @contextlib.contextmanager
 def full(broker: Broker, queue: str) -> Iterator[None]:
     """A queue that takes next to nothing and refuses the rest."""
-    most = {"max-length": 1, "overflow": "reject-publish"}
-    policy = f"policies/{broker.vhost}/full-{queue}"
-    _call(
-        broker, "PUT", policy, {"pattern": f"^{queue}$".replace(".", "\\."), "definition": most, "apply-to": "queues"}
-    )
+    _limit(broker, queue, 1)
     try:
         yield
     finally:
-        _call(broker, "DELETE", policy)
+        # RabbitMQ 3.10 tells those whom it refused of more room, and not of a limit that is gone: what it dead-letters
+        # itself would stay refused for good.
+        _limit(broker, queue, 1_000_000)
+
+
+def _limit(broker: Broker, queue: str, messages: int) -> None:
+    limit = {"max-length": messages, "overflow": "reject-publish"}
+    policy = {"pattern": f"^{queue}$".replace(".", "\\."), "definition": limit, "apply-to": "queues"}
+    _call(broker, "PUT", f"policies/{broker.vhost}/limit-{queue}", policy)
 
 
 def cut_connections(broker: Broker) -> None:
