@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DELETE_ON_ERROR:
 # Two goals can need the same .venv.
 .NOTPARALLEL:
-.PHONY: help env setup system up down status test unit check format demo load load-file load-growth load-geocoding crash-matrix faults soak lock clean
+.PHONY: help env setup system up down status test unit check format demo load load-file load-growth load-geocoding crash-matrix faults soak hostile lock clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
@@ -98,10 +98,14 @@ load-growth: setup ## a file after a million files costs what the first one did
 load-geocoding: setup ## how well places are found, and what the gazetteer costs a file
 	@$(run_python) $(STACK) run $(BIN)/python -m tests.load.geocoding $(ARGS)
 
-MINUTES ?= 60
+soak: MINUTES ?= 60
+hostile: MINUTES ?= 15
 
 soak: setup ## MINUTES=60 of feed while every component is killed at random, then the oracle; SEED=n repeats one
 	@PYTHONPATH=tests/stack $(BIN)/python -m tests.soak.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+hostile: setup ## MINUTES=15 of hostile files, messages, clients and services beside good ones; SEED=n repeats one
+	@PYTHONPATH=tests/stack $(BIN)/python -m tests.hostile.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command 'make lock' pyproject.toml

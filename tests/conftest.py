@@ -21,6 +21,7 @@ from tests.acceptance.program import Forked
 
 ROOT = Path(__file__).parents[1]
 LONGEST = (
+    "test_hostile.py",
     "test_sqs.py",
     "test_everything_fails.py",
     "test_geocoding.py",

@@ -30,14 +30,17 @@ def captures(stage: Stage) -> list[dict[str, Any]]:
     return [{**row, "captured_at": None} for row in rows]
 
 
-def sums(stage: Stage) -> dict[str, int]:
-    """What the ledger counted, over all files."""
+def sums(stage: Stage, keys: Iterable[str] | None = None) -> dict[str, int]:
+    """What the ledger counted, over all files or those of the keys."""
+    among = None if keys is None else list(keys)
     (found,) = stage.query(
         """SELECT sum(rows_read)::int AS rows_read, sum(rows_rejected)::int AS rows_rejected,
                   sum(alarms_dropped)::int AS alarms_dropped, sum(sentinels_dropped)::int AS sentinels_dropped,
                   sum(rows_superseded)::int AS rows_superseded, sum(rows_inserted)::int AS rows_inserted,
                   sum(rows_inserted + rows_updated + rows_unchanged + rows_stale + rows_superseded)::int AS accepted
-           FROM ingest.ledger"""
+           FROM ingest.ledger WHERE %s::text[] IS NULL OR key = ANY(%s)""",
+        among,
+        among,
     )
     return found
 

@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 HOP = {"connection", "transfer-encoding", "keep-alive"}
 RESET = struct.pack("ii", 1, 0)
+TRICKLE_SECONDS = 0.5
+"""Between two bytes: no reader's patience with a silent connection runs out."""
 
 
 @dataclass
@@ -26,7 +28,7 @@ class Fault:
     `how`: a status to answer with; `cut` or `reset`, which end the connection in the middle of the answer's body;
     `lost`, which does so before the answer though the store has done what it was asked; `slow`, which keeps the
     second half of the body back until the fault is healed, `late`, which does so with all of the answer; `never`, which
-    does that and then loses it.
+    does that and then loses it; `trickle`, which lets that half go byte by byte until then.
     """
 
     method: str
@@ -68,6 +70,11 @@ class FaultyStore:
         made = Fault(method, text, how)
         self.faults.append(made)
         return made
+
+    def remove(self, fault: Fault) -> None:
+        """Heal one."""
+        self.faults.remove(fault)
+        fault.healed.set()
 
     def heal(self) -> None:
         for fault in self.faults:
@@ -134,15 +141,24 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         middle = len(body) // 2
         self.wfile.write(body[:middle])
-        if fault is not None and fault.how == "slow":
+        if fault is None:
+            self.wfile.write(body[middle:])
+        else:
+            self._answer_second_half(body, middle, fault)
+
+    def _answer_second_half(self, body: bytes, begin: int, fault: Fault) -> None:
+        if fault.how == "slow":
             fault.healed.wait(60)
-        if fault is not None and fault.how in {"cut", "reset"}:
+        while fault.how == "trickle" and begin < len(body) and not fault.healed.wait(TRICKLE_SECONDS):
+            self.wfile.write(body[begin : begin + 1])
+            begin += 1
+        if fault.how in {"cut", "reset"}:
             if fault.how == "reset":
                 time.sleep(0.05)  # so that what was sent is read before the reset throws it away
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             self._end()
             return
-        self.wfile.write(body[middle:])
+        self.wfile.write(body[begin:])
 
     def _end(self) -> None:
         self.close_connection = True

@@ -48,8 +48,8 @@ def judge(stage: Stage, plan: Plan) -> Verdict:
 
 
 def _judge_tables(stage: Stage, expected: Reference, verdict: Verdict) -> None:
-    _compare("ticket", comparing.tickets(stage), comparing.expected_tickets(expected), verdict)
-    _compare("closure", comparing.closures(stage), expected.closures(), verdict)
+    compare("ticket", comparing.tickets(stage), comparing.expected_tickets(expected), verdict)
+    compare("closure", comparing.closures(stage), expected.closures(), verdict)
     rejects = stage.query(
         "SELECT key, line, count(*) FROM ingest.rejects JOIN ingest.ledger USING (file_id) GROUP BY 1, 2"
     )
@@ -66,7 +66,7 @@ def _judge_tables(stage: Stage, expected: Reference, verdict: Verdict) -> None:
             (verdict.lost if count < want else verdict.twice).append(f"{name} is {count}, should be {want}")
 
 
-def _compare(what: str, found: dict[Any, Any], wanted: dict[Any, Any], verdict: Verdict) -> None:
+def compare(what: str, found: dict[Any, Any], wanted: dict[Any, Any], verdict: Verdict) -> None:
     verdict.lost += [f"{what} {name}" for name in wanted if name not in found]
     verdict.twice += [f"{what} {name} that no file made" for name in found if name not in wanted]
     for name, values in wanted.items():

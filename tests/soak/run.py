@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="keep the logs of a run that went well, too")
     asked = parser.parse_args()
     seed = random.randrange(1_000_000) if asked.seed is None else asked.seed
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, terminate)
     folder = LOGS / f"{time.strftime('%Y%m%d-%H%M%S')}-seed-{seed}"
     folder.mkdir(parents=True)
     again = f"make soak MINUTES={asked.minutes:g} SEED={seed}"
@@ -58,7 +58,7 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
+def terminate(number: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
 
 

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
+from signal import Signals
 from typing import TYPE_CHECKING, ClassVar
 
 import processes
@@ -33,6 +34,9 @@ raft.wal_max_size_bytes = 67108864
 log.file.level = info
 mqtt.listeners.tcp.1 = 127.0.0.1:{mqtt}
 """
+
+# What a full queue refuses the server dead-letters again after three minutes, otherwise.
+_ADVANCED = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 5000}]}].\n"
 
 _TLS = """\
 listeners.ssl.1 = 127.0.0.1:{port}
@@ -116,6 +120,10 @@ class RabbitMQ:
         """Kill it and keep what it holds."""
         processes.stop("beam.smp", self._mark)
 
+    def signal(self, number: Signals) -> None:
+        """Have it stand still (SIGSTOP) and go on (SIGCONT)."""
+        processes.stop("beam.smp", self._mark, by=number, grace=None)
+
     def control(self, *arguments: str) -> None:
         """Run rabbitmqctl on it; that takes seconds."""
         processes.call([CONTROL, *arguments], log=self._log, env=self._erlang | self._settings())
@@ -157,6 +165,7 @@ class RabbitMQ:
                 for number, member in enumerate(self._members, start=1)
             )
         (self._directory / "rabbitmq.conf").write_text(configuration)
+        (self._directory / "advanced.config").write_text(_ADVANCED)
         (self._directory / "enabled_plugins").write_text("[rabbitmq_management].\n")
 
     def _settings(self) -> dict[str, str]:
