@@ -14,7 +14,7 @@ from tests.acceptance.receiver import RIGHT, Receiver
 from tests.acceptance.stage import Stage, wait_until
 
 THOUSAND = 1050
-POSTS = 10
+POSTS = 20
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_few_descriptors_are_enough_for_the_store(shared_stage: Stage) -> None:
         shared_stage.executes = False
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     receiver.wait()
-    with strangers.Crowd(receiver.port, 400, strangers.addresses(20)):
+    with strangers.Crowd(receiver.port, 400, strangers.addresses(20), ("a byte after the 401",)):
         for number in range(POSTS):
             assert receiver.post(str(number).encode()).status_code == 200
     assert "out of system resource" not in receiver.process.output()
