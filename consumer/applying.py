@@ -48,6 +48,8 @@ class Sighting:
     """The epoch that it belongs to, None for the current one."""
     version_id: str | None = None
     """The store's own name of the object, in a bucket that keeps versions."""
+    is_archived: bool = False
+    """Read from the archive: that it is there says nothing of what its key had last."""
 
     @property
     def put(self) -> Put:
@@ -125,6 +127,11 @@ class Duplicate:
     reason: str
 
 
+def takes_changed_back(settings: ApplySettings, *, released: bool) -> bool:
+    """Whether bytes are taken up that are others under a known key, or are back there."""
+    return settings.changed_policy != "ignore" or released
+
+
 def lock_key(connection: Connection, bucket: str, key: str) -> None:
     """Keep others from this key, in whatever version, until the transaction ends.
 
@@ -153,7 +160,7 @@ def apply_file(
     """
     parameters = sighting.parameters()
     at("before claim")
-    takes_back = settings.changed_policy != "ignore" or released
+    takes_back = takes_changed_back(settings, released=released) and not sighting.is_archived
     claim = database.row(connection, "ledger", "claim_file", parameters | {"again": again, "takes_back": takes_back})
     if claim is None:
         return _claimed_before(connection, sighting)

@@ -68,7 +68,7 @@ def drain(
     with database.connect(database_settings, Role.INGEST) as connection:
         migrate.require_migrated(connection)
     results: list[tuple[str, Drained]] = []
-    with database.open_pool(database_settings, size=2) as pool, cli.progress(as_json=as_json) as bar:
+    with database.open_pool(database_settings, 2, "drain") as pool, cli.progress(as_json=as_json) as bar:
         bucket = Bucket(bucket_settings)
         bucket.require()
         run = Drain(pool, bucket, settings, apply, stop, with_reseed, at)
@@ -79,7 +79,7 @@ def drain(
 
         def report(key: str, outcome: Drained) -> None:
             results.append((key, outcome))
-            if not as_json:
+            if apply and not as_json:
                 line = printable(f"{key}: {_words(outcome)}")
                 bar.console.print(line, soft_wrap=True, markup=False, highlight=False)
             bar.update(task, completed=len({key for key, _ in results}))
@@ -101,7 +101,8 @@ def drain(
                 run.leave_alone(strays)
         for other in others:
             report(other.key, other)
-    _conclude(results, apply=apply, as_json=as_json, stopped=stop.is_set())
+    # What was tried is told when it is undone: in the middle, a pager that does not read on would hold up all others.
+    _conclude(results, apply=apply, as_json=as_json, stopped=stop.is_set(), are_told=apply)
 
 
 def _tell_of_epoch(begun_before: dict[str, Any] | None) -> None:
@@ -126,7 +127,10 @@ def import_local_file(
     database_settings, settings = load(DatabaseSettings), load(ApplySettings)
     with database.connect(database_settings, Role.INGEST) as connection:
         migrate.require_migrated(connection)
-    with database.open_pool(database_settings, size=1) as pool, cli.progress(as_json=as_json, in_bytes=True) as bar:
+    with (
+        database.open_pool(database_settings, 1, "import") as pool,
+        cli.progress(as_json=as_json, in_bytes=True) as bar,
+    ):
         task = bar.add_task("importing" if apply else "trying", total=file.stat().st_size if file.is_file() else None)
         outcome = import_csv(pool, file, settings, apply=apply, told=lambda size: bar.advance(task, size))
     if not as_json:
@@ -166,7 +170,7 @@ def capture_history(as_json: AsJson = False) -> None:
     settings = load(DatabaseSettings)
     with database.connect(settings, Role.INGEST) as connection:
         migrate.require_migrated(connection)
-    with database.open_pool(settings, size=1) as pool:
+    with database.open_pool(settings, 1, "capture") as pool:
         covered = history.capture(pool, unasked=True)
     typer.echo(json.dumps({"requests": covered}) if as_json else f"captured; {covered} open requests are covered by it")
 
@@ -190,14 +194,18 @@ def _words(outcome: Drained) -> str:
             assert_never(outcome)
 
 
-def _conclude(results: list[tuple[str, Drained]], *, apply: bool, as_json: bool, stopped: bool = False) -> None:
+def _conclude(
+    results: list[tuple[str, Drained]], *, apply: bool, as_json: bool, stopped: bool = False, are_told: bool = True
+) -> None:
     failed = sum(isinstance(outcome, Failure) for _, outcome in results)
     if as_json:
         files = [_plain(key, outcome) for key, outcome in results]
         typer.echo(json.dumps({"applied": apply, "failed": failed, "stopped": stopped, "files": files}))
     else:
         rows: Counter[str] = Counter()
-        for _, outcome in results:
+        for key, outcome in results:
+            if not are_told:
+                typer.echo(printable(f"{key}: {_words(outcome)}"))
             if isinstance(outcome, Applied):
                 rows.update(asdict(outcome.counts))
         shown = ", ".join(f"{rows[name]} {name}" for name in ("inserted", "updated", "unchanged", "stale", "rejected"))

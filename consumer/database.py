@@ -29,7 +29,7 @@ from publisher.errors import (
 
 DATABASE = "postgres"
 _CONNECT_SECONDS = 10
-_PASSING = frozenset({"08", "40", "53", "55", "57", "58"})
+_PASSING = frozenset({"08", "25", "40", "53", "55", "57", "58"})
 """Classes of SQLSTATE that say something of the server, not of what it was asked."""
 _OWN_FAULTS = frozenset({psycopg.errors.QueryCanceled.sqlstate, psycopg.errors.ConfigurationLimitExceeded.sqlstate})
 """Within them, limits that what was asked goes beyond: of time, and of temporary files."""
@@ -155,8 +155,11 @@ def connect(settings: DatabaseSettings, role: Role | None) -> Connection:
 
 
 @contextmanager
-def open_pool(settings: DatabaseSettings, size: int) -> Iterator[Pool]:
-    """A pool of `size` connections, opened in the background: Postgres may come up later than we do."""
+def open_pool(settings: DatabaseSettings, size: int, purpose: str = "consumer") -> Iterator[Pool]:
+    """A pool of `size` connections, opened in the background: Postgres may come up later than we do.
+
+    The server shows them by their purpose.
+    """
     pool: Pool = ConnectionPool(
         address(settings),
         connection_class=psycopg.Connection[DictRow],
@@ -164,7 +167,7 @@ def open_pool(settings: DatabaseSettings, size: int) -> Iterator[Pool]:
             "autocommit": True,
             "row_factory": dict_row,
             "connect_timeout": _CONNECT_SECONDS,
-            "application_name": "fleettickets consumer",
+            "application_name": f"fleettickets {purpose}",
         },
         min_size=1,
         max_size=size,
@@ -255,6 +258,7 @@ def _begin_session(connection: Connection, role: Role | None) -> None:
 def _prepare_staging(connection: Connection) -> None:
     _begin_session(connection, Role.INGEST)
     connection.execute(statements("session")["notice_silence"])
+    connection.execute(statements("session")["wait_for_store"])
     connection.execute(statements("merge")["create_staging"])
 
 

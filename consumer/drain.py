@@ -10,7 +10,7 @@ in the epoch that they were archived in, and stay where they are.
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
@@ -46,6 +46,7 @@ from publisher.errors import (
     ObjectUnavailable,
     Permanent,
     Refused,
+    StatementFailed,
 )
 from publisher.keys import ChangeFileKey, NotAChangeFile, read_key
 
@@ -90,6 +91,8 @@ class Drain:
     stop: Event
     reseed: bool = False
     at: AtPoint = nowhere
+    _failed_last: list[str] = field(default_factory=list)
+    """The file before, if the database failed it in the middle of its work."""
 
     def unapplied(
         self, connection: Connection, counted: Callable[[int], None]
@@ -210,6 +213,7 @@ class Drain:
         with trial_or_none as trial:
             if trial is not None:
                 database.row(trial, "ledger", "begin_dry_run")
+                database.row(trial, "ledger", "bound_dry_run")
             if self.reseed and not self.stop.is_set():
                 self._begin_epoch(trial)
             yield trial
@@ -242,7 +246,7 @@ class Drain:
         return self._holding(trial, self._sighting(key, found, None), apply)
 
     def _apply_archived(self, file: Archived, trial: Connection | None) -> Drained | None:
-        sighting = self._sighting(file.key, file.summary, file.epoch)
+        sighting = replace(self._sighting(file.key, file.summary, file.epoch), is_archived=True)
         settings = self.settings.model_copy(update={"changed_policy": "reapply"})
 
         def apply(connection: Connection) -> Drained:
@@ -268,12 +272,30 @@ class Drain:
         """
         try:
             if trial is not None:
-                return self._judged(trial, sighting, apply)
-            return _waiting_for_key(lambda: self._in_transaction(sighting, apply), sighting.key.key, self.stop)
+                outcome = self._judged(trial, sighting, apply)
+            else:
+                outcome = _waiting_for_key(lambda: self._in_transaction(sighting, apply), sighting.key.key, self.stop)
         except ObjectMissing:
             return None
         except KeyInHand as error:
             return Failure(sighting.key.key, IN_HAND, str(error), attempts=1)
+        except StatementFailed as error:
+            if self._failed_last:  # two in a row: it is not the file
+                raise
+            self._failed_last.append(sighting.key.key)
+            return self._failed_by_database(trial, sighting, error)
+        self._failed_last.clear()
+        return outcome
+
+    def _failed_by_database(self, trial: Connection | None, sighting: Sighting, error: StatementFailed) -> Failure:
+        """Record what the database failed one file with, which it can if it serves others.
+
+        Raises: DependencyDown, if it does not.
+        """
+        failure = Failure(sighting.key.key, UNEXPECTED, str(error), attempts=1)
+        with contextlib.nullcontext(trial) if trial is not None else database.transaction(self.pool) as connection:
+            _record_failure(connection, sighting, failure, was_read=True)
+        return failure
 
     def _in_transaction(self, sighting: Sighting, apply: Callable[[Connection], Drained]) -> Drained:
         with database.transaction(self.pool) as connection:
@@ -400,7 +422,7 @@ def _apply(connection: Connection, sighting: Sighting, read: Read, settings: App
     # Whoever names a local file means that one; what lies in the bucket nobody has looked at.
     is_meant = sighting.seen_by == "import"
     try:
-        with database.translated_errors(), connection.transaction():
+        with database.failing_for_this_one(), connection.transaction():
             return apply_file(connection, sighting, read, settings, again=True, released=is_meant, at=at)
     except DependencyDown:
         raise

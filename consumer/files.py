@@ -20,6 +20,7 @@ from consumer.applying import (
     apply_file,
     ledger_file,
     lock_key,
+    takes_changed_back,
 )
 from consumer.archiving import archive_file, leave_unarchived, open_tails
 from consumer.breaker import Breaker
@@ -38,6 +39,7 @@ from publisher.errors import (
     ObjectMissing,
     Permanent,
     Refused,
+    StatementFailed,
 )
 from publisher.events import IgnoredEvent, NotAnEvent, read_event
 from publisher.keys import ChangeFileKey, NotAChangeFile, read_key
@@ -48,6 +50,7 @@ log = structlog.get_logger()
 
 _LEFT_ALONE_SECONDS = 60
 """A file applied longer ago than this and not archived is nobody's any more; archiving it twice would do no harm."""
+_GONE = "not in the bucket when it was read"
 _LONG_BYTES = 1 << 20
 """A file of this size takes long enough for somebody to ask after it meanwhile."""
 _PATIENCE_SECONDS = 5
@@ -109,6 +112,15 @@ class FilesHandler:
 
         Raises: Permanent when the body is no event; DependencyDown; EverythingFails.
         """
+        try:
+            return self._apply(delivery)
+        except Refused as error:
+            if error.dependency != database.DATABASE:
+                raise
+            # Around a file the statements are ours alone: what is refused there is refused to everybody.
+            raise DependencyDown(database.DATABASE, error.detail) from error
+
+    def _apply(self, delivery: Delivery) -> FileOutcome:
         arrivals: list[ChangeFileArrived] = []
         ignored: Counter[str] = Counter()
         broken: NotAnEvent | None = None
@@ -257,6 +269,11 @@ class FilesHandler:
                     )
         except FailsForThisOne as error:
             outcome = self._hold_back(sighting, delivery, error, was_read=sighting is not unread)
+        except Refused as error:
+            if error.dependency != database.DATABASE:
+                raise
+            met = StatementFailed(database.DATABASE, error.detail)
+            outcome = self._hold_back(sighting, delivery, met, was_read=sighting is not unread)
         self._at("failure recorded, before ack" if isinstance(outcome, Failure) else "after commit, before archive")
         return outcome
 
@@ -291,12 +308,17 @@ class FilesHandler:
 
         Raises: HeldBack, when that cannot be told yet; DependencyDown, when the database is away for others too.
         """
-        parameters = sighting.parameters() | {"error": str(error), "patience": _PATIENCE_SECONDS}
+        takes_back = takes_changed_back(self._settings, released=delivery.headers.get(messages.AGAIN) == "replay")
+        parameters = {"error": str(error), "patience": _PATIENCE_SECONDS, "takes_back": takes_back}
         with database.transaction(self._pool) as connection:
             lock_key(connection, self._bucket.name, sighting.key.key)
             if not was_read and (known := self._failed_before(connection, sighting, delivery)):
                 return known
-            held = database.row(connection, "ledger", "record_held", parameters)
+            held = database.row(connection, "ledger", "record_held", parameters | sighting.parameters())
+            if held is None and not was_read:
+                # The version that was announced is decided. What its key has now nobody knows.
+                sighting = replace(sighting, etag="")
+                held = database.row(connection, "ledger", "record_held", parameters | sighting.parameters())
             if held is not None and held["is_own"]:
                 return self._fail(connection, sighting, delivery, UNEXPECTED, str(error), was_read=was_read)
         self._at("held back, not put aside")
@@ -334,6 +356,10 @@ class FilesHandler:
             "has_letter": False, "was_read": was_read,
         }  # fmt: skip
         failed = database.row(connection, "ledger", "record_failed", parameters)
+        if failed is None and not was_read:
+            # The version that was announced is decided. What its key has now nobody knows.
+            failed = database.row(connection, "ledger", "record_failed", parameters | {"etag": ""})
+            failure = replace(failure, etag="")
         if failed is None:
             return Duplicate(sighting.key.key, "was applied before")
         is_held = reason == FROM_THE_FUTURE and self._is_one_of_a_run(connection, reason, detail)
@@ -374,13 +400,16 @@ class FilesHandler:
     def _missing(
         self, arrived: ChangeFileArrived, delivery: Delivery, keys: list[ChangeFileKey]
     ) -> AlreadyApplied | Duplicate | Missing:
-        parameters = {"bucket": self._bucket.name, "keys": [key.key for key in keys]}
+        parameters = {"bucket": self._bucket.name, "keys": [key.key for key in keys], "reason": _GONE}
         with database.transaction(self._pool) as connection:
+            for key in keys:
+                lock_key(connection, self._bucket.name, key.key)
+            database.rows(connection, "ledger", "record_gone", parameters)
             known = database.row(connection, "ledger", "count_duplicate_of_archived", parameters)
         if known is not None:
             file = ledger_file(known)
             return Duplicate(file.key, "is done and archived") if file.state == "done" else AlreadyApplied(file)
-        self._record_unread(arrived, delivery, keys[0].key, "missing", "not in the bucket when it was read")
+        self._record_unread(arrived, delivery, keys[0].key, "missing", _GONE)
         return Missing(keys[0].key)
 
     def _record_unread(

@@ -179,7 +179,7 @@ def _look_up(kind: Kind, *, apply: bool, limit: int | None, as_json: bool) -> No
     with database.connect(database_settings, Role.INGEST) as connection:
         migrate.require_migrated(connection)
     stop = cli.stop_on_signals()
-    with database.open_pool(database_settings, size=1) as pool:
+    with database.open_pool(database_settings, 1, "geocode") as pool:
         to_ask = places_to_ask(pool, settings, kind, limit or _LISTED)
         if not apply or geocoder_settings is None:
             waiting = places_that_wait(pool, settings) if kind is Kind.LOCATIONS else 0

@@ -31,7 +31,7 @@ def rehearse(settings: DatabaseSettings) -> bool:
     now = datetime.now(UTC)
     sighting = Sighting(f"doctor-{name}", _FOLDER, key, name, len(body), now, None, now, "poller")
     every_reject = ApplySettings.model_validate({"FLEETTICKETS_MAX_REJECT_SHARE": 1})
-    with database.open_pool(settings, size=1) as pool, database.transaction(pool, keep=False) as connection:
+    with database.open_pool(settings, 1, "doctor") as pool, database.transaction(pool, keep=False) as connection:
         database.row(connection, "doctor", "bound_rehearsal")
         lock_key(connection, sighting.bucket, key.key)
         outcome = apply_file(

@@ -29,6 +29,7 @@ from consumer.locationiq import GEOCODER
 from consumer.quota import Paused, Stopped
 from publisher import broker, messages, topology
 from publisher.broker import Outgoing
+from publisher.bucket import BUCKET
 from publisher.errors import (
     DependencyDown,
     FailsForThisOne,
@@ -373,6 +374,9 @@ class _HeldLongEnough(tenacity.stop.stop_base):
 
     def __call__(self, state: tenacity.RetryCallState) -> bool:
         match state.outcome.exception() if state.outcome else None:
+            case HeldBack(seconds=seconds) as held if held.dependency == BUCKET:
+                # What the store takes long to fail is not begun again at once either.
+                return max(seconds, state.seconds_since_start or 0) >= OWN_HOLD_SECONDS
             case HeldBack(seconds=seconds):
                 # What has been held before, by whichever consumer, is not waited for once more.
                 return seconds >= OWN_HOLD_SECONDS

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from publisher.settings import BucketSettings
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import CopySourceTypeDef, GetObjectOutputTypeDef, HeadObjectOutputTypeDef
+    from urllib3 import HTTPResponse
 
     class Begin(TypedDict, total=False):
         StartAfter: str
@@ -32,6 +34,10 @@ BUCKET = "the bucket's store"
 _CHUNK = 1 << 20
 _PAGE = 1000
 """Objects to a listing request, where the store does not give less."""
+_SILENT_SECONDS = 20
+"""Without a byte a connection of the store ends."""
+_LEAST_PACE = 1024
+"""Bytes a second, beyond the first seconds: whoever reads a body that only trickles would be kept for good."""
 _MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
 _TRY_AGAIN = frozenset({408, 429})
 _CHANGED = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict"})
@@ -79,22 +85,39 @@ def pages(objects: Iterable[ObjectSummary]) -> Iterator[list[ObjectSummary]]:
         yield page
 
 
-@dataclass(frozen=True, slots=True)
 class OpenObject:
     """An object being read: what the GET said of it, and the bytes still to come."""
 
-    summary: ObjectSummary
-    body: StreamingBody
+    def __init__(self, summary: ObjectSummary, body: StreamingBody) -> None:
+        self.summary = summary
+        # Not by way of `body`, which waits until all is there that it was asked for, at whatever pace.
+        self._stream: HTTPResponse = getattr(body, "_raw_stream")  # noqa: B009 - it keeps it to itself
+        self._read = 0
+        self._waited = 0.0
 
     def read(self, amount: int) -> bytes:
         """Give up to `amount` bytes, b"" at the end.
 
-        Raises: ObjectUnavailable, also for a body shorter than the store announced: it has just given the head of it.
+        Raises: ObjectUnavailable, also for a body shorter than the store announced, or one that trickles: it has just
+        given the head of it.
         """
+        began = time.monotonic()
         try:
-            return self.body.read(amount)
+            found = self._stream.read1(amount)
         except (BotoCoreError, HTTPError, OSError) as error:
             raise ObjectUnavailable(BUCKET, f"reading {self.summary.key!r} broke off: {_one_line(error)}") from error
+        self._waited += time.monotonic() - began
+        self._read += len(found)
+        if not found and self._read < self.summary.size:
+            raise ObjectUnavailable(
+                BUCKET, f"reading {self.summary.key!r} broke off after {self._read:,} of {self.summary.size:,} bytes"
+            )
+        if found and self._waited > _SILENT_SECONDS + self._read / _LEAST_PACE:
+            raise ObjectUnavailable(
+                BUCKET,
+                f"reading {self.summary.key!r} is too slow: {self._read:,} bytes in {self._waited:.0f} s",
+            )
+        return found
 
 
 def s3_client(settings: BucketSettings, connections: int = 10, attempts: int = 3) -> "S3Client":
@@ -113,7 +136,7 @@ def s3_client(settings: BucketSettings, connections: int = 10, attempts: int = 3
             config=Config(
                 s3={"addressing_style": "path"},
                 connect_timeout=5,
-                read_timeout=20,
+                read_timeout=_SILENT_SECONDS,
                 retries={"mode": "standard", "total_max_attempts": attempts},
                 max_pool_connections=connections,
                 # Stores other than AWS lag behind its newest checksums.

@@ -22,29 +22,43 @@ COMMENT ON COLUMN ingest.ledger.held_since IS
     'Since when a dependency fails this version; NULL once it was applied or has failed for good.';
 COMMENT ON COLUMN ingest.ledger.archive_attempts IS 'Times that the store did not let its object be archived.';
 
-CREATE INDEX ledger_held ON ingest.ledger (file_id) WHERE state = 'seen';
+CREATE INDEX ledger_held ON ingest.ledger (file_id) WHERE state = 'seen' OR held_since IS NOT NULL;
 
 -- Whether the bytes of a version are back under their key, after another version of it: they are then what the exporter
 -- says now, whatever became of them before. A key is read under its lock, so what is read after another was applied was
--- put after it; LastModified has whole seconds, and tells of the rest.
-CREATE OR REPLACE FUNCTION ingest.is_back(file ingest.ledger, found_at timestamptz) RETURNS boolean
+-- put after it; LastModified has whole seconds, and tells of the rest. In a bucket that keeps versions the very put that
+-- was read before can come to light again, from under a later one: that is no news.
+CREATE FUNCTION ingest.is_back(file ingest.ledger, found_at timestamptz, found_version text) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE
-RETURN EXISTS (SELECT FROM ingest.ledger AS between_them
-               WHERE between_them.bucket = file.bucket AND between_them.key = file.key
-                 AND between_them.file_id <> file.file_id AND between_them.applied_at IS NOT NULL
-                 AND date_trunc('second', between_them.object_time)
-                     BETWEEN date_trunc('second', file.object_time) AND found_at
-                 AND (date_trunc('second', found_at) > date_trunc('second', file.object_time)
-                      OR between_them.applied_at > file.applied_at));
+RETURN (file.version_id IS DISTINCT FROM found_version OR file.version_id IS NULL)
+       AND EXISTS (SELECT FROM ingest.ledger AS between_them
+                   WHERE between_them.bucket = file.bucket AND between_them.key = file.key
+                     AND between_them.file_id <> file.file_id AND between_them.applied_at IS NOT NULL
+                     AND date_trunc('second', between_them.object_time)
+                         BETWEEN date_trunc('second', file.object_time) AND found_at
+                     AND (date_trunc('second', found_at) > date_trunc('second', file.object_time)
+                          OR file.state <> 'failed' AND between_them.applied_at > file.applied_at));
+DROP FUNCTION ingest.is_back(ingest.ledger, timestamptz);
 
--- Where a version stands among those of its key: at its LastModified, and behind what it is back after.
-CREATE FUNCTION ingest.place_among_versions(file ingest.ledger, found_at timestamptz) RETURNS timestamptz
+-- Whether the ledger has a verdict on a version that was read, or whether it is to be decided now. A failed one has its
+-- retries and its letter, which are the claim's business.
+CREATE FUNCTION ingest.is_open(file ingest.ledger, found_at timestamptz, found_version text) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE
-RETURN (SELECT greatest(found_at, max(other.object_time) + interval '1 microsecond')
-        FROM ingest.ledger AS other
-        WHERE other.bucket = file.bucket AND other.key = file.key AND other.file_id <> file.file_id
-          AND other.applied_at > file.applied_at
-          AND date_trunc('second', other.object_time) = date_trunc('second', found_at));
+RETURN file.state = 'seen'
+       OR file.state = 'done' AND file.decision = 'changed' AND file.applied_at IS NULL -- passed over by policy
+       OR ingest.is_back(file, found_at, found_version);
+
+-- Where a version that is read now stands among those of its key: at its LastModified, and behind those of the same second
+-- that were applied before. A bucket that keeps versions can show them in another order than they were stored in.
+CREATE FUNCTION ingest.place_among_versions(found_bucket text, found_key text, found_etag text, found_at timestamptz,
+                                            found_version text) RETURNS timestamptz
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN CASE WHEN found_version IS NOT NULL THEN found_at
+            ELSE (SELECT greatest(found_at, max(other.object_time) + interval '1 microsecond')
+                  FROM ingest.ledger AS other
+                  WHERE other.bucket = found_bucket AND other.key = found_key AND other.etag <> found_etag
+                    AND other.applied_at IS NOT NULL
+                    AND date_trunc('second', other.object_time) = date_trunc('second', found_at)) END;
 
 GRANT SELECT ON ingest.key_slots TO fleettickets_ingest, fleettickets_read;
 GRANT UPDATE ON ingest.key_slots TO fleettickets_ingest;

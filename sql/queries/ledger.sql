@@ -3,6 +3,10 @@
 -- would meet it half-way; so it waits for those, and they wait for it before their first.
 LOCK TABLE ingest.key_slots IN EXCLUSIVE MODE
 
+-- name: bound_dry_run
+-- A run that somebody has stopped in the middle, in a terminal, ends by itself. The store is given 20 s for a byte.
+SET LOCAL idle_in_transaction_session_timeout = '60s'
+
 -- name: wait_for_dry_run
 LOCK TABLE ingest.key_slots IN ROW SHARE MODE
 
@@ -22,7 +26,9 @@ INSERT INTO ingest.ledger AS ledger
      first_seen_at, first_seen_by, decision, state)
 SELECT %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(version_id)s, %(size)s,
        coalesce(%(epoch)s::integer, (SELECT max(epoch) FROM ingest.epochs)),
-       %(key_time)s, %(object_time)s, %(event_time)s, %(seen_at)s, %(seen_by)s,
+       %(key_time)s,
+       ingest.place_among_versions(%(bucket)s, %(key)s, %(etag)s, %(object_time)s, %(version_id)s),
+       %(event_time)s, %(seen_at)s, %(seen_by)s,
        CASE
            WHEN EXISTS (SELECT FROM ingest.ledger AS other
                         WHERE other.bucket = %(bucket)s AND other.key = %(key)s
@@ -42,14 +48,12 @@ SELECT %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(version_id)s, %(size)s,
        'seen'
 ON CONFLICT (bucket, key, etag) DO UPDATE
 SET state = 'seen', decision = excluded.decision, reason = NULL, epoch = excluded.epoch, key_time = excluded.key_time,
-    object_time = ingest.place_among_versions(ledger, excluded.object_time), version_id = excluded.version_id,
+    object_time = excluded.object_time, version_id = excluded.version_id,
     size = excluded.size, retry_at = NULL, dead_lettered_at = NULL, discarded_at = NULL, done_at = NULL
-WHERE ledger.state = 'seen'
-   OR ledger.state = 'done' AND ledger.decision = 'changed' AND ledger.applied_at IS NULL AND %(takes_back)s
+WHERE (ledger.state IN ('seen', 'failed') OR %(takes_back)s)
+  AND ingest.is_open(ledger, %(object_time)s, excluded.version_id)
    OR ledger.state = 'failed'
   AND (%(again)s OR ledger.retry_at <= now() OR (ledger.retry_at IS NULL AND ledger.dead_lettered_at IS NULL))
-   OR (ledger.state = 'failed' OR ledger.applied_at IS NOT NULL AND %(takes_back)s)
-  AND ingest.is_back(ledger, excluded.object_time)
 RETURNING file_id, epoch, decision, object_time, clock_timestamp() AS now
 
 -- name: count_duplicate
@@ -69,11 +73,21 @@ RETURNING file_id, key, etag, object_time, version_id, sha256, state, applied_at
 -- name: count_duplicate_of_failed
 -- Of a version that has failed and is not to be tried now.
 UPDATE ingest.ledger SET duplicates = duplicates + 1
-WHERE bucket = %(bucket)s AND key = %(key)s AND etag = %(etag)s AND state = 'failed'
+WHERE bucket = %(bucket)s AND key = %(key)s AND etag IN (%(etag)s, '') AND state = 'failed'
   AND (dead_lettered_at IS NOT NULL OR retry_at > now())
 RETURNING retry_at IS NULL AS is_dead_letter
 
 -- name: record_applied
+-- What of the key was seen and not decided, under another ETag, is not there any more, or never was.
+WITH passed AS (
+    UPDATE ingest.ledger
+    SET state = 'done', held_since = NULL,
+        decision = CASE state WHEN 'seen' THEN 'missing' ELSE decision END,
+        reason = CASE state WHEN 'seen' THEN 'replaced in the bucket before it could be read' ELSE reason END,
+        done_at = coalesce(done_at, clock_timestamp())
+    WHERE bucket = %(bucket)s AND key = %(key)s AND file_id <> %(file_id)s
+      AND (state = 'seen' OR state = 'done' AND held_since IS NOT NULL)
+)
 UPDATE ingest.ledger
 SET state = 'applied', applied_at = clock_timestamp(), sha256 = %(sha256)s, last_error = NULL,
     error_fingerprint = NULL, held_since = NULL, archive_attempts = 0, rows_read = %(read)s, rows_inserted = %(inserted)s, rows_updated = %(updated)s,
@@ -131,7 +145,7 @@ SET state = 'failed', decision = 'rejected', last_error = excluded.last_error,
     object_time = excluded.object_time, error_fingerprint = excluded.error_fingerprint, reason = excluded.reason,
     retry_at = NULL, dead_lettered_at = CASE WHEN %(has_letter)s THEN ledger.dead_lettered_at END,
     discarded_at = CASE WHEN %(has_letter)s THEN ledger.discarded_at END
-WHERE ledger.state IN ('seen', 'failed') OR %(was_read)s AND ingest.is_back(ledger, excluded.object_time)
+WHERE ledger.state IN ('seen', 'failed') OR %(was_read)s AND ingest.is_open(ledger, %(object_time)s, %(version_id)s)
 RETURNING file_id, attempts
 
 -- name: record_seen
@@ -146,7 +160,8 @@ ON CONFLICT (bucket, key, etag) DO NOTHING
 
 -- name: record_held
 -- A dependency fails this version. It is the version's own fault, and an attempt, once another one was applied since and
--- some seconds have passed; until then everybody may meet the same. What was applied is not told of here.
+-- some seconds have passed, by way of a delivery; until then everybody may meet the same. Nothing is held here that the
+-- ledger has a verdict on.
 INSERT INTO ingest.ledger AS ledger
     (bucket, prefix, key, etag, version_id, size, epoch, key_time, object_time, event_time,
      first_seen_at, first_seen_by, decision, state, last_error, held_since)
@@ -156,9 +171,13 @@ VALUES (%(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(version_id)s, %(size)s,
 ON CONFLICT (bucket, key, etag) DO UPDATE
 SET last_error = excluded.last_error, held_since = coalesce(ledger.held_since, excluded.held_since)
 WHERE ledger.state IN ('seen', 'failed')
+   OR %(takes_back)s AND ingest.is_open(ledger, %(object_time)s, %(version_id)s)
 RETURNING extract(epoch FROM clock_timestamp() - held_since)::float8 AS held_seconds,
           held_since < clock_timestamp() - make_interval(secs => %(patience)s)
-          AND EXISTS (SELECT FROM ingest.ledger AS other WHERE other.applied_at > ledger.held_since) AS is_own
+          AND EXISTS (SELECT FROM ingest.ledger AS other
+                      WHERE other.applied_at > ledger.held_since AND other.bucket = ledger.bucket
+                        AND other.prefix = ledger.prefix
+                        AND other.first_seen_by IN ('notification', 'poller')) AS is_own
 
 -- name: record_retry
 UPDATE ingest.ledger SET retry_at = now() + make_interval(secs => %(delay)s)
@@ -175,6 +194,14 @@ INSERT INTO ingest.ledger AS ledger
 VALUES (%(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s, (SELECT max(epoch) FROM ingest.epochs),
         %(event_time)s, %(seen_at)s, %(seen_by)s, %(decision)s, %(reason)s, 'done', clock_timestamp())
 ON CONFLICT (bucket, key, etag) DO UPDATE SET duplicates = ledger.duplicates + 1
+
+-- name: record_gone
+-- What of the key was seen and not decided, and is not in the bucket any more.
+UPDATE ingest.ledger
+SET state = 'done', held_since = NULL,
+    decision = CASE state WHEN 'seen' THEN 'missing' ELSE decision END,
+    reason = CASE state WHEN 'seen' THEN %(reason)s ELSE reason END, done_at = coalesce(done_at, clock_timestamp())
+WHERE bucket = %(bucket)s AND key = ANY(%(keys)s) AND (state = 'seen' OR state = 'done' AND held_since IS NOT NULL)
 
 -- name: count_ignored_events
 -- In the order of their reasons: two bodies with the same ones do not wait for each other.

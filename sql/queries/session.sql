@@ -28,6 +28,12 @@ FROM (SELECT rolname FROM pg_roles
 SELECT set_config('tcp_keepalives_idle', '20', false), set_config('tcp_keepalives_interval', '5', false),
        set_config('tcp_keepalives_count', '5', false), set_config('tcp_user_timeout', '45000', false);
 
+-- name: wait_for_store
+-- A transaction of ours is open while the store is read and written, which has deadlines of its own.
+SELECT set_config(name, '0', false)
+FROM pg_settings
+WHERE name IN ('idle_in_transaction_session_timeout', 'transaction_timeout')
+
 -- name: keep_commits
 -- Of the other settings each keeps a commit through a crash of the server.
 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'

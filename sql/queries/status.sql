@@ -1,8 +1,8 @@
 -- name: ledger_by_state
 -- Of those seen and not decided, some are held back, for a dependency fails them.
-SELECT CASE WHEN state = 'seen' AND held_since IS NOT NULL THEN 'held' ELSE state END AS state, count(*) AS files
+SELECT CASE WHEN state <> 'failed' AND held_since IS NOT NULL THEN 'held' ELSE state END AS state, count(*) AS files
 FROM ingest.ledger
-WHERE state IN ('seen', 'applied', 'archived', 'failed') AND discarded_at IS NULL
+WHERE (state IN ('seen', 'applied', 'archived', 'failed') OR held_since IS NOT NULL) AND discarded_at IS NULL
   AND NOT (state IN ('seen', 'failed') AND ingest.is_superseded(ledger))
 GROUP BY 1
 
@@ -17,7 +17,8 @@ LIMIT 5
 -- Failed files, those that a dependency fails, and applied ones that the store does not let us archive.
 SELECT key, reason, last_error, attempts, dead_lettered_at
 FROM ((SELECT * FROM ingest.ledger
-       WHERE (state = 'failed' OR state = 'seen' AND held_since IS NOT NULL) AND discarded_at IS NULL AND NOT ingest.is_superseded(ledger)
+       WHERE (state = 'failed' OR held_since IS NOT NULL) AND discarded_at IS NULL
+         AND NOT (state IN ('seen', 'failed') AND ingest.is_superseded(ledger))
        ORDER BY file_id DESC
        LIMIT 1)
       UNION ALL

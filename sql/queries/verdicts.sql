@@ -11,6 +11,6 @@ FROM unnest(%(keys)s::text[], %(etags)s::text[], %(modified)s::timestamptz[])
     WITH ORDINALITY AS waiting (key, etag, modified, number)
 JOIN ingest.ledger AS file
     ON file.bucket = %(bucket)s AND file.key = waiting.key AND file.etag = waiting.etag
-WHERE ingest.is_back(file, waiting.modified) IS NOT TRUE
+WHERE ingest.is_back(file, waiting.modified, NULL) IS NOT TRUE
   AND (file.state = 'done' AND file.applied_at IS NULL AND (file.decision = 'ignored' OR %(passes_over)s)
        OR file.state = 'failed' AND (file.dead_lettered_at IS NOT NULL OR file.retry_at > now()))

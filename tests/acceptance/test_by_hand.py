@@ -383,3 +383,29 @@ def test_what_another_prefix_of_the_bucket_left_half_way_is_not_ours(stage: Stag
     assert stage.bucket.keys() == [key]
     assert stage.run("drain", "--apply", FLEETTICKETS_PREFIX="other/feed/", **NO_BROKER).returncode == 0
     assert stage.bucket.keys() == [key.replace("changes", "processed")]
+
+
+def test_a_dry_run_whose_reader_does_not_read_on_holds_up_nobody(stage: Stage) -> None:
+    """As `drain | less`: what it tells is told when its transaction is over."""
+    waiting = [key_at(minute) for minute in range(60)]
+    stage.bucket.put_all({key: csv([ticket(f"INC{number}")]) for number, key in enumerate(waiting)})
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    trying = subprocess.Popen([PROGRAM, "drain"], env=stage.environment, cwd=stage.folder, stdout=writer)
+    os.close(writer)
+    try:
+        full = struct.pack("i", 0)
+
+        def is_full() -> bool:
+            (there,) = struct.unpack("i", fcntl.ioctl(reader, termios.FIONREAD, full))
+            return bool(there >= 3000)
+
+        wait_until(is_full, "it waits for its reader")
+        consumer = stage.start("consume")
+        stage.announce(waiting[0])
+        stage.wait_for("done", waiting[0])
+        consumer.stop()
+        assert trying.poll() is None
+    finally:
+        os.close(reader)
+        trying.wait(60)

@@ -1,5 +1,6 @@
 """Promise 6 and 3 for a key that is overwritten: what is archived is the put that was read, and the last put counts."""
 
+import hashlib
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -50,6 +51,17 @@ def overwritten(stage: Stage) -> None:
 def put_at_once(stage: Stage, key: str, body: bytes) -> None:
     """Without the second that the stage leaves between two puts of one key."""
     stage.bucket.s3.put_object(Bucket=stage.bucket.name, Key=key, Body=body)
+
+
+def apply_at_once(stage: Stage, key: str, body: bytes) -> None:
+    """Put it and wait until it is applied and archived: on Ceph a put beside a delete can be lost."""
+    put_at_once(stage, key, body)
+    stage.announce(key)
+    wait_until(lambda: owner_of(body) == owner(stage) and key not in stage.waiting(), "it is applied and archived")
+
+
+def owner_of(body: bytes) -> str:
+    return body.decode().split()[1].split(",")[1]
 
 
 def modified(stage: Stage, key: str) -> datetime:
@@ -131,16 +143,9 @@ def test_a_b_a_with_the_first_two_within_one_second_ends_with_a(stage: Stage) ->
     for minute in range(20):
         key = key_at(minute)
 
-        def applied(body: bytes, key: str = key) -> None:
-            before = stage.one("SELECT count(*) FROM ingest.ledger WHERE applied_at IS NOT NULL")
-            put_at_once(stage, key, body)
-            stage.announce(key)
-            more = "SELECT count(*) > %s FROM ingest.ledger WHERE applied_at IS NOT NULL"
-            wait_until(lambda: stage.one(more, before), "it is applied")
-
         time.sleep(1 - time.time() % 1 + 0.02)
-        applied(A)
-        applied(B)
+        apply_at_once(stage, key, A)
+        apply_at_once(stage, key, B)
         times = stage.query("SELECT date_trunc('second', object_time) AS at FROM ingest.ledger WHERE key = %s", key)
         if times[0] == times[1]:
             break
@@ -222,3 +227,81 @@ def test_a_discarded_letter_lets_go_of_its_own_version_only(stage: Stage) -> Non
     assert [row["gone"] for row in rows] == [False, True]
     (left,) = stage.ask("dead-letters", "list", "--each")
     assert left["id"] == first["id"]
+
+
+def test_of_two_versions_stored_within_a_second_the_last_one_counts(stage: Stage) -> None:
+    """Also where its ETag is the lower one."""
+    low, high = sorted((A, B), key=etag)
+    consumer = stage.start("consume")
+    for minute in range(20):
+        key = key_at(minute)
+        time.sleep(1 - time.time() % 1 + 0.02)
+        put_at_once(stage, key, high)
+        stage.announce(key)
+        wait_until(lambda key=key: key not in stage.waiting(), "the first is archived")  # type: ignore[misc]
+        put_at_once(stage, key, low)
+        stage.announce(key)
+        wait_until(lambda key=key: key not in stage.waiting(), "the second is archived")  # type: ignore[misc]
+        times = stage.query("SELECT date_trunc('second', object_time) AS at FROM ingest.ledger WHERE key = %s", key)
+        if times[0] == times[1]:
+            break
+    else:
+        pytest.fail("no two puts within a second")
+    consumer.stop()
+    assert owner(stage) == owner_of(low)
+    assert_accounted_for(stage)
+
+
+def test_a_put_that_comes_to_light_again_from_under_a_later_one_is_no_news(versioned: Stage) -> None:
+    stage = versioned
+    stage.die_at("after commit, before archive", KEY, A)
+    stage.broker.purge()
+    put_at_once(stage, KEY, B)
+    stage.query("UPDATE ingest.ledger SET object_time = %s RETURNING 1", modified(stage, KEY))  # all of one second
+    consumer = stage.start("consume")
+    stage.announce(KEY)
+    wait_until(lambda: stage.one("SELECT count(*) = 2 FROM ingest.ledger WHERE applied_at IS NOT NULL"), "B is applied")
+    wait_until(lambda: stage.bucket.s3.head_object(Bucket=stage.bucket.name, Key=KEY)["ETag"].strip('"') == etag(A),
+               "B is archived, and A there again")  # fmt: skip
+    stage.announce(KEY)
+    wait_until(lambda: stage.waiting() == [], "A is archived too")
+    consumer.stop()
+    assert owner(stage) == "b"
+
+
+@pytest.mark.parametrize("policy", ["reapply", "quarantine"])
+def test_a_version_that_was_passed_over_and_is_not_to_be_applied_is_a_dead_letter(stage: Stage, policy: str) -> None:
+    consumer = stage.start("consume", FLEETTICKETS_CHANGED_POLICY="ignore")
+    stage.bucket.put(KEY, A)
+    stage.announce(KEY)
+    stage.wait_for("done", KEY)
+    stage.bucket.put(KEY, B if policy == "quarantine" else b"no,such\n1,2\n")
+    stage.announce(KEY)
+    wait_until(lambda: stage.one("SELECT count(*) = 2 FROM ingest.ledger WHERE state = 'done'"), "it is passed over")
+    consumer.stop()
+    consumer = stage.start("consume", FLEETTICKETS_CHANGED_POLICY=policy)
+    stage.announce(KEY, KEY)
+    wait_until(lambda: stage.broker.ready(DEAD_FILES) == 1, "it is a dead letter")
+    wait_until(lambda: stage.broker.held(FILES) == 0, "every delivery is settled")
+    consumer.stop()
+    assert stage.broker.ready(DEAD_FILES) == 1
+    assert stage.ask("status")["database"]["unfinished_files"] == {"failed": 1}
+
+
+def test_bytes_that_return_within_a_second_and_fail_are_one_dead_letter(stage: Stage) -> None:
+    for body in (A, B):
+        stage.bucket.put(KEY, body)
+        assert stage.run("drain", "--apply", **NO_BROKER).returncode == 0
+    stage.bucket.put(KEY, A)
+    stage.query("UPDATE ingest.ledger SET object_time = %s RETURNING 1", modified(stage, KEY))  # all of one second
+    consumer = stage.start("consume", FLEETTICKETS_CHANGED_POLICY="quarantine")
+    stage.announce(KEY)
+    wait_until(lambda: stage.broker.ready(DEAD_FILES) == 1, "it is a dead letter")
+    stage.announce(KEY, KEY)
+    wait_until(lambda: stage.one("SELECT sum(duplicates) >= 2 FROM ingest.ledger"), "repetitions are duplicates")
+    consumer.stop()
+    assert stage.broker.ready(DEAD_FILES) == 1
+
+
+def etag(body: bytes) -> str:
+    return hashlib.md5(body, usedforsecurity=False).hexdigest()

@@ -1,6 +1,8 @@
 """Promise 7: what fails for one file while others are applied is that file's own fault, and holds up nobody."""
 
 import signal
+import time
+from pathlib import Path
 
 import pytest
 
@@ -12,14 +14,15 @@ from tests.acceptance.stage import Stage, wait_until
 BAD = [key_at(minute) for minute in range(4)]  # as many as one consumer has in hand
 GOOD = [key_at(minute) for minute in range(10, 15)]
 COLUMNS = ("ticket_id", "owner")
+FIRST, OTHER = (csv([ticket("BAD-T", owner=owner)], COLUMNS) for owner in ("first", "other"))
 
 
-def fail_bad_tickets(stage: Stage, how: str) -> None:
+def fail_bad_tickets(stage: Stage, how: str, before: str = "INSERT") -> None:
     """Make the database fail in the middle of every file that has a ticket whose id begins with BAD."""
     stage.connection.execute(
         f"""
         CREATE FUNCTION tickets.fail() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN {how}; RETURN NEW; END$$;
-        CREATE TRIGGER fail BEFORE INSERT ON tickets.inc
+        CREATE TRIGGER fail BEFORE {before} ON tickets.inc
         FOR EACH ROW WHEN (NEW.ticket_id LIKE 'BAD%') EXECUTE FUNCTION tickets.fail();
         """.encode()
     )
@@ -197,3 +200,145 @@ def test_a_file_that_takes_long_is_in_the_ledger_from_its_beginning(stage: Stage
         consumer.stop()
     row = stage.ledger(key)
     assert (row["attempts"], row["duplicates"], row["rows_inserted"], row["decision"]) == (0, 0, 1500, "new")
+
+
+def test_bodies_that_trickle_hold_no_thread_for_good(stage: Stage) -> None:
+    """A byte now and then keeps the connection from being silent, and would keep its reader for good."""
+    with FaultyStore(stage.environment["RUSTFS_ENDPOINT"]) as store:
+        for key in BAD:
+            store.fault("GET", key.rpartition("/")[2], "trickle")
+        consumer = stage.start("consume", RUSTFS_ENDPOINT=store.url)
+        stage.bucket.put_all({key: csv(ticket(f"S{key}-{row}") for row in range(50)) for key in BAD})
+        put(stage, GOOD, "GOOD")
+        stage.announce(*BAD)
+        wait_until(lambda: stage.broker.ready(FILES) == 0, "all that trickle are in hand")
+        stage.announce(*GOOD)
+        stage.wait_for("done", *GOOD)
+        held = "SELECT count(*) = 4 FROM ingest.ledger WHERE key = ANY(%s) AND last_error LIKE '%%too slow%%'"
+        wait_until(lambda: stage.one(held, BAD), "each has its row, with the reason")
+        store.heal()
+        assert stage.run("drain", "--apply").returncode == 0
+        assert stage.one("SELECT count(*) FROM ingest.ledger WHERE applied_at IS NOT NULL AND key = ANY(%s)", BAD) == 4
+        consumer.stop()
+
+
+def test_what_was_held_and_is_gone_or_replaced_meanwhile_is_decided(stage: Stage) -> None:
+    gone, replaced = BAD[:2]
+    put(stage, [gone, replaced], "FIRST")
+    with FaultyStore(stage.environment["RUSTFS_ENDPOINT"]) as store:
+        for key in (gone, replaced):
+            store.fault("GET", key.rpartition("/")[2], 500)
+        consumer = stage.start("consume", RUSTFS_ENDPOINT=store.url)
+        stage.announce(gone, replaced)
+        held = "SELECT count(*) = 2 FROM ingest.ledger WHERE state = 'seen' AND held_since IS NOT NULL"
+        wait_until(lambda: stage.one(held), "both are held")
+        stage.bucket.s3.delete_object(Bucket=stage.bucket.name, Key=gone)
+        put(stage, [replaced], "SECOND")
+        store.heal()
+        stage.query("UPDATE ingest.ledger SET etag = 'of-those-before' WHERE key = %s RETURNING 1", replaced)
+        stage.announce(replaced)
+        stage.broker.publish([stage.bucket.event(gone, b"x")])
+        wait_until(lambda: stage.one("SELECT count(*) = 0 FROM ingest.ledger WHERE state <> 'done'"), "all is decided")
+        consumer.stop()
+    assert stage.ask("status")["database"]["unfinished_files"] == {}
+    assert stage.run("verify", "--old", "0").returncode == 0
+
+
+def go_on_with_others(stage: Stage) -> None:
+    """One more good file, which is applied."""
+    number = stage.one("SELECT count(*) FROM ingest.ledger")
+    key = key_at(1000 + number)
+    put(stage, [key], f"MORE{number}-")
+    stage.announce(key)
+    stage.wait_for("done", key)
+
+
+@pytest.mark.parametrize("how", ["not given", "not merged"])
+def test_bytes_that_return_and_are_failed_alone_are_on_record_too(stage: Stage, how: str) -> None:
+    key = BAD[0]
+    with FaultyStore(stage.environment["RUSTFS_ENDPOINT"]) as store:
+        consumer = stage.start("consume", RUSTFS_ENDPOINT=store.url)
+        for body in (FIRST, OTHER):
+            stage.bucket.put(key, body)
+            stage.announce(key)
+            wait_until(lambda: stage.waiting() == [], "it is archived")
+        if how == "not given":
+            store.fault("GET", key.rpartition("/")[2], 500)
+        else:
+            fail_bad_tickets(stage, "RAISE 'no space left' USING ERRCODE = '53100'", before="UPDATE")
+        stage.bucket.put(key, FIRST)
+        stage.announce(key)
+        spent = "SELECT count(*) = 1 FROM ingest.ledger WHERE key = %s AND state = 'failed' AND attempts > 0"
+
+        def others_go_on() -> bool:
+            go_on_with_others(stage)
+            return bool(stage.one(spent, key))
+
+        wait_until(others_go_on, "it has an attempt and its row", timeout=180)
+        consumer.stop()
+
+
+def test_what_is_refused_around_the_files_is_nobodys_failure(stage: Stage) -> None:
+    """As while a database is restored: a table is away for a while."""
+    consumer = stage.start("consume")
+    go_on_with_others(stage)
+    stage.connection.execute("ALTER TABLE ingest.key_slots RENAME TO elsewhere")
+    put(stage, GOOD, "GOOD")
+    stage.announce(*GOOD)
+    wait_until(lambda: consumer.output().count('"waiting"') > 8, "they wait")
+    assert stage.broker.ready("fleettickets.retry.5s") == stage.broker.ready(DEAD_FILES) == 0
+    stage.connection.execute("ALTER TABLE ingest.elsewhere RENAME TO key_slots")
+    stage.wait_for("done", *GOOD)
+    consumer.stop()
+    assert stage.one("SELECT sum(attempts) FROM ingest.ledger") == 0
+
+
+def test_a_servers_limit_of_idle_transactions_is_not_met_while_the_store_is_slow(stage: Stage) -> None:
+    name = stage.connection.info.dbname
+    stage.connection.execute(f'ALTER DATABASE "{name}" SET idle_in_transaction_session_timeout = 500'.encode())
+    with FaultyStore(stage.environment["RUSTFS_ENDPOINT"]) as store:
+        fault = store.fault("PUT", "processed/", "late")
+        consumer = stage.start("consume", RUSTFS_ENDPOINT=store.url)
+        put(stage, GOOD[:1], "GOOD")
+        stage.announce(GOOD[0])
+        assert fault.met.wait(30)
+        time.sleep(2)
+        store.heal()
+        stage.wait_for("done", GOOD[0])
+        consumer.stop()
+    assert "idle" not in consumer.output()
+    assert stage.one("SELECT sum(attempts) FROM ingest.ledger") == 0
+
+
+def test_what_is_imported_blames_no_file_that_waits_for_the_store(stage: Stage, tmp_path: Path) -> None:
+    local = tmp_path / "2026-06-01T000000.csv"
+    local.write_bytes(csv([ticket("LOCAL")]))
+    with FaultyStore(stage.environment["RUSTFS_ENDPOINT"]) as store:
+        store.fault("GET", "changes/2026", 500)  # every object; it can be listed
+        consumer = stage.start("consume", RUSTFS_ENDPOINT=store.url)
+        put(stage, GOOD, "GOOD")
+        stage.announce(*GOOD)
+        held = "SELECT count(*) = 5 FROM ingest.ledger WHERE held_since < clock_timestamp() - interval '5 s'"
+        wait_until(lambda: stage.one(held), "each is held")
+        assert stage.run("import-csv", str(local), "--apply").returncode == 0
+        stage.announce(*GOOD)
+        time.sleep(5)
+        store.heal()
+        stage.announce(*GOOD)
+        stage.wait_for("done", *GOOD)
+        consumer.stop()
+    assert stage.one("SELECT sum(attempts) FROM ingest.ledger") == 0
+
+
+def test_a_drain_goes_on_past_a_file_that_the_database_fails_alone(stage: Stage) -> None:
+    fail_bad_tickets(stage, "RAISE 'no space left' USING ERRCODE = '53100'")
+    put(stage, BAD[:1], "BAD")
+    put(stage, GOOD, "GOOD")
+    drained = stage.run("drain", "--apply", "--json")
+    assert drained.returncode == 1
+    assert stage.json(drained)["failed"] == 1
+    assert stage.one("SELECT count(*) FROM tickets.inc") == len(GOOD)
+    assert stage.ledger(BAD[0])["state"] == "failed"
+    put(stage, BAD, "BAD")
+    ended = stage.run("drain", "--apply")
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (1, 1), "two in a row are no files' own failure"

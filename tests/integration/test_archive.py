@@ -1,16 +1,20 @@
 """Promise 6: archiving never overwrites, never deletes what it has not copied, and can be repeated at any point."""
 
 import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from consumer import database as postgres
-from consumer.archiving import open_tails
+from consumer.applying import lock_key
+from consumer.archiving import archive_file, open_tails
 from consumer.database import Pool
+from consumer.fail_points import nowhere
 from publisher.bucket import Bucket, Put
-from publisher.errors import ObjectChanged
+from publisher.errors import KeyInHand, ObjectChanged
+from tests.integration.change_files import ChangeFile
 
 KEY = "automations/inc/changes/2026-06-25T142000.csv"
 ARCHIVED = "automations/inc/processed/2026-06-25T142000.csv"
@@ -161,3 +165,19 @@ def test_files_that_cannot_be_archived_keep_no_others_back(pool: Pool, bucket: B
         )
     found = [int(file.key) for file in open_tails(pool, bucket, 30, only_due=True)]
     assert found == [n for n in range(1, 7001) if n % 2 == 0 and n % 3 > 0]
+
+
+def test_a_file_is_archived_by_nobody_while_another_has_its_key(pool: Pool, bucket: Bucket, apply: Any) -> None:
+    stored = put(bucket, KEY, b"ticket_id\nINC1\n")
+    applied = apply(ChangeFile("2026-06-25T142000", b"ticket_id\nINC1\n", stored.etag, stored.modified)).file
+    with postgres.transaction(pool) as connection:
+        connection.execute("SET LOCAL ROLE NONE")  # the consumer's may not do this
+        connection.execute("UPDATE ingest.ledger SET bucket = %s", (bucket.name,))
+    file = replace(applied, put=stored)
+    with postgres.transaction(pool) as another:
+        lock_key(another, bucket.name, KEY)
+        with pytest.raises(KeyInHand):
+            archive_file(pool, bucket, file, nowhere)
+        assert bucket.head(KEY) is not None
+    assert archive_file(pool, bucket, file, nowhere) == ARCHIVED
+    assert bucket.head(KEY) is None

@@ -199,6 +199,7 @@ def test_no_text_that_the_cleaner_lets_through_is_too_long_for_an_index(apply: A
         ("SELECT 1 / 0", Permanent),
         ("SELECT repeat('x', 1 << 30)", Refused),
         ("SET statement_timeout = 1; SELECT pg_sleep(1)", Refused),
+        ("SET transaction_read_only = on; UPDATE ingest.leases SET until = until", DependencyDown),
         (
             "RESET ROLE; SET temp_file_limit = 1; SELECT count(*) FROM (SELECT generate_series(1, 1e6) ORDER BY 1) s",
             Refused,

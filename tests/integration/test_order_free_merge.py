@@ -60,6 +60,17 @@ def repeatable(files: list[ChangeFile]) -> list[ChangeFile]:
     return [file for file in files if places[file.name, file.modified] == 1]
 
 
+def as_stored(deliveries: list[ChangeFile], files: list[ChangeFile]) -> list[ChangeFile]:
+    """The same with the versions of a key that were stored within a second in their order: so they are read."""
+    kept = set(map(id, repeatable(files)))
+    left = {file: iter([other for other in files if second_of(other) == file]) for file in map(second_of, files)}
+    return [file if id(file) in kept else next(left[second_of(file)]) for file in deliveries]
+
+
+def second_of(file: ChangeFile) -> tuple[str, datetime]:
+    return file.name, file.modified
+
+
 def forget_everything(pool: Pool) -> None:
     with postgres.transaction(pool) as connection:
         connection.execute("SET LOCAL ROLE NONE")  # the consumer's may not do this
@@ -85,7 +96,7 @@ def test_any_permutation_and_duplication_gives_one_result(data: st.DataObject, p
     files = [file_of(*file) for file in drawn]
     once_more = repeatable(files)
     repeats = data.draw(st.lists(st.sampled_from(once_more), max_size=4)) if once_more else []
-    deliveries = data.draw(st.permutations(files + repeats))
+    deliveries = as_stored(data.draw(st.permutations(files + repeats)), files)
     forget_everything(pool)
     for file in files:
         apply(file)
@@ -97,7 +108,7 @@ def test_any_permutation_and_duplication_gives_one_result(data: st.DataObject, p
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(drawn=st.lists(FILE, min_size=2, max_size=8, unique_by=lambda file: (file[0], file[1])))
+@given(drawn=st.lists(FILE, min_size=2, max_size=8, unique_by=lambda file: (file[0], file[2])))
 def test_files_merged_at_the_same_time_give_the_same_result(
     pool: Pool, apply: Any, drawn: list[tuple[str, str, datetime]]
 ) -> None:
