@@ -46,7 +46,7 @@ def put_in_parts(bucket: Bucket, key: str, body: bytes) -> Put:
 
 def content(bucket: Bucket, key: str) -> bytes:
     with bucket.open(key) as opened:
-        return opened.read(1 << 20)
+        return b"".join(iter(lambda: opened.read(1 << 20), b""))
 
 
 def sha256(body: bytes) -> str:
