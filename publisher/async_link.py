@@ -30,6 +30,8 @@ from publisher.topology import QuorumQueue
 UNCONFIRMED = 256
 """Messages of a receiver that may wait for their confirm at a time."""
 _OPENING_SECONDS = 20
+_DECLARING_HEARTBEAT = 10
+"""Seconds: nobody can stop a declaration that waits for its answer, so the connection has to end by itself, and soon."""
 _CLOSING_SECONDS = 5
 log = structlog.get_logger()
 
@@ -129,7 +131,7 @@ class AsyncLink:
 
     def _declare(self) -> None:
         with (
-            broker.confirming_channel(self._settings, f"{self._purpose}: topology") as channel,
+            broker.confirming_channel(self._settings, f"{self._purpose}: topology", _DECLARING_HEARTBEAT) as channel,
             broker.translated_errors(),
         ):
             topology.declare(channel)

@@ -62,14 +62,19 @@ def describe(error: BaseException) -> str:
     return f"{type(inner).__name__}: {text}"[:300] if text else type(inner).__name__
 
 
-def connect(settings: BrokerSettings, purpose: str) -> BlockingConnection:
+def connect(settings: BrokerSettings, purpose: str, heartbeat: int | None = None) -> BlockingConnection:
     """Open a connection named `fleettickets <purpose>` on the broker.
+
+    With a `heartbeat` in seconds, an answer that is waited for ends with the connection soon after the broker falls silent.
 
     Raises: DependencyDown; Misconfigured when the broker refuses the credentials or the virtual host.
     """
     try:
         with translated_errors():
-            return BlockingConnection(parameters(settings, purpose))
+            asked = parameters(settings, purpose)
+            if heartbeat is not None:
+                asked.heartbeat = heartbeat
+            return BlockingConnection(asked)
     except DependencyDown as error:
         raise _refusal(error.__cause__) or error from error.__cause__
 
@@ -158,9 +163,11 @@ def log_loss(state: tenacity.RetryCallState) -> None:
 
 
 @contextmanager
-def confirming_channel(settings: BrokerSettings, purpose: str) -> Iterator[BlockingChannel]:
+def confirming_channel(
+    settings: BrokerSettings, purpose: str, heartbeat: int | None = None
+) -> Iterator[BlockingChannel]:
     """A channel in confirm mode for one piece of work, closed afterwards."""
-    connection = connect(settings, purpose)
+    connection = connect(settings, purpose, heartbeat)
     try:
         with translated_errors():
             channel = connection.channel()

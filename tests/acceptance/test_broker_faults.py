@@ -310,3 +310,15 @@ def leading(broker: Broker, nodes: list[RabbitMQ]) -> RabbitMQ:
     known: Callable[[], bool] = lambda: any(node.node == leader() for node in nodes)  # noqa: E731
     wait_until(known, "the queue has a leader")
     return next(node for node in nodes if node.node == leader())
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("command", ["consume", "webhook"])
+def test_a_declaration_that_nobody_answers_ends_and_keeps_nobody_from_ending(stage: Stage, command: str) -> None:
+    token = {"FLEETTICKETS_WEBHOOK_TOKEN": "a"}
+    with Proxy(stage.environment["RABBITMQ_URL"], losing=b"fleettickets.retry.5s", holding=True) as proxy:
+        process = stage.start(command, RABBITMQ_URL=proxy.url, **token)
+        assert proxy.lost.wait(30)
+        wait_until(lambda: '"waiting"' in process.output(), "it says that it waits", timeout=60)
+        process.terminate()
+        assert process.wait(60) == 0, process.output()
