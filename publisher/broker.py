@@ -65,7 +65,7 @@ def describe(error: BaseException) -> str:
 def connect(settings: BrokerSettings, purpose: str, heartbeat: int | None = None) -> BlockingConnection:
     """Open a connection named `fleettickets <purpose>` on the broker.
 
-    With a `heartbeat` in seconds, an answer that is waited for ends with the connection soon after the broker falls silent.
+    With a `heartbeat` in seconds, a wait for an answer ends soon after the broker has fallen silent.
 
     Raises: DependencyDown; Misconfigured when the broker refuses the credentials or the virtual host.
     """
