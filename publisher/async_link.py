@@ -31,7 +31,7 @@ UNCONFIRMED = 256
 """Messages of a receiver that may wait for their confirm at a time."""
 _OPENING_SECONDS = 20
 _DECLARING_HEARTBEAT = 10
-"""Seconds: nobody can stop a declaration that waits for its answer, so the connection has to end by itself, and soon."""
+"""Seconds: nobody can stop a declaration that waits for its answer, so its connection has to end by itself, soon."""
 _CLOSING_SECONDS = 5
 log = structlog.get_logger()
 
