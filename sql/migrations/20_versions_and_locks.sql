@@ -60,5 +60,9 @@ RETURN CASE WHEN found_version IS NOT NULL THEN found_at
                     AND other.applied_at IS NOT NULL
                     AND date_trunc('second', other.object_time) = date_trunc('second', found_at)) END;
 
+COMMENT ON COLUMN tickets.inc.raw IS
+    'Every value of the change file as a JSON string, and null for the feed''s own columns that are empty; region lower-case, '
+    'raw_status upper-case.';
+
 GRANT SELECT ON ingest.key_slots TO fleettickets_ingest, fleettickets_read;
 GRANT UPDATE ON ingest.key_slots TO fleettickets_ingest;
