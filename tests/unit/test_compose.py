@@ -140,6 +140,11 @@ def test_users_and_logins_are_those_that_are_made() -> None:
     assert logins == made | {"postgres"}
 
 
+def test_the_broker_takes_no_message_that_fills_the_memory() -> None:
+    arguments = compose.environment("rabbitmq", GIVEN)["RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS"].split()
+    assert arguments == ["-rabbit", "max_message_size", str(16 * 1024**2)]
+
+
 def test_every_variable_is_described() -> None:
     described = set(re.findall(r"^#?(\w+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     assert compose.variables() - AWS <= described
