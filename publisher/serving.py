@@ -13,7 +13,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from publisher import broker
 from publisher.errors import Misconfigured
-from publisher.topology import EVENTS, LOCK_PREFIX, Asking, QuorumQueue
+from publisher.topology import CLAIM, EVENTS, Asking, MayNotDeclare, QuorumQueue
 
 _GRACE_SECONDS = 5
 """For consumers that were stopped a moment ago, and which the broker may still count."""
@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 def claim_of(bucket: str) -> QuorumQueue:
     """The queue as it is for this bucket. Its dead-lettering is only where the name stands: it gets no messages."""
-    return QuorumQueue(f"{LOCK_PREFIX}bucket", {"x-dead-letter-exchange": EVENTS, "x-dead-letter-routing-key": bucket})
+    return QuorumQueue(CLAIM, {"x-dead-letter-exchange": EVENTS, "x-dead-letter-routing-key": bucket})
 
 
 def claim(channel: BlockingChannel, bucket: str) -> None:
@@ -48,3 +48,15 @@ def claim(channel: BlockingChannel, bucket: str) -> None:
                 )
             else:
                 channel.connection.process_data_events(time_limit=_LOOK_SECONDS)
+
+
+def claim_if_allowed(channel: BlockingChannel, bucket: str) -> bool:
+    """Like `claim`, for who can do without: whether this user may. Where he may not, the consumers' claim stands.
+
+    Raises: Misconfigured, DependencyDown.
+    """
+    try:
+        claim(channel, bucket)
+    except MayNotDeclare:
+        return False
+    return True
