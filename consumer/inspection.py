@@ -71,7 +71,8 @@ def verify(  # noqa: PLR0917 - its parameters are its options
     if since is not None:
         since = since.astimezone(UTC)
     began = datetime.now(UTC)
-    with database.connect(database_settings, Role.READ) as connection, _progress() as bar:
+    # Who only reads may have no temporary tables, which this needs.
+    with database.connect(database_settings, Role.INGEST) as connection, _progress() as bar:
         migrate.require_migrated(connection)
         bucket = Bucket(bucket_settings)
         bucket.require()

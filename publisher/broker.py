@@ -21,12 +21,14 @@ from publisher import header_tables, tls
 from publisher.confirms import REFUSED
 from publisher.errors import DependencyDown, HeldByAnother, Misconfigured, NotConfirmed
 from publisher.settings import BrokerSettings
-from publisher.topology import EVENTS, LOCK_PREFIX, REQUESTS, Queue, retry_exchange
+from publisher.topology import ACCESS_REFUSED, EVENTS, LOCK_PREFIX, REQUESTS, Queue, retry_exchange
 
 Channel = BlockingChannel
 """For those who only pass it on, or publish through this module."""
 
 BROKER = "rabbitmq"
+POLL = "poll"
+"""What only one poller does at a time."""
 ARRIVALS = "files"
 """The routing key of our own arrivals; any other reaches the files queue as well."""
 CONFIRM_SECONDS = 10.0
@@ -179,20 +181,30 @@ def confirming_channel(
                 connection.close()
 
 
+def lock_name(purpose: str) -> str:
+    """The queue that is held by whoever does this alone."""
+    return f"{LOCK_PREFIX}{purpose}"
+
+
 @contextmanager
 def alone(channel: BlockingChannel, purpose: str) -> Iterator[None]:
     """Keep everybody else on this virtual host from the same purpose.
 
     The lock is an exclusive queue, so the broker frees it when our connection ends, in whatever way.
 
-    Raises: HeldByAnother, DependencyDown.
+    Raises: HeldByAnother, DependencyDown; Misconfigured, where this user may not hold it.
     """
-    name = f"{LOCK_PREFIX}{purpose}"
+    name = lock_name(purpose)
     with translated_errors():
         lock = channel.connection.channel()
         try:
             lock.queue_declare(name, exclusive=True)
         except pika.exceptions.ChannelClosedByBroker as error:
+            if error.reply_code == ACCESS_REFUSED:
+                raise Misconfigured(
+                    f"RABBITMQ_URL: this user may not hold {name!r}, by which one process at a time does this; which "
+                    "user is for it: docs/security.md, Roles"
+                ) from error
             raise HeldByAnother(purpose, "another process is doing it") from error
     try:
         yield

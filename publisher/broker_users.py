@@ -7,14 +7,14 @@ retries, replays and requests come that way: that is for the consumer's own user
 import re
 from dataclasses import dataclass
 
-from publisher import management
+from publisher import broker, management
 from publisher.settings import BrokerUsersSettings
-from publisher.topology import EVENTS, LOCK_PREFIX, REQUESTS
+from publisher.topology import EVENTS, REQUESTS
 
 _NOTHING = "^$"
 _OURS = rf"^{REQUESTS}($|\.)"
-_LOCKS = f"^{re.escape(LOCK_PREFIX)}"
 _EVENTS = f"^{re.escape(EVENTS)}$"
+_POLL_LOCK = f"^{re.escape(broker.lock_name(broker.POLL))}$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,10 @@ class BrokerUser:
 
 STORE = BrokerUser("fleettickets-store", _NOTHING, _EVENTS, _NOTHING)
 """A store that publishes its events."""
-PUBLISHER = BrokerUser("fleettickets-publisher", _LOCKS, _EVENTS, _LOCKS)
-"""`webhook`, `sqs` and `poll`. That only one poll runs at a time, and whose bucket it is, is held by queues that are
-locks."""
+PUBLISHER = BrokerUser("fleettickets-publisher", _NOTHING, _EVENTS, _NOTHING)
+"""`webhook` and `sqs`."""
+POLLER = BrokerUser("fleettickets-poller", _POLL_LOCK, _EVENTS, _NOTHING)
+"""`poll`, of which only one runs at a time: that is held by a queue of its own."""
 CONSUMER = BrokerUser("fleettickets-consumer", _OURS, _OURS, _OURS)
 """`consume`, `topology`, and what an operator looks and mends with."""
 
@@ -44,6 +45,7 @@ def make(settings: BrokerUsersSettings) -> list[BrokerUser]:
     passwords = {
         STORE: settings.store_password,
         PUBLISHER: settings.publisher_password,
+        POLLER: settings.poller_password,
         CONSUMER: settings.consumer_password,
     }
     management.require_virtual_host(settings)

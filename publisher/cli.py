@@ -142,10 +142,11 @@ def declare_topology(
 
 
 def make_broker_users(*, as_json: AsJson = False) -> None:
-    """Make RabbitMQ's users for store, publishers and consumer, with the rights that each needs and no others.
+    """Make RabbitMQ's users for store, publishers, poller and consumer, with the rights that each needs and no others.
 
     Safe to repeat; a changed password is taken over. RABBITMQ_URL and RABBITMQ_MANAGEMENT_URL are an administrator's
-    here, and RABBITMQ_STORE_PASSWORD, RABBITMQ_PUBLISHER_PASSWORD and RABBITMQ_CONSUMER_PASSWORD the users'.
+    here, and the users' passwords are RABBITMQ_STORE_PASSWORD, RABBITMQ_PUBLISHER_PASSWORD (of webhook and sqs),
+    RABBITMQ_POLLER_PASSWORD and RABBITMQ_CONSUMER_PASSWORD.
     """
     users = broker_users.make(load(BrokerUsersSettings))
     if as_json:
@@ -181,8 +182,8 @@ def poll(
             with broker.translated_errors():
                 topology.declare(channel)
             try:
-                with broker.alone(channel, "poll"):
-                    serving.claim(channel, bucket.name)
+                with broker.alone(channel, broker.POLL):
+                    serving.claim_if_allowed(channel, bucket.name)
                     done = poller.poll(channel)
             except HeldByAnother:
                 typer.echo("another poll is running, this one is not needed", err=True)
@@ -198,8 +199,8 @@ def poll(
             with attempt, broker.confirming_channel(broker_settings, "poller") as channel:
                 with broker.translated_errors():
                     topology.declare(channel)
-                with broker.alone(channel, "poll"):
-                    serving.claim(channel, bucket.name)
+                with broker.alone(channel, broker.POLL):
+                    serving.claim_if_allowed(channel, bucket.name)
                     attempts.held(attempt)
                     poller.poll_every(every, channel, stop, _log_poll)
     except FleetticketsError:

@@ -13,7 +13,7 @@ from requests.exceptions import SSLError
 from publisher import tls, topology
 from publisher.errors import DependencyDown, Misconfigured
 from publisher.settings import BrokerSettings
-from publisher.topology import LOCK_PREFIX, PREFIX, Binding, Difference
+from publisher.topology import CLAIM, LOCK_PREFIX, PREFIX, Binding, Difference
 
 _API = "rabbitmq's management API"
 _HARMFUL = frozenset(
@@ -30,19 +30,19 @@ def surplus(settings: BrokerSettings, wanted: list[Binding]) -> list[Difference]
 
     Raises: DependencyDown, Misconfigured.
     """
-    ours = {(declared.kind, declared.name) for declared in topology.declarations()}
+    ours = {(declared.kind, declared.name) for declared in topology.declarations()} | {("queue", CLAIM)}
     found = [
         Difference(kind, found["name"], "undeclared", _LOOK)
         for kind, those in (("exchange", "exchanges"), ("queue", "queues"))
         for found in _get(settings, those)
-        if found["name"].startswith(PREFIX) and (kind, found["name"]) not in ours and not is_lock(found["name"])
+        if found["name"].startswith(PREFIX) and (kind, found["name"]) not in ours and not _is_lock(found)
     ]
     return found + _surplus_bindings(_get(settings, "bindings"), wanted)
 
 
-def is_lock(queue: str) -> bool:
-    """Whether the queue is the lock of a process that runs."""
-    return queue.startswith(LOCK_PREFIX)
+def _is_lock(found: dict[str, Any]) -> bool:
+    """Whether it is the lock of a process that runs."""
+    return found["name"].startswith(LOCK_PREFIX) and bool(found.get("exclusive"))
 
 
 def _surplus_bindings(there: list[dict[str, Any]], wanted: list[Binding]) -> list[Difference]:

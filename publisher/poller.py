@@ -152,9 +152,10 @@ class Poller:
 
         Raises: DependencyDown, Misconfigured.
         """
+        may_claim = True
         while not stop.is_set():
             due = self._clock() + seconds
-            serving.claim(channel, self._bucket.name)
+            may_claim = may_claim and serving.claim_if_allowed(channel, self._bucket.name)
             report(self.poll(channel))
             while not stop.is_set() and (left := due - self._clock()) > 0:
                 with broker.translated_errors():

@@ -12,8 +12,8 @@ import structlog
 from pika.adapters.blocking_connection import BlockingChannel
 
 from publisher import broker
-from publisher.errors import Misconfigured
-from publisher.topology import EVENTS, LOCK_PREFIX, Asking, QuorumQueue
+from publisher.errors import DependencyDown, Misconfigured
+from publisher.topology import CLAIM, EVENTS, Asking, MayNotDeclare, QuorumQueue
 
 _GRACE_SECONDS = 5
 """For consumers that were stopped a moment ago, and which the broker may still count."""
@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 def claim_of(bucket: str) -> QuorumQueue:
     """The queue as it is for this bucket. Its dead-lettering is only where the name stands: it gets no messages."""
-    return QuorumQueue(f"{LOCK_PREFIX}bucket", {"x-dead-letter-exchange": EVENTS, "x-dead-letter-routing-key": bucket})
+    return QuorumQueue(CLAIM, {"x-dead-letter-exchange": EVENTS, "x-dead-letter-routing-key": bucket})
 
 
 def claim(channel: BlockingChannel, bucket: str) -> None:
@@ -37,14 +37,35 @@ def claim(channel: BlockingChannel, bucket: str) -> None:
         while refusal := asking.refusal(ours.declare):
             told = re.search(r"current is '(.*)'", refusal)
             other = told[1] if told else "of another name"
-            _, consumers = broker.queue_depth(channel, ours.name)
-            if not consumers:
+            consumers = _consumers(asking, ours.name)
+            if consumers == 0:
                 asking.refusal(lambda asked: asked.queue_delete(ours.name))
                 log.warning("virtual host taken over", of_bucket=other, for_bucket=bucket)
-            elif time.monotonic() > end:
+            elif time.monotonic() <= end:
+                channel.connection.process_data_events(time_limit=_LOOK_SECONDS)
+            elif consumers is None:
+                raise DependencyDown(broker.BROKER, refusal)
+            else:
                 raise Misconfigured(
                     f"the virtual host of RABBITMQ_URL serves bucket {other!r}, and {consumers} of its consumers run: "
                     f"stop them first, or give bucket {bucket!r} a virtual host of its own"
                 )
-            else:
-                channel.connection.process_data_events(time_limit=_LOOK_SECONDS)
+
+
+def _consumers(asking: Asking, queue: str) -> int | None:
+    """None where there is no such queue, as when somebody else is just taking the virtual host over."""
+    found: list[int] = []
+    asking.refusal(lambda channel: found.append(channel.queue_declare(queue, passive=True).method.consumer_count))
+    return found[0] if found else None
+
+
+def claim_if_allowed(channel: BlockingChannel, bucket: str) -> bool:
+    """Like `claim`, for who can do without: whether this user may. Where he may not, the consumers' claim stands.
+
+    Raises: Misconfigured, DependencyDown.
+    """
+    try:
+        claim(channel, bucket)
+    except MayNotDeclare:
+        return False
+    return True

@@ -83,6 +83,7 @@ class BrokerUsersSettings(BrokerSettings):
     management_url: SecretStr = Field(validation_alias="RABBITMQ_MANAGEMENT_URL")
     store_password: SecretStr = Field(validation_alias="RABBITMQ_STORE_PASSWORD")
     publisher_password: SecretStr = Field(validation_alias="RABBITMQ_PUBLISHER_PASSWORD")
+    poller_password: SecretStr = Field(validation_alias="RABBITMQ_POLLER_PASSWORD")
     consumer_password: SecretStr = Field(validation_alias="RABBITMQ_CONSUMER_PASSWORD")
 
 

@@ -27,6 +27,8 @@ MQTT = "amq.topic"
 """Where RabbitMQ's MQTT plugin publishes; the server's own."""
 PREFIX = "fleettickets."
 LOCK_PREFIX = "fleettickets.lock."
+CLAIM = "fleettickets.bucket"
+"""The queue that says which bucket the virtual host serves. No lock: only who consumes may configure it."""
 
 RETRY_DELAYS = (5, 30, 120, 600)
 """Seconds before the 2nd, 3rd, … attempt; one wait queue each, since a TTL only expires at a queue's head."""
@@ -39,7 +41,7 @@ _DELIVERY_LIMIT = 500
 # and -1 ("no limit") dead-letters at the first requeue on 3.10.
 _NO_DELIVERY_LIMIT = 1_000_000
 
-_ACCESS_REFUSED, _NOT_FOUND, _PRECONDITION_FAILED = 403, 404, 406
+ACCESS_REFUSED, _NOT_FOUND, _PRECONDITION_FAILED = 403, 404, 406
 _MAX_ROUTING_KEY = 255
 
 
@@ -271,7 +273,7 @@ class Asking:
         try:
             call(self._channel)
         except pika.exceptions.ChannelClosedByBroker as error:
-            if error.reply_code == _ACCESS_REFUSED:
+            if error.reply_code == ACCESS_REFUSED:
                 raise MayNotDeclare(f"the broker refuses the topology: {error.reply_text}") from error
             if error.reply_code not in {_NOT_FOUND, _PRECONDITION_FAILED}:
                 raise Misconfigured(f"the broker refuses the topology: {error.reply_text}") from error

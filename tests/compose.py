@@ -14,7 +14,7 @@ _VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
 Service = dict[str, Any]
 
 BROKER_PASSWORDS = {
-    f"RABBITMQ_{user}_PASSWORD": f"of-the-{user.lower()}" for user in ("STORE", "PUBLISHER", "CONSUMER")
+    f"RABBITMQ_{user}_PASSWORD": f"of-the-{user.lower()}" for user in ("STORE", "PUBLISHER", "POLLER", "CONSUMER")
 }
 """For every test: the broker's users belong to the whole server, and other tests may use them at the same time."""
 

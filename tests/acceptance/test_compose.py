@@ -1,5 +1,6 @@
 """The containers' processes, each with exactly the environment and login that compose.yaml gives it."""
 
+import contextlib
 import os
 import shlex
 import subprocess
@@ -17,11 +18,30 @@ from tests.acceptance.conftest import MakeStage
 from tests.acceptance.feeds import csv, key_at, ticket
 from tests.acceptance.program import Forked
 from tests.acceptance.receiver import TOKEN, Endpoint
-from tests.acceptance.stage import Process, Stage
+from tests.acceptance.stage import Process, Stage, wait_until
 from tests.conftest import Database
 
 LOGINS = ("fleettickets_consumer", "fleettickets_reader")
-FORBIDDEN = ("DROP TABLE tickets.inc", "CREATE ROLE more", "SELECT * FROM pg_authid", "COPY tickets.inc TO '/x'")
+FORBIDDEN = (
+    "DROP TABLE tickets.inc",
+    "CREATE ROLE more",
+    "SELECT * FROM pg_authid",
+    "COPY tickets.inc TO '/x'",
+    "SELECT lo_from_bytea(0, 'x')",
+    "SELECT lo_create(0)",
+    "SELECT lo_creat(-1)",
+    "SELECT lo_put(1, 0, 'x')",
+    "SELECT lowrite(0, 'x')",
+    "SELECT lo_truncate(0, 1)",
+    "SELECT lo_truncate64(0, 1)",
+    "SELECT lo_import('/x')",
+)
+FORBIDDEN_TO_READERS = (
+    "CREATE TEMPORARY TABLE more (id int)",
+    "SET temp_file_limit = -1",
+    "CREATE TABLE more (id int)",
+)
+BESIDE_OURS = ("postgres", "template1")
 
 
 class Containers:
@@ -101,6 +121,8 @@ def containers(
         yield Containers(stage, broker, more)
         for login in LOGINS:
             stage.connection.execute(f"DROP OWNED BY {login}; DROP ROLE {login}".encode())
+        for name in BESIDE_OURS:  # the server is that of other tests too
+            stage.connection.execute(f"GRANT CONNECT ON DATABASE {name} TO PUBLIC".encode())
 
 
 def test_every_service_does_its_work_with_what_it_is_given(containers: Containers, moto: int) -> None:
@@ -139,8 +161,12 @@ def test_a_login_that_is_stolen_is_that_login(containers: Containers) -> None:
     containers.run("migrate")
     containers.make_logins()
     for service, may_write in (("consumer", True), ("poller", False)):
-        with psycopg.connect(containers.environment(service)["DATABASE_URL"], autocommit=True) as stolen:
-            for statement in FORBIDDEN:
+        url = containers.environment(service)["DATABASE_URL"]
+        for name in BESIDE_OURS:
+            with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+                psycopg.connect(urlsplit(url)._replace(path=f"/{name}").geturl())
+        with psycopg.connect(url, autocommit=True) as stolen:
+            for statement in FORBIDDEN + (() if may_write else FORBIDDEN_TO_READERS):
                 with pytest.raises(errors.InsufficientPrivilege):
                     stolen.execute(statement.encode())
             assert stolen.execute("SELECT count(*) FROM tickets.inc").fetchone() == (0,)
@@ -150,3 +176,36 @@ def test_a_login_that_is_stolen_is_that_login(containers: Containers) -> None:
                 assert not may_write
             else:
                 assert may_write
+
+
+def test_a_reader_can_neither_take_every_connection_nor_stay_for_ever(containers: Containers) -> None:
+    containers.run("migrate")
+    containers.make_logins()
+    url = containers.environment("poller")["DATABASE_URL"]
+    with contextlib.ExitStack() as held:
+        for _ in range(20):
+            held.enter_context(psycopg.connect(url))
+        with pytest.raises(psycopg.OperationalError, match="too many connections for role"):
+            psycopg.connect(url)
+        with psycopg.connect(containers.environment("consumer")["DATABASE_URL"]) as ingest:
+            assert ingest.execute("SELECT 1").fetchone() == (1,)
+    of_readers = "SELECT count(*) FROM pg_stat_activity WHERE usename = %s"
+    wait_until(lambda: containers.stage.one(of_readers, LOGINS[1]) == 0, "the server has seen them go")
+    with psycopg.connect(url) as reader:
+        for limit in ("statement_timeout", "idle_in_transaction_session_timeout", "temp_file_limit"):
+            assert reader.execute("SELECT current_setting(%s)", [limit]).fetchone() not in {("0",), ("-1",)}
+
+
+def test_who_only_reads_is_told_what_verify_needs(containers: Containers) -> None:
+    stage = containers.stage
+    containers.run("migrate")
+    containers.make_logins()
+    logins = {name: containers.environment(name)["DATABASE_URL"] for name in ("consumer", "poller")}
+    verified = {name: stage.run("verify", "--without-broker", DATABASE_URL=url) for name, url in logins.items()} | {
+        "owner": stage.run("verify", "--without-broker", DATABASE_URL=stage.database)
+    }
+    assert {name: ended.returncode for name, ended in verified.items()} == {"consumer": 0, "owner": 0, "poller": 1}
+    assert "permission denied to create temporary tables" in verified["poller"].stderr
+    assert len(verified["poller"].stderr.splitlines()) == 1
+    stage.connection.execute(f"GRANT TEMPORARY ON DATABASE {stage.connection.info.dbname} TO {LOGINS[1]}".encode())
+    assert stage.run("verify", "--without-broker", DATABASE_URL=logins["poller"]).returncode == 0

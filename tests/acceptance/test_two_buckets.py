@@ -58,7 +58,7 @@ def test_a_virtual_host_without_consumers_can_be_taken_over(stage: Stage, other:
 def test_who_finds_it_taken_over_after_a_loss_waits_and_says_so(stage: Stage, other: Bucket) -> None:
     consumer = consuming(stage)
     with stage.broker.channel() as channel:
-        channel.queue_delete("fleettickets.lock.bucket")
+        channel.queue_delete("fleettickets.bucket")
     cut_over = stage.start("consume", RUSTFS_BUCKET=other.name)
     # Whoever is first has it; the other one does not consume beside it.
     both = (consumer, cut_over)

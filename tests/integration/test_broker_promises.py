@@ -10,14 +10,14 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
-from publisher import broker, dead_letters, messages, topology
+from publisher import broker, dead_letters, messages, serving, topology
 from publisher.broker import Outgoing
 from publisher.bucket import Bucket
 from publisher.dead_letters import DeadLetter, LastFailure, Selection
 from publisher.errors import DependencyDown, HeldByAnother, Misconfigured
 from publisher.poller import Poller
 from publisher.settings import BrokerSettings
-from publisher.topology import EVENTS, REQUESTS, Queue
+from publisher.topology import EVENTS, REQUESTS, Asking, Queue
 
 FILES = Queue.FILES.broker_name
 DEAD_FILES = Queue.FILES.dead_letters
@@ -319,3 +319,24 @@ def test_a_lock_ends_with_the_connection_of_its_holder(
             return
         channel.connection.process_data_events(time_limit=0.1)
     pytest.fail("the lock outlived its holder")
+
+
+def test_two_may_take_a_virtual_host_over_at_once(channel: BlockingChannel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one deletes the claim of the former bucket after this one has seen it."""
+    serving.claim(channel, "former")
+    ask = Asking.refusal
+    refusals: list[str] = []
+
+    def ask_beside_another(asking: Asking, call: Any) -> str | None:
+        refusal = ask(asking, call)
+        if refusal and not refusals:
+            channel.queue_delete(topology.CLAIM)
+        refusals.extend([refusal] if refusal else [])
+        return refusal
+
+    monkeypatch.setattr(Asking, "refusal", ask_beside_another)
+    serving.claim(channel, "latter")
+    monkeypatch.undo()
+    assert "current is 'former'" in refusals[0]
+    serving.claim_of("latter").declare(channel)
+    channel.queue_delete(topology.CLAIM)

@@ -56,7 +56,8 @@ HOLDERS = {
     "POSTGRES_READER_PASSWORD": {"database-logins", "poller"},
     "RABBITMQ_PASSWORD": {"rabbitmq", "broker-users"},
     "RABBITMQ_STORE_PASSWORD": {"broker-users", "rustfs"},
-    "RABBITMQ_PUBLISHER_PASSWORD": {"broker-users", "poller", "webhook", "sqs"},
+    "RABBITMQ_PUBLISHER_PASSWORD": {"broker-users", "webhook", "sqs"},
+    "RABBITMQ_POLLER_PASSWORD": {"broker-users", "poller"},
     "RABBITMQ_CONSUMER_PASSWORD": {"broker-users", "topology", "consumer"},
     "RUSTFS_SECRET_KEY": {"rustfs", "bucket", "consumer", "poller"},
     "GEOCODER_API_KEY": {"consumer"},
@@ -133,11 +134,17 @@ def test_who_has_a_login_reaches_where_it_is_for() -> None:
 
 
 def test_users_and_logins_are_those_that_are_made() -> None:
-    users = {user.name for user in (broker_users.STORE, broker_users.PUBLISHER, broker_users.CONSUMER)}
+    made = (broker_users.STORE, broker_users.PUBLISHER, broker_users.POLLER, broker_users.CONSUMER)
+    users = {user.name for user in made}
     assert set(re.findall(r"amqp://([\w-]+):", compose.text())) == users
     logins = set(re.findall(r"postgresql://(\w+):", compose.text()))
-    made = set(re.findall(r"ALTER ROLE (\w+)", (ROOT / "sql" / "logins.sql").read_text()))
-    assert logins == made | {"postgres"}
+    given = set(re.findall(r"ALTER ROLE (\w+)", (ROOT / "sql" / "logins.sql").read_text()))
+    assert logins == given | {"postgres"}
+
+
+def test_the_broker_takes_no_message_that_fills_the_memory() -> None:
+    arguments = compose.environment("rabbitmq", GIVEN)["RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS"].split()
+    assert arguments == ["-rabbit", "max_message_size", str(16 * 1024**2)]
 
 
 def test_every_variable_is_described() -> None:
@@ -161,7 +168,7 @@ def made(folder: Path) -> dict[str, str]:
 def test_make_env_gives_each_a_password_of_its_own_and_keeps_it(folder: Path) -> None:
     found = made(folder)
     passwords = [found[name] for name in HOLDERS if name.endswith(("_PASSWORD", "RUSTFS_SECRET_KEY", "_TOKEN"))]
-    assert len(set(passwords)) == len(passwords) == 9
+    assert len(set(passwords)) == len(passwords) == 10
     assert all(re.fullmatch(r"[0-9a-f]{48}", password) for password in passwords)
     assert (folder / ".env").stat().st_mode & 0o077 == 0
     compose.environments(found)
