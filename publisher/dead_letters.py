@@ -27,6 +27,11 @@ _PATIENCE = 100
 # of the server knows. Started again it arrives at another one from the same log, and what was acked in between then
 # takes other letters with it: those are lost, and the acked ones are back (rabbitmq-server pull request 13971).
 _ONE_HAND = 32
+# What is shown of a letter, and with what it is written: whoever wrote its headers, its fields have bounds.
+_KEY_BYTES = 1024
+_REASON_CHARACTERS = 200
+_ERROR_CHARACTERS = 2000
+_FINGERPRINT_CHARACTERS = 64
 _BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
 """Where a letter stands that does not tell when it died."""
 
@@ -63,7 +68,7 @@ class DeadLetter:
     @property
     def etag(self) -> str | None:
         """Of the version that failed; None where the letter does not tell."""
-        found = self.headers.get(messages.ETAG)
+        found = _of_ours(self.headers).get(messages.ETAG)
         return found if isinstance(found, str) else None
 
     @property
@@ -74,7 +79,7 @@ class DeadLetter:
     @property
     def history(self) -> list[str]:
         """Its failed tries and replays, oldest first."""
-        return messages.lines_of(self.headers)
+        return messages.lines_of(_of_ours(self.headers))
 
 
 @dataclass(slots=True)
@@ -224,8 +229,8 @@ def dead_letter(queue: Queue, body: bytes, failure: LastFailure) -> Outgoing:
     """A message for the dead letters of its queue, with the reason in the headers."""
     headers: dict[str, Any] = {
         messages.KEY: failure.key,
-        messages.REASON: failure.reason[:200],
-        messages.ERROR: failure.detail[:2000],
+        messages.REASON: failure.reason[:_REASON_CHARACTERS],
+        messages.ERROR: failure.detail[:_ERROR_CHARACTERS],
         messages.FINGERPRINT: fingerprint(failure.reason, failure.detail),
         messages.ATTEMPTS: failure.attempts,
         messages.DEAD_AT: datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -289,7 +294,7 @@ def replay(
             due = time.monotonic() + (1 / per_second if per_second else 0)
             headers = {
                 messages.AGAIN: "replay",
-                messages.HISTORY: messages.history(letter.headers, also="replayed by hand"),
+                messages.HISTORY: messages.history(_of_ours(letter.headers), also="replayed by hand"),
             }
             broker.publish(channel, broker.request(queue, letter.body, headers))
             held.settle(letter)
@@ -311,22 +316,36 @@ def _letter(taken: int, queue: Queue, body: bytes, headers: Mapping[str, Any]) -
             pass
         case _:
             death = {}
-    reason = str(headers.get(messages.REASON) or f"broker: {death.get('reason', 'unknown')}")
-    error = str(headers.get(messages.ERROR) or "the broker gave up on this message by itself")
-    dead_at = _moment(headers.get(messages.DEAD_AT)) or _moment(death.get("time"))
+    ours = _of_ours(headers)
+    reason = str(ours.get(messages.REASON) or f"broker: {death.get('reason', 'unknown')}")[:_REASON_CHARACTERS]
+    error = str(ours.get(messages.ERROR) or "the broker gave up on this message by itself")[:_ERROR_CHARACTERS]
+    dead_at = _moment(ours.get(messages.DEAD_AT)) or _moment(death.get("time"))
     return DeadLetter(
         id=_identity(queue, dead_at, body),
         taken=taken,
         queue=queue,
-        key=str(headers.get(messages.KEY) or _key_in(body)),
+        key=_bounded(str(ours.get(messages.KEY) or _key_in(body)), _KEY_BYTES),
         reason=reason,
         error=error,
-        fingerprint=str(headers.get(messages.FINGERPRINT) or fingerprint(reason, error)),
-        attempts=messages.attempts(headers) or _count(headers.get("x-delivery-count")),
+        fingerprint=str(ours.get(messages.FINGERPRINT) or fingerprint(reason, error))[:_FINGERPRINT_CHARACTERS],
+        attempts=max(messages.attempts(ours), 1),
         dead_at=dead_at,
         body=body,
         headers=headers,
     )
+
+
+def _of_ours(headers: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The headers that tell why a letter is one: none of a message that the broker gave up, whose sender wrote them.
+
+    Letters of ours are published as such and never have an x-death.
+    """
+    return {} if "x-death" in headers else headers
+
+
+def _bounded(text: str, size: int) -> str:
+    """As much of a text as so many bytes of UTF-8 have room for."""
+    return text.encode(errors="backslashreplace")[:size].decode(errors="ignore")
 
 
 def _identity(queue: Queue, dead_at: datetime | None, body: bytes) -> str:
@@ -356,10 +375,6 @@ def _moment(header: Any) -> datetime | None:
     except (TypeError, ValueError):
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _count(header: Any) -> int:
-    return header if isinstance(header, int) and header > 0 else 1
 
 
 def _key_in(body: bytes) -> str:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from threading import Event
 from typing import Any
 
+import structlog
 from pika.channel import Channel
 from pika.spec import Basic, BasicProperties
 
@@ -20,8 +21,11 @@ from publisher import messages, topology
 from publisher.async_link import AsyncLink, Subscription
 from publisher.broker import CONFIRM_SECONDS, Outgoing
 from publisher.errors import DependencyDown, NotConfirmed
+from publisher.events import MAX_BYTES
 from publisher.settings import BrokerSettings
 from publisher.topology import Queue
+
+log = structlog.get_logger()
 
 _UNCONFIRMED = 28
 """Messages of one exchange and routing key that may wait for their confirm at a time. With 32 unanswered ones of one
@@ -35,7 +39,8 @@ class Delivery:
     """One arrival of one message. `channel` and `tag` are only for the link, which settles it.
 
     `headers` are those of ours, and only of a message that came through our own exchange: what a stranger publishes,
-    who may write to the exchange of the events, steers nothing.
+    who may write to the exchange of the events, steers nothing. A `body` that is too large to be read is only its
+    beginning, so that strangers' ones do not fill the memory.
     """
 
     queue: Queue
@@ -147,6 +152,9 @@ class Link:
     def _receiver(self, queue: Queue) -> Callable[[Channel, Basic.Deliver, BasicProperties, bytes], None]:
         def receive(channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
             tag = method.delivery_tag or 0  # only the type stubs doubt it
+            if len(body) > MAX_BYTES:
+                log.warning("body cut", queue=queue.value, bytes=len(body), kept=MAX_BYTES + 1)
+                body = body[: MAX_BYTES + 1]  # one more than is read, so that it is told to be too large
             headers = messages.kept(properties.headers or {}) if method.exchange == topology.REQUESTS else {}
             self._receive(Delivery(queue, body, headers, bool(method.redelivered), channel, tag))
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -50,6 +51,13 @@ class Process:
 
     def output(self) -> str:
         return self.log.read_text(errors="replace")
+
+    @property
+    def most_memory(self) -> int:
+        """Bytes of it that it has had at the most."""
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
+        assert found is not None
+        return int(found[1]) * 1024
 
     def wait(self, timeout: float = 90) -> int:
         return self._process.wait(timeout)

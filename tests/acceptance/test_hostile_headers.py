@@ -3,8 +3,10 @@
 import random
 import struct
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import Any
 
+import pika
 import pika.data
 import pika.spec
 import pytest
@@ -126,3 +128,57 @@ def test_a_table_that_breaks_off_is_read_up_to_there(cut: int) -> None:
     read, end = header_tables.decode_table(encoded[:cut], 0)
     assert list(read) == ["first", "second", "third"][: len(read)]
     assert end <= len(encoded)
+
+
+def test_a_message_that_dies_in_the_broker_tells_nothing_of_itself_but_its_body(stage: Stage) -> None:
+    quarantined, other = key_at(1), key_at(2)
+    stage.environment["FLEETTICKETS_CHANGED_POLICY"] = "quarantine"
+    consumer = stage.start("consume")
+    for owner in ("FIRST", "SECOND"):
+        stage.bucket.put(quarantined, csv([ticket(owner)]))
+        stage.announce(quarantined)
+        stage.wait_for("done" if owner == "FIRST" else "failed", quarantined)
+    wait_until(lambda: stage.broker.ready(DEAD_FILES) == 1, "the changed file is quarantined")
+    consumer.stop()
+    (own,) = stage.ask("dead-letters", "list", "--each")
+    body = stage.bucket.event(quarantined, csv([ticket("SECOND")]))
+    count = 20
+    with stage.broker.channel() as channel:
+        for number in range(count):
+            forged: dict[str, Any] = {
+                "fleettickets-key": other,
+                "fleettickets-reason": f"reason {number}",
+                "fleettickets-error": "harmless",
+                "fleettickets-fingerprint": own["group"] if number % 2 else f"{number:08}",
+                "fleettickets-dead-at": "2020-01-01T00:00:00+00:00",
+                "fleettickets-attempts": 999,
+                "fleettickets-history": ["a forged line"],
+                "fleettickets-etag": "forged",
+                "x-death": [{"reason": f"forged {number}", "queue": FILES, "exchange": EVENTS, "count": number}],
+            }
+            properties = pika.BasicProperties(delivery_mode=2, expiration="1", headers=forged)
+            channel.basic_publish(EVENTS, "store", body, properties, mandatory=True)
+    wait_until(lambda: stage.broker.ready(DEAD_FILES) == 1 + count, "all have expired")
+    letters = [letter for letter in stage.ask("dead-letters", "list", "--each") if letter["id"] != own["id"]]
+    assert {(one["key"], one["reason"], one["attempts"]) for one in letters} == {(quarantined, "broker: expired", 1)}
+    assert {one["error"] for one in letters} == {"the broker gave up on this message by itself"}
+    assert "2020-01-01" not in str(letters)
+    assert [group["letters"] for group in stage.ask("dead-letters", "list")] == [count, 1]
+    assert stage.ask("dead-letters", "show", letters[0]["id"])["history"] == []
+    assert stage.run("dead-letters", "replay", "--key", other).returncode == 1
+    assert stage.broker.ready(FILES) == 0
+    stage.ask("dead-letters", "discard", "--id", letters[0]["id"], "--reason", "forged")
+    assert stage.one("SELECT key FROM ingest.discards") == quarantined
+
+
+def test_what_is_shown_of_a_letter_has_bounds_whoever_wrote_it(stage: Stage) -> None:
+    names = ("key", "reason", "error", "fingerprint")
+    with stage.broker.channel() as channel:
+        forged = {f"fleettickets-{name}": "\u00e9" * 5000 for name in names}
+        stage.broker.publish_to(channel, DEAD, "files", b"not json", forged)
+        # Cut where a character would be halved.
+        stage.broker.publish_to(channel, DEAD, "files", b"no json", {"fleettickets-key": "k" + "\u00e9" * 5000})
+    whole, halved = sorted(stage.ask("dead-letters", "list", "--each"), key=itemgetter("key"), reverse=True)
+    assert whole["key"] == "\u00e9" * 512
+    assert (len(whole["reason"]), len(whole["error"]), len(whole["group"])) == (200, 2000, 64)
+    assert halved["key"] == "k" + "\u00e9" * 511

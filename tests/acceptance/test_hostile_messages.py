@@ -3,12 +3,14 @@
 import json
 from typing import Any
 
-from tests.acceptance.broker import DEAD_FILES, FILES
+from publisher.events import MAX_BYTES
+from tests.acceptance.broker import DEAD_FILES, EVENTS, FILES
 from tests.acceptance.feeds import csv, key_at, ticket
 from tests.acceptance.stage import Stage, wait_until
 from tests.acceptance.test_broker_faults import full
 
 AGAIN = "fleettickets-again"
+MB = 1024 * 1024
 
 
 def put_good(stage: Stage, count: int) -> list[str]:
@@ -117,3 +119,24 @@ def test_bodies_of_many_records_cost_a_transaction_each_at_most(stage: Stage) ->
         ("ObjectRemoved:Delete", 2000),
         ("another event", 2000),
     ]
+
+
+def test_bodies_larger_than_any_event_fill_neither_the_memory_nor_the_dead_letters(stage: Stage) -> None:
+    good = put_good(stage, 4)
+    # Not more than RabbitMQ takes from 4.0 on. They are as many as a consumer has in hand.
+    sizes = [(16 * MB) - number for number in range(8)]
+    with stage.broker.channel() as channel:
+        for size in sizes:
+            stage.broker.publish_to(channel, EVENTS, "store", b"x" * size, {})
+    stage.announce(*good)
+    consumer = stage.start("consume")
+    stage.wait_for("done", *good)
+    wait_until(lambda: stage.broker.ready(DEAD_FILES) == len(sizes), "each is a dead letter")
+    peak = consumer.most_memory
+    said = [line for line in map(json.loads, consumer.output().splitlines()) if line["event"] == "body cut"]
+    consumer.stop()
+    assert sorted(line["bytes"] for line in said) == sorted(sizes)
+    letters = stage.broker.messages(DEAD_FILES)
+    assert {len(letter.body) for letter in letters} == {MAX_BYTES + 1}
+    assert {letter.headers["fleettickets-error"] for letter in letters} == {"the body is larger than 1,000,000 bytes"}
+    assert peak < 200 * MB

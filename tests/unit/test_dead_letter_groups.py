@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from publisher.dead_letters import DeadLetter, Selection, fingerprint, grouped
+from publisher import messages
+from publisher.dead_letters import DeadLetter, LastFailure, Selection, dead_letter, fingerprint, grouped
 from publisher.topology import Queue
 
 
@@ -100,3 +101,19 @@ def test_a_group_has_the_key_and_error_of_its_oldest() -> None:
     letters = [letter(1, HOUR, key="newest"), letter(2, DAY, key="oldest"), letter(3, 2 * HOUR, key="between")]
     (group,) = grouped(letters)
     assert (group.key, group.error, group.oldest, group.newest) == ("oldest", "error 2", NOW - DAY, NOW - HOUR)
+
+
+def test_a_letter_is_written_within_bounds_and_grouped_by_all_that_failed() -> None:
+    reason, detail = "r" * 1000, "d" * 10_000
+    headers = dead_letter(Queue.FILES, b"body", LastFailure("key", reason, detail, 1, [])).headers
+    assert headers[messages.REASON] == "r" * 200
+    assert headers[messages.ERROR] == "d" * 2000
+    assert headers[messages.FINGERPRINT] == fingerprint(reason, detail)
+
+
+def test_a_letter_of_the_broker_has_neither_version_nor_history_whatever_its_sender_wrote() -> None:
+    own = replace(letter(1, HOUR), headers={messages.ETAG: "abc", messages.HISTORY: ["a try"]})
+    assert (own.etag, own.history) == ("abc", ["a try"])
+    for death in ([{"reason": "expired"}], [], None, "no list"):
+        of_the_broker = replace(own, headers={**own.headers, "x-death": death})
+        assert (of_the_broker.etag, of_the_broker.history) == (None, [])

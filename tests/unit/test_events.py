@@ -253,6 +253,13 @@ def test_a_body_of_nothing_costs_no_memory_to_speak_of(event: bytes) -> None:
         tracemalloc.stop()
 
 
+def test_more_good_records_than_any_store_sends_are_refused_and_as_many_as_may_be_are_read() -> None:
+    good = record("ObjectCreated:Put", ENCODED, "aws:s3")
+    assert len(read_event(records(*[good] * MAX_RECORDS))) == MAX_RECORDS
+    with pytest.raises(NotAnEvent, match="more than 1,000 records"):
+        read_event(records(*[good] * (MAX_RECORDS + 1)))
+
+
 def test_the_reasons_of_ignored_events_are_a_fixed_set() -> None:
     named = [record(f"s3:Object{number}:x", KEY, "ceph:s3") for number in range(MAX_RECORDS)]
     assert set(read_event(records(*named))) == {IgnoredEvent("another event")}

@@ -197,6 +197,63 @@ def test_who_sends_no_more_is_taken_to_be_gone() -> None:
     run(play)
 
 
+def test_who_sends_no_more_and_reads_no_answer_does_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_limits, "LINGER_SECONDS", 0.2)
+
+    async def play(served: Served) -> None:
+        # More answers than the system has room for here, and fewer than make the server wait with the next.
+        served.listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        loop = asyncio.get_running_loop()
+        with client:
+            await loop.sock_connect(client, served.listening.getsockname())
+            await loop.sock_sendall(client, 250 * WHOLE)
+            while len(served.broker.taken) < 250:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            client.shutdown(socket.SHUT_WR)
+            await served.until_empty()
+
+    run(play, trusted_seconds=300)
+
+
+def test_a_client_that_is_still_sending_is_not_cut_off_by_its_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_limits, "LINGER_SECONDS", 300)
+
+    async def play(served: Served) -> None:
+        loop = asyncio.get_running_loop()
+        with socket.socket() as client:
+            client.setblocking(False)
+            await loop.sock_connect(client, served.listening.getsockname())
+            await loop.sock_sendall(client, POST + b"Content-Length: 1000\r\n\r\n")
+            answer = b""
+            while chunk := await loop.sock_recv(client, 65536):
+                answer += chunk
+            assert answer.startswith(b"HTTP/1.1 401")
+            for _ in range(5):  # a connection that was closed at once would be reset by the first
+                await loop.sock_sendall(client, b"x")
+                await asyncio.sleep(0.05)
+        await served.until_empty()
+
+    run(play)
+
+
+def test_what_comes_after_all_is_said_is_thrown_away_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_limits, "LINGER_SECONDS", 300)
+
+    async def play(served: Served) -> None:
+        reader, writer = await served.connect()
+        writer.write(POST + b"Transfer-Encoding: chunked\r\n\r\n")
+        assert (await exhausted(reader)).startswith(b"HTTP/1.1 401")
+        writer.write(b"no size\r\n")
+        writer.close()
+        await served.until_empty()
+        assert served.ended == [], "no HTTP, had it been read"
+
+    run(play)
+
+
 def test_a_client_that_is_gone_at_the_very_end_is_no_bug(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -4,6 +4,7 @@ import io
 import json
 from collections import deque
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -70,6 +71,13 @@ def test_no_file_is_staged_out_of_proportion(body: bytes) -> None:
             assert staged(body) <= MULTIPLE * len(body) + 2000
         except Permanent as refused:
             assert refused.reason in {"out of proportion", "too many rejects", "header too large"}  # noqa: PT017
+
+
+def test_a_row_that_closes_its_ticket_costs_the_closure_too() -> None:
+    opened, closed = Cost("{}"), Cost("{}")
+    opened.add(TicketRow(2, "INC1", "{}", None), 100)
+    closed.add(TicketRow(2, "INC1", "{}", datetime(2026, 6, 25, tzinfo=UTC)), 100)
+    assert closed.bytes - opened.bytes == proportion.CLOSURE > 0
 
 
 @pytest.fixture
