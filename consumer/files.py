@@ -316,6 +316,8 @@ class FilesHandler:
                 return known
             held = database.row(connection, "ledger", "record_held", parameters | sighting.parameters())
             if held is None and not was_read:
+                if self._has_open_tail(connection, sighting):
+                    return Duplicate(sighting.key.key, "was applied before")
                 # The version that was announced is decided. What its key has now nobody knows.
                 sighting = replace(sighting, etag="")
                 held = database.row(connection, "ledger", "record_held", parameters | sighting.parameters())
@@ -334,6 +336,11 @@ class FilesHandler:
         if failed is None:
             return None
         return Duplicate(sighting.key.key, "is a dead letter" if failed["is_dead_letter"] else "waits for its retry")
+
+    @staticmethod
+    def _has_open_tail(connection: Connection, sighting: Sighting) -> bool:
+        """Whether the version is applied and not archived: then what its key has is most likely that, and the sweep's."""
+        return database.row(connection, "ledger", "has_open_tail", sighting.parameters()) is not None
 
     def _fail(
         self,
@@ -356,7 +363,7 @@ class FilesHandler:
             "has_letter": False, "was_read": was_read,
         }  # fmt: skip
         failed = database.row(connection, "ledger", "record_failed", parameters)
-        if failed is None and not was_read:
+        if failed is None and not was_read and not self._has_open_tail(connection, sighting):
             # The version that was announced is decided. What its key has now nobody knows.
             failed = database.row(connection, "ledger", "record_failed", parameters | {"etag": ""})
             failure = replace(failure, etag="")

@@ -77,6 +77,10 @@ WHERE bucket = %(bucket)s AND key = %(key)s AND etag IN (%(etag)s, '') AND state
   AND (dead_lettered_at IS NOT NULL OR retry_at > now())
 RETURNING retry_at IS NULL AS is_dead_letter
 
+-- name: has_open_tail
+SELECT file_id FROM ingest.ledger
+WHERE bucket = %(bucket)s AND key = %(key)s AND etag = %(etag)s AND state = 'applied'
+
 -- name: record_applied
 -- What of the key was seen and not decided, under another ETag, is not there any more, or never was.
 WITH passed AS (
