@@ -339,7 +339,7 @@ class FilesHandler:
 
     @staticmethod
     def _has_open_tail(connection: Connection, sighting: Sighting) -> bool:
-        """Whether the version is applied and not archived: then what its key has is most likely that, and the sweep's."""
+        """Whether it is applied and not archived: then what its key has is most likely that, and the sweep's."""
         return database.row(connection, "ledger", "has_open_tail", sighting.parameters()) is not None
 
     def _fail(
