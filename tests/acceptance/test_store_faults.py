@@ -150,6 +150,6 @@ def test_a_body_that_stops_coming_is_given_up_and_read_anew(play: Play) -> None:
     keys = play.next(1)
     play.stage.announce(*keys)
     assert with_fault.met.wait(30)
-    wait_until(lambda: "read timeout" in play.consumer.output().lower(), "it gives the body up", timeout=40)
+    wait_until(lambda: "timed out" in play.consumer.output(), "it gives the body up", timeout=40)
     play.store.heal()
     play.assert_as_if_nothing_had_happened()
