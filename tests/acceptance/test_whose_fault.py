@@ -40,6 +40,26 @@ def announce_bad_then_good(stage: Stage) -> None:
     stage.announce(*GOOD)
 
 
+def go_on_with_others(stage: Stage) -> None:
+    """One more good file, which is applied."""
+    number = stage.one("SELECT count(*) FROM ingest.ledger")
+    key = key_at(1000 + number)
+    put(stage, [key], f"MORE{number}-")
+    stage.announce(key)
+    stage.wait_for("done", key)
+
+
+def others_go_on_until_it_is_their_own(stage: Stage, *keys: str) -> None:
+    """Only beside others that are applied is it known whose fault it is: then each has an attempt and its row."""
+    spent = "SELECT count(*) = %s FROM ingest.ledger WHERE key = ANY(%s) AND state = 'failed' AND attempts > 0"
+
+    def others_go_on() -> bool:
+        go_on_with_others(stage)
+        return bool(stage.one(spent, len(keys), list(keys)))
+
+    wait_until(others_go_on, "each has an attempt and its row", timeout=180)
+
+
 @pytest.mark.parametrize(
     "how",
     [
@@ -60,18 +80,7 @@ def test_files_that_the_database_fails_alone_hold_up_no_others(stage: Stage, how
     consumer = stage.start("consume")
     announce_bad_then_good(stage)
     stage.wait_for("done", *GOOD)
-    spent = "SELECT count(*) = 4 FROM ingest.ledger WHERE key = ANY(%s) AND state = 'failed' AND attempts > 0"
-
-    def others_go_on() -> bool:
-        """Only beside others that are applied is it known to be the file's own."""
-        number = stage.one("SELECT count(*) FROM ingest.ledger")
-        key = key_at(1000 + number)
-        put(stage, [key], f"MORE{number}-")
-        stage.announce(key)
-        stage.wait_for("done", key)
-        return bool(stage.one(spent, BAD))
-
-    wait_until(others_go_on, "each of the bad ones has an attempt and its row", timeout=180)
+    others_go_on_until_it_is_their_own(stage, *BAD)
     assert stage.one("SELECT bool_and(last_error IS NOT NULL) FROM ingest.ledger WHERE key = ANY(%s)", BAD)
     assert stage.ask("status")["database"]["unfinished_files"]["failed"] == 4
     assert consumer.running
@@ -106,17 +115,7 @@ def test_objects_that_the_store_never_gives_are_on_record_and_hold_no_thread_for
         consumer = stage.start("consume", RUSTFS_ENDPOINT=store.url)
         announce_bad_then_good(stage)
         stage.wait_for("done", *GOOD)
-        spent = "SELECT count(*) = 4 FROM ingest.ledger WHERE key = ANY(%s) AND state = 'failed' AND attempts > 0"
-
-        def others_go_on() -> bool:
-            number = stage.one("SELECT count(*) FROM ingest.ledger")
-            key = key_at(1000 + number)
-            put(stage, [key], f"MORE{number}-")
-            stage.announce(key)
-            stage.wait_for("done", key)
-            return bool(stage.one(spent, BAD))
-
-        wait_until(others_go_on, "each has an attempt and its row", timeout=180)
+        others_go_on_until_it_is_their_own(stage, *BAD)
         store.heal()
         assert stage.run("poll").returncode == 0
         stage.wait_for("done", *BAD)
@@ -244,15 +243,6 @@ def test_what_was_held_and_is_gone_or_replaced_meanwhile_is_decided(stage: Stage
     assert stage.run("verify", "--old", "0").returncode == 0
 
 
-def go_on_with_others(stage: Stage) -> None:
-    """One more good file, which is applied."""
-    number = stage.one("SELECT count(*) FROM ingest.ledger")
-    key = key_at(1000 + number)
-    put(stage, [key], f"MORE{number}-")
-    stage.announce(key)
-    stage.wait_for("done", key)
-
-
 @pytest.mark.parametrize("how", ["not given", "not merged"])
 def test_bytes_that_return_and_are_failed_alone_are_on_record_too(stage: Stage, how: str) -> None:
     key = BAD[0]
@@ -268,13 +258,7 @@ def test_bytes_that_return_and_are_failed_alone_are_on_record_too(stage: Stage, 
             fail_bad_tickets(stage, "RAISE 'no space left' USING ERRCODE = '53100'", before="UPDATE")
         stage.bucket.put(key, FIRST)
         stage.announce(key)
-        spent = "SELECT count(*) = 1 FROM ingest.ledger WHERE key = %s AND state = 'failed' AND attempts > 0"
-
-        def others_go_on() -> bool:
-            go_on_with_others(stage)
-            return bool(stage.one(spent, key))
-
-        wait_until(others_go_on, "it has an attempt and its row", timeout=180)
+        others_go_on_until_it_is_their_own(stage, key)
         consumer.stop()
 
 
