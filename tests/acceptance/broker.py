@@ -39,7 +39,10 @@ class Broker:
 
     @contextlib.contextmanager
     def channel(self) -> Iterator[BlockingChannel]:
-        connection = pika.BlockingConnection(pika.URLParameters(self.url))
+        parameters = pika.URLParameters(self.url)
+        # A broker that stands still, on purpose or because the machine is busy, is tried again as a store would.
+        parameters.connection_attempts, parameters.retry_delay = 8, 1
+        connection = pika.BlockingConnection(parameters)
         try:
             channel = connection.channel()
             # Without, a message is on its way for as long as the channel lives, and this one ends at once.
