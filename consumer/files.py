@@ -51,8 +51,6 @@ log = structlog.get_logger()
 _LEFT_ALONE_SECONDS = 60
 """A file applied longer ago than this and not archived is nobody's any more; archiving it twice would do no harm."""
 _GONE = "not in the bucket when it was read"
-_LONG_BYTES = 1 << 20
-"""A file of this size takes long enough for somebody to ask after it meanwhile."""
 _PATIENCE_SECONDS = 5
 """For so long a dependency may fail one version and serve others, before that counts as the version's own fault."""
 
@@ -255,8 +253,7 @@ class FilesHandler:
                 try:
                     with self._bucket.open(key.key) as opened:
                         sighting = self._sighting(arrived, delivery, key, opened.summary)
-                        if opened.summary.size >= _LONG_BYTES:
-                            self._record_seen(sighting)
+                        self._record_seen(sighting)
                         outcome = self._apply_object(connection, sighting, delivery, opened)
                 except ObjectMissing:
                     return None

@@ -153,13 +153,15 @@ WHERE ledger.state IN ('seen', 'failed') OR %(was_read)s AND ingest.is_open(ledg
 RETURNING file_id, attempts
 
 -- name: record_seen
--- Before the work on what will take long, and committed by itself: somebody may look for it meanwhile.
+-- At first sight and committed by itself, before the work: somebody may look for it meanwhile. Its COMMIT waits for no
+-- disk: what a crash of the server forgets is delivered again.
 INSERT INTO ingest.ledger
     (bucket, prefix, key, etag, version_id, size, epoch, key_time, object_time, event_time,
      first_seen_at, first_seen_by, decision, state)
-VALUES (%(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(version_id)s, %(size)s,
-        (SELECT max(epoch) FROM ingest.epochs), %(key_time)s, %(object_time)s, %(event_time)s,
-        %(seen_at)s, %(seen_by)s, 'undecided', 'seen')
+SELECT %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(version_id)s, %(size)s,
+       (SELECT max(epoch) FROM ingest.epochs), %(key_time)s, %(object_time)s, %(event_time)s,
+       %(seen_at)s, %(seen_by)s, 'undecided', 'seen'
+FROM set_config('synchronous_commit', 'off', is_local => true)
 ON CONFLICT (bucket, key, etag) DO NOTHING
 
 -- name: record_held

@@ -28,11 +28,13 @@ from tests.acceptance.store import CHANGES, PROCESSED
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- crash matrix: begin, written by make crash-matrix -->\n", "<!-- crash matrix: end -->\n"
 
+SEEN = "seen, before claim"
 COMMIT_LOST = "commit sent, answer lost"
 ARCHIVE = "after commit, before archive"
 LETTER = "letter published, not recorded"
 FAILED = "failure recorded, before ack"
 POINTS = (
+    SEEN,
     "before claim",
     "after claim",
     "mid copy",
@@ -50,6 +52,7 @@ POINTS = (
     "captured, before ack",
 )
 NOT_IN_A_DRAIN = {
+    SEEN: "it tells what it does itself",
     "after archive, before relay": "it relays nothing",
     "relay published, not marked": "it relays nothing",
     "relay marked, before ack": "it acks nothing",

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import requests
 
+from consumer.geocoding import MANY
 from consumer.locationiq import ATTEMPTS
 from tests.acceptance.broker import GEOCODE
 from tests.acceptance.feeds import csv, key_at, ticket
@@ -297,6 +298,26 @@ def test_killed_anywhere_the_places_are_found_in_the_end(stage: Stage, provider:
     settle(stage)
     wait_until(lambda: stage.one("SELECT count(*) FROM tickets.geo_clusters") == 26, "every place is asked for")
     assert places(stage)["INC"] == (*WESTLANDS, "cluster")
+
+
+def test_killed_when_the_rest_is_put_off_it_is_asked_for_once(stage: Stage, provider: LocationIQ) -> None:
+    """What a file of many places leaves for the next day is one request, however often its batch is done."""
+    day = {"GEOCODER_PER_DAY": "20"}
+    doomed = consume(stage, provider, FLEETTICKETS_FAIL_POINT="geocoded, not committed", **day)
+    rows = [actionable(f"INC{n}", cluster=f"Cluster {n}", region="") for n in range(MANY + 5)]
+    key = key_at(1)
+    stage.bucket.put(key, csv(rows, [*rows[0]]))
+    stage.announce(key)
+    assert doomed.wait() == -9
+    put_off = "SELECT count(*) FROM ingest.outbox WHERE handled_at IS NULL AND due_at > now()"
+    assert stage.one(put_off) == 0
+    consume(stage, provider, **day)
+    stage.wait_for("done", key)
+    wait_until(lambda: stage.one(put_off) == 1, "the rest waits for the next day")
+    due = "SELECT count(*) FROM ingest.outbox WHERE kind = 'geocode' AND handled_at IS NULL AND due_at <= now()"
+    wait_until(lambda: stage.one(due) == 0, "and nothing else does")
+    assert stage.one(put_off) == 1
+    assert len(provider.searches) == 10, "what was answered is asked once, and half of the day is left to others"
 
 
 @pytest.mark.parametrize("point", ["answered, not kept", "kept, not placed"])

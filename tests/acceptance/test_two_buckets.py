@@ -1,5 +1,6 @@
 """One virtual host serves one bucket at a time: consumers of another would take its events for strangers', and ack."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -52,6 +53,15 @@ def test_a_virtual_host_without_consumers_can_be_taken_over(stage: Stage, other:
     stage.broker.publish([other.event(key, other.read(key))])
     stage.wait_for("done", key)
     assert f'"of_bucket": "{stage.bucket.name}", "for_bucket": "{other.name}"' in cut_over.output()
+    cut_over.stop()
+
+
+def test_the_claim_of_a_consumer_that_was_killed_ends_with_it(stage: Stage, other: Bucket) -> None:
+    consumer = consuming(stage)
+    consumer.kill()
+    assert consumer.wait() == -signal.SIGKILL
+    cut_over = consuming(stage, RUSTFS_BUCKET=other.name)
+    assert consumers(stage, FILES) == 1
     cut_over.stop()
 
 

@@ -182,9 +182,9 @@ def test_a_death_right_after_a_setback_was_recorded_changes_nothing(stage: Stage
     assert (row["attempts"], row["held_since"], row["rows_inserted"], row["decision"]) == (0, None, 1, "new")
 
 
-def test_a_file_that_takes_long_is_in_the_ledger_from_its_beginning(stage: Stage) -> None:
+def test_a_version_is_in_the_ledger_at_first_sight(stage: Stage) -> None:
     key = GOOD[0]
-    stage.bucket.put(key, csv([ticket(f"T{row}", owner="x" * 900) for row in range(1500)], COLUMNS))
+    stage.bucket.put(key, csv(ticket(f"T{row}") for row in range(50)))
     with FaultyStore(stage.environment["RUSTFS_ENDPOINT"]) as store:
         doomed = stage.start("consume", FLEETTICKETS_FAIL_POINT="seen, before claim")
         stage.announce(key)
@@ -198,7 +198,7 @@ def test_a_file_that_takes_long_is_in_the_ledger_from_its_beginning(stage: Stage
         stage.wait_for("done", key)
         consumer.stop()
     row = stage.ledger(key)
-    assert (row["attempts"], row["duplicates"], row["rows_inserted"], row["decision"]) == (0, 0, 1500, "new")
+    assert (row["attempts"], row["duplicates"], row["rows_inserted"], row["decision"]) == (0, 0, 50, "new")
 
 
 def test_bodies_that_trickle_hold_no_thread_for_good(stage: Stage) -> None:
