@@ -11,7 +11,7 @@ from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 
 from consumer.demo.feed import ChangeFile
-from publisher.keys import EAT
+from publisher.arrivals.keys import EAT
 
 Raw = dict[str, str | None]
 

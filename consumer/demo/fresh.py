@@ -9,15 +9,15 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 import requests
 from botocore.exceptions import BotoCoreError, ClientError
 
-from consumer import database
 from consumer.demo.children import DemoFailed
+from consumer.postgres import database
 from consumer.settings import DatabaseSettings
-from publisher import broker
-from publisher.broker import BROKER
-from publisher.bucket import BUCKET, s3_client
+from publisher.broker import channels
+from publisher.broker.channels import BROKER
+from publisher.broker.topology import Queue
 from publisher.errors import DependencyDown, Misconfigured, Refused
 from publisher.settings import BrokerSettings, BucketSettings, load
-from publisher.topology import Queue
+from publisher.store.bucket import BUCKET, s3_client
 
 VIRTUAL_HOST = "fleettickets-demo"
 BUCKET_NAME = "fleettickets-demo"
@@ -62,9 +62,9 @@ def fresh_virtual_host(rabbitmq_url: str, management_url: str | None) -> str:
 def _require_idle(rabbitmq_url: str) -> None:
     """Refuse a virtual host where the demo's consumer would take another consumer's messages."""
     settings = load(BrokerSettings, rabbitmq_url=rabbitmq_url)
-    with broker.confirming_channel(settings, "demo") as channel:
+    with channels.confirming_channel(settings, "demo") as channel:
         try:
-            messages, consumers = broker.queue_depth(channel, Queue.FILES.broker_name)
+            messages, consumers = channels.queue_depth(channel, Queue.FILES.broker_name)
         except Misconfigured:
             return  # no such queue yet
     if messages or consumers:

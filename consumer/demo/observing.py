@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from consumer import database
-from consumer.database import Connection
 from consumer.demo.expected import TYPED, Raw
-from publisher import broker, dead_letters
+from consumer.postgres import database
+from consumer.postgres.database import Connection
+from publisher.broker import channels, dead_letters
+from publisher.broker.topology import Queue
 from publisher.settings import BrokerSettings
-from publisher.topology import Queue
 
 ROW_COUNTS = (
     "read", "inserted", "updated", "unchanged", "stale", "superseded", "rejected", "alarms", "sentinels",
@@ -96,7 +96,7 @@ def dead_keys(settings: BrokerSettings, since: datetime) -> list[str]:
     Raises: DependencyDown, Misconfigured.
     """
     with (
-        broker.confirming_channel(settings, "demo") as channel,
+        channels.confirming_channel(settings, "demo") as channel,
         dead_letters.browsing(channel, Queue.FILES) as letters,
     ):
         since = since.replace(microsecond=since.microsecond // 1000 * 1000)  # a letter's time is in milliseconds

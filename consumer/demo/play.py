@@ -9,8 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 
-from consumer import database
-from consumer.database import Connection, Role
 from consumer.demo import children, observing, services
 from consumer.demo.checks import Found, check
 from consumer.demo.children import CODE, DemoFailed
@@ -20,8 +18,10 @@ from consumer.demo.observing import Progress
 from consumer.demo.services import Services
 from consumer.demo.stage import Stage, ready, where_to_look
 from consumer.demo.view import Lines, Summary
-from publisher import broker
-from publisher.messages import ChangeFileArrived
+from consumer.postgres import database
+from consumer.postgres.database import Connection, Role
+from publisher.arrivals.messages import ChangeFileArrived
+from publisher.broker import channels, publishing
 
 _EXPORTERS = 4
 _STALLED_SECONDS = 60.0
@@ -125,8 +125,8 @@ class _Exporter:
             arrived = ChangeFileArrived(
                 bucket=self._stage.settings.bucket, keys=(key,), seen_by="notification", event_time=datetime.now(UTC)
             )
-            with broker.confirming_channel(self._stage.broker, "demo") as channel:
-                broker.publish(channel, broker.arrival(arrived.model_dump_json().encode()))
+            with channels.confirming_channel(self._stage.broker, "demo") as channel:
+                publishing.publish(channel, publishing.arrival(arrived.model_dump_json().encode()))
 
     def _watch_until(self, files: int) -> Progress:
         """Watch until `files` are through to their end, or nothing has moved for too long."""

@@ -12,11 +12,11 @@ from consumer.demo.children import Child, DemoFailed
 from consumer.demo.fresh import DemoBucket
 from consumer.demo.services import Services
 from consumer.settings import DatabaseSettings
-from publisher import broker
+from publisher.broker import channels
+from publisher.broker.topology import Queue
 from publisher.errors import DependencyDown, Refused
-from publisher.notifications import Notifications
 from publisher.settings import BrokerSettings, BucketSettings, load
-from publisher.topology import Queue
+from publisher.store.notifications import Notifications
 
 CONNECTIONS = 8
 _READY_SECONDS, _MIGRATE_SECONDS = 30.0, 120.0
@@ -104,8 +104,8 @@ def _refusal(settings: BucketSettings, broker_settings: BrokerSettings) -> str |
 def _wait_for_consumer(settings: BrokerSettings, processes: tuple[Child, ...]) -> None:
     """So that the first files do not count the consumer's start."""
     end = time.monotonic() + _READY_SECONDS
-    with broker.confirming_channel(settings, "demo") as channel:
-        while broker.queue_depth(channel, Queue.FILES.broker_name)[1] == 0:
+    with channels.confirming_channel(settings, "demo") as channel:
+        while channels.queue_depth(channel, Queue.FILES.broker_name)[1] == 0:
             for child in processes:
                 child.require_alive()
             if time.monotonic() > end:

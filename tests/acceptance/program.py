@@ -21,7 +21,7 @@ CLOCK_BEHIND = "TESTS_CLOCK_BEHIND_SECONDS"
 PROGRAM = str(Path(sys.executable).with_name("fleettickets"))
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["consumer.cli", "uvicorn", "fastapi", __name__, "tests.acceptance.shared"])
+_FORKS.set_forkserver_preload(["consumer.program", "uvicorn", "fastapi", __name__, "tests.acceptance.shared"])
 
 
 class Forked:
@@ -83,7 +83,7 @@ def _run(arguments: list[str], environment: dict[str, str], folder: Path, out: P
         os.dup2(opened, number)
         os.close(opened)
     sys.argv = arguments
-    from consumer.cli import main  # noqa: PLC0415 - the tests themselves have no need of it
+    from consumer.program import main  # noqa: PLC0415 - the tests themselves have no need of it
 
     if behind := environment.get(CLOCK_BEHIND):
         _set_clock_back(timedelta(seconds=float(behind)))

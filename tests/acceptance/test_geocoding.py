@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import requests
 
-from consumer.geocoding import MANY
-from consumer.locationiq import ATTEMPTS
+from consumer.geocoding.gazetteer import MANY
+from consumer.geocoding.locationiq import ATTEMPTS
 from tests.acceptance.broker import GEOCODE
 from tests.acceptance.feeds import csv, key_at, ticket
 from tests.acceptance.geocoder import INVALID_REQUEST, KEY, LIMITED, UNKNOWN, Fault, Known, LocationIQ, error

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from publisher.events import MAX_BYTES
+from publisher.arrivals.store_events import MAX_BYTES
 from tests.acceptance.broker import DEAD_FILES, EVENTS, FILES
 from tests.acceptance.feeds import csv, key_at, ticket
 from tests.acceptance.stage import Stage, wait_until

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from consumer import database, verify
-from consumer.database import Role
+from consumer.postgres import database
+from consumer.postgres.database import Role
 from consumer.settings import DatabaseSettings
-from publisher.bucket import Bucket as S3Bucket
+from consumer.upkeep import verify
 from publisher.settings import BucketSettings, load
+from publisher.store.bucket import Bucket as S3Bucket
 from tests.acceptance.broker import DEAD_FILES, FILES
 from tests.acceptance.feeds import csv, key_at, ticket
 from tests.acceptance.stage import Stage, wait_until

@@ -13,7 +13,7 @@ import pika
 from botocore.exceptions import BotoCoreError, ClientError
 from pika.exceptions import AMQPError
 
-from publisher.events import MAX_BYTES
+from publisher.arrivals.store_events import MAX_BYTES
 from tests.acceptance.broker import EVENTS, Broker
 from tests.acceptance.faulty_store import FaultyStore
 from tests.acceptance.feeds import KEY_FORMS, ChangeFile, csv, key_at, ticket

@@ -6,13 +6,13 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from consumer import database as postgres
-from consumer.applying import AlreadyApplied, Applied, Duplicate, SeenBy, Sighting, apply_file, lock_key
-from consumer.database import Pool
 from consumer.fail_points import nowhere
+from consumer.files.applying import AlreadyApplied, Applied, Duplicate, SeenBy, Sighting, apply_file, lock_key
+from consumer.postgres import database as postgres
+from consumer.postgres.database import Pool
 from consumer.settings import ApplySettings
+from publisher.arrivals.keys import ChangeFileKey, read_key
 from publisher.errors import KeyInHand
-from publisher.keys import ChangeFileKey, read_key
 
 CHANGES = "automations/inc/changes/"
 

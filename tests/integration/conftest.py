@@ -11,14 +11,14 @@ import requests
 from botocore.config import Config
 from pika.adapters.blocking_connection import BlockingChannel
 
-from consumer import database as postgres
-from consumer.applying import AlreadyApplied, Applied, Duplicate
-from consumer.database import Pool
+from consumer.files.applying import AlreadyApplied, Applied, Duplicate
+from consumer.postgres import database as postgres
+from consumer.postgres.database import Pool
 from consumer.settings import DatabaseSettings
-from publisher import broker, topology
-from publisher.bucket import Bucket
+from publisher.broker import channels, topology
+from publisher.broker.topology import Queue
 from publisher.settings import BrokerSettings, BucketSettings
-from publisher.topology import Queue
+from publisher.store.bucket import Bucket
 from tests.integration.change_files import apply_to
 
 CHANGES = "automations/inc/changes/"
@@ -55,7 +55,7 @@ def broker_settings(services: dict[str, str], worker_id: str) -> BrokerSettings:
 @pytest.fixture
 def channel(broker_settings: BrokerSettings) -> Iterator[BlockingChannel]:
     """A confirming channel on declared and empty queues."""
-    with broker.confirming_channel(broker_settings, "tests") as opened:
+    with channels.confirming_channel(broker_settings, "tests") as opened:
         topology.declare(opened)
         for queue in Queue:
             opened.queue_purge(queue.broker_name)

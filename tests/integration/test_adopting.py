@@ -8,9 +8,9 @@ import pytest
 from psycopg import errors
 from psycopg.types.json import Jsonb
 
-from consumer import database as postgres
-from consumer import migrate
-from consumer.database import Role
+from consumer.postgres import database as postgres
+from consumer.postgres import migrate
+from consumer.postgres.database import Role
 from consumer.settings import DatabaseSettings
 from publisher.errors import Misconfigured
 from tests.integration.conftest import CHANGES

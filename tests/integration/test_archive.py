@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from consumer import database as postgres
-from consumer.applying import lock_key
-from consumer.archiving import archive_file, open_tails
-from consumer.database import Pool
 from consumer.fail_points import nowhere
-from publisher.bucket import Bucket, Put
+from consumer.files.applying import lock_key
+from consumer.files.archiving import archive_file, open_tails
+from consumer.postgres import database as postgres
+from consumer.postgres.database import Pool
 from publisher.errors import KeyInHand, ObjectChanged
+from publisher.store.bucket import Bucket, Put
 from tests.integration.change_files import ChangeFile
 
 KEY = "automations/inc/changes/2026-06-25T142000.csv"

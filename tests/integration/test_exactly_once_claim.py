@@ -7,9 +7,9 @@ from typing import Any, LiteralString
 
 import pytest
 
-from consumer import database as postgres
-from consumer.applying import AlreadyApplied, Applied, Duplicate
-from consumer.database import Pool
+from consumer.files.applying import AlreadyApplied, Applied, Duplicate
+from consumer.postgres import database as postgres
+from consumer.postgres.database import Pool
 from consumer.settings import ApplySettings
 from publisher.errors import DependencyDown, Permanent, Refused
 from tests.integration.change_files import ChangeFile

@@ -16,13 +16,15 @@ import pytest
 import tenacity
 from psycopg.types.json import Jsonb
 
-from consumer import database as postgres
-from consumer import geocoding, locationiq, metrics, quota
-from consumer.database import Pool
-from consumer.geocoding import Batch, Gazetteer, GeocodeHandler, Kind, change_cluster, places_that_wait
-from consumer.history import capture
-from consumer.locationiq import Geocoder, GeocoderDown
-from consumer.quota import Paused, Quota, Stopped
+from consumer import metrics
+from consumer.follow_ons.history import capture
+from consumer.geocoding import gazetteer as gazetteer_module
+from consumer.geocoding import locationiq, quota
+from consumer.geocoding.gazetteer import Batch, Gazetteer, GeocodeHandler, Kind, change_cluster, places_that_wait
+from consumer.geocoding.locationiq import Geocoder, GeocoderDown
+from consumer.geocoding.quota import Paused, Quota, Stopped
+from consumer.postgres import database as postgres
+from consumer.postgres.database import Pool
 from consumer.settings import GazetteerSettings, GeocoderSettings
 from publisher.errors import HeldByAnother, Refused
 from tests.acceptance import geocoder
@@ -560,7 +562,7 @@ def test_what_waits_is_what_would_be_asked_for_if_its_cluster_had_a_point(pool: 
 def test_a_long_run_places_what_it_has_found_before_its_end(
     pool: Pool, provider: LocationIQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(geocoding, "BATCH", 2)
+    monkeypatch.setattr(gazetteer_module, "BATCH", 2)
     tickets(pool, Westlands=5, B=4, C=3, D=2, E=1)
     placed: list[int] = []
 
@@ -576,7 +578,7 @@ def test_a_long_run_places_what_it_has_found_before_its_end(
 def test_the_rest_of_a_batch_is_sent_for_at_once(
     pool: Pool, provider: LocationIQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(geocoding, "BATCH", 1)
+    monkeypatch.setattr(gazetteer_module, "BATCH", 1)
     tickets(pool, Westlands=2, B=1)
     execute(pool, "INSERT INTO ingest.outbox (kind) VALUES ('geocode')")
     relayed: list[int] = []
@@ -762,7 +764,7 @@ def test_a_request_that_is_asked_anew_while_its_batch_runs_stays_open(pool: Pool
 def test_a_file_of_made_up_places_does_not_spend_the_day_of_the_others(
     pool: Pool, provider: LocationIQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(geocoding, "MANY", 5, raising=False)
+    monkeypatch.setattr(gazetteer_module, "MANY", 5, raising=False)
     limits = settings(provider.url, GEOCODER_PER_DAY=20)
     relayed: list[int] = []
     places = Gazetteer(pool, GazetteerSettings(), limits, threading.Event())

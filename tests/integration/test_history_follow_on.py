@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from consumer import database as postgres
-from consumer.database import Pool
 from consumer.fail_points import nowhere
-from consumer.history import HistoryHandler
+from consumer.follow_ons.history import HistoryHandler
+from consumer.postgres import database as postgres
+from consumer.postgres.database import Pool
 from consumer.settings import HistorySettings
 from publisher.errors import LockTimeout
 from tests.acceptance.stage import wait_until

@@ -4,8 +4,8 @@ from urllib.parse import quote
 
 import pytest
 
-from consumer import database as postgres
-from consumer.database import Role
+from consumer.postgres import database as postgres
+from consumer.postgres.database import Role
 from consumer.settings import DatabaseSettings
 from publisher.settings import load
 from tests.conftest import Database

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from consumer import database as postgres
-from consumer import migrate
-from consumer.applying import Applied
-from consumer.database import Role
+from consumer.files.applying import Applied
+from consumer.postgres import database as postgres
+from consumer.postgres import migrate
+from consumer.postgres.database import Role
 from consumer.settings import DatabaseSettings
 from publisher.errors import Misconfigured, Refused
 from tests.integration.change_files import ChangeFile, apply_to

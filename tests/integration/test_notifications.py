@@ -10,15 +10,15 @@ from typing import Any
 import boto3
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
-from typer import Typer
 from typer.testing import CliRunner, Result
 
-from publisher import broker, cli, notification_command, topology
-from publisher.bucket import Bucket
+from consumer.program import program
+from publisher.broker import channels, topology
+from publisher.broker.topology import Queue
 from publisher.errors import DependencyDown, Misconfigured, Refused
-from publisher.notifications import Notifications
 from publisher.settings import BrokerSettings, BucketSettings
-from publisher.topology import Queue
+from publisher.store.bucket import Bucket
+from publisher.store.notifications import Notifications
 
 CHANGES = "automations/inc/changes/"
 Run = Callable[..., Result]
@@ -34,9 +34,6 @@ def run(broker_settings: BrokerSettings, monkeypatch: pytest.MonkeyPatch) -> Run
         monkeypatch.setenv("RUSTFS_SECRET_KEY", settings.secret_key.get_secret_value())
         monkeypatch.setenv("RUSTFS_REGION", settings.region)
         monkeypatch.setenv("RUSTFS_BUCKET", settings.bucket)
-        program = Typer()
-        cli.add_commands(program)
-        notification_command.add_commands(program)
         return CliRunner().invoke(program, ["notifications", *arguments])
 
     monkeypatch.setenv("RABBITMQ_URL", broker_settings.rabbitmq_url.get_secret_value())
@@ -121,11 +118,11 @@ def test_what_ceph_was_set_to_announce_arrives(
     s3.put_object(Bucket=on_ceph.bucket, Key="automations/inc/processed/no.csv", Body=b"")
     s3.put_object(Bucket=on_ceph.bucket, Key=f"{CHANGES}yes.csv", Body=b"")
     end = time.monotonic() + 40
-    while broker.queue_depth(channel, Queue.FILES.broker_name)[0] == 0 and time.monotonic() < end:
+    while channels.queue_depth(channel, Queue.FILES.broker_name)[0] == 0 and time.monotonic() < end:
         channel.connection.process_data_events(time_limit=0.1)
     _, _, body = channel.basic_get(Queue.FILES.broker_name, auto_ack=True)
     assert json.loads(body or b"")["Records"][0]["s3"]["object"]["key"] == f"{CHANGES}yes.csv"
-    assert broker.queue_depth(channel, Queue.FILES.broker_name)[0] == 0
+    assert channels.queue_depth(channel, Queue.FILES.broker_name)[0] == 0
 
 
 def test_a_rule_that_would_lose_something_in_writing_it_back_is_left_alone(run: Run, on_ceph: BucketSettings) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from consumer import database as postgres
-from consumer.database import Pool
+from consumer.postgres import database as postgres
+from consumer.postgres.database import Pool
 from tests.integration.change_files import ChangeFile
 
 HEADER = "ticket_id,normalized_status,raw_status,region,cluster,mttr,closed_at,is_alarm,latitude,longitude"

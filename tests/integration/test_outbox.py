@@ -5,13 +5,13 @@ from collections.abc import Callable  # noqa: TC003
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from consumer import database as postgres
-from consumer.database import Pool
 from consumer.fail_points import nowhere
-from consumer.outbox import Relay
-from publisher.broker import Outgoing
+from consumer.follow_ons.outbox import Relay
+from consumer.postgres import database as postgres
+from consumer.postgres.database import Pool
+from publisher.arrivals.messages import CaptureHistory, GeocodeTickets
+from publisher.broker.publishing import Outgoing
 from publisher.errors import NotConfirmed
-from publisher.messages import CaptureHistory, GeocodeTickets
 from tests.acceptance.stage import wait_until
 from tests.integration.change_files import ChangeFile
 

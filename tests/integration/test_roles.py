@@ -10,9 +10,9 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
-from consumer import database as postgres
-from consumer import migrate
-from consumer.database import Role
+from consumer.postgres import database as postgres
+from consumer.postgres import migrate
+from consumer.postgres.database import Role
 from consumer.settings import DatabaseSettings
 from tests.integration.test_migrate import connect, nothing
 

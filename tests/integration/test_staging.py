@@ -5,12 +5,12 @@ import random
 
 import pytest
 
-from consumer import database as postgres
-from consumer import proportion
-from consumer.cleaning import Cleaner, RowReject, TicketRow
-from consumer.csv_reading import ChangeFileReader
-from consumer.database import Pool
-from consumer.proportion import Cost
+from consumer.files import proportion
+from consumer.files.cleaning import Cleaner, RowReject, TicketRow
+from consumer.files.proportion import Cost
+from consumer.files.reading import ChangeFileReader
+from consumer.postgres import database as postgres
+from consumer.postgres.database import Pool
 from consumer.settings import DatabaseSettings
 from publisher.errors import FleetticketsError
 from tests.acceptance.feeds import COLUMNS, csv, ticket

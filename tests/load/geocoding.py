@@ -20,7 +20,7 @@ from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from consumer.queries import statements
+from consumer.postgres.queries import statements
 from tests.acceptance.feeds import csv, key_at, ticket
 from tests.acceptance.geocoder import KEY, LocationIQ
 from tests.acceptance.stage import Stage

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from consumer.cleaning import Cleaner, Dropped, RowReject, TicketRow, read_timestamp
-from consumer.csv_reading import Record
+from consumer.files.cleaning import Cleaner, Dropped, RowReject, TicketRow, read_timestamp
+from consumer.files.reading import Record
 from publisher.errors import Permanent
 
 

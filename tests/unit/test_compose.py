@@ -16,7 +16,7 @@ from consumer.settings import (
     GeocoderSettings,
     HistorySettings,
 )
-from publisher import broker_users
+from publisher.broker import broker_users
 from publisher.settings import (
     BrokerSettings,
     BrokerUsersSettings,

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from consumer.demo.feed import COLUMNS, FEWEST_FILES, FEWEST_ROWS, ChangeFile, Feed, make_feed
-from publisher.keys import ChangeFileKey, read_key
+from publisher.arrivals.keys import ChangeFileKey, read_key
 
 UNTIL = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from consumer.failures import UNEXPECTED, Failure
-from publisher import messages
+from consumer.files.failures import UNEXPECTED, Failure
+from publisher.arrivals import messages
 
 
 def test_the_delays_of_an_unexpected_failure_grow_and_end() -> None:

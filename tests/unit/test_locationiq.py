@@ -16,7 +16,7 @@ import pytest
 import requests
 import tenacity
 
-from consumer.locationiq import (
+from consumer.geocoding.locationiq import (
     ATTEMPTS,
     MAX_BYTES,
     AnswerUnusable,

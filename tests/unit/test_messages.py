@@ -2,7 +2,7 @@
 
 import pytest
 
-from publisher import messages
+from publisher.arrivals import messages
 
 
 @pytest.mark.parametrize(

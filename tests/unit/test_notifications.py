@@ -3,8 +3,16 @@
 import pytest
 
 from publisher.errors import Misconfigured
-from publisher.notifications import RustfsWay, comparable, masked, merged, push_endpoint, rustfs_target, section_of
 from publisher.settings import BrokerSettings, BucketSettings
+from publisher.store.notifications import (
+    RustfsWay,
+    comparable,
+    masked,
+    merged,
+    push_endpoint,
+    rustfs_target,
+    section_of,
+)
 
 OURS = {"Id": "fleettickets", "QueueArn": "arn:aws:sqs:r:1:q", "Events": ["s3:ObjectCreated:*"]}
 OTHERS = {"Id": "x", "QueueArn": "arn:aws:sqs:r:1:other", "Events": ["s3:ObjectRemoved:*"]}

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from publisher import broker, poller
-from publisher.bucket import ObjectSummary
-from publisher.messages import ChangeFileArrived
-from publisher.poller import Poller, missing_from_queue
+from publisher.arrivals.messages import ChangeFileArrived
+from publisher.broker import channels, publishing
+from publisher.sources import poller
+from publisher.sources.poller import Poller, missing_from_queue
+from publisher.store.bucket import ObjectSummary
 
 
 @pytest.mark.parametrize(
@@ -54,8 +55,8 @@ class Store:
         self.queued_after_listing: int | None = None
         self.settled: set[str] = set()
         self._is_listed = False
-        monkeypatch.setattr(broker, "queue_depth", self._depth)
-        monkeypatch.setattr(broker, "publish", self._publish)
+        monkeypatch.setattr(channels, "queue_depth", self._depth)
+        monkeypatch.setattr(publishing, "publish", self._publish)
         self.poller = Poller(self, 4, self._open_settled, clock=lambda: self.now)  # type: ignore[arg-type]
 
     def _open_settled(self, bucket: str) -> AbstractContextManager[poller.Settled]:
@@ -66,7 +67,7 @@ class Store:
         assert len(page) <= 1000
         return [found.key in self.settled for found in page]
 
-    def _publish(self, _channel: object, outgoing: broker.Outgoing) -> None:
+    def _publish(self, _channel: object, outgoing: publishing.Outgoing) -> None:
         self.published += ChangeFileArrived.model_validate_json(outgoing.body).keys
 
     def _depth(self, *_: object) -> tuple[int, int]:
@@ -155,7 +156,7 @@ def test_a_poller_does_not_grow_with_what_lies_in_the_bucket(monkeypatch: pytest
                 if key > after:
                     yield ObjectSummary(key, f"{number:032x}", 1, datetime(2026, 6, 25, tzinfo=UTC))
 
-        def _publish(self, _channel: object, _outgoing: broker.Outgoing) -> None:
+        def _publish(self, _channel: object, _outgoing: publishing.Outgoing) -> None:
             self.sent += 1
 
     monkeypatch.setattr(poller, "_HELD", 500, raising=False)

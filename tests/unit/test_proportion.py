@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer import proportion
-from consumer.cleaning import Cleaner, RowReject, TicketRow
-from consumer.csv_reading import ChangeFileReader
-from consumer.proportion import MULTIPLE, Cost
+from consumer.files import proportion
+from consumer.files.cleaning import Cleaner, RowReject, TicketRow
+from consumer.files.proportion import MULTIPLE, Cost
+from consumer.files.reading import ChangeFileReader
 from publisher.errors import Permanent
 from tests.acceptance.feeds import COLUMNS, RandomFeed, csv, lines, ticket
 from tests.acceptance.reference import KEPT_EMPTY

@@ -8,7 +8,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
-from consumer.database import address
+from consumer.postgres.database import address
 from consumer.settings import (
     ApplySettings,
     DatabaseChoice,

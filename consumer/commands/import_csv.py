@@ -1,0 +1,40 @@
+"""`import-csv`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from consumer.commands.drained import Apply, conclude, words
+from consumer.postgres import database, migrate
+from consumer.postgres.database import Role
+from consumer.settings import ApplySettings, DatabaseSettings
+from consumer.upkeep.drain import import_csv
+from publisher import program
+from publisher.program import AsJson
+from publisher.settings import load
+from publisher.terminal import printable
+
+
+def import_local_file(
+    file: Annotated[Path, typer.Argument(help="A CSV file in the form of a change file.")],
+    apply: Apply = False,
+    as_json: AsJson = False,
+) -> None:
+    """Apply one local CSV file.
+
+    Its name gives the instant of the changes in it, as a key does (2026-06-25T142000.csv); with any other name it is
+    the file's time of change. Importing the same bytes twice does nothing the second time.
+    """
+    database_settings, settings = load(DatabaseSettings), load(ApplySettings)
+    with database.connect(database_settings, Role.INGEST) as connection:
+        migrate.require_migrated(connection)
+    with (
+        database.open_pool(database_settings, 1, "import") as pool,
+        program.progress(as_json=as_json, in_bytes=True) as bar,
+    ):
+        task = bar.add_task("importing" if apply else "trying", total=file.stat().st_size if file.is_file() else None)
+        outcome = import_csv(pool, file, settings, apply=apply, told=lambda size: bar.advance(task, size))
+    if not as_json:
+        typer.echo(printable(f"{file.name}: {words(outcome)}"))
+    conclude([(file.name, outcome)], apply=apply, as_json=as_json)

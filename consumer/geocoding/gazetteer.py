@@ -1,0 +1,534 @@
+"""The geocode follow-on: places that tickets name become points, and the points become the tickets' geom.
+
+The gazetteer is asked first and the provider only for what it does not have: clusters, then the locations of actionable
+tickets. One batch at a time runs on a database, since the provider's limits leave room for no more; its rest is a new
+request of the outbox, so that no batch keeps a message in hand for long. A file that names a lot of places comes after
+the others, and leaves them a part of the day's requests.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from itertools import islice
+from threading import Event
+from time import monotonic
+from typing import Any
+
+import structlog
+from psycopg.types.json import Jsonb
+
+from consumer import metrics
+from consumer.fail_points import AtPoint, nowhere
+from consumer.geocoding.locationiq import (
+    ATTEMPTS,
+    AnswerUnusable,
+    Found,
+    Geocoder,
+    GeocoderDown,
+    Match,
+    NotFound,
+    QueryRefused,
+    RateLimited,
+    Viewbox,
+)
+from consumer.geocoding.place_names import place_name
+from consumer.geocoding.quota import Quota, Stopped
+from consumer.postgres import database
+from consumer.postgres.database import Connection, Pool
+from consumer.postgres.lease import Lease
+from consumer.settings import GazetteerSettings, GeocoderSettings
+from publisher.errors import Refused
+
+GUARD_METRES = 25_000.0
+"""An answer farther from its cluster's point is a place of the same name in another city."""
+BATCH = 20
+"""Lookups with one message in hand; at one a second, less than a minute."""
+BATCH_SECONDS = 120.0
+"""The end of a batch whose lookups have to wait for longer."""
+MANY = 100
+"""A file that names more places to look up is one of many: its places come after those of all others."""
+RESERVED = 0.5
+"""The share of a day's requests that files of many places leave to others."""
+_PAGE = 100
+_BIAS_DEGREES = 0.25
+"""Half the side of the box around the cluster that is the geocoder's hint; a quarter of a degree is 28 km there."""
+_TOO_COARSE = ["city", "county", "state", "country", "postalcode"]
+"""Levels at which an answer says no more than the cluster's point does."""
+_NO_CLUSTER = frozenset({"county", "state", "country", "postalcode"})
+"""The same for a cluster, which can be a city."""
+_PROBE = "Nairobi"
+"""Asked when a place got no answer: whatever is said to it, the provider answers."""
+_ASKED_AGAIN_AFTER = timedelta(minutes=10)
+"""A place that alone got no answer is asked for again after so long; after ATTEMPTS times it is a miss."""
+_NOBODY = "nobody"
+log = structlog.get_logger()
+
+
+class Kind(StrEnum):
+    """What is looked up."""
+
+    CLUSTERS = "clusters"
+    LOCATIONS = "locations"
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A cluster to ask for, by the place its alias names, or its own name; and the region of most of its tickets."""
+
+    cluster: str
+    place: str
+    region: str | None
+
+    @property
+    def queries(self) -> list[str]:
+        """With the region first: a name is a street of some other city's, too. None for a name that is blank."""
+        if not self.place.strip():
+            return []
+        return [f"{self.place}, {self.region}", self.place] if self.region else [self.place]
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A location name to ask for, and its cluster's point in degrees."""
+
+    cluster: str
+    location_name: str
+    latitude: float
+    longitude: float
+
+    @property
+    def near(self) -> Viewbox:
+        return Viewbox(
+            self.longitude - _BIAS_DEGREES,
+            self.latitude - _BIAS_DEGREES,
+            self.longitude + _BIAS_DEGREES,
+            self.latitude + _BIAS_DEGREES,
+        )
+
+
+Place = Cluster | Location
+
+
+@dataclass(slots=True)
+class Batch:
+    """What became of some places: `outcomes` counts hit, miss, rejected and unanswered."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    placed: int = 0
+    """Tickets that got another geom."""
+    rest: bool = False
+    """Whether there are more places to look up."""
+    held_back: int = 0
+    """More places, of files that have a lot of them: what is left of the day's requests is for others."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToAsk:
+    """The first `places` of a `total` to ask for; the last `of_many` of the total are those of files with many."""
+
+    places: list[Place]
+    total: int
+    of_many: int
+
+    @property
+    def of_few(self) -> list[Place]:
+        return self.places[: self.total - self.of_many]
+
+
+def places_to_ask(pool: Pool, settings: GazetteerSettings, kind: Kind, limit: int, many: int | None = None) -> ToAsk:
+    """What the provider would be asked for now, up to `limit` of it; that of most tickets first.
+
+    Those of a file that has more than `many` come last; None makes no difference.
+    Raises: DependencyDown.
+    """
+    make: Callable[..., Place] = Cluster if kind is Kind.CLUSTERS else Location
+    parameters = _ages(settings) | {"limit": limit, "many": many}
+    with database.transaction(pool) as connection:
+        rows = database.rows(connection, "geocoding", f"{kind}_to_ask", parameters)
+    counts = {name: max((row.pop(name) for row in rows), default=0) for name in ("total", "of_many")}
+    return ToAsk([make(**row) for row in rows], **counts)
+
+
+def places_that_wait(pool: Pool, settings: GazetteerSettings) -> int:
+    """Location names that are not asked for before their cluster has a point.
+
+    Raises: DependencyDown.
+    """
+    with database.transaction(pool) as connection:
+        found = database.row(connection, "geocoding", "locations_that_wait", _ages(settings))
+    return int(found["places"]) if found else 0
+
+
+def _ages(settings: GazetteerSettings) -> dict[str, datetime | int | None]:
+    now = datetime.now(UTC)
+    return {
+        "hits_before": now - timedelta(days=settings.keep_hits_days) if settings.keep_hits_days is not None else None,
+        "misses_before": now - timedelta(days=settings.keep_misses_days),
+        "unanswered_before": now - _ASKED_AGAIN_AFTER,
+        "attempts": ATTEMPTS,
+    }
+
+
+class Gazetteer:
+    """What is known of places, and how more of it becomes known."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        settings: GazetteerSettings,
+        geocoder_settings: GeocoderSettings,
+        stop: Event,
+        at: AtPoint = nowhere,
+    ) -> None:
+        self._pool = pool
+        self._settings = settings
+        self._geocoder = Geocoder(geocoder_settings, stop)
+        self._provider = geocoder_settings.url.host or ""
+        self._stop = stop
+        self._at = at
+        # For as long as a request can be under way, and the wait for one goes without a look at whose turn it is.
+        self._turn = Lease(pool, "lookups", timedelta(seconds=4 * geocoder_settings.timeout + 10))
+        self.quota = Quota(pool, geocoder_settings, stop, self._turn.renew)
+        self._reserved = RESERVED * geocoder_settings.per_day
+
+    def work(
+        self,
+        kinds: Iterable[Kind],
+        limit: int,
+        batch: Batch,
+        *,
+        seconds: float = float("inf"),
+        by_hand: bool = False,
+        told: Callable[[str], None] = lambda _outcome: None,
+    ) -> None:
+        """Look up to `limit` places up, or for so many seconds, and place the tickets.
+
+        `batch` tells of it, also when it ends early. `by_hand` says that a person has mended what a pause was for, or
+        wants to see what still is wrong; and that no request of the outbox stands behind it, so it makes one first: if
+        this process is killed, a consumer places what it has found.
+        Raises: HeldByAnother, when somebody else is at it; Paused, when the quota is spent; Refused, when a setting
+        has to be changed; Stopped; DependencyDown.
+        """
+        end = monotonic() + seconds
+        with self._turn.held():
+            if by_hand:
+                self.quota.lift_pause()
+                with database.transaction(self._pool) as connection:
+                    database.rows(connection, "geocoding", "ask_for_batch")
+            self.quota.forget_old()
+            placed = self._place_tickets()
+            try:
+                places = self._places(kinds, batch, by_hand=by_hand)
+                for number, place in enumerate(islice(places, limit)):
+                    if self._stop.is_set():
+                        raise Stopped("told to stop")
+                    self._turn.renew()
+                    if number and number % BATCH == 0:  # a long run by hand shows what it has found
+                        placed += self._place_tickets()
+                    outcome = self._look_up(place)
+                    batch.outcomes[outcome] += 1
+                    metrics.LOOKUPS.labels(outcome).inc()
+                    told(outcome)
+                    if monotonic() > end:
+                        break
+                batch.rest = next(places, None) is not None
+            finally:
+                # Also of a batch that ends early, for what it has found.
+                placed += self._place_tickets()
+                batch.placed += placed
+                self._tell_metrics(placed)
+
+    def _places(self, kinds: Iterable[Kind], batch: Batch, *, by_hand: bool) -> Iterator[Place]:
+        """What to look up, in its order: of files with many places last, and only while others have enough left.
+
+        A person who asks for it has looked at it, so by hand there is no difference.
+        """
+        many = None if by_hand else MANY
+        of_many: list[Kind] = []
+        for kind in kinds:
+            found = yield from self._pages(kind, many, lambda page: page.of_few)
+            if found.of_many:
+                of_many.append(kind)
+        for kind in of_many:
+            for place in self._pages(kind, many, lambda page: page.places):
+                if self.quota.left() <= self._reserved:
+                    batch.held_back += places_to_ask(self._pool, self._settings, kind, 1, many).of_many
+                    break
+                yield place
+
+    def _pages(
+        self, kind: Kind, many: int | None, chosen: Callable[[ToAsk], list[Place]]
+    ) -> Generator[Place, None, ToAsk]:
+        """Give what is chosen of one page after the other, since what was asked for is on none of the next."""
+        asked: set[Place] = set()
+        while True:
+            page = places_to_ask(self._pool, self._settings, kind, _PAGE, many)
+            places = [place for place in chosen(page) if place not in asked]
+            for place in places:
+                asked.add(place)
+                yield place
+            if not places or len(places) < _PAGE:
+                return page
+
+    def _tell_metrics(self, placed: int) -> None:
+        metrics.PLACED.inc(placed)
+        metrics.QUOTA_LEFT.set(self.quota.left())
+        with database.transaction(self._pool) as connection:
+            rows = database.rows(connection, "status", "tickets_by_place")
+        none = dict.fromkeys(("feed", "location", "cluster", "nowhere"), 0)
+        for source, tickets in (none | {row["source"] or "nowhere": row["tickets"] for row in rows}).items():
+            metrics.TICKETS.labels(source).set(tickets)
+
+    def _look_up(self, place: Place) -> str:
+        """Ask for one place and keep what comes of it; a crash before that asks once more, and keeps the same."""
+        try:
+            return self._look_up_cluster(place) if isinstance(place, Cluster) else self._look_up_location(place)
+        except (GeocoderDown, QueryRefused) as error:
+            self._require_answers()
+            # So it is this place alone: it must not hold up the others.
+            log.warning("no answer", place=_name(place), detail=error.detail)
+            is_final = isinstance(error, AnswerUnusable | QueryRefused)
+            self._keep(place, _row(None, None, self._provider) | {"unanswered": 0 if is_final else 1})
+            return "unanswered"
+        except Refused as error:
+            if error.dependency != database.DATABASE:
+                raise
+            # An answer that cannot be kept would hold up all the others with every batch.
+            log.warning("answer not kept", place=_name(place), detail=error.detail)
+            return self._keep(place, _row(None, None, self._provider))
+
+    def _require_answers(self) -> None:
+        """Find out whether the provider answers anything.
+
+        Raises: what it raises to everybody.
+        """
+        try:
+            self._search(_PROBE, None)
+        except QueryRefused as error:
+            self.quota.refused(str(error))
+            raise
+
+    def _look_up_cluster(self, place: Cluster) -> str:
+        rows: dict[str, dict[str, Any]] = {}
+        useless: AnswerUnusable | QueryRefused | None = None
+        for query in place.queries:
+            try:
+                answer = self._search(query, None)
+            except (AnswerUnusable, QueryRefused) as error:
+                useless = error
+                continue
+            row = self._judged_cluster(_rows(answer, query, self._provider))
+            rows.setdefault(row["status"], row)
+            if "hit" in rows:
+                break
+        if useless is not None and not rows:
+            raise useless
+        best = (rows[status] for status in ("hit", "rejected", "miss") if status in rows)
+        return self._keep_cluster(place, next(best, _row(None, None, _NOBODY)))
+
+    def _judged_cluster(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """The first that can be a cluster's place; else the first of all, which tells what was found instead."""
+        first = rows[0]
+        if first["latitude"] is None:
+            return first
+        with database.transaction(self._pool) as connection:
+            for row in rows:
+                if _is_fine_enough(row["quality"]) and database.row(connection, "geocoding", "is_in_kenya", row):
+                    return row | {"status": "hit"}
+        return first | {"status": "rejected"}
+
+    def _look_up_location(self, place: Location) -> str:
+        name = place_name(place.location_name)
+        key = {"cluster": place.cluster, "location_name": place.location_name, "cleaned_query": name}
+        if name is None:
+            # Nothing but codes: kept as a miss, so that it is not looked at with every batch.
+            return self._keep_location(place, [_row(None, None, _NOBODY)])
+        with database.transaction(self._pool) as connection:
+            same = database.row(connection, "geocoding", "answered_before", key | _ages(self._settings))
+        if same is not None:
+            answer = None if same["answer"] is None else Jsonb(same["answer"])
+            return self._keep_location(place, [same | {"answer": answer, "unanswered": 0}])
+        return self._keep_location(place, _rows(self._search(name, place.near), name, self._provider))
+
+    def _search(self, query: str, near: Viewbox | None) -> Found | NotFound:
+        """One answer.
+
+        Raises: GeocoderDown or QueryRefused, for none; Paused, Refused, Stopped, DependencyDown.
+        """
+        limited = 0
+        while True:
+            try:
+                answer = self._geocoder.search(query, near, self.quota.book)
+            except RateLimited as error:
+                log.warning("rate limited", window=error.window)
+                self.quota.limited(error.window, str(error))
+                limited += 1
+                if limited >= ATTEMPTS and (paused := self.quota.paused()) is not None:
+                    raise paused from error
+            except QueryRefused:
+                raise
+            except Refused as error:
+                self.quota.refused(str(error))
+                raise
+            except GeocoderDown as error:
+                self.quota.ended(failed=not isinstance(error, AnswerUnusable))
+                if self._stop.is_set():
+                    raise Stopped("told to stop") from error
+                raise
+            else:
+                return answer
+            finally:
+                self.quota.ended()
+
+    def _keep(self, place: Place, row: dict[str, Any]) -> str:
+        return self._keep_cluster(place, row) if isinstance(place, Cluster) else self._keep_location(place, [row])
+
+    def _keep_cluster(self, place: Cluster, row: dict[str, Any]) -> str:
+        self._at("answered, not kept")
+        with database.transaction(self._pool) as connection:
+            row |= {"cluster": place.cluster, "asked_as": place.place, "attempts": ATTEMPTS}
+            database.row(connection, "ledger", "wait_for_dry_run")
+            change_cluster(connection, ["cluster_was_asked", "keep_cluster"], row)
+        self._at("kept, not placed")
+        return str(row["status"])
+
+    def _keep_location(self, place: Location, rows: list[dict[str, Any]]) -> str:
+        self._at("answered, not kept")
+        with database.transaction(self._pool) as connection:
+            judged = _judged_location(connection, place, rows)
+            if judged is None:
+                return "unanswered"  # somebody took the cluster's point back, so there is nothing to judge it by
+            row = judged | {
+                "cluster": place.cluster, "location_name": place.location_name,
+                "cleaned_query": place_name(place.location_name),
+            }  # fmt: skip
+            database.rows(connection, "geocoding", "location_was_asked", row)
+            database.rows(connection, "geocoding", "keep_location", row)
+        self._at("kept, not placed")
+        return str(row["status"])
+
+    def _place_tickets(self) -> int:
+        with database.transaction(self._pool) as connection:
+            database.row(connection, "ledger", "wait_for_dry_run")
+            return place_tickets(connection).placed
+
+
+@dataclass(frozen=True, slots=True)
+class Placing:
+    """How many tickets got another point, and how many are nowhere now."""
+
+    placed: int
+    unplaced: int
+
+
+def place_tickets(connection: Connection) -> Placing:
+    """Put every ticket where the gazetteer has it.
+
+    Raises: psycopg.Error.
+    """
+    return Placing(**(database.row(connection, "geocoding", "place_tickets") or {"placed": 0, "unplaced": 0}))
+
+
+def change_cluster(connection: Connection, statements: list[str], row: dict[str, Any]) -> None:
+    """Run statements on a cluster, and draw the conclusions from what they do to its point.
+
+    Where that is moved, the answers for the cluster's locations are held against the new one; where it is taken away,
+    they are not believed either. The next placing moves the tickets.
+
+    Raises: psycopg.Error.
+    """
+    before = database.row(connection, "geocoding", "cluster_point", row)
+    for statement in statements:
+        database.rows(connection, "geocoding", statement, row)
+    after = database.row(connection, "geocoding", "cluster_point", row)
+    if after is None and before is not None:
+        database.rows(connection, "geocoding", "disown_locations", row)
+    elif after != before:
+        was = {f"was_{name}": before[name] if before else None for name in ("latitude", "longitude")}
+        guard = {"guard_m": GUARD_METRES, "too_coarse": _TOO_COARSE}
+        database.rows(connection, "geocoding", "judge_locations", {"cluster": row["cluster"]} | was | guard)
+
+
+def _judged_location(connection: Connection, place: Location, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The first that is near its cluster and finer than that; else the first of all, with its distance.
+
+    None where the cluster has no point any more.
+    """
+    if rows[0]["latitude"] is None:
+        return rows[0] | {"distance_m": None}
+    answered = {f"{name}s": [row[name] for row in rows] for name in ("latitude", "longitude")}
+    distances = database.rows(connection, "geocoding", "distances", answered | {"cluster": place.cluster})
+    judged = []
+    for row, coarse in zip(rows, distances, strict=False):  # none, or one for each
+        is_hit = coarse["metres"] <= GUARD_METRES and _parts(row["quality"])[2] not in _TOO_COARSE
+        judged.append(row | {"distance_m": coarse["metres"], "status": "hit" if is_hit else "rejected"})
+    return next((row for row in judged if row["status"] == "hit"), judged[0]) if judged else None
+
+
+def _is_fine_enough(quality: str | None) -> bool:
+    """Whether more is known than the country, the county or a post office, or, with `fallback`, the region's city."""
+    code, _, level = _parts(quality)
+    return level not in _NO_CLUSTER and not (level in _TOO_COARSE and code == "fallback")
+
+
+def _parts(quality: str | None) -> tuple[str, str, str]:
+    """Code, type and level of a match, each "" where the provider tells none."""
+    code, type_, level = (*(quality or "").split("/"), "", "", "")[:3]
+    return code, type_, level
+
+
+def _name(place: Place) -> str:
+    return place.cluster if isinstance(place, Cluster) else f"{place.location_name} ({place.cluster})"
+
+
+def _rows(answer: Found | NotFound, query: str, provider: str) -> list[dict[str, Any]]:
+    """What would be kept: of each place that was found, else of the miss."""
+    return [_row(one, query, provider) for one in (answer.matches if isinstance(answer, Found) else [answer])]
+
+
+def _row(found: Match | NotFound | None, query: str | None, provider: str) -> dict[str, Any]:
+    if isinstance(found, Match):
+        known: dict[str, Any] = {
+            "latitude": found.latitude, "longitude": found.longitude, "quality": found.quality, "status": "hit",
+        }  # fmt: skip
+    else:
+        known = {"latitude": None, "longitude": None, "quality": None, "status": "miss"}
+    return known | {
+        "query": query, "provider": provider, "answer": Jsonb(found.raw) if found else None, "geocoded_at": None,
+        "unanswered": 0,
+    }  # fmt: skip
+
+
+class GeocodeHandler:
+    """Handles GeocodeTickets: one batch for all open requests, and a new request for the rest."""
+
+    def __init__(self, pool: Pool, gazetteer: Gazetteer, relay: Callable[[], int], at: AtPoint) -> None:
+        self._pool = pool
+        self._gazetteer = gazetteer
+        self._relay = relay
+        self._at = at
+
+    def geocode(self, batch: Batch) -> None:
+        """Run one batch, if somebody asks for one; `batch` tells of it.
+
+        Raises: what Gazetteer.work does; then the requests stay open.
+        """
+        with database.transaction(self._pool) as connection:
+            requests = [r["request_id"] for r in database.rows(connection, "outbox", "unhandled", {"kind": "geocode"})]
+        if not requests:
+            return
+        self._gazetteer.quota.require_open()
+        self._gazetteer.work(Kind, BATCH, batch, seconds=BATCH_SECONDS)
+        with database.transaction(self._pool) as connection:
+            database.rows(connection, "outbox", "mark_handled", {"requests": requests})
+            if batch.rest:
+                database.rows(connection, "geocoding", "ask_for_batch")
+            elif batch.held_back and (asked := database.row(connection, "geocoding", "ask_for_batch_tomorrow")):
+                why = "they come from files with many, and what is left of the day's requests is for the others"
+                log.info("places wait", places=batch.held_back, until=str(asked["due_at"]), detail=why)
+            self._at("geocoded, not committed")
+        self._at("geocoded, before relay")
+        if batch.rest:
+            self._relay()

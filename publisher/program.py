@@ -1,0 +1,79 @@
+"""How every command of the program runs and ends: one line for an error, codes for cron, signals, progress."""
+
+import _thread
+import signal
+import sys
+from threading import Event
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from publisher import log
+from publisher.errors import FleetticketsError, Misconfigured
+from publisher.sources.poller import OpenSettled, knowing_nothing
+from publisher.terminal import printable
+
+EXIT_FAILED = 1
+EXIT_MISCONFIGURED = 2
+_ENDLESS = 10_000
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of text for a person.")]
+
+
+def run(program: typer.Typer, open_settled: OpenSettled = knowing_nothing) -> NoReturn:
+    """Run a program of commands; an error of ours is one line on stderr, never a traceback.
+
+    `open_settled` is what this program knows of waiting files beyond what the poller does.
+    """
+    log.configure()
+    try:
+        program(obj=open_settled)
+    except Misconfigured as error:
+        print(printable(f"fleettickets: {error}"), file=sys.stderr)  # noqa: T201
+        sys.exit(EXIT_MISCONFIGURED)
+    except FleetticketsError as error:
+        print(printable(f"fleettickets: {error}"), file=sys.stderr)  # noqa: T201
+        sys.exit(EXIT_FAILED)
+    sys.exit(0)
+
+
+def console() -> Console:
+    """A console that cuts and wraps nothing where a script or a pager reads."""
+    return Console() if sys.stdout.isatty() else Console(width=_ENDLESS)
+
+
+def progress(*, as_json: bool, in_bytes: bool = False) -> Progress:
+    """A bar for work that takes long, where there is a terminal; beside JSON it goes to stderr."""
+    on = Console(stderr=as_json)
+    done = DownloadColumn() if in_bytes else MofNCompleteColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), done, TimeRemainingColumn())
+    return Progress(*columns, console=on, transient=True, disable=not on.is_terminal)
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them."""
+    if seconds is None:
+        return "unknown"
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def stop_on_signals(*, second_aborts: bool = False) -> Event:
+    """An event that SIGTERM and SIGINT set; for work that a person waits for, a second Ctrl-C does not wait for it.
+
+    A handler may come in the middle of anything, of the event's own work too, whose lock it then must not wait for.
+    """
+    stop = Event()
+
+    def set_stop(number: int, _frame: object) -> None:
+        if second_aborts and number == signal.SIGINT and stop.is_set():
+            raise KeyboardInterrupt
+        _thread.start_new_thread(stop.set, ())
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, set_stop)
+    return stop
