@@ -15,6 +15,7 @@ from consumer.commands.reseed import reseed
 from consumer.commands.status import show_status
 from consumer.commands.verify import verify
 from consumer.demo.command import demo
+from consumer.feeds.declared import served_folders
 from consumer.upkeep.verdicts import settled_by_ledger
 from publisher.commands.broker_users import make_broker_users
 from publisher.commands.dead_letters import letters
@@ -23,7 +24,7 @@ from publisher.commands.poll import poll
 from publisher.commands.sqs import carry_from_sqs
 from publisher.commands.topology import declare_topology
 from publisher.commands.webhook import webhook
-from publisher.program import run
+from publisher.program import Known, run
 
 program = typer.Typer(
     no_args_is_help=True,
@@ -56,6 +57,9 @@ letters.command("discard")(discard_letters)
 program.add_typer(letters, name="dead-letters")
 
 
+KNOWN = Known(served_folders, settled_by_ledger)
+
+
 def main() -> None:
     """The entry point of the installed program."""
-    run(program, settled_by_ledger)
+    run(program, KNOWN)

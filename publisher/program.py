@@ -3,6 +3,8 @@
 import _thread
 import signal
 import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from threading import Event
 from typing import Annotated, NoReturn
 
@@ -11,25 +13,37 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from publisher import log
+from publisher.arrivals.folders import Folder
 from publisher.errors import FleetticketsError, Misconfigured
-from publisher.sources.poller import OpenSettled, knowing_nothing
+from publisher.sources.poller import OpenSettled
 from publisher.terminal import printable
 
 EXIT_FAILED = 1
 EXIT_MISCONFIGURED = 2
 _ENDLESS = 10_000
 
+OfFeeds = Annotated[
+    list[str] | None,
+    typer.Option("--feed", metavar="NAME", help="Only this feed; may be given more than once.", show_default=False),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of text for a person.")]
 
 
-def run(program: typer.Typer, open_settled: OpenSettled = knowing_nothing) -> NoReturn:
-    """Run a program of commands; an error of ours is one line on stderr, never a traceback.
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the commands of this package are told by the program that they are part of."""
 
-    `open_settled` is what this program knows of waiting files beyond what the poller does.
-    """
+    folders: Callable[[Iterable[str]], Sequence[Folder]]
+    """Of the feeds of these names, or of all that are served. Raises: Misconfigured."""
+    open_settled: OpenSettled
+    """What is known of files that wait."""
+
+
+def run(program: typer.Typer, known: Known) -> NoReturn:
+    """Run a program of commands; an error of ours is one line on stderr, never a traceback."""
     log.configure()
     try:
-        program(obj=open_settled)
+        program(obj=known)
     except Misconfigured as error:
         print(printable(f"fleettickets: {error}"), file=sys.stderr)  # noqa: T201
         sys.exit(EXIT_MISCONFIGURED)

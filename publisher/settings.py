@@ -88,7 +88,7 @@ class BrokerUsersSettings(BrokerSettings):
 
 
 class BucketSettings(TlsSettings):
-    """Where the change files are."""
+    """Which bucket the change files are in; where in it, their feeds say."""
 
     endpoint: HttpUrl = Field(validation_alias="RUSTFS_ENDPOINT")
     access_key: SecretStr = Field(validation_alias="RUSTFS_ACCESS_KEY")
@@ -97,7 +97,6 @@ class BucketSettings(TlsSettings):
         "isptickets", validation_alias="RUSTFS_BUCKET", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]$"
     )
     region: str = Field("us-east-1", validation_alias="RUSTFS_REGION")
-    prefix: str = Field("automations/inc/", validation_alias="FLEETTICKETS_PREFIX")
 
     @field_validator("endpoint")
     @classmethod
@@ -106,19 +105,6 @@ class BucketSettings(TlsSettings):
         if url.username or url.password:
             raise ValueError("the keys go into RUSTFS_ACCESS_KEY and RUSTFS_SECRET_KEY, not into the address")
         return url
-
-    @field_validator("prefix")
-    @classmethod
-    def _ends_with_slash(cls, prefix: str) -> str:
-        return f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-
-    @property
-    def changes_prefix(self) -> str:
-        return f"{self.prefix}changes/"
-
-    @property
-    def processed_prefix(self) -> str:
-        return f"{self.prefix}processed/"
 
 
 class SqsSettings(TlsSettings):

@@ -9,11 +9,12 @@ import structlog
 import typer
 
 from consumer import fail_points, metrics
+from consumer.feeds.declared import Feeds, served_feeds
 from consumer.files.arriving import FilesHandler
 from consumer.files.failures import failures_in_a_row
 from consumer.follow_ons.history import HistoryHandler
 from consumer.geocoding.gazetteer import Gazetteer, GeocodeHandler
-from consumer.postgres import database, migrate
+from consumer.postgres import database, feed_tables, migrate
 from consumer.postgres.database import Role
 from consumer.settings import (
     ApplySettings,
@@ -53,7 +54,7 @@ def consume(
     if geocoder_settings is None:
         queues = [name for name in queues if name is not Queue.GEOCODE]
     database_settings, broker_settings = load(DatabaseSettings), load(BrokerSettings)
-    bucket_settings, work = load(BucketSettings), load(WorkSettings)
+    bucket_settings, work, feeds = load(BucketSettings), load(WorkSettings), served_feeds()
     apply_settings, history_settings, gazetteer_settings = (
         load(ApplySettings), load(HistorySettings), load(GazetteerSettings),
     )  # fmt: skip
@@ -62,7 +63,7 @@ def consume(
         metrics.serve(metrics_host, metrics_port)
     stop = program.stop_on_signals()
     at = fail_points.chosen(os.environ)
-    if not _wait_for_schema(database_settings, stop):
+    if not _wait_for_schema(database_settings, feeds, stop):
         return
     # One connection for each file being applied or archived and one more for each that is long, one for history, one
     # for the sweep, one to geocode.
@@ -72,14 +73,14 @@ def consume(
             before[Queue.FILES] = failures_in_a_row(pool)
         breakers = {queue: Breaker(limit, failed_before=before.get(queue, 0)) for queue in Queue}
         worker = Worker(broker_settings, work, queues, breakers, stop, bucket=bucket_settings.bucket)
-        bucket = Bucket(bucket_settings, connections=work.prefetch + 2)
+        bucket = Bucket(bucket_settings, feeds.folders, connections=work.prefetch + 2)
         _warn_of_bucket(bucket)
         files = FilesHandler(
-            pool, bucket, worker.link, apply_settings, failed=breakers[Queue.FILES].failed, run=limit, at=at
+            pool, bucket, feeds, worker.link, apply_settings, failed=breakers[Queue.FILES].failed, run=limit, at=at
         )
         geocoding = None
         if geocoder_settings is not None:
-            gazetteer = Gazetteer(pool, gazetteer_settings, geocoder_settings, stop, at)
+            gazetteer = Gazetteer(pool, feeds.geocoded, gazetteer_settings, geocoder_settings, stop, at)
             geocoding = GeocodeHandler(pool, gazetteer, files.relay, at)
         worker.run(files, HistoryHandler(pool, history_settings, stop, at), geocoding)
     structlog.get_logger().info("stopped")
@@ -93,13 +94,14 @@ def _warn_of_bucket(bucket: Bucket) -> None:
         structlog.get_logger().error("bucket", detail=str(error))
 
 
-def _wait_for_schema(settings: DatabaseSettings, stop: Event) -> bool:
+def _wait_for_schema(settings: DatabaseSettings, feeds: Feeds, stop: Event) -> bool:
     """Wait for a migrated database; False when stopped before there is one."""
     delay = 0.5
     while not stop.is_set():
         try:
             with database.connect(settings, Role.INGEST) as connection:
                 migrate.require_migrated(connection)
+                feed_tables.require(connection, feeds.served)
         except DependencyDown as error:
             structlog.get_logger().warning("waiting", detail=str(error), retry_in_s=delay)
             stop.wait(delay)

@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from consumer.commands.printing import print_json
+from consumer.feeds.declared import served_feeds
 from consumer.upkeep import doctor
 from consumer.upkeep.doctor import Level
-from publisher.program import EXIT_FAILED, AsJson
+from publisher.program import EXIT_FAILED, AsJson, OfFeeds
 from publisher.terminal import printable
 
 
@@ -16,6 +17,7 @@ def show_doctor(
     poller_only: Annotated[
         bool, typer.Option("--poller-only", help="It is meant that the bucket announces nothing.")
     ] = False,
+    feed: OfFeeds = None,
     as_json: AsJson = False,
 ) -> None:
     """Examine each dependency: version, what it can do, and what to do if it cannot.
@@ -24,7 +26,7 @@ def show_doctor(
     it does with conditional copies and deletes, and the bucket's notifications. The store is tried with a small object
     in doctor/ beside changes/, which is removed again. Exit status 1 when anything is wrong.
     """
-    findings = doctor.examine(poller_only=poller_only)
+    findings = doctor.examine(served_feeds(feed), poller_only=poller_only)
     if as_json:
         print_json({"findings": [asdict(finding) for finding in findings]})
     else:

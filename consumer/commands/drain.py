@@ -7,12 +7,13 @@ import typer
 
 from consumer import fail_points
 from consumer.commands.drained import Apply, conclude, words
-from consumer.postgres import database, migrate
+from consumer.feeds.declared import served_feeds
+from consumer.postgres import database, feed_tables, migrate
 from consumer.postgres.database import Role
 from consumer.settings import ApplySettings, DatabaseSettings
 from consumer.upkeep.drain import Drain, Drained
 from publisher import program
-from publisher.program import AsJson
+from publisher.program import AsJson, OfFeeds
 from publisher.settings import BucketSettings, load
 from publisher.store.bucket import Bucket
 from publisher.terminal import printable
@@ -31,6 +32,7 @@ def drain(
             help="Instead of changes/: apply the files of processed/ that the database lacks, after it was restored.",
         ),
     ] = False,
+    feed: OfFeeds = None,
     as_json: AsJson = False,
 ) -> None:
     """Apply the files in changes/ oldest to newest, without RabbitMQ.
@@ -48,18 +50,21 @@ def drain(
     they are. It can be interrupted and repeated. See docs/operations.md.
     """
     database_settings, bucket_settings, settings = load(DatabaseSettings), load(BucketSettings), load(ApplySettings)
+    feeds = served_feeds(feed)
     at = fail_points.chosen(os.environ)
     stop = program.stop_on_signals(second_aborts=True)
     with database.connect(database_settings, Role.INGEST) as connection:
         migrate.require_migrated(connection)
+        feed_tables.require(connection, feeds.served)
     results: list[tuple[str, Drained]] = []
     with database.open_pool(database_settings, 2, "drain") as pool, program.progress(as_json=as_json) as bar:
-        bucket = Bucket(bucket_settings)
+        bucket = Bucket(bucket_settings, feeds.folders)
         bucket.require()
-        run = Drain(pool, bucket, settings, apply, stop, with_reseed, at)
+        run = Drain(pool, bucket, feeds, settings, apply, stop, with_reseed, at)
         if with_reseed:
             with database.connect(database_settings, Role.INGEST) as connection:
-                _tell_of_epoch(run.begun_before(connection))
+                for one in feeds:
+                    _tell_of_epoch(run.begun_before(connection, one))
         task = bar.add_task("listing", total=None)
 
         def report(key: str, outcome: Drained) -> None:

@@ -6,13 +6,14 @@ from typing import Annotated
 import typer
 
 from consumer.commands.printing import print_fields, print_json, shown
+from consumer.feeds.declared import served_feeds
 from consumer.postgres import database, migrate
 from consumer.postgres.database import Role
 from consumer.settings import DatabaseSettings
 from consumer.upkeep import explain as explaining
 from consumer.upkeep.explain import Life, Row, TicketLife
 from publisher.errors import Misconfigured
-from publisher.program import EXIT_FAILED, AsJson
+from publisher.program import EXIT_FAILED, AsJson, OfFeeds
 from publisher.settings import load
 from publisher.terminal import printable
 
@@ -22,6 +23,7 @@ def explain(
         str | None, typer.Argument(help="A key in changes/ or processed/, or its bare name.", show_default=False)
     ] = None,
     ticket: Annotated[str | None, typer.Option("--ticket", metavar="ID", help="A ticket instead of a file.")] = None,
+    feed: OfFeeds = None,
     as_json: AsJson = False,
 ) -> None:
     """Tell the life of one file, or of one ticket.
@@ -33,10 +35,15 @@ def explain(
     """
     if (key is None) == (ticket is None):
         raise Misconfigured("say which: a KEY, or --ticket ID")
+    feeds = served_feeds(feed)
     if ticket is not None:
         with database.connect(load(DatabaseSettings), Role.READ) as connection:
             migrate.require_migrated(connection)
-            told = explaining.explain_ticket(connection, ticket.replace("\0", ""))
+            tickets = [explaining.explain_ticket(connection, ticket.replace("\0", ""), one) for one in feeds]
+        known = [told for told in tickets if told.is_known]
+        if len(known) > 1:
+            raise Misconfigured(f"feeds {' and '.join(told.feed for told in known)} have it: say which, --feed NAME")
+        told = known[0] if known else tickets[0]
         if as_json:
             print_json(asdict(told))
         else:
@@ -44,7 +51,7 @@ def explain(
         if not told.is_known:
             raise typer.Exit(EXIT_FAILED)
         return
-    life = explaining.explain_key(key or "")
+    life = explaining.explain_key(key or "", feeds)
     if as_json:
         print_json(asdict(life))
     else:

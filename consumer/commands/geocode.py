@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from consumer import fail_points
+from consumer.feeds.declared import served_feeds
 from consumer.geocoding.gazetteer import (
     Batch,
     Cluster,
@@ -108,7 +109,7 @@ def set_point(
             change_cluster(connection, ["set_cluster"], point)
         else:
             database.rows(connection, "geocoding", "set_location", point | {"cleaned_query": place_name(location)})
-        placed = place_tickets(connection).placed
+        placed = place_tickets(connection, served_feeds().geocoded).placed
     typer.echo(json.dumps(point | {"placed": placed}) if as_json else f"set; {placed} tickets are placed anew")
 
 
@@ -128,7 +129,7 @@ def unset_point(cluster: OfCluster, location: OfLocation = None, as_json: AsJson
             was_set = bool(database.rows(connection, "geocoding", "unset_location", place))
         if not was_set:
             raise Misconfigured(f"no point of {printable(location or cluster)} was set by hand")
-        placing = place_tickets(connection)
+        placing = place_tickets(connection, served_feeds().geocoded)
         database.rows(connection, "geocoding", "ask_for_batch")
     done = f"unset; {placing.placed} tickets are placed anew, {placing.unplaced} have no place for now"
     typer.echo(json.dumps(place | asdict(placing)) if as_json else done)
@@ -182,7 +183,9 @@ def _look_up(kind: Kind, *, apply: bool, limit: int | None, as_json: bool) -> No
             quota = Quota(pool, geocoder_settings, stop) if geocoder_settings else None
             _show(kind, to_ask, limit, waiting, quota, as_json=as_json)
             return
-        gazetteer = Gazetteer(pool, settings, geocoder_settings, stop, fail_points.chosen(os.environ))
+        gazetteer = Gazetteer(
+            pool, served_feeds().geocoded, settings, geocoder_settings, stop, fail_points.chosen(os.environ)
+        )
         batch = Batch()
         ended: FleetticketsError | None = None
         wanted = min(to_ask.total, limit or to_ask.total)

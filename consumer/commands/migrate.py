@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from psycopg.errors import Diagnostic
 
+from consumer.feeds.declared import served_feeds
 from consumer.postgres import database, migrate
 from consumer.settings import (
     DatabaseSettings,
@@ -34,7 +35,7 @@ def migrate_database(
                 typer.echo(f"{name}: {how}")
 
         connection.add_notice_handler(_tell_of_warning)
-        count = migrate.migrate(connection, report)
+        count = migrate.migrate(connection, report, served_feeds().declared)
     typer.echo(json.dumps({"migrations": done}) if as_json else f"{count} migrations done; the schema is current")
 
 

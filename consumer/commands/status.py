@@ -7,22 +7,23 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from consumer.feeds.declared import served_feeds
 from consumer.settings import (
     DatabaseSettings,
 )
 from consumer.upkeep.status import Status, read_status
 from publisher import program
-from publisher.program import EXIT_FAILED, AsJson
+from publisher.program import EXIT_FAILED, AsJson, OfFeeds
 from publisher.settings import BrokerSettings, BucketSettings, load
 from publisher.terminal import printable
 
 
-def show_status(as_json: AsJson = False) -> None:
+def show_status(feed: OfFeeds = None, as_json: AsJson = False) -> None:
     """Show backlog, lag, queues, dead letters, the last files and the last error.
 
     Exit status 1 when a part could not be read, so that cron or a health check can tell.
     """
-    status = read_status(load(DatabaseSettings), load(BrokerSettings), load(BucketSettings))
+    status = read_status(load(DatabaseSettings), load(BrokerSettings), load(BucketSettings), served_feeds(feed))
     if as_json:
         typer.echo(json.dumps(status.parts | {"faults": status.faults}))
     else:
@@ -44,7 +45,7 @@ def _print_status(status: Status) -> None:
         }
         age = backlog["oldest_waiting_seconds"]
         oldest = f", the oldest for {program.duration(age)}" if age is not None else ""
-        table.add_row("backlog", f"{backlog['files']} files wait in {found['bucket']}/{found['prefix']}{oldest}")
+        table.add_row("backlog", f"{backlog['files']} files wait in {found['bucket']}{oldest}")
         if backlog["set_aside"]:
             table.add_row(
                 "set aside", ", ".join(f"{count} {why}" for why, count in sorted(backlog["set_aside"].items()))
@@ -55,14 +56,8 @@ def _print_status(status: Status) -> None:
             f"{queue['ready']} ready, {queue['consumers']} consumers, {queue['dead_letters']} dead letters",
         )
     if found := status.parts.get("database"):
-        if found["watermark"] is None:
-            table.add_row("watermark", "none yet, no file was applied")
-        else:
-            age = program.duration(found["watermark_age_seconds"])
-            table.add_row("watermark", f"{escape(printable(found['watermark']))}, {age} old")
-            table.add_row(
-                "tickets", f"{found['tickets']}, last import {program.duration(found['last_import_seconds'])} ago"
-            )
+        for name, fresh in found["feeds"].items():
+            _add_freshness(table, name, fresh)
         unfinished = ", ".join(f"{count} {state}" for state, count in found["unfinished_files"].items())
         table.add_row("unfinished", unfinished or "none")
         _add_waits(table, found["waits"])
@@ -80,6 +75,16 @@ def _print_status(status: Status) -> None:
                 f"{escape(printable(error['key']))}: {escape(printable(str(error['last_error'])))}",
             )
     program.console().print(table)
+
+
+def _add_freshness(table: Table, feed: str, found: dict[str, Any]) -> None:
+    if found["watermark"] is None:
+        table.add_row(f"{feed} watermark", "none yet, no file was applied")
+        return
+    age = program.duration(found["watermark_age_seconds"])
+    table.add_row(f"{feed} watermark", f"{escape(printable(found['watermark']))}, {age} old")
+    ago = program.duration(found["last_import_seconds"])
+    table.add_row(f"{feed} tickets", f"{found['tickets']}, last import {ago} ago")
 
 
 def _add_waits(table: Table, waits: list[dict[str, Any]]) -> None:

@@ -9,13 +9,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from consumer.commands.printing import print_json
-from consumer.postgres import database, migrate
+from consumer.feeds.declared import served_feeds
+from consumer.postgres import database, feed_tables, migrate
 from consumer.postgres.database import Role
 from consumer.settings import DatabaseSettings
 from consumer.upkeep import verify as verifying
 from consumer.upkeep.verify import MEANING, Contents, Verdict
 from publisher.errors import Misconfigured
-from publisher.program import EXIT_FAILED, AsJson
+from publisher.program import EXIT_FAILED, AsJson, OfFeeds
 from publisher.settings import BrokerSettings, BucketSettings, load
 from publisher.store.bucket import Bucket
 from publisher.terminal import printable
@@ -43,6 +44,7 @@ def verify(  # noqa: PLR0917 - its parameters are its options
     without_broker: Annotated[
         bool, typer.Option("--without-broker", help="Leave dead letters and queues out; RABBITMQ_URL is not needed.")
     ] = False,
+    feed: OfFeeds = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare changes/, processed/, the ledger and the dead letters: is every object and every row accounted for?
@@ -57,17 +59,20 @@ def verify(  # noqa: PLR0917 - its parameters are its options
     broker_settings = None if without_broker else load(BrokerSettings)
     if since is not None:
         since = since.astimezone(UTC)
+    feeds = served_feeds(feed)
     began = datetime.now(UTC)
     # Who only reads may have no temporary tables, which this needs.
     with database.connect(database_settings, Role.INGEST) as connection, _progress() as bar:
         migrate.require_migrated(connection)
-        bucket = Bucket(bucket_settings)
+        feed_tables.require(connection, feeds.served)
+        bucket = Bucket(bucket_settings, feeds.folders)
         bucket.require()
         listing = bar.add_task("listing", total=None)
         reading = bar.add_task("reading", total=None, visible=False)
         verdict = verifying.verify(
             connection,
             bucket,
+            feeds.served,
             broker_settings,
             verifying.Progress(
                 listed=lambda objects: bar.update(listing, completed=objects),

@@ -119,7 +119,7 @@ class _Exporter:
     def _put(self, file: ChangeFile, due: float) -> None:
         if self._stop.wait(max(0.0, due - time.monotonic())):
             return
-        key = self._stage.settings.changes_prefix + file.name
+        key = self._stage.folder.changes + file.name
         self._stage.bucket.put(key, file.body)
         if file.name == self._feed.announced_twice:
             arrived = ChangeFileArrived(
@@ -154,14 +154,14 @@ class _Exporter:
 
 
 def _found(stage: Stage, progress: Progress, began: datetime) -> Found:
-    changes = stage.settings.changes_prefix
+    changes = stage.folder.changes
     with database.connect(stage.database, Role.READ) as connection:
         tables = observing.tables(connection, changes)
     return Found(
         tables=tables,
         rows=progress.rows,
         dead=[key.removeprefix(changes) for key in observing.dead_keys(stage.broker, began)],
-        processed=stage.bucket.content(stage.settings.processed_prefix),
+        processed=stage.bucket.content(stage.folder.processed),
         waiting=list(stage.bucket.content(changes)),
     )
 

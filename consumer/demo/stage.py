@@ -11,7 +11,9 @@ from consumer.demo import children, fresh
 from consumer.demo.children import Child, DemoFailed
 from consumer.demo.fresh import DemoBucket
 from consumer.demo.services import Services
+from consumer.feeds.declared import packaged_feeds
 from consumer.settings import DatabaseSettings
+from publisher.arrivals.folders import Folder
 from publisher.broker import channels
 from publisher.broker.topology import Queue
 from publisher.errors import DependencyDown, Refused
@@ -29,6 +31,7 @@ class Stage:
     database: DatabaseSettings
     broker: BrokerSettings
     settings: BucketSettings
+    folder: Folder
     bucket: DemoBucket
     refusal: str | None
     processes: tuple[Child, ...]
@@ -53,7 +56,6 @@ def ready(services: Services, logs: Path) -> Iterator[Stage]:
             "RUSTFS_SECRET_KEY": bucket_settings.secret_key.get_secret_value(),
             "RUSTFS_REGION": bucket_settings.region,
             "RUSTFS_BUCKET": bucket_settings.bucket,
-            "FLEETTICKETS_PREFIX": bucket_settings.prefix or "/",
             "FLEETTICKETS_HISTORY_INTERVAL": "0.5",
         }
         bucket = DemoBucket(bucket_settings, CONNECTIONS)
@@ -65,15 +67,16 @@ def ready(services: Services, logs: Path) -> Iterator[Stage]:
             return child
 
         try:
-            migrate, topology = start("consumer", "migrate"), start("publisher", "topology")
+            migrate, topology = start("consumer", "migrate"), start("consumer", "topology")
             bucket.make()
             children.finish(topology, seconds=_READY_SECONDS)
             refusal = _refusal(bucket_settings, broker_settings)
             children.finish(migrate, seconds=_MIGRATE_SECONDS)
-            working = (start("consumer", "consume"), start("publisher", "poll", "--every", "1" if refusal else "5"))
+            working = (start("consumer", "consume"), start("consumer", "poll", "--every", "1" if refusal else "5"))
             _wait_for_consumer(broker_settings, working)
             database_settings = load(DatabaseSettings, database_url=database_url)
-            yield Stage(database_settings, broker_settings, bucket_settings, bucket, refusal, working)
+            folder = packaged_feeds().named("inc").folder
+            yield Stage(database_settings, broker_settings, bucket_settings, folder, bucket, refusal, working)
         finally:
             children.no_more_interruptions()
             children.stop(processes)
@@ -87,11 +90,11 @@ def _bucket_settings(given: dict[str, str]) -> BucketSettings:
         "region": "RUSTFS_REGION",
     }
     known = {field: given[name] for field, name in names.items() if name in given}
-    return load(BucketSettings, **known, bucket=fresh.BUCKET_NAME, prefix="automations/inc/")
+    return load(BucketSettings, **known, bucket=fresh.BUCKET_NAME)
 
 
 def _refusal(settings: BucketSettings, broker_settings: BrokerSettings) -> str | None:
-    notifications = Notifications(settings)
+    notifications = Notifications(settings, packaged_feeds().folders)
     try:
         # Not persistent: the store then announces while it answers the PUT, with no half minute until a new
         # topic's first event. What gets lost that way, the poller finds.

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from consumer.fail_points import AtPoint
+from consumer.feeds.feed import Feed, FollowOn
 from consumer.files.cleaning import Cleaner, Dropped, RowReject, TicketRow
 from consumer.files.proportion import Cost
 from consumer.files.reading import ChangeFileReader, Read
@@ -35,8 +36,8 @@ _PASSED_OVER = "a changed file, passed over by policy"
 class Sighting:
     """A version of a change file as it is about to be applied, and who saw it first, when."""
 
+    feed: Feed
     bucket: str
-    prefix: str
     key: ChangeFileKey
     etag: str
     size: int
@@ -57,7 +58,8 @@ class Sighting:
 
     def parameters(self) -> dict[str, Any]:
         return {
-            "bucket": self.bucket, "prefix": self.prefix, "key": self.key.key, "key_time": self.key.time,
+            "feed": self.feed.name, "bucket": self.bucket, "prefix": self.feed.prefix,
+            "key": self.key.key, "key_time": self.key.time,
             "etag": self.etag, "size": self.size, "object_time": self.object_time, "event_time": self.event_time,
             "seen_at": self.seen_at, "seen_by": self.seen_by, "epoch": self.epoch, "version_id": self.version_id,
         }  # fmt: skip
@@ -178,13 +180,15 @@ def apply_file(
             f"store it is {now:%Y-%m-%d %H:%M}; when it is due, replay its dead letter, or drain",
         )
     reader = ChangeFileReader(read)
-    staged = _stage(connection, reader, settings, at)
+    staged = _stage(connection, sighting.feed, reader, settings, at)
     parameters |= {
         "file_id": file_id, "epoch": claim["epoch"], "object_time": claim["object_time"], "blanks": staged.blanks,
     }  # fmt: skip
-    merged = database.row(connection, "merge", "merge_tickets", parameters)
+    merged = database.row(connection, "merge", "merge_tickets", parameters, feed=sighting.feed)
     assert merged is not None  # noqa: S101 - counts always make a row
-    closures = connection.execute(statements("merge")["merge_closures"], parameters).rowcount
+    closures = 0
+    if FollowOn.HISTORY in sighting.feed.follow_ons:
+        closures = connection.execute(statements("merge")["merge_closures"], parameters).rowcount
     database.rows(connection, "merge", "keep_rejects", parameters)
     counts = Counts(
         read=staged.read,
@@ -201,7 +205,7 @@ def apply_file(
     recorded = parameters | asdict(counts) | {"sha256": reader.sha256}
     applied = database.row(connection, "ledger", "record_applied", recorded)
     assert applied is not None  # noqa: S101 - the claim has made the row
-    if kinds := _follow_ons(counts):
+    if kinds := _follow_ons(sighting.feed, counts):
         database.rows(connection, "merge", "request_follow_ons", {"file_id": file_id, "kinds": kinds})
     watermark = "count_import" if sighting.seen_by == "import" else "move_watermark"
     database.rows(connection, "merge", watermark, parameters | {"inserted": counts.inserted})
@@ -242,9 +246,11 @@ class _Staged:
     sentinels: int = 0
 
 
-def _stage(connection: Connection, reader: ChangeFileReader, settings: ApplySettings, at: AtPoint) -> _Staged:
+def _stage(
+    connection: Connection, feed: Feed, reader: ChangeFileReader, settings: ApplySettings, at: AtPoint
+) -> _Staged:
     records = reader.records()
-    cleaner = Cleaner(next(records, None))
+    cleaner = Cleaner(next(records, None), feed)
     staged = _Staged(cleaner.blanks)
     cost = Cost(cleaner.blanks)
     first_reject: RowReject | None = None
@@ -275,10 +281,8 @@ def _stage(connection: Connection, reader: ChangeFileReader, settings: ApplySett
     return staged
 
 
-def _follow_ons(counts: Counts) -> list[str]:
-    kinds = []
-    if counts.inserted or counts.updated:
-        kinds.append("geocode")
-    if counts.inserted or counts.updated or counts.closures:
-        kinds.append("history")
-    return kinds
+def _follow_ons(feed: Feed, counts: Counts) -> list[str]:
+    """What of the feed's follow-ons there is something to do for, in the order of their names."""
+    wrote = counts.inserted or counts.updated
+    wanted = {FollowOn.GEOCODE: wrote, FollowOn.HISTORY: wrote or counts.closures}
+    return [kind.value for kind in sorted(feed.follow_ons) if wanted[kind]]

@@ -59,7 +59,13 @@ def open_tails(pool: Pool, bucket: Bucket, age: float, *, only_due: bool) -> Ite
     `only_due` leaves out those that could not be archived a while ago.
     Raises: DependencyDown.
     """
-    parameters = {"bucket": bucket.name, "prefix": bucket.prefix, "age": age, "after": 0, "due_or_not": not only_due}
+    parameters = {
+        "bucket": bucket.name,
+        "prefixes": [folder.prefix for folder in bucket.folders],
+        "age": age,
+        "after": 0,
+        "due_or_not": not only_due,
+    }
     while True:
         with database.transaction(pool) as connection:
             tails = [ledger_file(row) for row in database.rows(connection, "ledger", "open_tails", parameters)]

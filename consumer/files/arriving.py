@@ -11,6 +11,8 @@ from threading import Event
 import structlog
 
 from consumer.fail_points import AtPoint
+from consumer.feeds.declared import Feeds
+from consumer.feeds.feed import Feed
 from consumer.files.applying import (
     FROM_THE_FUTURE,
     AlreadyApplied,
@@ -30,6 +32,7 @@ from consumer.postgres import database
 from consumer.postgres.database import Connection, Pool
 from consumer.settings import ApplySettings
 from publisher.arrivals import messages
+from publisher.arrivals.folders import CHANGES, Folder
 from publisher.arrivals.keys import ChangeFileKey, NotAChangeFile, read_key
 from publisher.arrivals.messages import ChangeFileArrived
 from publisher.arrivals.store_events import IgnoredEvent, NotAnEvent, read_event
@@ -65,6 +68,13 @@ class Ignored:
 
 
 @dataclass(frozen=True, slots=True)
+class NotServed:
+    """Of a feed that others serve: it is theirs, and none that was seen here."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class Missing:
     """The bucket has no such object and the ledger never applied it."""
 
@@ -78,7 +88,7 @@ class Spread:
     arrivals: int
 
 
-FileOutcome = Applied | AlreadyApplied | Duplicate | Ignored | Missing | Spread | Failure
+FileOutcome = Applied | AlreadyApplied | Duplicate | Ignored | NotServed | Missing | Spread | Failure
 
 
 class FilesHandler:
@@ -88,6 +98,7 @@ class FilesHandler:
         self,
         pool: Pool,
         bucket: Bucket,
+        feeds: Feeds,
         link: Link,
         settings: ApplySettings,
         *,
@@ -98,6 +109,7 @@ class FilesHandler:
         """`run`: so many files in a row with a reason that can be everybody's are no more failures of their own."""
         self._pool = pool
         self._bucket = bucket
+        self._feeds = feeds
         self._link = link
         self._settings = settings
         self._failed = failed
@@ -216,29 +228,49 @@ class FilesHandler:
             return arrived
         if arrived.bucket != self._bucket.name:
             return IgnoredEvent("another bucket")
-        keys = tuple(key for key in arrived.keys if key.startswith(self._bucket.changes_prefix))
+        keys = tuple(key for key in arrived.keys if self._feed(key) is not None or self._is_of_others(key))
         if not keys:
             # Archiving in the same bucket raises such events for every file.
             return IgnoredEvent("another prefix")
         return arrived.model_copy(update={"keys": keys})
 
+    def _feed(self, key: str) -> Feed | None:
+        """Whose change file the key names, of those served here."""
+        feed = self._feeds.of_key(key)
+        return feed if feed is not None and key.startswith(feed.folder.changes) else None
+
+    def _is_of_others(self, key: str) -> bool:
+        """Whether it is a change file of a feed that is declared here and not served, or that the database has."""
+        if CHANGES not in key:
+            return False
+        others = [feed.folder for feed in self._feeds.declared]
+        names = {"feeds": [feed.name for feed in self._feeds.declared]}
+        with database.transaction(self._pool) as connection:
+            others += [
+                Folder(row["feed"], row["prefix"]) for row in database.rows(connection, "feeds", "others", names)
+            ]
+        return any(key.startswith(folder.changes) for folder in others)
+
     def _apply_arrival(self, arrived: ChangeFileArrived, delivery: Delivery) -> FileOutcome:
-        judged = [read_key(key, self._bucket.changes_prefix) for key in arrived.keys]
+        feed = next(filter(None, map(self._feed, arrived.keys)), None)
+        if feed is None:
+            return NotServed(arrived.keys[0])
+        judged = [read_key(key, feed.folder.changes) for key in arrived.keys]
         keys = [key for key in judged if isinstance(key, ChangeFileKey)]
         for key in judged:
             # Which of the readings is right, the bucket knows.
             if isinstance(key, NotAChangeFile):
                 if not keys or self._bucket.head(key.key) is not None:
-                    self._record_unread(arrived, delivery, key.key, "ignored", key.reason)
+                    self._record_unread(feed, arrived, delivery, key.key, "ignored", key.reason)
                     return Ignored(key.reason, key.key)
                 continue
-            outcome = self._apply_key(arrived, delivery, key)
+            outcome = self._apply_key(feed, arrived, delivery, key)
             if outcome is not None:
                 return outcome
-        return self._missing(arrived, delivery, keys)
+        return self._missing(feed, arrived, delivery, keys)
 
     def _apply_key(
-        self, arrived: ChangeFileArrived, delivery: Delivery, key: ChangeFileKey
+        self, feed: Feed, arrived: ChangeFileArrived, delivery: Delivery, key: ChangeFileKey
     ) -> Applied | AlreadyApplied | Duplicate | Failure | None:
         """Apply what the bucket has under the key; None when it has nothing there.
 
@@ -246,14 +278,14 @@ class FilesHandler:
         Raises: KeyInHand, HeldBack, DependencyDown, EverythingFails.
         """
         announced = ObjectSummary(key.key, arrived.etag, arrived.size or 0, arrived.event_time or delivery.delivered_at)
-        sighting = unread = self._sighting(arrived, delivery, key, announced)
+        sighting = unread = self._sighting(feed, arrived, delivery, key, announced)
         outcome: Applied | AlreadyApplied | Duplicate | Failure
         try:
             with database.transaction(self._pool) as connection:
                 lock_key(connection, self._bucket.name, key.key)
                 try:
                     with self._bucket.open(key.key) as opened:
-                        sighting = self._sighting(arrived, delivery, key, opened.summary)
+                        sighting = self._sighting(feed, arrived, delivery, key, opened.summary)
                         self._record_seen(sighting)
                         outcome = self._apply_object(connection, sighting, delivery, opened)
                 except ObjectMissing:
@@ -367,7 +399,7 @@ class FilesHandler:
             failure = replace(failure, etag="")
         if failed is None:
             return Duplicate(sighting.key.key, "was applied before")
-        is_held = reason == FROM_THE_FUTURE and self._is_one_of_a_run(connection, reason, detail)
+        is_held = reason == FROM_THE_FUTURE and self._is_one_of_a_run(connection, sighting.feed, reason, detail)
         failure = replace(failure, attempts=failed["attempts"], is_held=is_held)
         self._link.publish(failure.publishing(delivery))
         self._at("letter published, not recorded")
@@ -375,9 +407,9 @@ class FilesHandler:
         database.rows(connection, "ledger", mark, {"file_id": failed["file_id"], "delay": failure.retry_in})
         return failure
 
-    def _is_one_of_a_run(self, connection: Connection, reason: str, detail: str) -> bool:
+    def _is_one_of_a_run(self, connection: Connection, feed: Feed, reason: str, detail: str) -> bool:
         """Whether so many in a row fail for this reason that it is hardly their own. Files of another time flow on."""
-        parameters = {"reason": reason, "run": self._run, "delay": HELD_SECONDS}
+        parameters = {"feed": feed.name, "reason": reason, "run": self._run, "delay": HELD_SECONDS}
         found = database.row(connection, "ledger", "is_one_of_a_run", parameters)
         is_one = found is not None and found["is_one"]
         if is_one and not self._told_of_run:
@@ -387,11 +419,11 @@ class FilesHandler:
         return is_one
 
     def _sighting(
-        self, arrived: ChangeFileArrived, delivery: Delivery, key: ChangeFileKey, found: ObjectSummary
+        self, feed: Feed, arrived: ChangeFileArrived, delivery: Delivery, key: ChangeFileKey, found: ObjectSummary
     ) -> Sighting:
         return Sighting(
+            feed=feed,
             bucket=self._bucket.name,
-            prefix=self._bucket.prefix,
             key=key,
             etag=found.etag,
             size=found.size,
@@ -403,7 +435,7 @@ class FilesHandler:
         )
 
     def _missing(
-        self, arrived: ChangeFileArrived, delivery: Delivery, keys: list[ChangeFileKey]
+        self, feed: Feed, arrived: ChangeFileArrived, delivery: Delivery, keys: list[ChangeFileKey]
     ) -> AlreadyApplied | Duplicate | Missing:
         parameters = {"bucket": self._bucket.name, "keys": [key.key for key in keys], "reason": _GONE}
         with database.transaction(self._pool) as connection:
@@ -414,15 +446,15 @@ class FilesHandler:
         if known is not None:
             file = ledger_file(known)
             return Duplicate(file.key, "is done and archived") if file.state == "done" else AlreadyApplied(file)
-        self._record_unread(arrived, delivery, keys[0].key, "missing", _GONE)
+        self._record_unread(feed, arrived, delivery, keys[0].key, "missing", _GONE)
         return Missing(keys[0].key)
 
-    def _record_unread(
-        self, arrived: ChangeFileArrived, delivery: Delivery, key: str, decision: str, reason: str
+    def _record_unread(  # noqa: PLR0917 - a file and what is said of it
+        self, feed: Feed, arrived: ChangeFileArrived, delivery: Delivery, key: str, decision: str, reason: str
     ) -> None:
         # A missing object has no ETag of its own; should it appear after all, it is another version.
         parameters = {
-            "bucket": self._bucket.name, "prefix": self._bucket.prefix, "key": key,
+            "feed": feed.name, "bucket": self._bucket.name, "prefix": feed.prefix, "key": key,
             "etag": arrived.etag if decision == "ignored" else "", "size": arrived.size,
             "event_time": arrived.event_time, "seen_at": delivery.delivered_at, "seen_by": arrived.seen_by,
             "decision": decision, "reason": reason,

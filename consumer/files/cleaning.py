@@ -1,7 +1,7 @@
 """What one row goes through: dropped, rejected with a reason, or a ticket fit for its typed columns. Pure.
 
-The rules are the batch import's: alarms and the exporter's sentinel are dropped, `region` is lower-case, `raw_status`
-upper-case, empty is null, and every value that was in the file stays in `raw`.
+Which column is what, its feed says: alarms and the exporter's sentinel are dropped, case is brought to one form, empty
+is null, and every value that was in the file stays in `raw`.
 """
 
 import json
@@ -11,30 +11,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from enum import Enum, auto
+from functools import partial
 
+from consumer.feeds.feed import MAX_TEXT_BYTES, Feed, FollowOn, Form, Years
 from consumer.files.reading import Record
 from publisher.arrivals.keys import EAT
 from publisher.errors import Permanent
 
-ID = "ticket_id"
-SENTINEL = "EXPORT STOPPED"
+CLOSED_AT = "closed_at"
+"""Where a feed has a history, the column that says when a ticket was closed."""
 MAX_ID_CHARS = 200
-MAX_TEXT_BYTES = 1000
-"""Of a column that is indexed, in UTF-8: two of them share an index, whose entries end at 2,704 bytes."""
 MAX_COLUMNS = 2000
 MAX_HEADER_BYTES = 16 * 1024
 """Of all names together, in UTF-8: each row repeats the names of what it has."""
 MAX_FIELD_CHARS = 1024 * 1024
 _SHOWN_CHARS = 10_000
 _INTEGER_MAX = 2**31 - 1
-
-_FEED_COLUMNS = frozenset(
-    ("ticket_id", "normalized_status", "raw_status", "bucket", "is_actionable", "cluster", "region", "location_name",
-     "assigned_team", "owner", "sla_status", "mttr", "created_at_service", "scheduled_at", "closed_at", "first_seen_at",
-     "last_seen_at", "source_created_at", "source_updated_at", "latitude", "longitude", "service_type", "is_alarm",
-     "is_auto_created", "is_auto_closed", "week_start", "week_end", "source_s3_bucket", "source_s3_key",
-     "source_snapshot_id", "department", "source_type")
-)  # fmt: skip
 
 _TRUE = frozenset({"true", "t", "1"})
 _FALSE = frozenset({"false", "f", "0"})
@@ -77,10 +69,10 @@ class Cleaner:
 
     `blanks` is JSON text with a null for each column of the file that is one of the feed's own: what `raw` has besides
     a row's values. A column that is none of them is in `raw` only where it has a value.
-    Raises: Permanent, when the header names no ticket_id, a column twice, or more than a header may.
+    Raises: Permanent, when the header does not name the feed's id, a column twice, or more than a header may.
     """
 
-    def __init__(self, header: Record | None) -> None:
+    def __init__(self, header: Record | None, feed: Feed) -> None:
         if header is None:
             raise Permanent("no header", "the file is empty")
         if header.fault:
@@ -88,9 +80,9 @@ class Cleaner:
         if len(header.fields) > MAX_COLUMNS:
             raise Permanent("too many columns", f"the header has {len(header.fields):,}, more than {MAX_COLUMNS:,}")
         columns = [name.strip() for name in header.fields]
-        if ID not in columns:
+        if feed.id not in columns:
             shown = ", ".join(columns)[:200]
-            raise Permanent("no ticket_id", f"the header has no column ticket_id but: {shown!r}")
+            raise Permanent(f"no {feed.id}", f"the header has no column {feed.id} but: {shown!r}")
         # A column without a name is kept under its place, since nothing in a file may vanish.
         named = [name or f"column_{place}" for place, name in enumerate(columns, start=1)]
         size = sum(len(name.encode()) for name in named)
@@ -102,30 +94,36 @@ class Cleaner:
         if any("\0" in name for name in named):
             raise Permanent("no header", "a NUL byte in the header")
         self._columns = named
-        self.blanks = json.dumps({name: None for name in named if name in _FEED_COLUMNS})
-        self._id_place = columns.index(ID)
+        self.blanks = json.dumps({name: None for name in named if name in feed.columns})
+        self._feed = feed
+        self._id_place = columns.index(feed.id)
+        self._rules = _rules(feed)
+        self._cases = {name: column.case for name, column in feed.columns.items() if column.case}
+        self._has_history = FollowOn.HISTORY in feed.follow_ons
 
     def clean(self, record: Record) -> TicketRow | RowReject | Dropped:
-        if _is_sentinel(record.fields, self._id_place):
+        feed = self._feed
+        if feed.sentinel and _is_sentinel(record.fields, self._id_place, feed.sentinel):
             return Dropped.SENTINEL
         fault = record.fault or self._shape_fault(record.fields)
         if fault:
             return _reject(record, fault)
         fields = [field.strip() for field in record.fields]
         values = {name: field for name, field in zip(self._columns, fields, strict=True) if field}
-        fault = _value_fault(values)
+        for name in feed.never_kept:
+            values.pop(name, None)
+        fault = self._value_fault(values)
         if fault:
             return _reject(record, fault)
-        if read_boolean(values.get("is_alarm") or ""):
+        if feed.drop_when and read_boolean(values.get(feed.drop_when) or ""):
             return Dropped.ALARM
-        if region := values.get("region"):
-            values["region"] = region.lower()
-        if raw_status := values.get("raw_status"):
-            values["raw_status"] = raw_status.upper()
-        closed_at = values.get("closed_at")
+        for name, case in self._cases.items():
+            if value := values.get(name):
+                values[name] = value.lower() if case == "lower" else value.upper()
+        closed_at = values.get(CLOSED_AT) if self._has_history else None
         return TicketRow(
             record.line,
-            values[ID],
+            values[feed.id],
             json.dumps(values, ensure_ascii=False),
             (closed_at and read_timestamp(closed_at)) or None,
         )
@@ -138,6 +136,19 @@ class Cleaner:
         longest = max(map(len, fields))
         if longest > MAX_FIELD_CHARS:
             return f"a field of {longest:,} characters, more than {MAX_FIELD_CHARS:,}"
+        return None
+
+    def _value_fault(self, values: dict[str, str]) -> str | None:
+        name = self._feed.id
+        ticket_id = values.get(name)
+        if ticket_id is None:
+            return f"no {name}"
+        if len(ticket_id) > MAX_ID_CHARS:
+            return f"a {name} of {len(ticket_id):,} characters"
+        for column, (is_fit, complaint) in self._rules.items():
+            value = values.get(column)
+            if value is not None and not is_fit(value):
+                return f"{column} {value[:60]!r} is {complaint}"
         return None
 
 
@@ -177,6 +188,11 @@ def _is_timestamp(text: str) -> bool:
     return read_timestamp(text) is not None
 
 
+def _is_timestamp_within(years: Years, text: str) -> bool:
+    found = read_timestamp(text)
+    return found is not None and years.first <= found.astimezone(EAT).year <= years.last
+
+
 def _is_boolean(text: str) -> bool:
     return read_boolean(text) is not None
 
@@ -185,7 +201,7 @@ def _is_minutes(text: str) -> bool:
     return _NUMBER.fullmatch(text) is not None and abs(float(text)) < _INTEGER_MAX + 0.5
 
 
-def _is_coordinate(text: str) -> bool:
+def _is_number(text: str) -> bool:
     return _NUMBER.fullmatch(text) is not None and math.isfinite(float(text))
 
 
@@ -193,38 +209,31 @@ def _is_short_text(text: str) -> bool:
     return len(text.encode()) <= MAX_TEXT_BYTES
 
 
-_RULES: dict[str, tuple[Callable[[str], bool], str]] = {
-    **dict.fromkeys(
-        ("created_at_service", "scheduled_at", "closed_at", "first_seen_at", "last_seen_at", "source_created_at",
-         "source_updated_at"),
-        (_is_timestamp, "no timestamp"),
-    ),
-    **dict.fromkeys(("is_actionable", "is_alarm"), (_is_boolean, "neither true nor false")),
-    **dict.fromkeys(("latitude", "longitude"), (_is_coordinate, "no number")),
-    "mttr": (_is_minutes, "no number of minutes"),
-    **dict.fromkeys(
-        ("normalized_status", "raw_status", "bucket", "cluster", "region", "location_name", "assigned_team", "owner",
-         "sla_status"),
-        (_is_short_text, f"longer than {MAX_TEXT_BYTES:,} bytes"),
-    ),
-}  # fmt: skip
+_Rule = tuple[Callable[[str], bool], str]
+_RULES: dict[Form, _Rule] = {
+    Form.TIMESTAMP: (_is_timestamp, "no timestamp"),
+    Form.BOOLEAN: (_is_boolean, "neither true nor false"),
+    Form.NUMBER: (_is_number, "no number"),
+    Form.LATITUDE: (_is_number, "no number"),
+    Form.LONGITUDE: (_is_number, "no number"),
+    Form.MINUTES: (_is_minutes, "no number of minutes"),
+    Form.TEXT: (_is_short_text, f"longer than {MAX_TEXT_BYTES:,} bytes"),
+}
+"""What a value is not, that is not of its form."""
 
 
-def _value_fault(values: dict[str, str]) -> str | None:
-    ticket_id = values.get(ID)
-    if ticket_id is None:
-        return "no ticket_id"
-    if len(ticket_id) > MAX_ID_CHARS:
-        return f"a ticket_id of {len(ticket_id):,} characters"
-    for column, (is_fit, complaint) in _RULES.items():
-        value = values.get(column)
-        if value is not None and not is_fit(value):
-            return f"{column} {value[:60]!r} is {complaint}"
-    return None
+def _rules(feed: Feed) -> dict[str, _Rule]:
+    """Of each column that has one; the id has its own."""
+    rules = {name: _RULES[column.form] for name, column in feed.columns.items() if column.form in _RULES}
+    del rules[feed.id]
+    if feed.years is not None:
+        within = (partial(_is_timestamp_within, feed.years), f"no timestamp of {feed.years.first} to {feed.years.last}")
+        rules |= {name: within for name in rules if feed.columns[name].form is Form.TIMESTAMP}
+    return rules
 
 
-def _is_sentinel(fields: list[str], id_place: int) -> bool:
-    return any(place < len(fields) and fields[place].lstrip().startswith(SENTINEL) for place in (0, id_place))
+def _is_sentinel(fields: list[str], id_place: int, sentinel: str) -> bool:
+    return any(place < len(fields) and fields[place].lstrip().startswith(sentinel) for place in (0, id_place))
 
 
 def _reject(record: Record, reason: str) -> RowReject:

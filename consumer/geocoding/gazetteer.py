@@ -7,7 +7,7 @@ the others, and leaves them a part of the day's requests.
 """
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -21,6 +21,7 @@ from psycopg.types.json import Jsonb
 
 from consumer import metrics
 from consumer.fail_points import AtPoint, nowhere
+from consumer.feeds.feed import Feed
 from consumer.geocoding.locationiq import (
     ATTEMPTS,
     AnswerUnusable,
@@ -174,15 +175,18 @@ def _ages(settings: GazetteerSettings) -> dict[str, datetime | int | None]:
 class Gazetteer:
     """What is known of places, and how more of it becomes known."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - what it is made of
         self,
         pool: Pool,
+        feeds: Sequence[Feed],
         settings: GazetteerSettings,
         geocoder_settings: GeocoderSettings,
         stop: Event,
         at: AtPoint = nowhere,
     ) -> None:
+        """`feeds` are those whose tickets it places."""
         self._pool = pool
+        self._feeds = feeds
         self._settings = settings
         self._geocoder = Geocoder(geocoder_settings, stop)
         self._provider = geocoder_settings.url.host or ""
@@ -412,7 +416,7 @@ class Gazetteer:
     def _place_tickets(self) -> int:
         with database.transaction(self._pool) as connection:
             database.row(connection, "ledger", "wait_for_dry_run")
-            return place_tickets(connection).placed
+            return place_tickets(connection, self._feeds).placed
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,12 +427,17 @@ class Placing:
     unplaced: int
 
 
-def place_tickets(connection: Connection) -> Placing:
-    """Put every ticket where the gazetteer has it.
+def place_tickets(connection: Connection, feeds: Iterable[Feed]) -> Placing:
+    """Put every ticket of the feeds where the gazetteer has it.
 
     Raises: psycopg.Error.
     """
-    return Placing(**(database.row(connection, "geocoding", "place_tickets") or {"placed": 0, "unplaced": 0}))
+    placing = Placing(0, 0)
+    for feed in feeds:
+        found = database.row(connection, "geocoding", "place_tickets", feed=feed)
+        if found is not None:
+            placing = Placing(placing.placed + found["placed"], placing.unplaced + found["unplaced"])
+    return placing
 
 
 def change_cluster(connection: Connection, statements: list[str], row: dict[str, Any]) -> None:

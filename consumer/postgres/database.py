@@ -13,7 +13,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from consumer.postgres.queries import statements
+from consumer.feeds.feed import Feed
+from consumer.postgres.queries import of_feed, statements
 from consumer.settings import DatabaseSettings
 from publisher import tls
 from publisher.errors import (
@@ -293,13 +294,30 @@ def _server_process(connection: Connection) -> int:
     return int(found["pid"]) if found else 0
 
 
-def rows(connection: Connection, file: str, name: str, parameters: Mapping[str, Any] | None = None) -> list[DictRow]:
-    """Run the statement `name` of `sql/queries/<file>.sql` and give its rows, if it has any."""
-    cursor = connection.execute(statements(file)[name], parameters or {})
+def rows(
+    connection: Connection,
+    file: str,
+    name: str,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    feed: Feed | None = None,
+) -> list[DictRow]:
+    """Run a statement of `sql/queries/<file>.sql`, on the tables of a feed, and give its rows, if it has any."""
+    if feed is None:
+        cursor = connection.execute(statements(file)[name], parameters or {})
+    else:
+        cursor = connection.execute(of_feed(file, name, feed), parameters or {})
     return cursor.fetchall() if cursor.description else []
 
 
-def row(connection: Connection, file: str, name: str, parameters: Mapping[str, Any] | None = None) -> DictRow | None:
+def row(
+    connection: Connection,
+    file: str,
+    name: str,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    feed: Feed | None = None,
+) -> DictRow | None:
     """The same for a statement that gives at most one row."""
-    found: Sequence[DictRow] = rows(connection, file, name, parameters)
+    found: Sequence[DictRow] = rows(connection, file, name, parameters, feed=feed)
     return found[0] if found else None

@@ -8,7 +8,7 @@ each run the database's roles have the rights that they need, and no more.
 import hashlib
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +18,8 @@ from typing import Literal, LiteralString
 import structlog
 from psycopg import errors
 
-from consumer.postgres import database
+from consumer.feeds.feed import Feed
+from consumer.postgres import database, feed_tables
 from consumer.postgres.database import DATABASE, Connection
 from publisher.arrivals.keys import ChangeFileKey, read_key
 from publisher.errors import DependencyDown, HeldByAnother, Misconfigured, Permanent, Refused
@@ -102,8 +103,10 @@ def require_migrated(connection: Connection) -> None:
         )
 
 
-def migrate(connection: Connection, report: Callable[[str, str], None]) -> int:
-    """Run or adopt what is pending; `report(name, how)` is called after each. Gives how many there were.
+def migrate(connection: Connection, report: Callable[[str, str], None], feeds: Sequence[Feed]) -> int:
+    """Run or adopt what is pending, and make what the feeds lack; `report(name, how)` is called after each.
+
+    Gives how many migrations there were.
 
     Raises: DependencyDown; HeldByAnother; Refused, naming the migration; Misconfigured when a file that was already run
     has been edited, or when an adopted database has what no migration can do anything about.
@@ -122,6 +125,10 @@ def migrate(connection: Connection, report: Callable[[str, str], None]) -> int:
         if how is not None:
             done.append(migration.name)
             report(migration.name, how)
+    with _step(connection, "the tables of the feeds"), connection.transaction():
+        _take_turn(connection)
+        for name in feed_tables.make(connection, feeds):
+            report(f"feed {name}", "declared")
     with _step(connection, "the rows of the batch import"), connection.transaction():
         _take_turn(connection)
         _position_old_rows(connection)

@@ -4,14 +4,17 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from psycopg import errors
 
+from consumer.feeds.declared import Feeds
 from consumer.geocoding.locationiq import Geocoder
-from consumer.postgres import database, migrate
+from consumer.postgres import database, feed_tables, migrate
 from consumer.postgres.database import Role
 from consumer.settings import DatabaseSettings, GeocoderChoice, GeocoderSettings
 from consumer.upkeep.rehearsal import rehearse
+from publisher.arrivals.folders import Folder
 from publisher.broker import broker_users, channels, management, topology
 from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother, Misconfigured, Permanent, Refused
 from publisher.settings import BrokerSettings, BucketSettings, load
@@ -42,17 +45,17 @@ class Finding:
     do: str = ""
 
 
-def examine(*, poller_only: bool) -> list[Finding]:
+def examine(feeds: Feeds, *, poller_only: bool) -> list[Finding]:
     """Look at every dependency by itself; one that is away leaves the others readable.
 
     `poller_only` says that the bucket is not meant to announce anything.
     """
     findings: list[Finding] = []
     parts: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
-        ("postgres", _postgres),
+        ("postgres", lambda: _postgres(feeds)),
         ("rabbitmq", _rabbitmq),
-        ("store", _store),
-        ("notifications", lambda: _notifications(poller_only=poller_only)),
+        ("store", lambda: _store(feeds)),
+        ("notifications", lambda: _notifications(feeds, poller_only=poller_only)),
         ("geocoder", _geocoder),
     )
     for about, part in parts:
@@ -65,7 +68,7 @@ def examine(*, poller_only: bool) -> list[Finding]:
     return findings
 
 
-def _postgres() -> Iterator[Finding]:
+def _postgres(feeds: Feeds) -> Iterator[Finding]:
     with database.connect(load(DatabaseSettings), Role.READ) as connection, database.translated_errors():
         server = database.row(connection, "doctor", "server") or {}
         if server["number"] < _OLDEST_POSTGRES:
@@ -84,12 +87,13 @@ def _postgres() -> Iterator[Finding]:
             yield Finding("migrations", Level.WRONG, f"edited since: {', '.join(edited)}", "undo that, add a new file")
         else:
             yield Finding("migrations", Level.OK, f"current, {len(steps)} of {len(steps)}")
+            feed_tables.require(connection, feeds.served)
     if not pending:
         rights = _rights()
         yield rights
         yield from _other_roles()
         if rights.level is not Level.WRONG:
-            yield _merge()
+            yield _merge(feeds)
 
 
 def _rights() -> Finding:
@@ -124,9 +128,9 @@ def _other_roles() -> Iterator[Finding]:
         yield Finding(f"role {other['name']}", Level.NOTE, told, do)
 
 
-def _merge() -> Finding:
+def _merge(feeds: Feeds) -> Finding:
     try:
-        is_whole = rehearse(load(DatabaseSettings))
+        is_whole = all(rehearse(load(DatabaseSettings), feed) for feed in feeds)
     except HeldByAnother as error:
         do = "nothing, if a dry run or a large file is in hand: ask again after it"
         return Finding("merge", Level.NOTE, f"not tried to its end: {error.detail}", do)
@@ -200,14 +204,14 @@ def _steering(settings: BrokerSettings) -> Finding:
     return Finding(about, Level.OK, f"nobody else may write to {exchange}")
 
 
-def _store() -> Iterator[Finding]:
+def _store(feeds: Feeds) -> Iterator[Finding]:
     settings = load(BucketSettings)
-    Bucket(settings).require()
+    Bucket(settings, feeds.folders).require()
     yield Finding("store", Level.OK, f"bucket {settings.bucket} can be listed")
     try:
-        keeps = try_conditions(settings)
+        keeps, *_ = [try_conditions(settings, folder) for folder in feeds.folders]
     except Refused as error:
-        do = f"grant the access key read, write and delete below {settings.prefix}"
+        do = f"grant the access key read, write and delete below {', '.join(feed.prefix for feed in feeds)}"
         yield Finding("objects", Level.WRONG, str(error), do)
         return
     yield Finding("objects", Level.OK, "can be written, copied and deleted")
@@ -219,25 +223,28 @@ def _store() -> Iterator[Finding]:
             yield Finding(f"conditional {what}", Level.NOTE, "ignored by this store", do)
 
 
-def _notifications(*, poller_only: bool) -> Iterator[Finding]:
+def _notifications(feeds: Feeds, *, poller_only: bool) -> Iterator[Finding]:
     settings = load(BucketSettings)
     try:
-        configuration = Notifications(settings).read()
+        configuration = Notifications(settings, feeds.folders).read()
     except Refused as error:
         do = "look in the store's own settings; the poller alone does as well"
         yield Finding("notifications", Level.NOTE, f"cannot be asked: {error}", do)
         return
-    targets = notifications.announcing(configuration, settings.changes_prefix)
-    if targets:
-        yield Finding("notifications", Level.OK, f"of {settings.changes_prefix} to {', '.join(targets)}")
-    elif poller_only:
-        yield Finding("notifications", Level.NOTE, "none, as was said", "keep a poller running")
-    else:
-        do = "fleettickets notifications --apply, see docs/notifications.md; if that is meant: doctor --poller-only"
-        yield Finding("notifications", Level.WRONG, f"none of {settings.changes_prefix}", do)
-    if superfluous := notifications.announcing(configuration, settings.processed_prefix):
-        do = f"filter on the prefix {settings.changes_prefix}: every archived file is announced for nothing"
-        yield Finding("archive", Level.WRONG, f"announced too, to {', '.join(superfluous)}", do)
+    for folder in feeds.folders:
+        yield _announced(configuration, folder, poller_only=poller_only)
+        if superfluous := notifications.announcing(configuration, folder.processed):
+            do = f"filter on the prefix {folder.changes}: every archived file is announced for nothing"
+            yield Finding("archive", Level.WRONG, f"announced too, to {', '.join(superfluous)}", do)
+
+
+def _announced(configuration: dict[str, Any], folder: Folder, *, poller_only: bool) -> Finding:
+    if targets := notifications.announcing(configuration, folder.changes):
+        return Finding("notifications", Level.OK, f"of {folder.changes} to {', '.join(targets)}")
+    if poller_only:
+        return Finding("notifications", Level.NOTE, f"none of {folder.changes}, as was said", "keep a poller running")
+    do = "fleettickets notifications --apply, see docs/notifications.md; if that is meant: doctor --poller-only"
+    return Finding("notifications", Level.WRONG, f"none of {folder.changes}", do)
 
 
 def _geocoder() -> Iterator[Finding]:

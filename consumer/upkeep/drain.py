@@ -21,6 +21,8 @@ import structlog
 import tenacity
 
 from consumer.fail_points import AtPoint, nowhere
+from consumer.feeds.declared import Feeds
+from consumer.feeds.feed import Feed
 from consumer.files.applying import (
     AlreadyApplied,
     Applied,
@@ -51,7 +53,7 @@ from publisher.errors import (
 )
 from publisher.store.bucket import BUCKET, Bucket, ObjectSummary
 
-LOCAL = "(local file)"
+LOCAL = "a local file"
 """What the ledger has for the bucket of a file that came from none."""
 
 Drained = Applied | AlreadyApplied | Duplicate | Failure | NotAChangeFile
@@ -87,6 +89,7 @@ class Drain:
 
     pool: Pool
     bucket: Bucket
+    feeds: Feeds
     settings: ApplySettings
     apply: bool
     stop: Event
@@ -143,7 +146,7 @@ class Drain:
         """
         files, strays = [], []
         for found in self.bucket.waiting():
-            key = read_key(found.key, self.bucket.changes_prefix)
+            key = read_key(found.key, self._feed(found.key).folder.changes)
             if isinstance(key, ChangeFileKey):
                 files.append((key, found))
             else:
@@ -171,7 +174,8 @@ class Drain:
         with database.transaction(self.pool) as connection:
             for stray, found in strays:
                 parameters = {
-                    "bucket": self.bucket.name, "prefix": self.bucket.prefix, "key": stray.key, "etag": found.etag,
+                    "feed": self._feed(stray.key).name, "prefix": self._feed(stray.key).prefix,
+                    "bucket": self.bucket.name, "key": stray.key, "etag": found.etag,
                     "size": found.size, "event_time": None, "seen_at": datetime.now(UTC), "seen_by": "drain",
                     "decision": "ignored", "reason": stray.reason,
                 }  # fmt: skip
@@ -221,22 +225,27 @@ class Drain:
 
     def _begin_epoch(self, trial: Connection | None) -> None:
         with contextlib.nullcontext(trial) if trial is not None else database.transaction(self.pool) as connection:
-            if self.begun_before(connection) is None:
-                begin_epoch(connection, self._epoch_reason)
+            for feed in self.feeds:
+                if self.begun_before(connection, feed) is None:
+                    begin_epoch(connection, feed, self._epoch_reason(feed))
 
-    def begun_before(self, connection: Connection) -> dict[str, Any] | None:
+    def begun_before(self, connection: Connection, feed: Feed) -> dict[str, Any] | None:
         """The epoch that an earlier drain of this bucket began, if it is the current one: a repetition goes on in it.
 
         In one more, what failed or waited the first time would outrank what was applied then.
         Raises: DependencyDown.
         """
         with database.translated_errors():
-            now = database.row(connection, "ledger", "current_epoch")
-        return now if now is not None and now["reason"] == self._epoch_reason else None
+            now = database.row(connection, "ledger", "current_epoch", {"feed": feed.name})
+        return now if now is not None and now["reason"] == self._epoch_reason(feed) else None
 
-    @property
-    def _epoch_reason(self) -> str:
-        return f"drain of {self.bucket.name}/{self.bucket.prefix}"
+    def _epoch_reason(self, feed: Feed) -> str:
+        return f"drain of {self.bucket.name}/{feed.prefix}"
+
+    def _feed(self, key: str) -> Feed:
+        feed = self.feeds.of_key(key)
+        assert feed is not None  # noqa: S101 - it was listed in the folder of one
+        return feed
 
     def _apply_one(self, key: ChangeFileKey, found: ObjectSummary, trial: Connection | None) -> Drained | None:
         def apply(connection: Connection) -> Drained:
@@ -324,8 +333,8 @@ class Drain:
 
     def _sighting(self, key: ChangeFileKey, found: ObjectSummary, epoch: int | None) -> Sighting:
         return Sighting(
+            feed=self._feed(key.key),
             bucket=self.bucket.name,
-            prefix=self.bucket.prefix,
             key=key,
             etag=found.etag,
             size=found.size,
@@ -359,14 +368,16 @@ def _say_once(state: tenacity.RetryCallState, key: str) -> None:
         log.info("waiting", detail=f"somebody else has {key!r} in hand", at_most_s=_KEY_SECONDS)
 
 
-def begin_epoch(connection: Connection, reason: str) -> int:
-    """Begin a new epoch: files claimed from now on outrank everything before. Gives its number."""
-    begun = database.row(connection, "ledger", "begin_epoch", {"reason": reason})
+def begin_epoch(connection: Connection, feed: Feed, reason: str) -> int:
+    """Begin a new epoch of a feed: its files claimed from now on outrank everything before. Gives its number."""
+    begun = database.row(connection, "ledger", "begin_epoch", {"feed": feed.name, "reason": reason})
     assert begun is not None  # noqa: S101 - the first epoch is always there
     return int(begun["epoch"])
 
 
-def import_csv(pool: Pool, path: Path, settings: ApplySettings, *, apply: bool, told: Callable[[int], None]) -> Drained:
+def import_csv(
+    pool: Pool, feed: Feed, path: Path, settings: ApplySettings, *, apply: bool, told: Callable[[int], None]
+) -> Drained:
     """Apply one local file; its name gives its instant, its time of change where the name does not.
 
     `told` is called with the number of bytes read each time.
@@ -384,8 +395,8 @@ def import_csv(pool: Pool, path: Path, settings: ApplySettings, *, apply: bool, 
             file.seek(0)
             key = read_key(path.name, "")
             sighting = Sighting(
-                bucket=LOCAL,
-                prefix="",
+                feed=feed,
+                bucket=f"{LOCAL}, {feed.name}",
                 key=key if isinstance(key, ChangeFileKey) else ChangeFileKey(path.name, modified),
                 etag=digest,
                 size=path.stat().st_size,

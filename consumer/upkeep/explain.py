@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from shlex import quote
 from typing import Any
 
+from consumer.feeds.declared import Feeds
+from consumer.feeds.feed import Feed, FollowOn
 from consumer.postgres import database
 from consumer.postgres.database import Connection, Role
 from consumer.postgres.migrate import require_migrated
@@ -48,6 +50,7 @@ class TicketLife:
     """What is known of one ticket; earlier writers only as far as its closures tell of them."""
 
     ticket_id: str
+    feed: str
     ticket: Row | None
     writer: Row | None
     closures: list[Row]
@@ -58,48 +61,56 @@ class TicketLife:
         return bool(self.ticket or self.writer or self.closures or self.rejects)
 
 
-def explain_key(given: str) -> Life:
+def explain_key(given: str, feeds: Feeds) -> Life:
     """Ask everybody about the file `given` by its key in changes/ or processed/, or by its bare name.
 
-    Raises: Misconfigured.
+    Raises: Misconfigured, also for a bare name that files of several feeds have.
     """
-    settings = load(BucketSettings)
-    bucket = Bucket(settings)
-    life = Life(_change_key(bucket, given))
+    bucket = Bucket(load(BucketSettings), feeds.folders)
+    lives = [_life(bucket, feed, key) for feed, key in _change_keys(feeds, bucket, given)]
+    known = [life for life in lives if life.is_known]
+    if len(known) > 1:
+        raise Misconfigured(f"several have that name: {' and '.join(life.key for life in known)}; say which")
+    return known[0] if known else lives[0]
+
+
+def _life(bucket: Bucket, feed: Feed, key: str) -> Life:
+    life = Life(key)
     _part(life, "bucket", lambda: _read_bucket(life, bucket))
-    _part(life, "database", lambda: _read_ledger(life))
+    _part(life, "database", lambda: _read_ledger(life, feed))
     _part(life, "broker", lambda: _read_letters(life, bucket))
     if not life.faults:
         life.next = _next(life, bucket)
     return life
 
 
-def explain_ticket(connection: Connection, ticket_id: str) -> TicketLife:
-    """Ask the database about one ticket.
+def explain_ticket(connection: Connection, ticket_id: str, feed: Feed) -> TicketLife:
+    """Ask the database about one ticket of a feed.
 
     Raises: DependencyDown.
     """
-    parameters = {"ticket_id": ticket_id, "limit": _SHOWN}
+    parameters = {"ticket_id": ticket_id, "feed": feed.name, "limit": _SHOWN}
+    has_history = FollowOn.HISTORY in feed.follow_ons
     with database.translated_errors():
         return TicketLife(
             ticket_id,
-            database.row(connection, "explain", "ticket", parameters),
-            database.row(connection, "explain", "writer", parameters),
-            database.rows(connection, "explain", "ticket_closures", parameters),
+            feed.name,
+            database.row(connection, "explain", "ticket", parameters, feed=feed),
+            database.row(connection, "explain", "writer", parameters, feed=feed),
+            database.rows(connection, "explain", "ticket_closures", parameters) if has_history else [],
             database.rows(connection, "explain", "ticket_rejects", parameters),
         )
 
 
-def _change_key(bucket: Bucket, given: str) -> str:
-    if given.startswith(bucket.changes_prefix):
-        return given
-    if given.startswith(bucket.processed_prefix):
-        return bucket.change_key(given)
+def _change_keys(feeds: Feeds, bucket: Bucket, given: str) -> list[tuple[Feed, str]]:
+    """What may be meant: a key, or a bare name in the folder of each feed."""
+    feed = feeds.of_key(given)
+    if feed is not None:
+        return [(feed, given if given.startswith(feed.folder.changes) else bucket.change_key(given))]
     if "/" in given:
-        raise Misconfigured(
-            f"{given!r} is neither in {bucket.changes_prefix} nor in {bucket.processed_prefix}; its bare name will do"
-        )
-    return bucket.changes_prefix + given
+        folders = [name for one in feeds for name in (one.folder.changes, one.folder.processed)]
+        raise Misconfigured(f"{given!r} is in none of {', '.join(folders)}; its bare name will do")
+    return [(one, one.folder.changes + given) for one in feeds]
 
 
 def _part(life: Life, name: str, read: Callable[[], None]) -> None:
@@ -119,10 +130,11 @@ def _object(found: ObjectSummary) -> Row:
     return asdict(found)
 
 
-def _read_ledger(life: Life) -> None:
+def _read_ledger(life: Life, feed: Feed) -> None:
     with database.connect(load(DatabaseSettings), Role.READ) as connection, database.translated_errors():
         require_migrated(connection)
-        life.versions = database.rows(connection, "explain", "versions", {"key": life.key.replace("\0", "")})
+        named = {"key": life.key.replace("\0", "")}
+        life.versions = database.rows(connection, "explain", "versions", named, feed=feed)
         for version in life.versions:
             parameters = {"file_id": version["file_id"], "limit": _SHOWN}
             version["rejects"] = database.rows(connection, "explain", "rejects", parameters)
@@ -150,7 +162,7 @@ def _read_letters(life: Life, bucket: Bucket) -> None:
 def _next(life: Life, bucket: Bucket) -> str:
     """What happens to the file without anybody's doing, and what somebody can do."""
     here = [version for version in life.versions if version["bucket"] == bucket.name]
-    judged = read_key(life.key, bucket.changes_prefix)
+    judged = read_key(life.key, bucket.folder_of(life.key).changes)
     if life.changes is None:
         return _next_of_absent(life, here, judged)
     if isinstance(judged, NotAChangeFile):

@@ -52,11 +52,12 @@ def _copy(
     done = 0
     with connection.cursor() as cursor, cursor.copy(statements("inventory")["copy_objects"]) as copy:
         for done, found in enumerate(objects, 1):
-            is_archived = not found.key.startswith(bucket.changes_prefix)
+            folder = bucket.folder_of(found.key)
+            is_archived = not found.key.startswith(folder.changes)
             key = bucket.change_key(found.key) if is_archived else found.key
-            judged = read_key(key, bucket.changes_prefix)
+            judged = read_key(key, folder.changes)
             key_time = judged.time if isinstance(judged, ChangeFileKey) else None
-            copy.write_row((found.key, key, key_time, is_archived, found.etag, found.size, found.modified))
+            copy.write_row((folder.feed, found.key, key, key_time, is_archived, found.etag, found.size, found.modified))
             if done % 1000 == 0:
                 counted(done)
     counted(done)

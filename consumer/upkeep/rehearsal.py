@@ -5,6 +5,7 @@ import uuid
 from datetime import UTC, datetime
 
 from consumer.fail_points import nowhere
+from consumer.feeds.feed import Feed, FollowOn
 from consumer.files.applying import Applied, Sighting, apply_file, lock_key
 from consumer.postgres import database
 from consumer.settings import ApplySettings, DatabaseSettings
@@ -13,23 +14,33 @@ from publisher.arrivals.keys import ChangeFileKey, read_key
 _FOLDER = "doctor/"
 
 
-def rehearse(settings: DatabaseSettings) -> bool:
+_VALUES = {
+    "cluster": ("doctor", "doctor"),
+    "latitude": ("-1.26", ""),
+    "longitude": ("36.8", ""),
+    "closed_at": ("2000-01-01 01:00", ""),
+}
+"""Of two tickets, where the feed has such a column."""
+
+
+def rehearse(settings: DatabaseSettings, feed: Feed) -> bool:
     """Claim, stage, merge, closures, rejects, outbox and watermark. Gives whether each had its effect; none stays.
 
     Locks are waited for no longer than seconds.
     Raises: HeldByAnother, DependencyDown, Refused, each caused by what PostgreSQL said.
     """
     name = uuid.uuid4().hex
-    body = (
-        "ticket_id,cluster,latitude,longitude,created_at_service,closed_at,mttr\n"
-        f"doctor-{name}-1,doctor-{name},-1.26,36.8,2000-01-01 00:00,2000-01-01 01:00,60\n"
-        f"doctor-{name}-2,doctor-{name},,,2000-01-01 00:00,,\n"
-        "a row that is none\n"
-    ).encode()
+    there = [column for column in _VALUES if column in feed.columns]
+    lines = [
+        [feed.id, *there],
+        *([f"doctor-{name}-{ticket}", *(_VALUES[column][ticket] for column in there)] for ticket in (0, 1)),
+        ["a row that is none"] * (len(there) + 2),
+    ]
+    body = "".join(f"{','.join(fields)}\n" for fields in lines).encode()
     key = read_key(f"{_FOLDER}2000-01-01T000000.csv", _FOLDER)
     assert isinstance(key, ChangeFileKey)  # noqa: S101 - it is of our own making
     now = datetime.now(UTC)
-    sighting = Sighting(f"doctor-{name}", _FOLDER, key, name, len(body), now, None, now, "poller")
+    sighting = Sighting(feed, f"doctor-{name}", key, name, len(body), now, None, now, "poller")
     every_reject = ApplySettings.model_validate({"FLEETTICKETS_MAX_REJECT_SHARE": 1})
     with database.open_pool(settings, 1, "doctor") as pool, database.transaction(pool, keep=False) as connection:
         database.row(connection, "doctor", "bound_rehearsal")
@@ -39,5 +50,9 @@ def rehearse(settings: DatabaseSettings) -> bool:
         )
         if not isinstance(outcome, Applied):
             return False
-        found = database.row(connection, "doctor", "rehearsed", {"file_id": outcome.file.file_id, "etag": name})
+        expected = {
+            "feed": feed.name, "file_id": outcome.file.file_id, "etag": name,
+            "closures": int(FollowOn.HISTORY in feed.follow_ons), "requests": len(feed.follow_ons),
+        }  # fmt: skip
+        found = database.row(connection, "doctor", "rehearsed", expected, feed=feed)
         return bool(found and found["is_whole"])

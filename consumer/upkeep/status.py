@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from consumer.postgres import database
+from consumer.feeds.declared import Feeds
+from consumer.feeds.feed import Feed
+from consumer.postgres import database, feed_tables
 from consumer.postgres.database import Connection, Role
 from consumer.postgres.migrate import require_migrated
 from consumer.settings import DatabaseSettings, GeocoderChoice, GeocoderLimits, GeocoderSettings
@@ -29,14 +31,16 @@ class Status:
     faults: dict[str, str] = field(default_factory=dict)
 
 
-def read_status(database_settings: DatabaseSettings, broker_settings: BrokerSettings, bucket: BucketSettings) -> Status:
+def read_status(
+    database_settings: DatabaseSettings, broker_settings: BrokerSettings, bucket: BucketSettings, feeds: Feeds
+) -> Status:
     """Ask the bucket, the broker and the database. Changes nothing."""
     status = Status()
     backlog, set_aside = _Files(), Counter[str]()
     with Ledger(database_settings, bucket.bucket, passes_over=True) as ledger:
-        _part(status, "bucket", lambda: _bucket(bucket, ledger, backlog, set_aside))
+        _part(status, "bucket", lambda: _bucket(bucket, feeds, ledger, backlog, set_aside))
     _part(status, "broker", lambda: _broker(broker_settings))
-    _part(status, "database", lambda: _database(database_settings, backlog, set_aside))
+    _part(status, "database", lambda: _database(database_settings, feeds, backlog, set_aside))
     return status
 
 
@@ -66,18 +70,24 @@ def _part(status: Status, name: str, read: Callable[[], dict[str, Any]]) -> None
         status.faults[name] = str(error)
 
 
-def _bucket(settings: BucketSettings, ledger: Ledger, backlog: _Files, set_aside: Counter[str]) -> dict[str, Any]:
+def _bucket(
+    settings: BucketSettings, feeds: Feeds, ledger: Ledger, backlog: _Files, set_aside: Counter[str]
+) -> dict[str, Any]:
     """What waits, page by page; of it goes to `backlog` what the ledger has no verdict on that stands."""
     waiting = _Files()
-    for page in pages(Bucket(settings).waiting()):
+    by_feed: Counter[str] = Counter()
+    bucket = Bucket(settings, feeds.folders)
+    for page in pages(bucket.waiting()):
         for found, verdict in zip(page, ledger.verdicts(page), strict=True):
             waiting.add(found)
+            by_feed[bucket.folder_of(found.key).feed] += 1
             if verdict in {None, Verdict.RETRY}:
                 backlog.add(found)
             else:
                 set_aside[str(verdict)] += 1
     return {
-        "bucket": settings.bucket, "prefix": settings.changes_prefix, "waiting": waiting.count, **waiting.plain(),
+        "bucket": settings.bucket, "waiting": waiting.count, **waiting.plain(),
+        "feeds": {feed.name: {"folder": feed.folder.changes, "waiting": by_feed[feed.name]} for feed in feeds},
     }  # fmt: skip
 
 
@@ -91,16 +101,13 @@ def _broker(settings: BrokerSettings) -> dict[str, Any]:
     return {"queues": queues}
 
 
-def _database(settings: DatabaseSettings, backlog: _Files, set_aside: Counter[str]) -> dict[str, Any]:
+def _database(settings: DatabaseSettings, feeds: Feeds, backlog: _Files, set_aside: Counter[str]) -> dict[str, Any]:
     with database.connect(settings, Role.READ) as connection, database.translated_errors():
         require_migrated(connection)
-        watermark = database.row(connection, "status", "watermark") or {}
+        feed_tables.require(connection, feeds.served)
         return {
             "backlog": {"files": backlog.count, **backlog.plain(), "set_aside": dict(set_aside)},
-            "watermark": watermark.get("key"),
-            "watermark_age_seconds": _age(watermark.get("snapshot_at")),
-            "last_import_seconds": _age(watermark.get("imported_at")),
-            "tickets": watermark.get("row_count", 0),
+            "feeds": {feed.name: _freshness(connection, feed) for feed in feeds},
             "unfinished_files": {
                 row["state"]: row["files"] for row in database.rows(connection, "status", "ledger_by_state")
             },
@@ -116,6 +123,16 @@ def _database(settings: DatabaseSettings, backlog: _Files, set_aside: Counter[st
             "last_files": [_plain(row) for row in database.rows(connection, "status", "last_files")],
             "last_error": _plain(database.row(connection, "status", "last_error") or {}) or None,
         }
+
+
+def _freshness(connection: Connection, feed: Feed) -> dict[str, Any]:
+    watermark = database.row(connection, "status", "watermark", {"feed": feed.name}) or {}
+    return {
+        "watermark": watermark.get("key"),
+        "watermark_age_seconds": _age(watermark.get("snapshot_at")),
+        "last_import_seconds": _age(watermark.get("imported_at")),
+        "tickets": watermark.get("row_count", 0),
+    }
 
 
 def _waits(connection: Connection) -> list[dict[str, Any]]:

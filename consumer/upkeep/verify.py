@@ -5,13 +5,14 @@ listing has to show is one older than it; what is found then is looked at again,
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from consumer.feeds.feed import Feed
 from consumer.postgres import database
 from consumer.postgres.database import Connection
 from consumer.upkeep import inventory
@@ -153,6 +154,7 @@ class _Queues:
 def verify(
     connection: Connection,
     bucket: Bucket,
+    feeds: Sequence[Feed],
     broker_settings: BrokerSettings | None,
     progress: Progress,
     *,
@@ -166,7 +168,9 @@ def verify(
     Raises: DependencyDown, Misconfigured, Refused.
     """
     with database.translated_errors():
-        return _Verification(connection, bucket, broker_settings, old_seconds, progress).run(contents, examples)
+        return _Verification(
+            connection, bucket, feeds, broker_settings, old_seconds=old_seconds, progress=progress
+        ).run(contents, examples)
 
 
 class _Verification:
@@ -174,20 +178,22 @@ class _Verification:
         self,
         connection: Connection,
         bucket: Bucket,
+        feeds: Sequence[Feed],
         broker_settings: BrokerSettings | None,
+        *,
         old_seconds: float,
         progress: Progress,
     ) -> None:
         self._connection = connection
         self._bucket = bucket
+        self._feeds = feeds
         self._broker = broker_settings
         self._progress = progress
         began: datetime = database.rows(connection, "verify", "now")[0]["now"]
         self._parameters: dict[str, Any] = {
             "bucket": bucket.name,
-            "prefix": bucket.prefix,
-            "changes_prefix": bucket.changes_prefix,
-            "processed_prefix": bucket.processed_prefix,
+            "prefixes": [feed.prefix for feed in feeds],
+            "folders": [folder for feed in feeds for folder in (feed.folder.changes, feed.folder.processed)],
             "began": began,
             "old": began - timedelta(seconds=old_seconds),
         }
@@ -219,8 +225,21 @@ class _Verification:
         with self._connection.transaction():
             self._run("begin_snapshot")
             for kind in Kind:
-                if kind is not _BY_CONTENT and (queues.letters_are_read or kind not in _LETTER_KINDS):
-                    self._run(f"find_{kind.value}", **parameters)
+                if kind is Kind.ROWS_MISSING:
+                    for feed in self._feeds:
+                        database.rows(
+                            self._connection, "verify", f"find_{kind.value}",
+                            self._parameters | parameters | {"feed": feed.name}, feed=feed,
+                        )  # fmt: skip
+                elif kind is Kind.REQUEST_LOST:
+                    self._run(f"find_{kind.value}", **parameters, **self._follow_ons())
+                elif kind is not _BY_CONTENT and (queues.letters_are_read or kind not in _LETTER_KINDS):
+                    self._run(f"find_{kind.value}", **parameters, feeds=[feed.name for feed in self._feeds])
+
+    def _follow_ons(self) -> dict[str, list[str]]:
+        """Which requests a file of each feed makes."""
+        pairs = [(feed.name, kind.value) for feed in self._feeds for kind in feed.follow_ons]
+        return {"feeds": [name for name, _ in pairs], "follow_ons": [kind for _, kind in pairs]}
 
     def _look_again(self) -> None:
         """Keep what stays: one look can meet a file between two of its steps."""
@@ -279,7 +298,7 @@ class _Verification:
                 if letter.reason == NOT_AN_EVENT:
                     continue  # a letter of a body: its good records have messages of their own, and no replay mends it
                 is_ours = dead_letters.bucket_of(letter) in {None, self._bucket.name}
-                if is_ours and letter.key.startswith(self._bucket.changes_prefix):
+                if is_ours and any(letter.key.startswith(feed.folder.changes) for feed in self._feeds):
                     self._run("keep_letter", key=letter.key.replace("\0", ""), dead_at=letter.dead_at)
 
     def _read_contents(self, contents: Contents | None) -> int:

@@ -19,7 +19,7 @@ import tenacity
 
 from consumer import metrics
 from consumer.files.applying import AlreadyApplied, Applied, Duplicate, LedgerFile
-from consumer.files.arriving import FileOutcome, FilesHandler, Ignored, Missing, Spread
+from consumer.files.arriving import FileOutcome, FilesHandler, Ignored, Missing, NotServed, Spread
 from consumer.files.failures import UNEXPECTED, Failure
 from consumer.follow_ons.history import HistoryHandler
 from consumer.geocoding.gazetteer import Batch, GeocodeHandler
@@ -59,6 +59,8 @@ out, or a queue that does not take its message: they are not to wait behind it."
 IN_HAND_HOLD_SECONDS = 1
 """The same for what somebody else has in hand, who mostly is done in a moment."""
 _NOT_NOW_SECONDS = topology.RETRY_DELAYS[1]
+_NOT_SERVED_SECONDS = topology.RETRY_DELAYS[:2]
+"""The first time that it is left to others, and from then on."""
 _NEXT_PROBE_SECONDS = topology.RETRY_DELAYS[0]
 _PAUSED_SECONDS = topology.RETRY_DELAYS[-1]
 _HISTORY_PREFETCH = 100
@@ -192,6 +194,12 @@ class Worker:
             case Applied(file=file) | AlreadyApplied(file=file):
                 self._submit(self._finish_threads, delivery, lambda: self._finish(delivery, file, outcome, began))
                 return True
+            case NotServed():
+                breaker.undecided()
+                # Whoever serves it may have to come to it several times, where several do not.
+                delay = _NOT_SERVED_SECONDS[messages.LEFT in delivery.headers]
+                self._put_aside(delivery, delay, {messages.LEFT: True})
+                return False
             case Duplicate() | Ignored() | Missing() | Spread() | Failure():
                 breaker.undecided()
                 self._log(delivery, outcome, began)
@@ -357,6 +365,8 @@ def _describe(outcome: FileOutcome) -> dict[str, Any]:
             return {"key": key, "decision": "duplicate", "reason": reason}
         case Ignored(reason, key):
             return {"key": key, "decision": "ignored", "reason": reason}
+        case NotServed(key):
+            return {"key": key, "decision": "not served"}
         case Missing(key):
             return {"key": key, "decision": "missing"}
         case Spread(arrivals):

@@ -18,6 +18,7 @@ KEY = "fleettickets-key"
 ETAG = "fleettickets-etag"  # which version of the key it was that failed, as it was read
 DEAD_AT = "fleettickets-dead-at"
 HISTORY = "fleettickets-history"  # one line for each failed try and each replay, oldest first
+LEFT = "fleettickets-left"  # it was in the hands of one who does not serve its feed
 PROBED = "fleettickets-probed"  # it was tried while everything failed, and goes behind what was not
 
 _MAX_ATTEMPTS = 1000
@@ -42,9 +43,7 @@ def kept(headers: Mapping[str, Any]) -> dict[str, Any]:
         found[ATTEMPTS] = counted
     if lines := lines_of(headers):
         found[HISTORY] = lines
-    if headers.get(PROBED) is True:
-        found[PROBED] = True
-    return found
+    return found | {name: True for name in (LEFT, PROBED) if headers.get(name) is True}
 
 
 def lines_of(headers: Mapping[str, Any]) -> list[str]:

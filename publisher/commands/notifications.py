@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from publisher.errors import FleetticketsError, Misconfigured
-from publisher.program import EXIT_FAILED, AsJson
+from publisher.program import EXIT_FAILED, AsJson, Known, OfFeeds
 from publisher.settings import BrokerSettings, BucketSettings, load
 from publisher.store import notifications
 from publisher.store.notifications import Notifications, Plan, RustfsWay
@@ -23,6 +23,7 @@ class Store(StrEnum):
 
 
 def set_notifications(
+    context: typer.Context,
     *,
     store: Annotated[Store | None, typer.Option("--store", help="A store that publishes on RabbitMQ itself.")] = None,
     way: Annotated[
@@ -35,16 +36,19 @@ def set_notifications(
     make_bucket: Annotated[
         bool, typer.Option("--make-bucket", help="With --apply: make the bucket if there is none.")
     ] = False,
+    feed: OfFeeds = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what the bucket announces and what it should, and with --apply set that.
 
-    One rule, for objects created in changes/; other rules of the bucket stay. Exit status 1 when it is not in place.
+    One rule for each feed, for objects created in its changes/; other rules of the bucket stay. Exit status 1 when they
+    are not in place.
     For RustFS it first shows the environment that its server needs, and the rule with its ARN, also while the store is
     away; the rule is taken once the server runs with that environment.
     """
     bucket_settings = load(BucketSettings)
-    bucket = Notifications(bucket_settings)
+    known: Known = context.obj
+    bucket = Notifications(bucket_settings, known.folders(feed or ()))
     by_hand, read = _asked(bucket, bucket_settings, store, way, arn)
     if not as_json:
         _print_by_hand(by_hand)

@@ -10,7 +10,7 @@ import typer
 
 from publisher.broker import channels, serving, topology
 from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother
-from publisher.program import AsJson, stop_on_signals
+from publisher.program import AsJson, Known, OfFeeds, stop_on_signals
 from publisher.settings import (
     BrokerSettings,
     BucketSettings,
@@ -27,6 +27,7 @@ def poll(
         float | None,
         typer.Option(min=0.1, metavar="SECONDS", help="Keep polling; without it, poll once, for cron."),
     ] = None,
+    feed: OfFeeds = None,
     as_json: AsJson = False,
 ) -> None:
     """Publish every key that still waits in changes/.
@@ -39,8 +40,9 @@ def poll(
     take up later, is not published again and again. A database that is away makes no difference to the rest.
     """
     broker_settings, bucket_settings, work = load(BrokerSettings), load(BucketSettings), load(WorkSettings)
-    bucket = Bucket(bucket_settings)
-    poller = Poller(bucket, work.prefetch, context.obj)
+    known: Known = context.obj
+    bucket = Bucket(bucket_settings, known.folders(feed or ()))
+    poller = Poller(bucket, work.prefetch, known.open_settled)
     if every is None:
         bucket.require()
         with channels.confirming_channel(broker_settings, "poll") as channel:

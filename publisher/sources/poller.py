@@ -1,10 +1,11 @@
 """The guarantee behind the notifications: publish every key that still waits, without flooding the queue."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from threading import Event
 
 from pika.adapters.blocking_connection import BlockingChannel
@@ -58,15 +59,16 @@ class _Offer:
 
 @dataclass(slots=True)
 class _Listing:
-    """What waits, of which the first that are due are held."""
+    """What waits, of which the first that are due are held, the last of them from that folder."""
 
     waiting: int
     set_aside: int
     due: list[ObjectSummary]
+    folder: int
 
 
 class Poller:
-    """Compares the bucket with the queue and publishes the difference, oldest keys first.
+    """Compares the bucket with the queue and publishes the difference, of each feed the oldest keys first.
 
     Its memory does not grow with what lies in the bucket.
     """
@@ -84,12 +86,15 @@ class Poller:
         self._clock = clock
         # By 64 bits of what names a version: two that share them share a wait.
         self._offered: dict[int, _Offer] = {}
+        self._folders = deque(bucket.folders)
 
     def poll(self, channel: BlockingChannel) -> Poll:
         """Publish what is missing from the queue.
 
         Raises: DependencyDown, Misconfigured.
         """
+        # Another feed comes first each time: the backlog of one is not in the way of the others.
+        self._folders.rotate()
         with self._open_settled(self._bucket.name) as settled:
             # Looked at before and after the listing: files that arrive or leave meanwhile are then never counted
             # as missing from the queue.
@@ -105,27 +110,31 @@ class Poller:
         return Poll(listing.waiting, listing.set_aside, queued, published)
 
     def _list(self, settled: Settled) -> _Listing:
-        listing = _Listing(0, 0, [])
+        listing = _Listing(0, 0, [], 0)
         known, self._offered = self._offered, {}
         now = self._clock()
-        for page in pages(self._bucket.waiting()):
-            for found, is_settled in zip(page, settled(page), strict=True):
-                if is_settled:
-                    listing.set_aside += 1
-                    continue
-                listing.waiting += 1
-                offer = known.get(_name(found))
-                if offer is not None:  # what has left is forgotten
-                    self._offered[_name(found)] = offer
-                if len(listing.due) < _HELD and (offer is None or offer.due <= now):
-                    listing.due.append(found)
+        for number, folder in enumerate(self._folders):
+            for page in pages(self._bucket.waiting_in(folder)):
+                for found, is_settled in zip(page, settled(page), strict=True):
+                    if is_settled:
+                        listing.set_aside += 1
+                        continue
+                    listing.waiting += 1
+                    offer = known.get(_name(found))
+                    if offer is not None:  # what has left is forgotten
+                        self._offered[_name(found)] = offer
+                    if len(listing.due) < _HELD and (offer is None or offer.due <= now):
+                        listing.due.append(found)
+                        listing.folder = number
         return listing
 
     def _due(self, listing: _Listing, settled: Settled) -> Iterator[ObjectSummary]:
         yield from listing.due
         if len(listing.due) < _HELD:
             return
-        for page in pages(self._bucket.waiting(after=listing.due[-1].key)):
+        begun, *others = list(self._folders)[listing.folder :]
+        rest = self._bucket.waiting_in(begun, after=listing.due[-1].key)
+        for page in pages(chain(rest, *map(self._bucket.waiting_in, others))):
             for found, is_settled in zip(page, settled(page), strict=True):
                 offer = self._offered.get(_name(found))
                 if not is_settled and (offer is None or offer.due <= self._clock()):

@@ -3,11 +3,11 @@
 import hashlib
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypedDict
 
@@ -18,6 +18,7 @@ from botocore.response import StreamingBody
 from urllib3.exceptions import HTTPError
 
 from publisher import tls
+from publisher.arrivals.folders import Folder, folder_of
 from publisher.errors import DependencyDown, Misconfigured, ObjectChanged, ObjectMissing, ObjectUnavailable, Refused
 from publisher.settings import BucketSettings
 
@@ -39,7 +40,7 @@ _SILENT_SECONDS = 20
 _LEAST_PACE = 1024
 """Bytes a second: whoever reads a body that only trickles would be kept for good."""
 _PACED_SECONDS = 10
-"""The pace is that of the last so many seconds of waiting: a body can come fast to its middle, and trickle from there."""
+"""The pace is that of the last so many seconds of waiting: a body can be fast to its middle, and trickle from there."""
 _MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
 _TRY_AGAIN = frozenset({408, 429})
 _CHANGED = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict"})
@@ -160,13 +161,11 @@ def verified_by(ca_file: Path | None) -> str | None:
 
 
 class Bucket:
-    """One bucket and the feed's folders in it. Safe to share between threads."""
+    """One bucket and the feeds' folders in it, at least one. Safe to share between threads."""
 
-    def __init__(self, settings: BucketSettings, connections: int = 10) -> None:
+    def __init__(self, settings: BucketSettings, folders: Sequence[Folder], connections: int = 10) -> None:
         self.name = settings.bucket
-        self.prefix = settings.prefix
-        self.changes_prefix = settings.changes_prefix
-        self.processed_prefix = settings.processed_prefix
+        self.folders = tuple(folders)
         self._s3 = s3_client(settings, connections)
         # Copies and deletes are not for the client to repeat. One whose answer was lost is done, and by the time of
         # another attempt the key can hold a version that nobody has read: `archive` looks again first.
@@ -178,8 +177,9 @@ class Bucket:
         Raises: Misconfigured, DependencyDown.
         """
         try:
-            with self._translated_errors(self.changes_prefix):
-                self._s3.list_objects_v2(Bucket=self.name, Prefix=self.changes_prefix, MaxKeys=1)
+            for folder in self.folders:
+                with self._translated_errors(folder.changes):
+                    self._s3.list_objects_v2(Bucket=self.name, Prefix=folder.changes, MaxKeys=1)
         except DependencyDown as error:
             refusal = error.__cause__
             if isinstance(refusal, ClientError) and _is_refusal(refusal):
@@ -189,19 +189,26 @@ class Bucket:
                 ) from error
             raise
 
-    def waiting(self, after: str = "") -> Iterator[ObjectSummary]:
-        """Every object in `changes/`, or those after a key, in the order of the keys; one request per thousand.
+    def waiting(self) -> Iterator[ObjectSummary]:
+        """Every object in `changes/`, folder by folder, in the order of the keys; one request per thousand.
 
         Raises: DependencyDown.
         """
-        return self._objects(self.changes_prefix, after)
+        return chain.from_iterable(map(self.waiting_in, self.folders))
+
+    def waiting_in(self, folder: Folder, after: str = "") -> Iterator[ObjectSummary]:
+        """The same of one folder, or what comes after a key.
+
+        Raises: DependencyDown.
+        """
+        return self._objects(folder.changes, after)
 
     def archived(self) -> Iterator[ObjectSummary]:
-        """Every object in `processed/`, in the order of the keys; one request per thousand.
+        """Every object in `processed/`, folder by folder, in the order of the keys; one request per thousand.
 
         Raises: DependencyDown.
         """
-        return self._objects(self.processed_prefix)
+        return chain.from_iterable(self._objects(folder.processed) for folder in self.folders)
 
     def _objects(self, folder: str, after: str = "") -> Iterator[ObjectSummary]:
         with self._translated_errors(folder):
@@ -218,15 +225,17 @@ class Bucket:
 
     def change_key(self, archive_key: str) -> str:
         """The key that an archived object had in `changes/`."""
-        return self.changes_prefix + _SUFFIX.sub("", archive_key.removeprefix(self.processed_prefix))
+        folder = self.folder_of(archive_key)
+        return folder.changes + _SUFFIX.sub("", archive_key.removeprefix(folder.processed))
 
     def archives_of(self, key: str) -> list[ObjectSummary]:
         """Every object in `processed/` that a version of the key was archived as.
 
         Raises: DependencyDown.
         """
-        name = PurePosixPath(key.removeprefix(self.changes_prefix))
-        found = self._objects(f"{self.processed_prefix}{name.with_suffix('')}")
+        folder = self.folder_of(key)
+        name = PurePosixPath(key.removeprefix(folder.changes))
+        found = self._objects(f"{folder.processed}{name.with_suffix('')}")
         return [archived for archived in found if self.change_key(archived.key) == key]
 
     def digest(self, key: str) -> str:
@@ -277,8 +286,8 @@ class Bucket:
         Gives the archive's key; None when that version is gone and no copy of it was ever made.
         Raises: ObjectChanged when the key now holds another version, which stays; Refused; DependencyDown.
         """
-        if not put.key.startswith(self.changes_prefix):
-            raise ValueError(f"{put.key!r} is not in {self.changes_prefix!r}")
+        if not put.key.startswith(self.folder_of(put.key).changes):
+            raise ValueError(f"{put.key!r} is no change file")
         try:
             return self._archive(put, sha256, copied, may_delete=may_delete)
         except DependencyDown:
@@ -316,9 +325,20 @@ class Bucket:
         return found is not None and found.etag == put.etag
 
     def _archive_names(self, key: str, sha256: str) -> tuple[str, str]:
-        name = PurePosixPath(key.removeprefix(self.changes_prefix))
-        plain = f"{self.processed_prefix}{name}"
-        return plain, f"{self.processed_prefix}{name.with_name(f'{name.stem}~{sha256[:12]}{name.suffix}')}"
+        folder = self.folder_of(key)
+        name = PurePosixPath(key.removeprefix(folder.changes))
+        plain = f"{folder.processed}{name}"
+        return plain, f"{folder.processed}{name.with_name(f'{name.stem}~{sha256[:12]}{name.suffix}')}"
+
+    def folder_of(self, key: str) -> Folder:
+        """The folder that has the key.
+
+        Raises: ValueError.
+        """
+        folder = folder_of(self.folders, key)
+        if folder is None:
+            raise ValueError(f"{key!r} is in none of the folders")
+        return folder
 
     def _copy(self, put: Put, archive_key: str) -> str:
         source: CopySourceTypeDef = {"Bucket": self.name, "Key": put.key}
@@ -353,7 +373,7 @@ class Bucket:
     def _is_open(self) -> bool:
         """Whether the bucket as a whole answers, so that a refusal was meant for one object."""
         try:
-            self._s3.list_objects_v2(Bucket=self.name, Prefix=self.changes_prefix, MaxKeys=1)
+            self._s3.list_objects_v2(Bucket=self.name, Prefix=self.folders[0].changes, MaxKeys=1)
         except (ClientError, BotoCoreError, HTTPError, OSError):
             return False
         return True

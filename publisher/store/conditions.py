@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from botocore.exceptions import BotoCoreError, ClientError
 
 from publisher import tls
+from publisher.arrivals.folders import Folder
 from publisher.errors import DependencyDown, Refused
 from publisher.settings import BucketSettings
 from publisher.store.bucket import BUCKET, s3_client
@@ -24,13 +25,15 @@ class Conditions:
     delete: bool
 
 
-def try_conditions(settings: BucketSettings) -> Conditions:
-    """Write, copy and delete an object in `doctor/` beside `changes/`, which nothing else looks at; leaves nothing.
+def try_conditions(settings: BucketSettings, folder: Folder) -> Conditions:
+    """Write, copy and delete an object in `doctor/` beside a feed's `changes/`, which nothing else looks at.
+
+    Leaves nothing.
 
     Raises: DependencyDown; Refused, when the store will not write, copy or delete there at all.
     """
     s3, bucket = s3_client(settings), settings.bucket
-    source = f"{settings.prefix}doctor/{uuid.uuid4().hex}"
+    source = f"{folder.prefix}doctor/{uuid.uuid4().hex}"
     copy = f"{source}.copy"
     try:
         _do("write", lambda: s3.put_object(Bucket=bucket, Key=source, Body=b"fleettickets doctor\n"))

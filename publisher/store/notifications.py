@@ -4,7 +4,7 @@ A PUT of the configuration replaces all of it on most stores, so other rules of 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,6 +16,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError  # noqa: A004
 
 from publisher import tls
+from publisher.arrivals.folders import Folder
 from publisher.broker.topology import EVENTS, Queue
 from publisher.errors import DependencyDown, Misconfigured, Refused
 from publisher.settings import BrokerSettings, BucketSettings
@@ -29,7 +30,7 @@ Configuration = dict[str, Any]
 """A bucket's notification configuration as the S3 API has it."""
 
 RULE = "fleettickets"
-"""The Id of our rule; every other rule is somebody else's."""
+"""How the Ids of our rules begin, one for each feed; every other rule is somebody else's."""
 _QUEUES, _TOPICS = "QueueConfigurations", "TopicConfigurations"
 _SECTIONS = (_QUEUES, _TOPICS, "LambdaFunctionConfigurations")
 _TARGET_ARNS = {"QueueArn", "TopicArn", "LambdaFunctionArn"}
@@ -78,8 +79,9 @@ class Plan:
 class Notifications:
     """The notification configuration of one bucket, through the S3 API and, for Ceph's topics, the SNS API."""
 
-    def __init__(self, settings: BucketSettings) -> None:
+    def __init__(self, settings: BucketSettings, folders: Sequence[Folder]) -> None:
         self._settings = settings
+        self._folders = folders
         self._body = b""
         self._s3: S3Client = s3_client(settings)
         self._s3.meta.events.register("before-parse.s3.GetBucketNotificationConfiguration", self._keep_body)
@@ -103,22 +105,22 @@ class Notifications:
                 self._s3.create_bucket(Bucket=self._settings.bucket)
 
     def wanted_for(self, arn: str) -> Configuration:
-        """The rule for a queue or topic, as the configuration of a bucket that has no other.
+        """The rules for a queue or topic, as the configuration of a bucket that has no other.
 
         Raises: Misconfigured.
         """
-        return merged({}, section_of(arn), self._rule(arn, section_of(arn)))
+        return merged({}, section_of(arn), self._rules(arn, section_of(arn)))
 
     def plan_for_arn(self, arn: str) -> Plan:
-        """A rule for a queue or topic that exists: AWS, MinIO, RustFS.
+        """The rules for a queue or topic that exists: AWS, MinIO, RustFS.
 
         Raises: Misconfigured, DependencyDown, Refused.
         """
         now = self._read()
-        return Plan(self._settings.bucket, now, merged(now, section_of(arn), self._rule(arn, section_of(arn))))
+        return Plan(self._settings.bucket, now, merged(now, section_of(arn), self._rules(arn, section_of(arn))))
 
     def plan_for_ceph(self, broker: BrokerSettings, *, persistent: bool = True) -> Plan:
-        """A topic that publishes on the broker, and a rule for it. A persistent one keeps events while it is away.
+        """A topic that publishes on the broker, and the rules for it. A persistent one keeps events while it is away.
 
         Raises: Misconfigured, DependencyDown, Refused.
         """
@@ -133,7 +135,7 @@ class Notifications:
         name = f"{RULE}-{self._settings.bucket}"
         arn = self._topic_arn(name)
         topic = Topic(name, arn, wanted, self._topic_attributes(arn) if arn else None)
-        return Plan(self._settings.bucket, now, merged(now, _TOPICS, self._rule(arn or _TO_BE_MADE, _TOPICS)), topic)
+        return Plan(self._settings.bucket, now, merged(now, _TOPICS, self._rules(arn or _TO_BE_MADE, _TOPICS)), topic)
 
     def read(self) -> Configuration:
         """What the bucket is set to announce.
@@ -152,7 +154,7 @@ class Notifications:
         if plan.topic:
             with _translated_errors():
                 arn = self._sns.create_topic(Name=plan.topic.name, Attributes=plan.topic.wanted)["TopicArn"]
-            wanted = merged(plan.now, _TOPICS, self._rule(arn, _TOPICS))
+            wanted = merged(plan.now, _TOPICS, self._rules(arn, _TOPICS))
         with _translated_errors():
             self._s3.put_bucket_notification_configuration(
                 Bucket=plan.bucket,
@@ -195,13 +197,17 @@ class Notifications:
             "persistent": given.get("persistent", "false"),
         }
 
-    def _rule(self, arn: str, section: str) -> Configuration:
-        return {
-            "Id": RULE,
-            "TopicArn" if section == _TOPICS else "QueueArn": arn,
-            "Events": ["s3:ObjectCreated:*"],
-            "Filter": {"Key": {"FilterRules": [{"Name": "prefix", "Value": self._settings.changes_prefix}]}},
-        }
+    def _rules(self, arn: str, section: str) -> list[Configuration]:
+        """One for each feed: a rule has one prefix, and what is archived is not to be announced."""
+        return [
+            {
+                "Id": f"{RULE}-{folder.feed}",
+                "TopicArn" if section == _TOPICS else "QueueArn": arn,
+                "Events": ["s3:ObjectCreated:*"],
+                "Filter": {"Key": {"FilterRules": [{"Name": "prefix", "Value": folder.changes}]}},
+            }
+            for folder in self._folders
+        ]
 
 
 def section_of(arn: str) -> str:
@@ -218,13 +224,20 @@ def section_of(arn: str) -> str:
             raise Misconfigured(f"--arn {arn}: neither a queue (arn:…:sqs:…) nor a topic (arn:…:sns:…)")
 
 
-def merged(now: Configuration, section: str, rule: Configuration) -> Configuration:
-    """Put our rule in the place of an earlier one of ours, and leave all others as they are."""
+def merged(now: Configuration, section: str, ours: list[Configuration]) -> Configuration:
+    """Put our rules in the place of earlier ones of the same feeds, and leave all others as they are."""
     kept = {name: value for name, value in now.items() if name not in _SECTIONS}
+    ids = {rule["Id"] for rule in ours}
+    prefixes = {prefix for rule in ours for prefix in _prefixes(rule)}
     for name in _SECTIONS:
-        rules = [found for found in now.get(name, []) if found.get("Id") != RULE]
+        rules = [
+            found
+            for found in now.get(name, [])
+            # There was a rule without a feed's name once; left in place, it would announce the same once more.
+            if not (found.get("Id") in ids or (found.get("Id") == RULE and prefixes.issuperset(_prefixes(found))))
+        ]
         if name == section:
-            rules.append(rule)
+            rules += ours
         if rules:
             kept[name] = rules
     return kept
@@ -235,15 +248,16 @@ def announcing(configuration: Configuration, folder: str) -> list[str]:
     targets = []
     for section in _SECTIONS:
         for rule in configuration.get(section, []):
-            prefixes = [
-                found["Value"]
-                for found in rule.get("Filter", {}).get("Key", {}).get("FilterRules", [])
-                if found["Name"].lower() == "prefix"
-            ]
+            prefixes = _prefixes(rule)
             is_of_creation = any(event.startswith("s3:ObjectCreated:") for event in rule["Events"])
             if is_of_creation and folder.startswith(prefixes[0] if prefixes else ""):
                 targets += [value for name, value in rule.items() if name in _TARGET_ARNS]
     return targets
+
+
+def _prefixes(rule: Configuration) -> list[str]:
+    rules = rule.get("Filter", {}).get("Key", {}).get("FilterRules", [])
+    return [found["Value"] for found in rules if found["Name"].lower() == "prefix"]
 
 
 def comparable(configuration: Configuration) -> Configuration:

@@ -93,7 +93,7 @@ WHERE source = 'inc'
 
 -- name: position_old_rows
 -- Rows that were there before count as written by the file at the old watermark, whichever it was.
-INSERT INTO ingest.positions (ticket_id, position)
+INSERT INTO ingest.inc_positions (ticket_id, position)
 SELECT ticket_id, ROW(1, %(key_time)s::timestamptz, %(key)s::text, 'infinity'::timestamptz, '', 0)::ingest.position
 FROM tickets.inc
 ON CONFLICT (ticket_id) DO NOTHING
@@ -102,4 +102,4 @@ ON CONFLICT (ticket_id) DO NOTHING
 -- The first adoption counts: what a batch import that was started again has read since is named, and applied again.
 UPDATE ingest.epochs
 SET adopted_key = %(key)s, adopted_key_time = %(key_time)s, adopted_rows = (SELECT count(*) FROM tickets.inc)
-WHERE epoch = 1 AND adopted_key IS NULL
+WHERE feed = 'inc' AND epoch = 1 AND adopted_key IS NULL

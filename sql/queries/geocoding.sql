@@ -5,8 +5,8 @@ WITH to_ask AS (
     SELECT wanted.cluster, coalesce(alias.place, wanted.cluster) AS place, wanted.region, wanted.tickets,
            coalesce(count(*) OVER (PARTITION BY wanted.file_id) > %(many)s::bigint, false) AS is_of_many
     FROM (SELECT ticket.cluster, count(*) AS tickets, mode() WITHIN GROUP (ORDER BY ticket.region) AS region,
-                 min(written.file_id) AS file_id
-          FROM tickets.inc AS ticket LEFT JOIN ingest.positions AS written USING (ticket_id)
+                 min(ticket.file_id) AS file_id
+          FROM ingest.named_places AS ticket
           WHERE ticket.cluster IS NOT NULL
           GROUP BY ticket.cluster) AS wanted
     LEFT JOIN tickets.cluster_aliases AS alias ON lower(alias.cluster) = lower(wanted.cluster)
@@ -29,8 +29,8 @@ LIMIT %(limit)s
 WITH to_ask AS (
     SELECT wanted.cluster, wanted.location_name, coarse.latitude, coarse.longitude, wanted.tickets,
            coalesce(count(*) OVER (PARTITION BY wanted.file_id) > %(many)s::bigint, false) AS is_of_many
-    FROM (SELECT ticket.cluster, ticket.location_name, count(*) AS tickets, min(written.file_id) AS file_id
-          FROM tickets.inc AS ticket LEFT JOIN ingest.positions AS written USING (ticket_id)
+    FROM (SELECT ticket.cluster, ticket.location_name, count(*) AS tickets, min(ticket.file_id) AS file_id
+          FROM ingest.named_places AS ticket
           WHERE ticket.is_actionable AND ticket.location_name IS NOT NULL AND ticket.geo_source IS DISTINCT FROM 'feed'
           GROUP BY ticket.cluster, ticket.location_name) AS wanted
     JOIN tickets.geo_clusters AS coarse ON coarse.cluster = wanted.cluster AND coarse.geom IS NOT NULL
@@ -52,7 +52,7 @@ LIMIT %(limit)s
 -- Those that would be asked for, but for the point of their cluster; a ticket without a cluster has none to wait for.
 SELECT count(*) AS places
 FROM (SELECT DISTINCT cluster, location_name
-      FROM tickets.inc
+      FROM ingest.named_places
       WHERE is_actionable AND location_name IS NOT NULL AND geo_source IS DISTINCT FROM 'feed'
         AND cluster IS NOT NULL) AS wanted
 LEFT JOIN tickets.geo_clusters AS coarse ON coarse.cluster = wanted.cluster AND coarse.geom IS NOT NULL
@@ -162,13 +162,13 @@ WHERE NOT known.is_manual
   AND (excluded.status = 'hit' OR known.status = 'miss' OR known.status = 'rejected' AND excluded.unanswered = 0)
 
 -- name: place_tickets
--- All tickets that are elsewhere than the gazetteer has them, whatever the reason: the place became known, changed, was
+-- Of one feed, all tickets that are elsewhere than the gazetteer has them, whatever the reason: the place became known, changed, was
 -- set by hand or taken back, or a file was merged while that happened. A place that the gazetteer has and knows no point
 -- of leaves them nowhere; one that it does not have at all takes nothing off the map. In the order of their ids, as files
 -- are merged, so that the two cannot deadlock.
 WITH elsewhere AS (
     SELECT ticket.ticket_id, found.geom, found.geo_source
-    FROM tickets.inc AS ticket
+    FROM {tickets} AS ticket
     LEFT JOIN tickets.geo_locations AS precise
         ON precise.cluster = ticket.cluster AND precise.location_name = ticket.location_name
     LEFT JOIN tickets.geo_clusters AS coarse ON coarse.cluster = ticket.cluster
@@ -183,7 +183,7 @@ WITH elsewhere AS (
     ORDER BY ticket.ticket_id
     FOR UPDATE OF ticket
 ), placed AS (
-    UPDATE tickets.inc AS ticket SET geom = elsewhere.geom, geo_source = elsewhere.geo_source
+    UPDATE {tickets} AS ticket SET geom = elsewhere.geom, geo_source = elsewhere.geo_source
     FROM elsewhere
     WHERE ticket.ticket_id = elsewhere.ticket_id
     RETURNING ticket.geo_source
@@ -233,7 +233,7 @@ WHERE cluster = %(cluster)s AND location_name = %(location_name)s AND is_manual
 RETURNING cluster
 
 -- name: tickets_there
-SELECT count(*) AS tickets FROM tickets.inc
+SELECT count(*) AS tickets FROM ingest.named_places
 WHERE cluster = %(cluster)s AND (%(location_name)s::text IS NULL OR location_name = %(location_name)s)
 
 -- name: set_alias

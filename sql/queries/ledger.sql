@@ -22,10 +22,10 @@ SELECT slot FROM ingest.key_slots WHERE slot = ingest.key_slot(%(bucket)s, %(key
 -- nobody has got to apply yet. The
 -- epoch is the current one unless it is given, for a file that was claimed in an earlier one.
 INSERT INTO ingest.ledger AS ledger
-    (bucket, prefix, key, etag, version_id, size, epoch, key_time, object_time, event_time,
+    (feed, bucket, prefix, key, etag, version_id, size, epoch, key_time, object_time, event_time,
      first_seen_at, first_seen_by, decision, state)
-SELECT %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(version_id)s, %(size)s,
-       coalesce(%(epoch)s::integer, (SELECT max(epoch) FROM ingest.epochs)),
+SELECT %(feed)s, %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(version_id)s, %(size)s,
+       coalesce(%(epoch)s::integer, ingest.current_epoch(%(feed)s)),
        %(key_time)s,
        ingest.place_among_versions(%(bucket)s, %(key)s, %(etag)s, %(object_time)s, %(version_id)s),
        %(event_time)s, %(seen_at)s, %(seen_by)s,
@@ -34,14 +34,14 @@ SELECT %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(version_id)s, %(size)s,
                         WHERE other.bucket = %(bucket)s AND other.key = %(key)s
                           AND other.etag <> %(etag)s AND other.applied_at IS NOT NULL) THEN 'changed'
            WHEN EXISTS (SELECT FROM tickets.import_meta AS meta
-                        WHERE meta.source = 'inc'
+                        WHERE meta.source = %(feed)s
                           AND coalesce(meta.metadata->>'source_bucket', %(bucket)s) = %(bucket)s
                           AND coalesce(meta.metadata->>'source_prefix', %(prefix)s) = %(prefix)s
                           AND NOT ingest.is_ahead(
                               jsonb_build_object('source_max_key', %(key)s::text,
                                                  'source_max_key_time', %(key_time)s::timestamptz,
                                                  'epoch', coalesce(%(epoch)s::integer,
-                                                                   (SELECT max(epoch) FROM ingest.epochs))),
+                                                                   ingest.current_epoch(%(feed)s))),
                               meta.metadata)) THEN 'late'
            ELSE 'new'
        END,
@@ -138,10 +138,10 @@ WHERE file_id = %(file_id)s AND state = 'archived'
 -- applied once return under their key. The time is that of the object that failed now: what is back is younger than what
 -- was applied in between. What was applied and is not back stays so, whatever the store answers to a repetition.
 INSERT INTO ingest.ledger AS ledger
-    (bucket, prefix, key, etag, size, epoch, key_time, object_time, event_time,
+    (feed, bucket, prefix, key, etag, size, epoch, key_time, object_time, event_time,
      first_seen_at, first_seen_by, decision, state, attempts, last_error, error_fingerprint, reason)
-VALUES (%(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s,
-        (SELECT max(epoch) FROM ingest.epochs), %(key_time)s, %(object_time)s, %(event_time)s,
+VALUES (%(feed)s, %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s,
+        ingest.current_epoch(%(feed)s), %(key_time)s, %(object_time)s, %(event_time)s,
         %(seen_at)s, %(seen_by)s, 'rejected', 'failed', 1, %(error)s, %(fingerprint)s, %(reason)s)
 ON CONFLICT (bucket, key, etag) DO UPDATE
 SET state = 'failed', decision = 'rejected', last_error = excluded.last_error,
@@ -156,12 +156,12 @@ RETURNING file_id, attempts
 -- At first sight and committed by itself, before the work: somebody may look for it meanwhile. Its COMMIT waits for no
 -- disk: what a crash of the server forgets is delivered again.
 INSERT INTO ingest.ledger
-    (bucket, prefix, key, etag, version_id, size, epoch, key_time, object_time, event_time,
+    (feed, bucket, prefix, key, etag, version_id, size, epoch, key_time, object_time, event_time,
      first_seen_at, first_seen_by, decision, state)
-SELECT %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(version_id)s, %(size)s,
-       (SELECT max(epoch) FROM ingest.epochs), %(key_time)s, %(object_time)s, %(event_time)s,
+SELECT %(feed)s, %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(version_id)s, %(size)s,
+       ingest.current_epoch(%(feed)s), %(key_time)s, %(object_time)s, %(event_time)s,
        %(seen_at)s, %(seen_by)s, 'undecided', 'seen'
-FROM set_config('synchronous_commit', 'off', is_local => true)
+FROM set_config('synchronous_commit', 'off', true)
 ON CONFLICT (bucket, key, etag) DO NOTHING
 
 -- name: record_held
@@ -169,10 +169,10 @@ ON CONFLICT (bucket, key, etag) DO NOTHING
 -- some seconds have passed, by way of a delivery; until then everybody may meet the same. Nothing is held here that the
 -- ledger has a verdict on.
 INSERT INTO ingest.ledger AS ledger
-    (bucket, prefix, key, etag, version_id, size, epoch, key_time, object_time, event_time,
+    (feed, bucket, prefix, key, etag, version_id, size, epoch, key_time, object_time, event_time,
      first_seen_at, first_seen_by, decision, state, last_error, held_since)
-VALUES (%(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(version_id)s, %(size)s,
-        (SELECT max(epoch) FROM ingest.epochs), %(key_time)s, %(object_time)s, %(event_time)s,
+VALUES (%(feed)s, %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(version_id)s, %(size)s,
+        ingest.current_epoch(%(feed)s), %(key_time)s, %(object_time)s, %(event_time)s,
         %(seen_at)s, %(seen_by)s, 'undecided', 'seen', %(error)s, clock_timestamp())
 ON CONFLICT (bucket, key, etag) DO UPDATE
 SET last_error = excluded.last_error, held_since = coalesce(ledger.held_since, excluded.held_since)
@@ -196,8 +196,8 @@ WHERE file_id = %(file_id)s AND state = 'failed'
 -- name: record_unread
 -- A key that was seen and will not be read: missing in the bucket, or outside the grammar.
 INSERT INTO ingest.ledger AS ledger
-    (bucket, prefix, key, etag, size, epoch, event_time, first_seen_at, first_seen_by, decision, reason, state, done_at)
-VALUES (%(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s, (SELECT max(epoch) FROM ingest.epochs),
+    (feed, bucket, prefix, key, etag, size, epoch, event_time, first_seen_at, first_seen_by, decision, reason, state, done_at)
+VALUES (%(feed)s, %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s, ingest.current_epoch(%(feed)s),
         %(event_time)s, %(seen_at)s, %(seen_by)s, %(decision)s, %(reason)s, 'done', clock_timestamp())
 ON CONFLICT (bucket, key, etag) DO UPDATE SET duplicates = ledger.duplicates + 1
 
@@ -218,19 +218,20 @@ ORDER BY counted.reason
 ON CONFLICT (day, reason) DO UPDATE SET events = ignored.events + excluded.events
 
 -- name: begin_epoch
-INSERT INTO ingest.epochs (epoch, reason) SELECT max(epoch) + 1, %(reason)s FROM ingest.epochs
+INSERT INTO ingest.epochs (feed, epoch, reason)
+SELECT feed, max(epoch) + 1, %(reason)s FROM ingest.epochs WHERE feed = %(feed)s GROUP BY feed
 RETURNING epoch
 
 -- name: current_epoch
-SELECT epoch, reason, began_at FROM ingest.epochs ORDER BY epoch DESC LIMIT 1
+SELECT epoch, reason, began_at FROM ingest.epochs WHERE feed = %(feed)s ORDER BY epoch DESC LIMIT 1
 
 -- name: is_one_of_a_run
--- Whether so many others failed for this reason since the last file was applied; their `delay` is that of their next try.
+-- Whether so many others of the feed failed for this reason since its last file was applied; their `delay` is that of their next try.
 SELECT count(*) >= %(run)s AS is_one
 FROM (SELECT FROM ingest.ledger
-      WHERE state = 'failed' AND reason = %(reason)s
+      WHERE state = 'failed' AND feed = %(feed)s AND reason = %(reason)s
         AND coalesce(retry_at - make_interval(secs => %(delay)s), dead_lettered_at)
-            > coalesce((SELECT max(applied_at) FROM ingest.ledger), '-infinity')
+            > coalesce((SELECT max(applied_at) FROM ingest.ledger WHERE feed = %(feed)s), '-infinity')
       LIMIT %(run)s) AS others
 
 -- name: failures_in_a_row
@@ -244,7 +245,8 @@ WHERE state = 'failed' AND reason = %(reason)s
 -- them be archived, and it is time for another try.
 SELECT file_id, key, etag, object_time, version_id, sha256, state, applied_at AS decided_at
 FROM ingest.ledger
-WHERE state = 'applied' AND bucket = %(bucket)s AND prefix = %(prefix)s AND applied_at < now() - make_interval(secs => %(age)s)
+WHERE state = 'applied' AND bucket = %(bucket)s AND prefix = ANY(%(prefixes)s)
+  AND applied_at < now() - make_interval(secs => %(age)s)
   AND (%(due_or_not)s OR retry_at IS NULL OR retry_at <= now())
   AND file_id > %(after)s
 ORDER BY file_id

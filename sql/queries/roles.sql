@@ -58,13 +58,15 @@ ORDER BY name
 DO $$
 DECLARE
     rights text[] := ARRAY[
-        'INSERT, UPDATE ON tickets.inc, tickets.closure_events, tickets.inc_daily_snapshot, tickets.import_meta',
+        'INSERT, UPDATE ON tickets.closure_events, tickets.inc_daily_snapshot, tickets.import_meta',
         'INSERT, UPDATE ON tickets.cluster_aliases, tickets.geo_clusters, tickets.geo_locations',
         'INSERT, UPDATE ON ingest.ignored_events, ingest.geocoder_requests, ingest.geocoder_pause',
-        'INSERT ON ingest.ledger, ingest.positions, ingest.outbox, ingest.epochs, ingest.rejects, ingest.discards',
+        'INSERT ON ingest.ledger, ingest.outbox, ingest.epochs, ingest.rejects, ingest.discards',
         'UPDATE ON ingest.key_slots, ingest.locks, ingest.leases', -- which is the right to lock them
         'DELETE ON ingest.geocoder_requests' -- what the limits ask about no more
     ];
+    positions oid[] := ARRAY(SELECT to_regclass(format('ingest.%%I', feed || '_positions')) FROM ingest.feeds)
+                       || 'ingest.positions'::regclass::oid;
     given text;
     member record;
     postgis name := (SELECT nspname FROM pg_namespace
@@ -73,15 +75,17 @@ BEGIN
     FOR given IN
         SELECT format('UPDATE (%%s) ON %%s', string_agg(quote_ident(attname), ', ' ORDER BY attnum), attrelid::regclass)
         FROM pg_attribute
-        WHERE attrelid IN ('ingest.ledger'::regclass, 'ingest.positions'::regclass, 'ingest.outbox'::regclass)
+        WHERE attrelid = ANY(positions || ARRAY['ingest.ledger'::regclass::oid, 'ingest.outbox'::regclass::oid])
           AND attnum > 0 AND NOT attisdropped
-          AND attname NOT IN ('file_id', 'bucket', 'prefix', 'key', 'etag', 'event_time', 'first_seen_at', 'first_seen_by',
+          AND attname NOT IN ('file_id', 'feed', 'bucket', 'prefix', 'key', 'etag', 'event_time', 'first_seen_at', 'first_seen_by',
                               'ticket_id', 'kind')
-             OR attrelid = 'ingest.positions'::regclass AND attname = 'file_id'
+             OR attrelid = ANY(positions) AND attname = 'file_id'
         GROUP BY attrelid
     LOOP
         rights := rights || given;
     END LOOP;
+    rights := rights || ARRAY(SELECT format('INSERT, UPDATE ON tickets.%%I', feed) FROM ingest.feeds)
+                     || ARRAY(SELECT format('INSERT ON %%s', relation::regclass) FROM unnest(positions) AS relation);
 
     FOR member IN
         SELECT ingest.role_name(kind) AS name, kind FROM unnest(ARRAY['ingest', 'read']) AS kind
@@ -97,7 +101,7 @@ BEGIN
             EXECUTE format('GRANT USAGE ON SCHEMA %%I TO %%I', postgis, member.name);
         END IF;
         IF member.kind = 'ingest' THEN
-            EXECUTE format('REVOKE UPDATE ON ingest.ledger, ingest.positions, ingest.outbox FROM %%I', member.name);
+            EXECUTE format('REVOKE UPDATE ON ingest.ledger, ingest.outbox FROM %%I', member.name);
             FOREACH given IN ARRAY rights LOOP
                 EXECUTE format('GRANT %%s TO %%I', given, member.name);
             END LOOP;

@@ -46,8 +46,8 @@ def test_status_tells_backlog_queues_and_watermark(stage: Stage) -> None:
     status = stage.ask("status")
     assert status["bucket"]["waiting"] == 1
     assert status["bucket"]["oldest_waiting_key"] == waiting
-    assert status["database"]["watermark"] == applied
-    assert status["database"]["tickets"] == 1
+    assert status["database"]["feeds"]["inc"]["watermark"] == applied
+    assert status["database"]["feeds"]["inc"]["tickets"] == 1
     assert status["database"]["last_files"][0]["key"] == applied
     queues = status["broker"]["queues"]
     assert queues["files"] == {"ready": 1, "consumers": 0, "dead_letters": 0}

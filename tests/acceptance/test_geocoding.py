@@ -512,7 +512,7 @@ def test_metrics_count_what_was_looked_up(stage: Stage, provider: LocationIQ) ->
 def test_what_a_run_by_hand_logs_is_not_in_its_answer(stage: Stage, provider: LocationIQ) -> None:
     local = stage.folder / "2026-06-25T142000.csv"
     local.write_bytes(csv([actionable("INC")]))
-    assert stage.run("import-csv", str(local), "--apply").returncode == 0
+    assert stage.run("import-csv", "--feed", "inc", str(local), "--apply").returncode == 0
     provider.fault(Fault(*error(LIMITED["Second"])))
     given = {"GEOCODER_API_KEY": KEY, "GEOCODER_URL": provider.url}
     ended = stage.run("geocode", "clusters", "--apply", "--json", **given)

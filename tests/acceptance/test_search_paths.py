@@ -35,7 +35,7 @@ def stage(empty_database: Database, make_stage: MakeStage, request: pytest.Fixtu
 def imported(stage: Stage, *rows: dict[str, str], minute: int = 0, **environment: str) -> None:
     file = stage.folder / f"2026-06-25T14{minute:02}00.csv"
     file.write_bytes(csv(rows))
-    ended = stage.run("import-csv", str(file), "--apply", **environment)
+    ended = stage.run("import-csv", "--feed", "inc", str(file), "--apply", **environment)
     assert ended.returncode == 0, ended.stderr
 
 

@@ -170,7 +170,7 @@ def test_nothing_shows_where_all_is_well(keeper: Keeper) -> None:
         ("notifications", "--store", "rustfs", "--by", "webhook"),
         ("notifications", "--store", "rustfs", "--by", "amqp", JSON),
         ("dead-letters", "show", listed[0]["id"], JSON),
-        ("import-csv", str(local), "--apply", JSON),
+        ("import-csv", "--feed", "inc", str(local), "--apply", JSON),
         ("geocode", "clusters", "--apply"),
     ):
         ended = keeper.run(*arguments)

@@ -37,7 +37,7 @@ def test_a_consumer_and_a_poller_of_another_bucket_are_told_whose_the_virtual_ho
         assert ended.returncode == 2, command
         assert f"serves bucket '{stage.bucket.name}', and 1 of its consumers run" in ended.stderr
     # Of its own bucket there may be any number, with whatever prefix.
-    consuming(stage, FLEETTICKETS_PREFIX=OTHER_PREFIX).stop()
+    consuming(stage, FLEETTICKETS_FEEDS="crq").stop()
     assert stage.ask("poll")["waiting"] == 0
     consumer.stop()
     assert stage.query("SELECT * FROM ingest.ignored_events") == []

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from consumer.feeds.declared import packaged_feeds
 from consumer.postgres import database
 from consumer.postgres.database import Role
 from consumer.settings import DatabaseSettings
@@ -21,6 +22,8 @@ from tests.acceptance.store import CHANGES, PROCESSED
 
 BROKEN = b"number,owner\nINC1,Otieno\n"
 FEW_SECONDS = ("--old", "1")
+
+FEEDS = packaged_feeds()
 
 
 def archived(key: str) -> str:
@@ -207,7 +210,9 @@ def test_what_a_file_on_its_way_looks_like_is_looked_at_twice(stage: Stage, monk
     def kinds() -> list[str]:
         progress = verify.Progress(lambda _listed: None, lambda _read, _of: None)
         with database.connect(load(DatabaseSettings), Role.READ) as connection:
-            verdict = verify.verify(connection, S3Bucket(load(BucketSettings)), None, progress, old_seconds=-60)
+            verdict = verify.verify(
+                connection, S3Bucket(load(BucketSettings), FEEDS.folders), FEEDS.served, None, progress, old_seconds=-60
+            )
         return [found.kind.value for found in verdict.found]
 
     stage.bucket.put(key_at(1), csv([ticket("INC1")]))
@@ -308,7 +313,7 @@ def test_tickets_that_are_gone_are_counted_also_after_bytes_that_returned(stage:
     assert findings(stage, "--without-broker") == {}
     for table in ("tickets.inc", "ingest.positions"):
         stage.query(f"DELETE FROM {table} WHERE ticket_id = 'B' RETURNING 1")  # noqa: S608
-    assert findings(stage, "--without-broker") == {"rows_missing": ["tickets"]}
+    assert findings(stage, "--without-broker") == {"rows_missing": ["tickets of inc"]}
 
 
 def test_a_failed_file_that_a_consumer_has_in_hand_needs_no_letter(stage: Stage) -> None:

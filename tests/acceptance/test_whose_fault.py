@@ -308,7 +308,7 @@ def test_what_is_imported_blames_no_file_that_waits_for_the_store(stage: Stage, 
         stage.announce(*GOOD)
         held = "SELECT count(*) = 5 FROM ingest.ledger WHERE held_since < clock_timestamp() - interval '5 s'"
         wait_until(lambda: stage.one(held), "each is held")
-        assert stage.run("import-csv", str(local), "--apply").returncode == 0
+        assert stage.run("import-csv", "--feed", "inc", str(local), "--apply").returncode == 0
         stage.announce(*GOOD)
         time.sleep(5)
         store.heal()

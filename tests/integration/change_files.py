@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from consumer.fail_points import nowhere
+from consumer.feeds.declared import packaged_feeds
 from consumer.files.applying import AlreadyApplied, Applied, Duplicate, SeenBy, Sighting, apply_file, lock_key
 from consumer.postgres import database as postgres
 from consumer.postgres.database import Pool
@@ -45,7 +46,15 @@ def apply_to(
     assert isinstance(key, ChangeFileKey)
     seen_at = seen_at or datetime.now(UTC)
     sighting = Sighting(
-        "isptickets", "automations/inc/", key, file.etag, len(file.bytes), file.modified, None, seen_at, seen_by
+        packaged_feeds().named("inc"),
+        "isptickets",
+        key,
+        file.etag,
+        len(file.bytes),
+        file.modified,
+        None,
+        seen_at,
+        seen_by,
     )
     while True:
         with contextlib.suppress(KeyInHand), postgres.transaction(pool) as connection:

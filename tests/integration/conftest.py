@@ -11,6 +11,7 @@ import requests
 from botocore.config import Config
 from pika.adapters.blocking_connection import BlockingChannel
 
+from consumer.feeds.declared import packaged_feeds
 from consumer.files.applying import AlreadyApplied, Applied, Duplicate
 from consumer.postgres import database as postgres
 from consumer.postgres.database import Pool
@@ -76,7 +77,7 @@ def bucket(services: dict[str, str]) -> Iterator[Bucket]:
         config=Config(s3={"addressing_style": "path"}),
     )
     s3.create_bucket(Bucket=settings.bucket)
-    yield Bucket(settings)
+    yield Bucket(settings, packaged_feeds().folders)
     for found in s3.list_objects_v2(Bucket=settings.bucket).get("Contents", []):
         s3.delete_object(Bucket=settings.bucket, Key=found["Key"])
     s3.delete_bucket(Bucket=settings.bucket)

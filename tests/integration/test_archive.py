@@ -161,7 +161,7 @@ def test_files_that_cannot_be_archived_keep_no_others_back(pool: Pool, bucket: B
                       CASE WHEN mod(n, 2) = 0 THEN 'applied' ELSE 'done' END,
                       now() - make_interval(secs => 60 * mod(n, 3))
                FROM generate_series(1, 7000) AS n""",
-            (bucket.name, bucket.prefix),
+            (bucket.name, bucket.folders[0].prefix),
         )
     found = [int(file.key) for file in open_tails(pool, bucket, 30, only_due=True)]
     assert found == [n for n in range(1, 7001) if n % 2 == 0 and n % 3 > 0]

@@ -17,6 +17,7 @@ import tenacity
 from psycopg.types.json import Jsonb
 
 from consumer import metrics
+from consumer.feeds.declared import packaged_feeds
 from consumer.follow_ons.history import capture
 from consumer.geocoding import gazetteer as gazetteer_module
 from consumer.geocoding import locationiq, quota
@@ -43,6 +44,8 @@ from tests.acceptance.geocoder import (
 )
 from tests.acceptance.stage import wait_until
 
+FEEDS = packaged_feeds().geocoded
+
 WESTLANDS = (-1.2676, 36.8108)
 
 
@@ -58,7 +61,7 @@ def settings(url: str = "http://127.0.0.1:1", **others: object) -> GeocoderSetti
 
 
 def gazetteer(pool: Pool, provider: LocationIQ, **kept: float) -> Gazetteer:
-    return Gazetteer(pool, GazetteerSettings.model_validate(kept), settings(provider.url), threading.Event())
+    return Gazetteer(pool, FEEDS, GazetteerSettings.model_validate(kept), settings(provider.url), threading.Event())
 
 
 def look_up(of: Gazetteer, limit: int = 100) -> Batch:
@@ -235,7 +238,9 @@ def test_where_every_query_is_refused_it_is_the_setting(pool: Pool, odd: Odd) ->
     assert statuses(pool) == {}
     with pytest.raises(Paused):
         look_up(places)
-    other_key = Gazetteer(pool, GazetteerSettings(), settings(odd.url, GEOCODER_API_KEY="pk.other"), threading.Event())
+    other_key = Gazetteer(
+        pool, FEEDS, GazetteerSettings(), settings(odd.url, GEOCODER_API_KEY="pk.other"), threading.Event()
+    )
     assert other_key.quota.paused() is None
     odd.prefix = "nobody"
     places.work(Kind, 100, Batch(), by_hand=True)
@@ -641,7 +646,7 @@ def test_a_wait_for_the_quota_keeps_the_turn_and_ends_with_it(
     monkeypatch.setattr(quota, "_LOOK_SECONDS", 0.1)
     tickets(pool, A=2, B=1)
     slow = settings(provider.url, GEOCODER_PER_MINUTE=1)
-    places = Gazetteer(pool, GazetteerSettings(), slow, threading.Event())
+    places = Gazetteer(pool, FEEDS, GazetteerSettings(), slow, threading.Event())
     with ThreadPoolExecutor(1) as threads:
         running = threads.submit(places.work, Kind, 100, Batch())
         wait_until(lambda: len(provider.searches) == 1, "the minute is spent")
@@ -767,7 +772,7 @@ def test_a_file_of_made_up_places_does_not_spend_the_day_of_the_others(
     monkeypatch.setattr(gazetteer_module, "MANY", 5, raising=False)
     limits = settings(provider.url, GEOCODER_PER_DAY=20)
     relayed: list[int] = []
-    places = Gazetteer(pool, GazetteerSettings(), limits, threading.Event())
+    places = Gazetteer(pool, FEEDS, GazetteerSettings(), limits, threading.Event())
     handler = GeocodeHandler(pool, places, lambda: len(relayed), lambda _point: None)
 
     def work() -> list[str]:
@@ -818,11 +823,11 @@ def test_of_any_number_of_places_only_the_next_few_are_held(pool: Pool, provider
 
 def test_each_key_has_its_own_limits(pool: Pool, provider: LocationIQ) -> None:
     tickets(pool, A=2, B=1)
-    spent = Gazetteer(pool, GazetteerSettings(), settings(provider.url, GEOCODER_PER_DAY=1), threading.Event())
+    spent = Gazetteer(pool, FEEDS, GazetteerSettings(), settings(provider.url, GEOCODER_PER_DAY=1), threading.Event())
     with pytest.raises(Paused):
         look_up(spent)
     other = settings(f"{provider.url}/", GEOCODER_PER_DAY=1)
-    assert look_up(Gazetteer(pool, GazetteerSettings(), other, threading.Event())).outcomes == {"miss": 1}
+    assert look_up(Gazetteer(pool, FEEDS, GazetteerSettings(), other, threading.Event())).outcomes == {"miss": 1}
     assert len(provider.searches) == 2
 
 

@@ -12,7 +12,8 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 from typer.testing import CliRunner, Result
 
-from consumer.program import program
+from consumer.feeds.declared import packaged_feeds
+from consumer.program import KNOWN, program
 from publisher.broker import channels, topology
 from publisher.broker.topology import Queue
 from publisher.errors import DependencyDown, Misconfigured, Refused
@@ -34,7 +35,7 @@ def run(broker_settings: BrokerSettings, monkeypatch: pytest.MonkeyPatch) -> Run
         monkeypatch.setenv("RUSTFS_SECRET_KEY", settings.secret_key.get_secret_value())
         monkeypatch.setenv("RUSTFS_REGION", settings.region)
         monkeypatch.setenv("RUSTFS_BUCKET", settings.bucket)
-        return CliRunner().invoke(program, ["notifications", *arguments])
+        return CliRunner().invoke(program, ["notifications", *arguments], obj=KNOWN)
 
     monkeypatch.setenv("RABBITMQ_URL", broker_settings.rabbitmq_url.get_secret_value())
     return invoke
@@ -110,7 +111,7 @@ def test_ceph_gets_a_topic_and_a_rule_and_keeps_its_other_rules(run: Run, on_cep
 def test_what_ceph_was_set_to_announce_arrives(
     on_ceph: BucketSettings, broker_settings: BrokerSettings, channel: BlockingChannel
 ) -> None:
-    notifications = Notifications(on_ceph)
+    notifications = Notifications(on_ceph, packaged_feeds().folders)
     notifications.apply(notifications.plan_for_ceph(broker_settings, persistent=False))
     assert notifications.plan_for_ceph(broker_settings, persistent=False).in_place
     assert not notifications.plan_for_ceph(broker_settings).in_place

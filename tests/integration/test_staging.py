@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from consumer.feeds.declared import packaged_feeds
 from consumer.files import proportion
 from consumer.files.cleaning import Cleaner, RowReject, TicketRow
 from consumer.files.proportion import Cost
@@ -17,6 +18,8 @@ from tests.acceptance.feeds import COLUMNS, csv, ticket
 from tests.acceptance.reference import KEPT_EMPTY
 from tests.conftest import Database
 from tests.integration.change_files import ChangeFile, apply_to
+
+INC = packaged_feeds().named("inc")
 
 RANDOM = random.Random(3)
 WIDE = ["ticket_id", *sorted(KEPT_EMPTY - {"ticket_id"})]
@@ -38,7 +41,7 @@ def size(pool: Pool) -> int:
 def cost(body: bytes) -> int:
     reader = ChangeFileReader(io.BytesIO(body).read)
     records = reader.records()
-    cleaner = Cleaner(next(records, None))
+    cleaner = Cleaner(next(records, None), INC)
     counted = Cost(cleaner.blanks)
     for record in records:
         row = cleaner.clean(record)

@@ -83,7 +83,7 @@ def find(stage: Stage, wards: list[Ward], names: int) -> bool:
         }  # fmt: skip
         local = stage.folder / (key_at(1).rpartition("/")[2])
         local.write_bytes(csv(rows))
-        run(stage, "import-csv", str(local), "--apply")
+        run(stage, "import-csv", "--feed", "inc", str(local), "--apply")
         run(stage, "geocode", "clusters", "--apply")
         run(stage, "geocode", "locations", "--apply")
         requests = len(server.searches)
@@ -155,7 +155,7 @@ def cost(empty: Stage, full: Stage, repeat: int) -> float:
             local = stage.folder / (key_at(10 + number).rpartition("/")[2])
             local.write_bytes(body)
             began = time.perf_counter()
-            run(stage, "import-csv", str(local), "--apply")
+            run(stage, "import-csv", "--feed", "inc", str(local), "--apply")
             if number:  # the first warms up
                 seconds[stage].append(time.perf_counter() - began)
     for stage, what in ((empty, "empty"), (full, "full")):

@@ -5,13 +5,16 @@ from datetime import UTC, datetime
 
 import pytest
 
+from consumer.feeds.declared import packaged_feeds
 from consumer.files.cleaning import Cleaner, Dropped, RowReject, TicketRow, read_timestamp
 from consumer.files.reading import Record
 from publisher.errors import Permanent
 
+INC = packaged_feeds().named("inc")
+
 
 def clean(header: str, *fields: str, raw: str = "as it was\n") -> TicketRow | RowReject | Dropped:
-    cleaner = Cleaner(Record(1, header.split(","), header))
+    cleaner = Cleaner(Record(1, header.split(","), header), INC)
     return cleaner.clean(Record(7, list(fields), raw))
 
 
@@ -40,7 +43,7 @@ def test_every_value_is_kept() -> None:
 
 
 def test_the_feeds_own_columns_are_null_where_they_are_empty_and_others_are_not_there() -> None:
-    cleaner = Cleaner(Record(1, ["owner", "ticket_id", "other", "source_type", ""], ""))
+    cleaner = Cleaner(Record(1, ["owner", "ticket_id", "other", "source_type", ""], ""), INC)
     assert json.loads(cleaner.blanks) == {"owner": None, "ticket_id": None, "source_type": None}
 
 
@@ -122,35 +125,35 @@ def test_the_text_of_a_rejected_row_is_kept_in_a_form_that_postgres_takes() -> N
 )
 def test_a_header_that_cannot_be_used_fails_the_file(header: str, reason: str) -> None:
     with pytest.raises(Permanent) as failure:
-        Cleaner(Record(1, header.split(","), header))
+        Cleaner(Record(1, header.split(","), header), INC)
     assert failure.value.reason == reason
 
 
 def test_a_name_made_up_for_a_column_must_not_hide_another() -> None:
     with pytest.raises(Permanent, match="'column_3' twice"):
-        Cleaner(Record(1, ["ticket_id", "column_3", ""], ""))
+        Cleaner(Record(1, ["ticket_id", "column_3", ""], ""), INC)
 
 
 def test_a_header_of_millions_of_columns_fails_the_file_before_it_fills_the_memory() -> None:
     with pytest.raises(Permanent, match="too many columns: the header has 2,001"):
-        Cleaner(Record(1, ["ticket_id"] + [f"c{number}" for number in range(2000)], ""))
+        Cleaner(Record(1, ["ticket_id"] + [f"c{number}" for number in range(2000)], ""), INC)
 
 
 @pytest.mark.parametrize("names", [[f"{number:01000}" for number in range(17)], ["ŷ" * 8189], [""] * 1600])
 def test_a_header_of_long_names_fails_the_file_for_each_row_would_repeat_them(names: list[str]) -> None:
     with pytest.raises(Permanent, match=r"header too large: names of [\d,]+ bytes, more than 16,384"):
-        Cleaner(Record(1, ["ticket_id", *names], ""))
-    Cleaner(Record(1, ["ticket_id", *(name[:8000] for name in names[:16])], ""))
+        Cleaner(Record(1, ["ticket_id", *names], ""), INC)
+    Cleaner(Record(1, ["ticket_id", *(name[:8000] for name in names[:16])], ""), INC)
 
 
 def test_a_header_that_cannot_be_read_is_not_one_without_ticket_id() -> None:
     with pytest.raises(Permanent, match="no header: more than 2,097,152 characters"):
-        Cleaner(Record(1, [], "", "more than 2,097,152 characters"))
+        Cleaner(Record(1, [], "", "more than 2,097,152 characters"), INC)
 
 
 def test_an_empty_file_has_no_header() -> None:
     with pytest.raises(Permanent, match="the file is empty"):
-        Cleaner(None)
+        Cleaner(None, INC)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from publisher.arrivals.folders import Folder
 from publisher.arrivals.messages import ChangeFileArrived
 from publisher.broker import channels, publishing
 from publisher.sources import poller
@@ -41,10 +42,14 @@ def test_a_queue_with_messages_never_grows_beyond_the_backlog(files: int, queued
     assert published == 0 or queued + in_hand + published <= files
 
 
+FOLDER = Folder("inc", "")
+
+
 class Store:
     """A bucket and a queue of numbers, by hand."""
 
     name = "isptickets"
+    folders = (FOLDER,)
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.keys: list[str] = []
@@ -75,7 +80,7 @@ class Store:
             return self.queued_after_listing, 1
         return self.queued, 1
 
-    def waiting(self, after: str = "") -> Iterator[ObjectSummary]:
+    def waiting_in(self, _folder: Folder, after: str = "") -> Iterator[ObjectSummary]:
         self._is_listed = True
         for key in self.keys:
             if key > after:
@@ -150,7 +155,7 @@ def test_a_backlog_of_any_length_is_published_whole_and_in_its_order(monkeypatch
 
 def test_a_poller_does_not_grow_with_what_lies_in_the_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
     class Endless(Store):
-        def waiting(self, after: str = "") -> Iterator[ObjectSummary]:
+        def waiting_in(self, _folder: Folder, after: str = "") -> Iterator[ObjectSummary]:
             for number in range(30_000):
                 key = f"automations/inc/changes/2026-06-25T14-20-00-{number:09}.csv"
                 if key > after:

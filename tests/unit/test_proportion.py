@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consumer.feeds.declared import packaged_feeds
 from consumer.files import proportion
 from consumer.files.cleaning import Cleaner, RowReject, TicketRow
 from consumer.files.proportion import MULTIPLE, Cost
@@ -18,6 +19,8 @@ from publisher.errors import Permanent
 from tests.acceptance.feeds import COLUMNS, RandomFeed, csv, lines, ticket
 from tests.acceptance.reference import KEPT_EMPTY
 
+INC = packaged_feeds().named("inc")
+
 FLAGS = ("ticket_id", "created_at_service", "location_name", *(f"is_some_flag_of_the_{n:03}" for n in range(50)))
 ATTRIBUTES = ("ticket_id", *(f"attribute_{number:05}" for number in range(1000)))
 
@@ -25,7 +28,7 @@ ATTRIBUTES = ("ticket_id", *(f"attribute_{number:05}" for number in range(1000))
 def judged(reader: ChangeFileReader) -> Iterator[tuple[str, TicketRow | RowReject]]:
     """Every row that would be staged, once its cost is counted, and the nulls that it is to get."""
     records = reader.records()
-    cleaner = Cleaner(next(records, None))
+    cleaner = Cleaner(next(records, None), INC)
     cost = Cost(cleaner.blanks)
     for record in records:
         row = cleaner.clean(record)

@@ -1,0 +1,139 @@
+"""The declarations: the package's and the operator's own, checked once, before anything is touched."""
+
+import tomllib
+from collections.abc import Iterable, Iterator
+from importlib import resources
+from typing import Protocol
+
+from pydantic import ValidationError
+
+from consumer.feeds.feed import Feed, FollowOn, overlapping
+from consumer.settings import FeedsSettings
+from publisher.arrivals.folders import Folder, folder_of
+from publisher.errors import Misconfigured
+from publisher.settings import load
+
+
+class _File(Protocol):
+    @property
+    def name(self) -> str: ...
+    def read_text(self, encoding: str | None = None) -> str: ...
+
+
+class Feeds:
+    """Those that a process serves, in the order of their names; and the folders of all that are declared."""
+
+    def __init__(self, served: Iterable[Feed], declared: Iterable[Feed] = ()) -> None:
+        self.served = tuple(sorted(served, key=lambda feed: feed.name))
+        self.declared = tuple(sorted(declared, key=lambda feed: feed.name)) or self.served
+
+    def __iter__(self) -> Iterator[Feed]:
+        return iter(self.served)
+
+    @property
+    def geocoded(self) -> tuple[Feed, ...]:
+        """Of all that are declared, those whose tickets are placed: the gazetteer is one for every feed."""
+        return tuple(feed for feed in self.declared if FollowOn.GEOCODE in feed.follow_ons)
+
+    @property
+    def folders(self) -> tuple[Folder, ...]:
+        return tuple(feed.folder for feed in self.served)
+
+    def named(self, name: str) -> Feed:
+        """Raises: Misconfigured."""
+        for feed in self.served:
+            if feed.name == name:
+                return feed
+        raise Misconfigured(f"no feed {name!r}; there are {', '.join(feed.name for feed in self.served)}")
+
+    def of_key(self, key: str) -> Feed | None:
+        """The feed whose folders have the key; None where it is none of those served."""
+        return next((feed for feed in self.served if folder_of((feed.folder,), key)), None)
+
+    def is_left_to_others(self, key: str) -> bool:
+        """Whether the key is of a feed that is declared, and not served here."""
+        return self.of_key(key) is None and any(folder_of((feed.folder,), key) for feed in self.declared)
+
+    def narrowed(self, names: Iterable[str]) -> "Feeds":
+        """The same with these alone; all where none is named.
+
+        Raises: Misconfigured.
+        """
+        chosen = {self.named(name).name: self.named(name) for name in names}
+        return Feeds(chosen.values(), self.declared) if chosen else self
+
+
+def declared_feeds(settings: FeedsSettings) -> Feeds:
+    """Read every declaration; one of the operator's takes the place of the package's own of the same name.
+
+    Raises: Misconfigured, with file and field.
+    """
+    found = {feed.name: feed for feed in map(read_feed, _packaged())}
+    if settings.folder is not None:
+        for file in sorted(settings.folder.glob("*.toml")):
+            feed = read_feed(file)
+            found[feed.name] = feed
+    if twice := overlapping(found.values()):
+        raise Misconfigured(
+            f"feeds {twice[0].name!r} and {twice[1].name!r} have prefixes {twice[0].prefix!r} and {twice[1].prefix!r}: "
+            "a key could be of both"
+        )
+    former = settings.former_prefix
+    if former is not None and f"{former.strip('/')}/".lstrip("/") not in {feed.prefix for feed in found.values()}:
+        raise Misconfigured(
+            f"FLEETTICKETS_PREFIX is {former!r}, and no feed has that prefix: it stands in the feed's declaration, of "
+            "which FLEETTICKETS_FEEDS_DIR can have one of your own; see docs/feeds.md"
+        )
+    everything = Feeds(found.values())
+    return everything.narrowed(settings.names)
+
+
+def read_feed(file: _File) -> Feed:
+    """Read one declaration, `<name>.toml`.
+
+    Raises: Misconfigured, with file and field.
+    """
+    try:
+        given = tomllib.loads(file.read_text(encoding="utf-8"))
+        feed = Feed.model_validate(given)
+    except OSError as error:
+        raise Misconfigured(f"{file.name}: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"{file.name}: {error}") from None
+    except ValidationError as error:
+        raise Misconfigured(f"{file.name}: {'; '.join(_complaints(error))}") from None
+    if file.name != f"{feed.name}.toml":
+        raise Misconfigured(f"{file.name}: it declares {feed.name!r}, so its name is {feed.name}.toml")
+    return feed
+
+
+def _packaged() -> list[_File]:
+    return [file for file in resources.files("consumer.feeds").iterdir() if file.name.endswith(".toml")]
+
+
+def _complaints(error: ValidationError) -> Iterator[str]:
+    for fault in error.errors(include_url=False):
+        place = ".".join(str(part) for part in fault["loc"])
+        told = fault["msg"].removeprefix("Value error, ")
+        yield f"{place}: {told}" if place else told
+
+
+def served_feeds(names: Iterable[str] | None = ()) -> Feeds:
+    """Those that the settings say, or of these the ones of the given names.
+
+    Raises: Misconfigured.
+    """
+    return declared_feeds(load(FeedsSettings)).narrowed(names or ())
+
+
+def packaged_feeds() -> Feeds:
+    """Those that come with the program."""
+    return declared_feeds(FeedsSettings.model_construct(names=(), folder=None, former_prefix=None))
+
+
+def served_folders(names: Iterable[str]) -> tuple[Folder, ...]:
+    """Where in the bucket they are.
+
+    Raises: Misconfigured.
+    """
+    return served_feeds(names).folders
