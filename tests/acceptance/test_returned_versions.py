@@ -116,7 +116,8 @@ def test_the_archive_applied_once_more_leaves_what_lies_in_changes_to_its_own_de
         stage.bucket.put(KEY, body)
         assert stage.run("drain", "--apply", **NO_BROKER).returncode == 0
     stage.connection.execute(
-        "TRUNCATE tickets.inc, tickets.closure_events, tickets.import_meta, ingest.inc_positions, ingest.rejects,"
+        "TRUNCATE tickets.inc, tickets.closure_events, tickets.import_meta, ingest.inc_positions, ingest.crq_positions,"
+        " ingest.rejects,"
         " ingest.outbox, ingest.ledger"
     )
     stage.bucket.put(KEY, A)

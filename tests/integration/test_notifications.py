@@ -94,13 +94,13 @@ def test_ceph_gets_a_topic_and_a_rule_and_keeps_its_other_rules(run: Run, on_cep
     assert configured(on_ceph, "TopicConfigurations").keys() == {"theirs"}
     shown = json.loads(dry.output)
     assert (shown["in_place"], shown["topic"]["now"]) == (False, None)
-    assert len(shown["wanted"]["TopicConfigurations"]) == 2
+    assert len(shown["wanted"]["TopicConfigurations"]) == 3
 
     assert run(on_ceph, "--store", "ceph", "--apply").exit_code == 0
     rules = configured(on_ceph, "TopicConfigurations")
-    assert rules.keys() == {"theirs", "fleettickets"}
-    assert rules["fleettickets"]["Filter"]["Key"]["FilterRules"] == [{"Name": "prefix", "Value": CHANGES}]
-    assert rules["fleettickets"]["Events"] == ["s3:ObjectCreated:*"]
+    assert rules.keys() == {"theirs", "fleettickets-inc", "fleettickets-crq"}
+    assert rules["fleettickets-inc"]["Filter"]["Key"]["FilterRules"] == [{"Name": "prefix", "Value": CHANGES}]
+    assert rules["fleettickets-inc"]["Events"] == ["s3:ObjectCreated:*"]
     checked = run(on_ceph, "--store", "ceph", "--json")
     assert checked.exit_code == 0
     topic = json.loads(checked.output)["topic"]["now"]
@@ -170,7 +170,7 @@ def test_aws_gets_a_rule_for_the_queue_and_keeps_its_other_rules(run: Run, on_aw
     assert run(on_aws, "--arn", arn).exit_code == 1
     assert run(on_aws, "--arn", arn, "--apply").exit_code == 0
     rules = configured(on_aws, "QueueConfigurations")
-    assert rules.keys() == {"theirs", "fleettickets"}
+    assert rules.keys() == {"theirs", "fleettickets-inc", "fleettickets-crq"}
     assert rules["theirs"]["Events"] == ["s3:ObjectRemoved:*"]
     again = run(on_aws, "--arn", arn)
     assert again.exit_code == 0, again.output
@@ -204,9 +204,13 @@ def test_for_rustfs_they_are_shown_before_there_is_a_store_to_be_asked(run: Run,
     assert "RUSTFS_NOTIFY_AMQP_ENABLE_PRIMARY=on" in ended.output.splitlines()
     assert "arn: arn:rustfs:sqs:us-east-1:primary:amqp" in ended.output.splitlines()
     shown = json.loads(run(away, "--store", "rustfs", "--json").output)
-    (rule,) = shown["rule"]["QueueConfigurations"]
-    assert (shown["in_place"], rule["QueueArn"]) == (None, shown["arn"])
-    assert rule["Filter"]["Key"]["FilterRules"] == [{"Name": "prefix", "Value": CHANGES}]
+    rules = {rule["Id"]: rule for rule in shown["rule"]["QueueConfigurations"]}
+    assert {rule["QueueArn"] for rule in rules.values()} == {shown["arn"]}
+    assert shown["in_place"] is None
+    folders = {folder.feed: folder.changes for folder in packaged_feeds().folders}
+    assert {name: rule["Filter"]["Key"]["FilterRules"] for name, rule in rules.items()} == {
+        f"fleettickets-{feed}": [{"Name": "prefix", "Value": changes}] for feed, changes in folders.items()
+    }
 
 
 def test_a_bucket_that_is_not_there_and_a_choice_that_is_not_made_are_said(run: Run, on_aws: BucketSettings) -> None:
@@ -229,6 +233,6 @@ def test_a_bucket_is_made_only_when_asked_for(run: Run, on_ceph: BucketSettings)
     try:
         for _ in range(2):
             assert run(fresh, "--store", "ceph", "--make-bucket", "--apply").exit_code == 0
-        assert configured(fresh, "TopicConfigurations").keys() == {"fleettickets"}
+        assert configured(fresh, "TopicConfigurations").keys() == {"fleettickets-inc", "fleettickets-crq"}
     finally:
         s3.delete_bucket(Bucket=fresh.bucket)
