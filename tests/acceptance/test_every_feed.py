@@ -205,7 +205,8 @@ def test_who_does_not_serve_a_feed_leaves_its_files_to_the_others(stage: Stage) 
 def test_a_feed_that_another_process_alone_knows_is_left_to_it(stage: Stage) -> None:
     """A declaration of the operator's own that this process was not given: the database has it."""
     stage.query(
-        "INSERT INTO ingest.feeds (feed, prefix, declaration) VALUES ('theirs', 'automations/theirs/', '{}') RETURNING 1"
+        "INSERT INTO ingest.feeds (feed, prefix, declaration) VALUES ('theirs', 'automations/theirs/', '{}')"
+        " RETURNING 1"
     )
     key = f"automations/theirs/changes/{NAMES[1]}"
     stage.bucket.put(key, b"ticket_id\nA\n")

@@ -75,7 +75,8 @@ def forget_everything(pool: Pool) -> None:
     with postgres.transaction(pool) as connection:
         connection.execute("SET LOCAL ROLE NONE")  # the consumer's may not do this
         connection.execute(
-            "TRUNCATE tickets.inc, tickets.closure_events, tickets.import_meta, ingest.inc_positions, ingest.crq_positions,"
+            "TRUNCATE tickets.inc, tickets.closure_events, tickets.import_meta, ingest.inc_positions,"
+            " ingest.crq_positions,"
             " ingest.rejects,"
             " ingest.outbox, ingest.ledger"
         )
