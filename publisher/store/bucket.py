@@ -37,7 +37,9 @@ _PAGE = 1000
 _SILENT_SECONDS = 20
 """Without a byte a connection of the store ends."""
 _LEAST_PACE = 1024
-"""Bytes a second, beyond the first seconds: whoever reads a body that only trickles would be kept for good."""
+"""Bytes a second: whoever reads a body that only trickles would be kept for good."""
+_PACED_SECONDS = 10
+"""The pace is that of the last so many seconds of waiting: a body can come fast to its middle, and trickle from there."""
 _MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
 _TRY_AGAIN = frozenset({408, 429})
 _CHANGED = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict"})
@@ -93,7 +95,7 @@ class OpenObject:
         # Not by way of `body`, which waits until all is there that it was asked for, at whatever pace.
         self._stream: HTTPResponse = getattr(body, "_raw_stream")  # noqa: B009 - it keeps it to itself
         self._read = 0
-        self._waited = 0.0
+        self._waited, self._paced = 0.0, 0
 
     def read(self, amount: int) -> bytes:
         """Give up to `amount` bytes, b"" at the end.
@@ -108,15 +110,19 @@ class OpenObject:
             raise ObjectUnavailable(BUCKET, f"reading {self.summary.key!r} broke off: {_one_line(error)}") from error
         self._waited += time.monotonic() - began
         self._read += len(found)
+        self._paced += len(found)
         if not found and self._read < self.summary.size:
             raise ObjectUnavailable(
                 BUCKET, f"reading {self.summary.key!r} broke off after {self._read:,} of {self.summary.size:,} bytes"
             )
-        if found and self._waited > _SILENT_SECONDS + self._read / _LEAST_PACE:
-            raise ObjectUnavailable(
-                BUCKET,
-                f"reading {self.summary.key!r} is too slow: {self._read:,} bytes in {self._waited:.0f} s",
-            )
+        if found and self._waited > _PACED_SECONDS:
+            if self._paced < _LEAST_PACE * self._waited and self._read < self.summary.size:
+                raise ObjectUnavailable(
+                    BUCKET,
+                    f"reading {self.summary.key!r} is too slow: {self._paced:,} bytes in {self._waited:.0f} s, after "
+                    f"{self._read - self._paced:,} of {self.summary.size:,}",
+                )
+            self._waited, self._paced = 0.0, 0
         return found
 
 

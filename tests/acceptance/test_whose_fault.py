@@ -201,13 +201,17 @@ def test_a_version_is_in_the_ledger_at_first_sight(stage: Stage) -> None:
     assert (row["attempts"], row["duplicates"], row["rows_inserted"], row["decision"]) == (0, 0, 50, "new")
 
 
-def test_bodies_that_trickle_hold_no_thread_for_good(stage: Stage) -> None:
-    """A byte now and then keeps the connection from being silent, and would keep its reader for good."""
+@pytest.mark.parametrize("rows", [50, 12_000])
+def test_bodies_that_trickle_hold_no_thread_for_good(stage: Stage, rows: int) -> None:
+    """A byte now and then keeps the connection from being silent, and would keep its reader for good.
+
+    The half of a large one comes at once, so on the whole it is fast for minutes.
+    """
     with FaultyStore(stage.environment["RUSTFS_ENDPOINT"]) as store:
         for key in BAD:
             store.fault("GET", key.rpartition("/")[2], "trickle")
         consumer = stage.start("consume", RUSTFS_ENDPOINT=store.url)
-        stage.bucket.put_all({key: csv(ticket(f"S{key}-{row}") for row in range(50)) for key in BAD})
+        stage.bucket.put_all({key: csv(ticket(f"S{key}-{row}") for row in range(rows)) for key in BAD})
         put(stage, GOOD, "GOOD")
         stage.announce(*BAD)
         wait_until(lambda: stage.broker.ready(FILES) == 0, "all that trickle are in hand")
