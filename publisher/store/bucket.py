@@ -39,7 +39,7 @@ _SILENT_SECONDS = 20
 _LEAST_PACE = 1024
 """Bytes a second: whoever reads a body that only trickles would be kept for good."""
 _PACED_SECONDS = 10
-"""The pace is that of the last so many seconds of waiting: a body can come fast to its middle, and trickle from there."""
+"""The pace is that of the last so many seconds of waiting: a body can be fast to its middle, and trickle from there."""
 _MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
 _TRY_AGAIN = frozenset({408, 429})
 _CHANGED = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict"})

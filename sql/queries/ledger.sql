@@ -161,7 +161,7 @@ INSERT INTO ingest.ledger
 SELECT %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(version_id)s, %(size)s,
        (SELECT max(epoch) FROM ingest.epochs), %(key_time)s, %(object_time)s, %(event_time)s,
        %(seen_at)s, %(seen_by)s, 'undecided', 'seen'
-FROM set_config('synchronous_commit', 'off', is_local => true)
+FROM set_config('synchronous_commit', 'off', true)
 ON CONFLICT (bucket, key, etag) DO NOTHING
 
 -- name: record_held
