@@ -14,6 +14,7 @@ import pika.exceptions
 import structlog
 import tenacity
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
 from publisher import tls
 from publisher.broker import header_tables
@@ -30,7 +31,8 @@ POLL = "poll"
 """What only one poller does at a time."""
 RECONNECT_WAIT = tenacity.wait_exponential_jitter(multiplier=0.5, max=30)
 _BLOCKED_SECONDS = 60
-_CONNECTION_ERRORS = (pika.exceptions.AMQPError, OSError)
+# A broker that takes the connection and then says nothing is told by an error of another tree.
+_CONNECTION_ERRORS = (pika.exceptions.AMQPError, AMQPConnectorException, OSError)
 
 
 @contextmanager

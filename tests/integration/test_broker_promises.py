@@ -341,3 +341,11 @@ def test_two_may_take_a_virtual_host_over_at_once(channel: BlockingChannel, monk
     assert "current is 'former'" in refusals[0]
     serving.claim_of("latter").declare(channel)
     channel.queue_delete(topology.CLAIM)
+
+
+def test_a_broker_that_takes_the_connection_and_says_nothing_is_away() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"amqp://guest:guest@127.0.0.1:{silent.getsockname()[1]}/?stack_timeout=1"
+        settings = BrokerSettings.model_validate({"RABBITMQ_URL": url})
+        with pytest.raises(DependencyDown, match="Timeout"):
+            channels.connect(settings, "test")

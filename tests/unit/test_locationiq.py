@@ -539,7 +539,7 @@ def test_no_settings_and_no_client_show_the_key(geocoder: Geocoder) -> None:
 
 SHOW_ALL = f"""
 import logging, sys, structlog, tenacity
-from consumer.locationiq import Geocoder
+from consumer.geocoding.locationiq import Geocoder
 from consumer.settings import GeocoderSettings
 from publisher import log
 from publisher.settings import load
@@ -579,7 +579,7 @@ def test_no_log_and_no_traceback_shows_the_key(server: LocationIQ, tmp_path: Pat
     shown = ended.stdout + ended.stderr
     assert shown.count('"failed"') == 2 * len(EVERY_FAULT), shown
     assert "Nairobi, Kenya" in shown
-    assert shown.rstrip().splitlines()[-1].startswith("consumer.locationiq.GeocoderDown: the geocoder is not available")
+    assert shown.rstrip().splitlines()[-1].startswith("consumer.geocoding.locationiq.GeocoderDown: the geocoder is not available")
     require_silence(shown)
 
 
