@@ -61,7 +61,7 @@ def consume(
     if metrics_port is not None:
         metrics.serve(metrics_host, metrics_port)
     stop = program.stop_on_signals()
-    at = fail_points.chosen(os.environ)
+    reached = fail_points.chosen(os.environ)
     if not _wait_for_schema(database_settings, stop):
         return
     # One connection for each file being applied or archived and one more for each that is long, one for history, one
@@ -75,13 +75,13 @@ def consume(
         bucket = Bucket(bucket_settings, connections=work.prefetch + 2)
         _warn_of_bucket(bucket)
         files = FilesHandler(
-            pool, bucket, worker.link, apply_settings, failed=breakers[Queue.FILES].failed, run=limit, at=at
+            pool, bucket, worker.link, apply_settings, failed=breakers[Queue.FILES].failed, run=limit, reached=reached
         )
         geocoding = None
         if geocoder_settings is not None:
-            gazetteer = Gazetteer(pool, gazetteer_settings, geocoder_settings, stop, at)
-            geocoding = GeocodeHandler(pool, gazetteer, files.relay, at)
-        worker.run(files, HistoryHandler(pool, history_settings, stop, at), geocoding)
+            gazetteer = Gazetteer(pool, gazetteer_settings, geocoder_settings, stop, reached)
+            geocoding = GeocodeHandler(pool, gazetteer, files.relay, reached)
+        worker.run(files, HistoryHandler(pool, history_settings, stop, reached), geocoding)
     structlog.get_logger().info("stopped")
 
 

@@ -14,8 +14,8 @@ from consumer.geocoding.gazetteer import (
     Batch,
     Cluster,
     Gazetteer,
-    Kind,
     Place,
+    PlaceKind,
     ToAsk,
     change_cluster,
     place_tickets,
@@ -78,13 +78,13 @@ geocode = typer.Typer(
 @geocode.command("clusters")
 def clusters(apply: Apply = False, limit: Limit = None, as_json: AsJson = False) -> None:
     """Look up each cluster that has no point yet: the coarse place of all its tickets."""
-    _look_up(Kind.CLUSTERS, apply=apply, limit=limit, as_json=as_json)
+    _look_up(PlaceKind.CLUSTERS, apply=apply, limit=limit, as_json=as_json)
 
 
 @geocode.command("locations")
 def locations(apply: Apply = False, limit: Limit = None, as_json: AsJson = False) -> None:
     """Look up the locations of actionable tickets: their precise place, where it is near enough to their cluster."""
-    _look_up(Kind.LOCATIONS, apply=apply, limit=limit, as_json=as_json)
+    _look_up(PlaceKind.LOCATIONS, apply=apply, limit=limit, as_json=as_json)
 
 
 @geocode.command("set")
@@ -168,7 +168,7 @@ def _changing(place: dict[str, str | None]) -> Iterator[Connection]:
             typer.echo(f"note: no ticket has {name} so far", err=True)
 
 
-def _look_up(kind: Kind, *, apply: bool, limit: int | None, as_json: bool) -> None:
+def _look_up(kind: PlaceKind, *, apply: bool, limit: int | None, as_json: bool) -> None:
     database_settings, settings = load(DatabaseSettings), load(GazetteerSettings)
     # A look takes no key; without one, how many requests are left cannot be told.
     geocoder_settings = load(GeocoderSettings) if apply or load(GeocoderChoice).is_made else None
@@ -178,7 +178,7 @@ def _look_up(kind: Kind, *, apply: bool, limit: int | None, as_json: bool) -> No
     with database.open_pool(database_settings, 1, "geocode") as pool:
         to_ask = places_to_ask(pool, settings, kind, limit or _LISTED)
         if not apply or geocoder_settings is None:
-            waiting = places_that_wait(pool, settings) if kind is Kind.LOCATIONS else 0
+            waiting = places_that_wait(pool, settings) if kind is PlaceKind.LOCATIONS else 0
             quota = Quota(pool, geocoder_settings, stop) if geocoder_settings else None
             _show(kind, to_ask, limit, waiting, quota, as_json=as_json)
             return
@@ -204,13 +204,15 @@ def _look_up(kind: Kind, *, apply: bool, limit: int | None, as_json: bool) -> No
         raise typer.Exit(EXIT_MISCONFIGURED if isinstance(ended, Refused) else EXIT_FAILED)
 
 
-def _show(kind: Kind, to_ask: ToAsk, limit: int | None, waiting: int, quota: Quota | None, *, as_json: bool) -> None:
+def _show(
+    kind: PlaceKind, to_ask: ToAsk, limit: int | None, waiting: int, quota: Quota | None, *, as_json: bool
+) -> None:
     left, paused = (quota.left(), quota.paused()) if quota else (None, None)
     wanted = min(to_ask.total, limit or to_ask.total)
     asked = [_plain(place) for place in to_ask.places]
     # A cluster is asked for once more without its region where that finds nothing; names alike without codes share.
     requests = len({(place["cluster"], query) for place in asked for query in place["queries"]})
-    requests += (wanted - len(asked)) * (2 if kind is Kind.CLUSTERS else 1)
+    requests += (wanted - len(asked)) * (2 if kind is PlaceKind.CLUSTERS else 1)
     if as_json:
         found = {
             "to_ask": wanted,

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from consumer.fail_points import AtPoint
+from consumer.fail_points import Reached
 from consumer.files.cleaning import Cleaner, Dropped, RowReject, TicketRow
 from consumer.files.proportion import Cost
 from consumer.files.reading import ChangeFileReader, Read
@@ -149,22 +149,22 @@ def apply_file(
     *,
     again: bool,
     released: bool,
-    at: AtPoint,
+    reached: Reached,
 ) -> Applied | AlreadyApplied | Duplicate:
     """Apply one version inside the caller's transaction, which holds the key's lock and keeps or undoes all of it.
 
     `read` gives up to so many bytes of it at a time. `again` takes up a version that failed before; `released`
-    says that a person wants this version, whatever the policy for changed ones. `at` is told each point a crash could
-    come at.
+    says that a person wants this version, whatever the policy for changed ones. `reached` is told each point that a
+    crash could come at.
     Raises: Permanent, DependencyDown, psycopg.Error.
     """
     parameters = sighting.parameters()
-    at("before claim")
+    reached("before claim")
     takes_back = takes_changed_back(settings, released=released) and not sighting.is_archived
     claim = database.row(connection, "ledger", "claim_file", parameters | {"again": again, "takes_back": takes_back})
     if claim is None:
         return _claimed_before(connection, sighting)
-    at("after claim")
+    reached("after claim")
     file_id, decision = claim["file_id"], claim["decision"]
     if decision == "changed" and settings.changed_policy == "ignore":
         database.rows(connection, "ledger", "record_passed_over", {"file_id": file_id, "reason": _PASSED_OVER})
@@ -178,7 +178,7 @@ def apply_file(
             f"store it is {now:%Y-%m-%d %H:%M}; when it is due, replay its dead letter, or drain",
         )
     reader = ChangeFileReader(read)
-    staged = _stage(connection, reader, settings, at)
+    staged = _stage(connection, reader, settings, reached)
     parameters |= {
         "file_id": file_id, "epoch": claim["epoch"], "object_time": claim["object_time"], "blanks": staged.blanks,
     }  # fmt: skip
@@ -205,7 +205,7 @@ def apply_file(
         database.rows(connection, "merge", "request_follow_ons", {"file_id": file_id, "kinds": kinds})
     watermark = "count_import" if sighting.seen_by == "import" else "move_watermark"
     database.rows(connection, "merge", watermark, parameters | {"inserted": counts.inserted})
-    at("before commit")
+    reached("before commit")
     file = LedgerFile(file_id, sighting.put, reader.sha256, "applied", applied["applied_at"])
     return Applied(file, decision, counts)
 
@@ -242,7 +242,7 @@ class _Staged:
     sentinels: int = 0
 
 
-def _stage(connection: Connection, reader: ChangeFileReader, settings: ApplySettings, at: AtPoint) -> _Staged:
+def _stage(connection: Connection, reader: ChangeFileReader, settings: ApplySettings, reached: Reached) -> _Staged:
     records = reader.records()
     cleaner = Cleaner(next(records, None))
     staged = _Staged(cleaner.blanks)
@@ -265,7 +265,7 @@ def _stage(connection: Connection, reader: ChangeFileReader, settings: ApplySett
                 case Dropped.SENTINEL:
                     staged.sentinels += 1
             if staged.read == 1:
-                at("mid copy")
+                reached("mid copy")
     if first_reject and staged.rejected > settings.max_reject_share * staged.read:
         raise Permanent(
             "too many rejects",

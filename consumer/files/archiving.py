@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from consumer.fail_points import AtPoint
+from consumer.fail_points import Reached
 from consumer.files.applying import LedgerFile, ledger_file, lock_key
 from consumer.postgres import database
 from consumer.postgres.database import Pool
@@ -10,12 +10,12 @@ from publisher.errors import FleetticketsError, ObjectChanged
 from publisher.store.bucket import Bucket
 
 
-def archive_file(pool: Pool, bucket: Bucket, file: LedgerFile, at: AtPoint) -> str | None:
+def archive_file(pool: Pool, bucket: Bucket, file: LedgerFile, reached: Reached) -> str | None:
     """Archive the applied version, under its key's lock. Repeatable; gives the archive's key, None where none was made.
 
     Only the put that was read is deleted. Whatever else its key holds by now, the same bytes stored once more too, is
     left to a delivery of its own: another version may have been applied in between, and these bytes are the news then.
-    Raises: Refused, DependencyDown, KeyInHand.
+    Raises: ObjectRefused, DependencyDown, KeyInHand.
     """
     with database.transaction(pool) as connection:
         lock_key(connection, bucket.name, file.key)
@@ -28,7 +28,7 @@ def archive_file(pool: Pool, bucket: Bucket, file: LedgerFile, at: AtPoint) -> s
             archive_key = bucket.archive(
                 file.put,
                 file.sha256,
-                lambda: at("after copy, before delete"),
+                lambda: reached("after copy, before delete"),
                 may_delete=not standing["is_overtaken"],
             )
             if archive_key is None:
@@ -36,7 +36,7 @@ def archive_file(pool: Pool, bucket: Bucket, file: LedgerFile, at: AtPoint) -> s
         except ObjectChanged:
             # The new version raises an event of its own and keeps its place.
             reason = "replaced in the bucket before it was archived"
-        at("after delete, before state")
+        reached("after delete, before state")
         if standing["state"] == "applied":
             parameters = {"file_id": file.file_id, "archive_key": archive_key, "reason": reason}
             database.rows(connection, "ledger", "record_archived", parameters)

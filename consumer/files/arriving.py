@@ -10,7 +10,7 @@ from threading import Event
 
 import structlog
 
-from consumer.fail_points import AtPoint
+from consumer.fail_points import Reached
 from consumer.files.applying import (
     FROM_THE_FUTURE,
     AlreadyApplied,
@@ -36,16 +36,19 @@ from publisher.arrivals.store_events import IgnoredEvent, NotAnEvent, read_event
 from publisher.broker import publishing
 from publisher.broker.consuming import Delivery, Link
 from publisher.errors import (
+    DatabaseDown,
     DependencyDown,
     FailsForThisOne,
     HeldBack,
     KeyInHand,
     ObjectMissing,
+    ObjectRefused,
+    ObjectUnavailable,
     Permanent,
-    Refused,
     StatementFailed,
+    StatementRefused,
 )
-from publisher.store.bucket import BUCKET, Bucket, ObjectSummary, OpenObject
+from publisher.store.bucket import Bucket, ObjectSummary, OpenObject
 
 log = structlog.get_logger()
 
@@ -93,7 +96,7 @@ class FilesHandler:
         *,
         failed: Callable[[str], None],
         run: int,
-        at: AtPoint,
+        reached: Reached,
     ) -> None:
         """`run`: so many files in a row with a reason that can be everybody's are no more failures of their own."""
         self._pool = pool
@@ -103,8 +106,8 @@ class FilesHandler:
         self._failed = failed
         self._run = run
         self._told_of_run = False
-        self._at = at
-        self._relay = Relay(pool, link, at)
+        self._reached = reached
+        self._relay = Relay(pool, link, reached)
 
     def apply(self, delivery: Delivery) -> FileOutcome:
         """Make the rows of the delivery take effect, or record why not.
@@ -113,11 +116,9 @@ class FilesHandler:
         """
         try:
             return self._apply(delivery)
-        except Refused as error:
-            if error.dependency != database.DATABASE:
-                raise
+        except StatementRefused as error:
             # Around a file the statements are ours alone: what is refused there is refused to everybody.
-            raise DependencyDown(database.DATABASE, error.detail) from error
+            raise DatabaseDown(database.DATABASE, error.detail) from error
 
     def _apply(self, delivery: Delivery) -> FileOutcome:
         arrivals: list[ChangeFileArrived] = []
@@ -150,16 +151,14 @@ class FilesHandler:
         Raises: DependencyDown.
         """
         try:
-            archive_key = archive_file(self._pool, self._bucket, file, self._at)
-        except Refused as error:
-            if error.dependency != BUCKET:
-                raise
+            archive_key = archive_file(self._pool, self._bucket, file, self._reached)
+        except ObjectRefused as error:
             self.finish_unarchived(file, error)
             return None
         self._relay_tail(file)
         return archive_key
 
-    def finish_unarchived(self, file: LedgerFile, error: Refused | FailsForThisOne) -> None:
+    def finish_unarchived(self, file: LedgerFile, error: ObjectRefused | FailsForThisOne) -> None:
         """The rest of the tail of a file whose object the store does not let be archived.
 
         The rows are in and the object is where it was, so this is no failure of the file, and no reason to keep its
@@ -172,11 +171,11 @@ class FilesHandler:
 
     def _relay_tail(self, file: LedgerFile) -> None:
         if file.state != "done":
-            self._at("after archive, before relay")
+            self._reached("after archive, before relay")
             self.relay()
             with database.transaction(self._pool) as connection:
                 database.rows(connection, "ledger", "record_done", {"file_id": file.file_id})
-        self._at("relay marked, before ack")
+        self._reached("relay marked, before ack")
 
     def relay(self) -> int:
         """Send what waits in the outbox, and the broker takes.
@@ -196,12 +195,10 @@ class FilesHandler:
             if stop.is_set():
                 return
             try:
-                archive_file(self._pool, self._bucket, file, self._at)
+                archive_file(self._pool, self._bucket, file, self._reached)
             except KeyInHand:
                 continue  # by a delivery, which brings it to its end
-            except (FailsForThisOne, Refused) as error:
-                if error.dependency != BUCKET:
-                    raise
+            except (ObjectRefused, ObjectUnavailable) as error:
                 # Its turn comes again, later each time; others' tails and requests are not to wait for it.
                 leave_unarchived(self._pool, file, error)
                 failed.append(f"{file.key}: {error}")
@@ -258,21 +255,19 @@ class FilesHandler:
                         outcome = self._apply_object(connection, sighting, delivery, opened)
                 except ObjectMissing:
                     return None
-                except Refused as error:
-                    if error.dependency != BUCKET:
-                        raise
+                except ObjectRefused as error:
                     # The store will not give this one: its own failure, for the others are not to wait for it.
                     outcome = self._failed_before(connection, unread, delivery) or self._fail(
                         connection, unread, delivery, UNEXPECTED, str(error), was_read=False
                     )
         except FailsForThisOne as error:
             outcome = self._hold_back(sighting, delivery, error, was_read=sighting is not unread)
-        except Refused as error:
-            if error.dependency != database.DATABASE:
-                raise
+        except StatementRefused as error:
             met = StatementFailed(database.DATABASE, error.detail)
             outcome = self._hold_back(sighting, delivery, met, was_read=sighting is not unread)
-        self._at("failure recorded, before ack" if isinstance(outcome, Failure) else "after commit, before archive")
+        self._reached(
+            "failure recorded, before ack" if isinstance(outcome, Failure) else "after commit, before archive"
+        )
         return outcome
 
     def _apply_object(
@@ -283,7 +278,7 @@ class FilesHandler:
             with database.failing_for_this_one(), connection.transaction():
                 return apply_file(
                     connection, sighting, opened.read, self._settings,
-                    again=again is not None, released=again == "replay", at=self._at,
+                    again=again is not None, released=again == "replay", reached=self._reached,
                 )  # fmt: skip
         except DependencyDown:
             raise
@@ -297,7 +292,7 @@ class FilesHandler:
     def _record_seen(self, sighting: Sighting) -> None:
         with database.transaction(self._pool) as connection:
             database.rows(connection, "ledger", "record_seen", sighting.parameters())
-        self._at("seen, before claim")
+        self._reached("seen, before claim")
 
     def _hold_back(
         self, sighting: Sighting, delivery: Delivery, error: FailsForThisOne, *, was_read: bool
@@ -321,7 +316,7 @@ class FilesHandler:
                 held = database.row(connection, "ledger", "record_held", parameters | sighting.parameters())
             if held is not None and held["is_own"]:
                 return self._fail(connection, sighting, delivery, UNEXPECTED, str(error), was_read=was_read)
-        self._at("held back, not put aside")
+        self._reached("held back, not put aside")
         if held is None:  # it was applied before all the same, as when the answer to a COMMIT was lost
             raise error
         raise HeldBack(error, held["held_seconds"]) from error
@@ -370,7 +365,7 @@ class FilesHandler:
         is_held = reason == FROM_THE_FUTURE and self._is_one_of_a_run(connection, reason, detail)
         failure = replace(failure, attempts=failed["attempts"], is_held=is_held)
         self._link.publish(failure.publishing(delivery))
-        self._at("letter published, not recorded")
+        self._reached("letter published, not recorded")
         mark = "record_dead_lettered" if failure.retry_in is None else "record_retry"
         database.rows(connection, "ledger", mark, {"file_id": failed["file_id"], "delay": failure.retry_in})
         return failure

@@ -2,7 +2,7 @@
 
 from threading import Event
 
-from consumer.fail_points import AtPoint, nowhere
+from consumer.fail_points import Reached, nowhere
 from consumer.postgres import database
 from consumer.postgres.database import Pool
 from consumer.settings import HistorySettings
@@ -11,11 +11,11 @@ from consumer.settings import HistorySettings
 class HistoryHandler:
     """Handles CaptureHistory. Requests that an earlier capture has covered find nothing left to do."""
 
-    def __init__(self, pool: Pool, settings: HistorySettings, stop: Event, at: AtPoint) -> None:
+    def __init__(self, pool: Pool, settings: HistorySettings, stop: Event, reached: Reached) -> None:
         self._pool = pool
         self._interval = settings.history_interval
         self._stop = stop
-        self._at = at
+        self._reached = reached
 
     def capture(self) -> int | None:
         """Run one capture for all open requests; gives how many it covered, None when stopped while waiting.
@@ -24,8 +24,8 @@ class HistoryHandler:
         """
         if self._stop.wait(self._seconds_to_wait()):
             return None
-        covered = capture(self._pool, unasked=False, at=self._at)
-        self._at("captured, before ack")
+        covered = capture(self._pool, unasked=False, reached=self._reached)
+        self._reached("captured, before ack")
         return covered
 
     def _seconds_to_wait(self) -> float:
@@ -36,10 +36,10 @@ class HistoryHandler:
         return max(0.0, self._interval - last["seconds"]) if last else 0.0
 
 
-def capture(pool: Pool, *, unasked: bool, at: AtPoint = nowhere) -> int:
+def capture(pool: Pool, *, unasked: bool, reached: Reached = nowhere) -> int:
     """Capture for all open requests, or also without any; gives how many it covered.
 
-    Raises: DependencyDown, Refused.
+    Raises: DependencyDown, StatementRefused.
     """
     with database.transaction(pool) as connection:
         database.row(connection, "ledger", "wait_for_dry_run")
@@ -49,5 +49,5 @@ def capture(pool: Pool, *, unasked: bool, at: AtPoint = nowhere) -> int:
         if requests or unasked:
             database.row(connection, "outbox", "capture_history")
             database.rows(connection, "outbox", "mark_handled", {"requests": requests})
-            at("captured, not committed")
+            reached("captured, not committed")
     return len(requests)

@@ -6,7 +6,7 @@ from threading import Event, Lock
 
 import structlog
 
-from consumer.fail_points import AtPoint
+from consumer.fail_points import Reached
 from consumer.postgres import database
 from consumer.postgres.database import Pool
 from publisher.arrivals.messages import CaptureHistory, FollowOn, GeocodeTickets
@@ -36,10 +36,10 @@ class Relay:
     message id. Marked is what was read; a request that is asked anew meanwhile has another number.
     """
 
-    def __init__(self, pool: Pool, link: Link, at: AtPoint) -> None:
+    def __init__(self, pool: Pool, link: Link, reached: Reached) -> None:
         self._pool = pool
         self._link = link
-        self._at = at
+        self._reached = reached
         self._kinds = [
             _Kind(Queue.GEOCODE, lambda requests: GeocodeTickets(requests=requests)),
             _Kind(Queue.HISTORY, lambda requests: CaptureHistory(requests=requests)),
@@ -69,7 +69,7 @@ class Relay:
                     do = "files go on, their requests stay in the outbox; sent when the queue takes them"
                     log.warning("not relayed", queue=kind.queue.value, detail=str(error), do=do)
                     return sent
-                self._at("relay published, not marked")
+                self._reached("relay published, not marked")
                 with database.transaction(self._pool) as connection:
                     database.rows(connection, "outbox", "mark_sent", {"requests": requests})
                 sent += len(requests)

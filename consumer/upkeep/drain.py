@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import structlog
 import tenacity
 
-from consumer.fail_points import AtPoint, nowhere
+from consumer.fail_points import Reached, nowhere
 from consumer.files.applying import (
     AlreadyApplied,
     Applied,
@@ -44,12 +44,12 @@ from publisher.errors import (
     KeyInHand,
     Misconfigured,
     ObjectMissing,
+    ObjectRefused,
     ObjectUnavailable,
     Permanent,
-    Refused,
     StatementFailed,
 )
-from publisher.store.bucket import BUCKET, Bucket, ObjectSummary
+from publisher.store.bucket import Bucket, ObjectSummary
 
 LOCAL = "(local file)"
 """What the ledger has for the bucket of a file that came from none."""
@@ -91,7 +91,7 @@ class Drain:
     apply: bool
     stop: Event
     reseed: bool = False
-    at: AtPoint = nowhere
+    reached: Reached = nowhere
     _failed_last: list[str] = field(default_factory=list)
     """The file before, if the database failed it in the middle of its work."""
 
@@ -182,7 +182,7 @@ class Drain:
             return
         report(key, outcome)
         if self.apply and isinstance(outcome, Applied | AlreadyApplied):
-            self.at("after commit, before archive")
+            self.reached("after commit, before archive")
             self._archive(key, outcome.file, report)
 
     def _until_stopped(self, files: Iterable[File]) -> Iterator[File]:
@@ -197,12 +197,10 @@ class Drain:
     def _archive(self, key: str, file: LedgerFile, report: Report) -> None:
         """Finish the tail; of a file in the archive that means to find it there and to clear `changes/` of it."""
         try:
-            _waiting_for_key(lambda: archive_file(self.pool, self.bucket, file, self.at), key, self.stop)
+            _waiting_for_key(lambda: archive_file(self.pool, self.bucket, file, self.reached), key, self.stop)
         except KeyInHand as error:
             report(key, Failure(key, IN_HAND, str(error), attempts=1))
-        except (Refused, ObjectUnavailable) as error:
-            if error.dependency != BUCKET:
-                raise
+        except (ObjectRefused, ObjectUnavailable) as error:
             # The rows are in, and the object is where it was: said, and no reason to keep the other files waiting.
             leave_unarchived(self.pool, file, error)
             report(key, Failure(key, "not archived", str(error), attempts=1))
@@ -242,7 +240,7 @@ class Drain:
         def apply(connection: Connection) -> Drained:
             with self.bucket.open(key.key) as opened:
                 sighting = self._sighting(key, opened.summary, None)
-                return _apply(connection, sighting, opened.read, self.settings, self._at_in(trial))
+                return _apply(connection, sighting, opened.read, self.settings, self._reached_in(trial))
 
         return self._holding(trial, self._sighting(key, found, None), apply)
 
@@ -252,7 +250,7 @@ class Drain:
 
         def apply(connection: Connection) -> Drained:
             with self.bucket.open(file.summary.key) as opened:
-                return _apply(connection, sighting, opened.read, settings, self._at_in(trial))
+                return _apply(connection, sighting, opened.read, settings, self._reached_in(trial))
 
         def find_or_apply(connection: Connection) -> Drained:
             known = self._known_by_content(connection, file)
@@ -260,8 +258,8 @@ class Drain:
 
         return self._holding(trial, sighting, find_or_apply)
 
-    def _at_in(self, trial: Connection | None) -> AtPoint:
-        return self.at if trial is None else nowhere
+    def _reached_in(self, trial: Connection | None) -> Reached:
+        return self.reached if trial is None else nowhere
 
     def _holding(
         self, trial: Connection | None, sighting: Sighting, apply: Callable[[Connection], Drained]
@@ -306,10 +304,8 @@ class Drain:
     def _judged(self, connection: Connection, sighting: Sighting, apply: Callable[[Connection], Drained]) -> Drained:
         try:
             return apply(connection)
-        except (Refused, ObjectUnavailable) as error:
+        except (ObjectRefused, ObjectUnavailable) as error:
             # An object that the store will not give is that file's failure alone.
-            if error.dependency != BUCKET:
-                raise
             failure = Failure(sighting.key.key, UNEXPECTED, str(error), attempts=1)
             _record_failure(connection, sighting, failure, was_read=False)
             return failure
@@ -418,13 +414,15 @@ def _telling(read: Read, told: Callable[[int], None]) -> Read:
     return read_and_tell
 
 
-def _apply(connection: Connection, sighting: Sighting, read: Read, settings: ApplySettings, at: AtPoint) -> Drained:
+def _apply(
+    connection: Connection, sighting: Sighting, read: Read, settings: ApplySettings, reached: Reached
+) -> Drained:
     database.rows(connection, "merge", "empty_staging")
     # Whoever names a local file means that one; what lies in the bucket nobody has looked at.
     is_meant = sighting.seen_by == "import"
     try:
         with database.failing_for_this_one(), connection.transaction():
-            return apply_file(connection, sighting, read, settings, again=True, released=is_meant, at=at)
+            return apply_file(connection, sighting, read, settings, again=True, released=is_meant, reached=reached)
     except DependencyDown:
         raise
     except Permanent as error:

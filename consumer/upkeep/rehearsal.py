@@ -35,7 +35,7 @@ def rehearse(settings: DatabaseSettings) -> bool:
         database.row(connection, "doctor", "bound_rehearsal")
         lock_key(connection, sighting.bucket, key.key)
         outcome = apply_file(
-            connection, sighting, io.BytesIO(body).read, every_reject, again=False, released=False, at=nowhere
+            connection, sighting, io.BytesIO(body).read, every_reject, again=False, released=False, reached=nowhere
         )
         if not isinstance(outcome, Applied):
             return False

@@ -23,7 +23,7 @@ from consumer.files.arriving import FileOutcome, FilesHandler, Ignored, Missing,
 from consumer.files.failures import UNEXPECTED, Failure
 from consumer.follow_ons.history import HistoryHandler
 from consumer.geocoding.gazetteer import Batch, GeocodeHandler
-from consumer.geocoding.locationiq import GEOCODER
+from consumer.geocoding.locationiq import GeocoderRefused
 from consumer.geocoding.quota import Paused, Stopped
 from consumer.postgres.database import one_line
 from consumer.work.breaker import Breaker, EverythingFails
@@ -41,11 +41,10 @@ from publisher.errors import (
     KeyInHand,
     LockTimeout,
     NotConfirmed,
+    ObjectUnavailable,
     Permanent,
-    Refused,
 )
 from publisher.settings import BrokerSettings, WorkSettings
-from publisher.store.bucket import BUCKET
 
 Answer = TypeVar("Answer")
 log = structlog.get_logger()
@@ -243,9 +242,7 @@ class Worker:
                 delivery, next((delay for delay in topology.RETRY_DELAYS if delay >= left), _PAUSED_SECONDS)
             )
             return False
-        except Refused as error:
-            if error.dependency != GEOCODER:
-                raise
+        except GeocoderRefused as error:
             # Somebody has to mend a setting or the account; files go on meanwhile, and nobody else asks.
             log.error("geocoder", detail=str(error), retry_in_s=_PAUSED_SECONDS)  # noqa: TRY400 - its stack tells nothing
             self._told_pause = (str(error), (datetime.now(UTC) + timedelta(seconds=_PAUSED_SECONDS)).date())
@@ -375,7 +372,7 @@ class _HeldLongEnough(tenacity.stop.stop_base):
 
     def __call__(self, state: tenacity.RetryCallState) -> bool:
         match state.outcome.exception() if state.outcome else None:
-            case HeldBack(seconds=seconds) as held if held.dependency == BUCKET:
+            case HeldBack(seconds=seconds, error=ObjectUnavailable()):
                 # What the store takes long to fail is not begun again at once either.
                 return max(seconds, state.seconds_since_start or 0) >= OWN_HOLD_SECONDS
             case HeldBack(seconds=seconds):

@@ -57,6 +57,6 @@ def apply_to(
                 settings or ApplySettings(),
                 again=again,
                 released=again,
-                at=nowhere,
+                reached=nowhere,
             )
         time.sleep(0.01)

@@ -23,6 +23,7 @@ from consumer.geocoding.locationiq import (
     Found,
     Geocoder,
     GeocoderDown,
+    GeocoderRefused,
     NotFound,
     QueryRefused,
     RateLimited,
@@ -579,7 +580,11 @@ def test_no_log_and_no_traceback_shows_the_key(server: LocationIQ, tmp_path: Pat
     shown = ended.stdout + ended.stderr
     assert shown.count('"failed"') == 2 * len(EVERY_FAULT), shown
     assert "Nairobi, Kenya" in shown
-    assert shown.rstrip().splitlines()[-1].startswith("consumer.geocoding.locationiq.GeocoderDown: the geocoder is not available")
+    assert (
+        shown.rstrip()
+        .splitlines()[-1]
+        .startswith("consumer.geocoding.locationiq.GeocoderDown: the geocoder is not available")
+    )
     require_silence(shown)
 
 
@@ -630,7 +635,7 @@ def test_a_server_may_have_no_balance(geocoder: Geocoder, server: LocationIQ, fa
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [
-        (refused(INVALID_KEY), Refused),
+        (refused(INVALID_KEY), GeocoderRefused),
         (refused((429, "Rate Limited Second")), RateLimited),
         (refused(UNKNOWN), GeocoderDown),
         (Fault(cut="before"), GeocoderDown),
