@@ -17,6 +17,7 @@ from consumer.geocoding.gazetteer import (
     Place,
     PlaceKind,
     ToAsk,
+    ask_for_batch,
     change_cluster,
     place_tickets,
     places_that_wait,
@@ -25,7 +26,7 @@ from consumer.geocoding.gazetteer import (
 from consumer.geocoding.locationiq import GeocoderDown
 from consumer.geocoding.place_names import place_name
 from consumer.geocoding.quota import Paused, Quota, Stopped
-from consumer.postgres import database, migrate
+from consumer.postgres import database, dry_runs, migrate
 from consumer.postgres.database import Connection, Role
 from consumer.settings import DatabaseSettings, GazetteerSettings, GeocoderChoice, GeocoderSettings
 from publisher import program
@@ -129,7 +130,7 @@ def unset_point(cluster: OfCluster, location: OfLocation = None, as_json: AsJson
         if not was_set:
             raise Misconfigured(f"no point of {printable(location or cluster)} was set by hand")
         placing = place_tickets(connection)
-        database.rows(connection, "geocoding", "ask_for_batch")
+        ask_for_batch(connection)
     done = f"unset; {placing.placed} tickets are placed anew, {placing.unplaced} have no place for now"
     typer.echo(json.dumps(place | asdict(placing)) if as_json else done)
 
@@ -147,7 +148,7 @@ def set_alias(
     alias = {"cluster": cluster, "place": place.strip()}
     with _changing({"cluster": cluster, "location_name": None}) as connection:
         database.rows(connection, "geocoding", "set_alias", alias)
-        database.rows(connection, "geocoding", "ask_for_batch")
+        ask_for_batch(connection)
         is_manual = database.row(connection, "geocoding", "is_manual", alias) is not None
     if is_manual:
         typer.echo(f"note: {printable(cluster)} has a point that was set by hand, which stays until unset", err=True)
@@ -160,7 +161,7 @@ def _changing(place: dict[str, str | None]) -> Iterator[Connection]:
     with database.connect(load(DatabaseSettings), Role.INGEST) as connection, database.translated_errors():
         migrate.require_migrated(connection)
         with connection.transaction():
-            database.row(connection, "ledger", "wait_for_dry_run")
+            dry_runs.wait_for(connection)
             there = database.row(connection, "geocoding", "tickets_there", place)
             yield connection
         if there is not None and not there["tickets"]:

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
+from consumer.files import ledger
 from consumer.postgres import database, migrate
 from consumer.postgres.database import Role
 from consumer.settings import DatabaseSettings
-from consumer.upkeep.drain import begin_epoch
 from publisher.program import AsJson
 from publisher.settings import load
 from publisher.terminal import printable
@@ -27,15 +27,13 @@ def reseed(
     """
     with database.connect(load(DatabaseSettings), Role.INGEST) as connection, database.translated_errors():
         migrate.require_migrated(connection)
-        now = database.row(connection, "ledger", "current_epoch") or {}
+        now = ledger.current_epoch(connection)
         watermark = database.row(connection, "status", "watermark") or {}
         if not yes:
-            typer.echo(
-                f"epoch {now['epoch']} began {now['began_at']:%Y-%m-%d %H:%M} ({printable(now['reason'])})", err=True
-            )
+            typer.echo(f"epoch {now.epoch} began {now.began_at:%Y-%m-%d %H:%M} ({printable(now.reason)})", err=True)
             typer.echo(
                 f"watermark {printable(str(watermark.get('key')))}, {watermark.get('row_count') or 0} tickets", err=True
             )
             typer.confirm("Let every file claimed from now on outrank all that is there?", abort=True, err=True)
-        epoch = begin_epoch(connection, reason)
+        epoch = ledger.begin_epoch(connection, reason)
     typer.echo(json.dumps({"epoch": epoch}) if as_json else f"epoch {epoch} has begun")

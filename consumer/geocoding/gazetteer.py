@@ -1,4 +1,4 @@
-"""The geocode follow-on: places that tickets name become points, and the points become the tickets' geom.
+"""Places that tickets name become points, and the points become the tickets' geom.
 
 The gazetteer is asked first and the provider only for what it does not have: clusters, then the locations of actionable
 tickets. One batch at a time runs on a database, since the provider's limits leave room for no more; its rest is a new
@@ -36,7 +36,7 @@ from consumer.geocoding.locationiq import (
 )
 from consumer.geocoding.place_names import place_name
 from consumer.geocoding.quota import Quota, Stopped
-from consumer.postgres import database
+from consumer.postgres import database, dry_runs
 from consumer.postgres.database import Connection, Pool
 from consumer.postgres.lease import Lease
 from consumer.settings import GazetteerSettings, GeocoderSettings
@@ -219,7 +219,7 @@ class Gazetteer:
             if by_hand:
                 self.quota.lift_pause()
                 with database.transaction(self._pool) as connection:
-                    database.rows(connection, "geocoding", "ask_for_batch")
+                    ask_for_batch(connection)
             self.quota.forget_old()
             placed = self._place_tickets()
             try:
@@ -390,7 +390,7 @@ class Gazetteer:
         self._reached("answered, not kept")
         with database.transaction(self._pool) as connection:
             row |= {"cluster": place.cluster, "asked_as": place.place, "attempts": ATTEMPTS}
-            database.row(connection, "ledger", "wait_for_dry_run")
+            dry_runs.wait_for(connection)
             change_cluster(connection, ["cluster_was_asked", "keep_cluster"], row)
         self._reached("kept, not placed")
         return str(row["status"])
@@ -412,7 +412,7 @@ class Gazetteer:
 
     def _place_tickets(self) -> int:
         with database.transaction(self._pool) as connection:
-            database.row(connection, "ledger", "wait_for_dry_run")
+            dry_runs.wait_for(connection)
             return place_tickets(connection).placed
 
 
@@ -430,6 +430,23 @@ def place_tickets(connection: Connection) -> Placing:
     Raises: psycopg.Error.
     """
     return Placing(**(database.row(connection, "geocoding", "place_tickets") or {"placed": 0, "unplaced": 0}))
+
+
+def ask_for_batch(connection: Connection) -> None:
+    """Leave a request in the outbox: whoever consumes those looks up what there is to look up.
+
+    Raises: psycopg.Error.
+    """
+    database.rows(connection, "geocoding", "ask_for_batch")
+
+
+def ask_for_batch_tomorrow(connection: Connection) -> datetime | None:
+    """The same for when the day's requests are renewed; gives when that is, None if somebody has asked before.
+
+    Raises: psycopg.Error.
+    """
+    found = database.row(connection, "geocoding", "ask_for_batch_tomorrow")
+    return None if found is None else found["due_at"]
 
 
 def change_cluster(connection: Connection, statements: list[str], row: dict[str, Any]) -> None:
@@ -500,36 +517,3 @@ def _row(found: Match | NotFound | None, query: str | None, provider: str) -> di
         "query": query, "provider": provider, "answer": Jsonb(found.raw) if found else None, "geocoded_at": None,
         "unanswered": 0,
     }  # fmt: skip
-
-
-class GeocodeHandler:
-    """Handles GeocodeTickets: one batch for all open requests, and a new request for the rest."""
-
-    def __init__(self, pool: Pool, gazetteer: Gazetteer, relay: Callable[[], int], reached: Reached) -> None:
-        self._pool = pool
-        self._gazetteer = gazetteer
-        self._relay = relay
-        self._reached = reached
-
-    def geocode(self, batch: Batch) -> None:
-        """Run one batch, if somebody asks for one; `batch` tells of it.
-
-        Raises: what Gazetteer.work does; then the requests stay open.
-        """
-        with database.transaction(self._pool) as connection:
-            requests = [r["request_id"] for r in database.rows(connection, "outbox", "unhandled", {"kind": "geocode"})]
-        if not requests:
-            return
-        self._gazetteer.quota.require_open()
-        self._gazetteer.work(PlaceKind, BATCH, batch, seconds=BATCH_SECONDS)
-        with database.transaction(self._pool) as connection:
-            database.rows(connection, "outbox", "mark_handled", {"requests": requests})
-            if batch.rest:
-                database.rows(connection, "geocoding", "ask_for_batch")
-            elif batch.held_back and (asked := database.row(connection, "geocoding", "ask_for_batch_tomorrow")):
-                why = "they come from files with many, and what is left of the day's requests is for the others"
-                log.info("places wait", places=batch.held_back, until=str(asked["due_at"]), detail=why)
-            self._reached("geocoded, not committed")
-        self._reached("geocoded, before relay")
-        if batch.rest:
-            self._relay()

@@ -96,7 +96,19 @@ def failing_for_this_one() -> Iterator[None]:
         with translated_errors():
             yield
     except DatabaseDown as error:
-        raise StatementFailed(DATABASE, error.detail) from error
+        raise StatementFailed(DATABASE, error.detail) from error.__cause__
+
+
+@contextmanager
+def refusing_everybody() -> Iterator[None]:
+    """Around a file the statements are ours alone: what is refused there is refused to everybody.
+
+    Raises: DatabaseDown in the place of StatementRefused.
+    """
+    try:
+        yield
+    except StatementRefused as error:
+        raise DatabaseDown(DATABASE, error.detail) from error
 
 
 def _away(error: BaseException) -> DatabaseDown:

@@ -2,11 +2,16 @@
 
 import io
 import uuid
+from contextlib import nullcontext
 from datetime import UTC, datetime
+from typing import NoReturn
 
 from consumer.fail_points import nowhere
-from consumer.files.applying import Applied, Sighting, apply_file, lock_key
+from consumer.files.attempt import Candidate, Opened, attempt
+from consumer.files.outcomes import Applied
+from consumer.files.versions import Asked, Sighting, Trouble
 from consumer.postgres import database
+from consumer.postgres.database import Connection
 from consumer.settings import ApplySettings, DatabaseSettings
 from publisher.arrivals.keys import ChangeFileKey, read_key
 
@@ -31,13 +36,16 @@ def rehearse(settings: DatabaseSettings) -> bool:
     now = datetime.now(UTC)
     sighting = Sighting(f"doctor-{name}", _FOLDER, key, name, len(body), now, None, now, "poller")
     every_reject = ApplySettings.model_validate({"FLEETTICKETS_MAX_REJECT_SHARE": 1})
+    opened = Opened(sighting, io.BytesIO(body).read)
+    candidate = Candidate(sighting, Asked.BY_ITS_EVENT, every_reject, lambda: nullcontext(opened), _raised)
     with database.open_pool(settings, 1, "doctor") as pool, database.transaction(pool, keep=False) as connection:
         database.row(connection, "doctor", "bound_rehearsal")
-        lock_key(connection, sighting.bucket, key.key)
-        outcome = apply_file(
-            connection, sighting, io.BytesIO(body).read, every_reject, again=False, released=False, reached=nowhere
-        )
+        (outcome,) = attempt(connection, [candidate], nowhere)
         if not isinstance(outcome, Applied):
             return False
         found = database.row(connection, "doctor", "rehearsed", {"file_id": outcome.file.file_id, "etag": name})
         return bool(found and found["is_whole"])
+
+
+def _raised(_connection: Connection, _sighting: Sighting, trouble: Trouble) -> NoReturn:
+    raise trouble.error

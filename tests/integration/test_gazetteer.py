@@ -17,10 +17,12 @@ import tenacity
 from psycopg.types.json import Jsonb
 
 from consumer import metrics
+from consumer.follow_ons import geocode
+from consumer.follow_ons.geocode import GeocodeHandler
 from consumer.follow_ons.history import capture
 from consumer.geocoding import gazetteer as gazetteer_module
 from consumer.geocoding import locationiq, quota
-from consumer.geocoding.gazetteer import Batch, Gazetteer, GeocodeHandler, PlaceKind, change_cluster, places_that_wait
+from consumer.geocoding.gazetteer import Batch, Gazetteer, PlaceKind, change_cluster, places_that_wait
 from consumer.geocoding.locationiq import Geocoder, GeocoderDown
 from consumer.geocoding.quota import Paused, Quota, Stopped
 from consumer.postgres import database as postgres
@@ -578,7 +580,7 @@ def test_a_long_run_places_what_it_has_found_before_its_end(
 def test_the_rest_of_a_batch_is_sent_for_at_once(
     pool: Pool, provider: LocationIQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gazetteer_module, "BATCH", 1)
+    monkeypatch.setattr(geocode, "BATCH", 1)
     tickets(pool, Westlands=2, B=1)
     execute(pool, "INSERT INTO ingest.outbox (kind) VALUES ('geocode')")
     relayed: list[int] = []

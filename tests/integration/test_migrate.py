@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from consumer.files.applying import Applied
+from consumer.files.outcomes import Applied
 from consumer.postgres import database as postgres
 from consumer.postgres import migrate
 from consumer.postgres.database import Role
