@@ -9,11 +9,17 @@ import structlog
 import typer
 
 from consumer import fail_points, metrics
-from consumer.feeds.declared import Feeds, served_feeds
-from consumer.files.arriving import FilesHandler
-from consumer.files.failures import failures_in_a_row
+from consumer.feeds.declared import served_feeds
+from consumer.feeds.feed import Feeds
+from consumer.files import ledger
+from consumer.files.failures import Failures
+from consumer.files.handler import FilesHandler
+from consumer.files.outcomes import UNEXPECTED
+from consumer.files.tail import Tail
+from consumer.follow_ons.geocode import GeocodeHandler
 from consumer.follow_ons.history import HistoryHandler
-from consumer.geocoding.gazetteer import Gazetteer, GeocodeHandler
+from consumer.follow_ons.relay import Relay
+from consumer.geocoding.gazetteer import Gazetteer
 from consumer.postgres import database, feed_tables, migrate
 from consumer.postgres.database import Role
 from consumer.settings import (
@@ -26,8 +32,10 @@ from consumer.settings import (
     HistorySettings,
 )
 from consumer.work.breaker import Breaker
+from consumer.work.routes import Handle, routing_table
 from consumer.work.worker import Worker
 from publisher import program
+from publisher.broker.consuming import Link
 from publisher.broker.topology import Queue
 from publisher.errors import DependencyDown, FleetticketsError
 from publisher.settings import BrokerSettings, BucketSettings, WorkSettings, load
@@ -62,27 +70,36 @@ def consume(
     if metrics_port is not None:
         metrics.serve(metrics_host, metrics_port)
     stop = program.stop_on_signals()
-    at = fail_points.chosen(os.environ)
+    reached = fail_points.chosen(os.environ)
     if not _wait_for_schema(database_settings, feeds, stop):
         return
     # One connection for each file being applied or archived and one more for each that is long, one for history, one
     # for the sweep, one to geocode.
     with database.open_pool(database_settings, size=work.prefetch + work.files_in_hand + 3) as pool:
         before: dict[Queue, int] = {}
-        with contextlib.suppress(DependencyDown):  # it was there a moment ago, and is waited for again
-            before[Queue.FILES] = failures_in_a_row(pool)
-        breakers = {queue: Breaker(limit, failed_before=before.get(queue, 0)) for queue in Queue}
-        worker = Worker(broker_settings, work, queues, breakers, stop, bucket=bucket_settings.bucket)
+        # It was there a moment ago, and is waited for again.
+        with contextlib.suppress(DependencyDown), database.transaction(pool) as connection:
+            before[Queue.FILES] = ledger.failures_in_a_row(connection, UNEXPECTED)
+        breakers = {queue: Breaker(limit, failed_before=before.get(queue, 0)) for queue in queues}
+        link = Link(broker_settings, bucket_settings.bucket)
         bucket = Bucket(bucket_settings, feeds.folders, connections=work.prefetch + 2)
         _warn_of_bucket(bucket)
-        files = FilesHandler(
-            pool, bucket, feeds, worker.link, apply_settings, failed=breakers[Queue.FILES].failed, run=limit, at=at
-        )
-        geocoding = None
+        relay = Relay(pool, link.publish, reached)
+        handlers: dict[Queue, Handle] = {}
+        if Queue.FILES in queues:
+            failed = breakers[Queue.FILES].failed
+            failures = Failures(pool, link.publish, apply_settings, failed=failed, run=limit, reached=reached)
+            files = FilesHandler(
+                pool, bucket, feeds, link.publish, settings=apply_settings, failures=failures, reached=reached
+            )
+            handlers[Queue.FILES] = files.handle
+        if Queue.HISTORY in queues:
+            handlers[Queue.HISTORY] = HistoryHandler(pool, history_settings, stop, reached).handle
         if geocoder_settings is not None:
-            gazetteer = Gazetteer(pool, feeds.geocoded, gazetteer_settings, geocoder_settings, stop, at)
-            geocoding = GeocodeHandler(pool, gazetteer, files.relay, at)
-        worker.run(files, HistoryHandler(pool, history_settings, stop, at), geocoding)
+            gazetteer = Gazetteer(pool, feeds.geocoded, gazetteer_settings, geocoder_settings, stop, reached)
+            handlers[Queue.GEOCODE] = GeocodeHandler(pool, gazetteer, relay.send, reached).handle
+        routes = routing_table(handlers, breakers, work)
+        Worker(link, routes, Tail(pool, bucket, relay, reached), work, stop).run()
     structlog.get_logger().info("stopped")
 
 

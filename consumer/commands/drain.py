@@ -1,13 +1,14 @@
 """`drain`."""
 
 import os
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from consumer import fail_points
 from consumer.commands.drained import Apply, conclude, words
 from consumer.feeds.declared import served_feeds
+from consumer.files.ledger import Epoch
 from consumer.postgres import database, feed_tables, migrate
 from consumer.postgres.database import Role
 from consumer.settings import ApplySettings, DatabaseSettings
@@ -95,10 +96,10 @@ def drain(
     conclude(results, apply=apply, as_json=as_json, stopped=stop.is_set(), are_told=apply)
 
 
-def _tell_of_epoch(begun_before: dict[str, Any] | None) -> None:
+def _tell_of_epoch(begun_before: Epoch | None) -> None:
     if begun_before is not None:
         typer.echo(
-            f"goes on in epoch {begun_before['epoch']}, which a drain of this bucket began at "
-            f"{begun_before['began_at']:%Y-%m-%d %H:%M} UTC; for one more: fleettickets reseed, then without --reseed",
+            f"goes on in epoch {begun_before.epoch}, which a drain of this bucket began at "
+            f"{begun_before.began_at:%Y-%m-%d %H:%M} UTC; for one more: fleettickets reseed, then without --reseed",
             err=True,
         )

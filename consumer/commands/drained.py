@@ -7,8 +7,7 @@ from typing import Annotated, assert_never
 
 import typer
 
-from consumer.files.applying import AlreadyApplied, Applied, Duplicate
-from consumer.files.failures import Failure
+from consumer.files.outcomes import AlreadyApplied, Applied, Duplicate, Failure
 from consumer.upkeep.drain import Drained
 from publisher.arrivals.keys import NotAChangeFile
 from publisher.program import EXIT_FAILED

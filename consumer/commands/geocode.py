@@ -15,9 +15,10 @@ from consumer.geocoding.gazetteer import (
     Batch,
     Cluster,
     Gazetteer,
-    Kind,
     Place,
+    PlaceKind,
     ToAsk,
+    ask_for_batch,
     change_cluster,
     place_tickets,
     places_that_wait,
@@ -26,7 +27,7 @@ from consumer.geocoding.gazetteer import (
 from consumer.geocoding.locationiq import GeocoderDown
 from consumer.geocoding.place_names import place_name
 from consumer.geocoding.quota import Paused, Quota, Stopped
-from consumer.postgres import database, migrate
+from consumer.postgres import database, dry_runs, migrate
 from consumer.postgres.database import Connection, Role
 from consumer.settings import DatabaseSettings, GazetteerSettings, GeocoderChoice, GeocoderSettings
 from publisher import program
@@ -79,13 +80,13 @@ geocode = typer.Typer(
 @geocode.command("clusters")
 def clusters(apply: Apply = False, limit: Limit = None, as_json: AsJson = False) -> None:
     """Look up each cluster that has no point yet: the coarse place of all its tickets."""
-    _look_up(Kind.CLUSTERS, apply=apply, limit=limit, as_json=as_json)
+    _look_up(PlaceKind.CLUSTERS, apply=apply, limit=limit, as_json=as_json)
 
 
 @geocode.command("locations")
 def locations(apply: Apply = False, limit: Limit = None, as_json: AsJson = False) -> None:
     """Look up the locations of actionable tickets: their precise place, where it is near enough to their cluster."""
-    _look_up(Kind.LOCATIONS, apply=apply, limit=limit, as_json=as_json)
+    _look_up(PlaceKind.LOCATIONS, apply=apply, limit=limit, as_json=as_json)
 
 
 @geocode.command("set")
@@ -130,7 +131,7 @@ def unset_point(cluster: OfCluster, location: OfLocation = None, as_json: AsJson
         if not was_set:
             raise Misconfigured(f"no point of {printable(location or cluster)} was set by hand")
         placing = place_tickets(connection, served_feeds().geocoded)
-        database.rows(connection, "geocoding", "ask_for_batch")
+        ask_for_batch(connection)
     done = f"unset; {placing.placed} tickets are placed anew, {placing.unplaced} have no place for now"
     typer.echo(json.dumps(place | asdict(placing)) if as_json else done)
 
@@ -148,7 +149,7 @@ def set_alias(
     alias = {"cluster": cluster, "place": place.strip()}
     with _changing({"cluster": cluster, "location_name": None}) as connection:
         database.rows(connection, "geocoding", "set_alias", alias)
-        database.rows(connection, "geocoding", "ask_for_batch")
+        ask_for_batch(connection)
         is_manual = database.row(connection, "geocoding", "is_manual", alias) is not None
     if is_manual:
         typer.echo(f"note: {printable(cluster)} has a point that was set by hand, which stays until unset", err=True)
@@ -161,7 +162,7 @@ def _changing(place: dict[str, str | None]) -> Iterator[Connection]:
     with database.connect(load(DatabaseSettings), Role.INGEST) as connection, database.translated_errors():
         migrate.require_migrated(connection)
         with connection.transaction():
-            database.row(connection, "ledger", "wait_for_dry_run")
+            dry_runs.wait_for(connection)
             there = database.row(connection, "geocoding", "tickets_there", place)
             yield connection
         if there is not None and not there["tickets"]:
@@ -169,7 +170,7 @@ def _changing(place: dict[str, str | None]) -> Iterator[Connection]:
             typer.echo(f"note: no ticket has {name} so far", err=True)
 
 
-def _look_up(kind: Kind, *, apply: bool, limit: int | None, as_json: bool) -> None:
+def _look_up(kind: PlaceKind, *, apply: bool, limit: int | None, as_json: bool) -> None:
     database_settings, settings = load(DatabaseSettings), load(GazetteerSettings)
     # A look takes no key; without one, how many requests are left cannot be told.
     geocoder_settings = load(GeocoderSettings) if apply or load(GeocoderChoice).is_made else None
@@ -179,7 +180,7 @@ def _look_up(kind: Kind, *, apply: bool, limit: int | None, as_json: bool) -> No
     with database.open_pool(database_settings, 1, "geocode") as pool:
         to_ask = places_to_ask(pool, settings, kind, limit or _LISTED)
         if not apply or geocoder_settings is None:
-            waiting = places_that_wait(pool, settings) if kind is Kind.LOCATIONS else 0
+            waiting = places_that_wait(pool, settings) if kind is PlaceKind.LOCATIONS else 0
             quota = Quota(pool, geocoder_settings, stop) if geocoder_settings else None
             _show(kind, to_ask, limit, waiting, quota, as_json=as_json)
             return
@@ -207,13 +208,15 @@ def _look_up(kind: Kind, *, apply: bool, limit: int | None, as_json: bool) -> No
         raise typer.Exit(EXIT_MISCONFIGURED if isinstance(ended, Refused) else EXIT_FAILED)
 
 
-def _show(kind: Kind, to_ask: ToAsk, limit: int | None, waiting: int, quota: Quota | None, *, as_json: bool) -> None:
+def _show(
+    kind: PlaceKind, to_ask: ToAsk, limit: int | None, waiting: int, quota: Quota | None, *, as_json: bool
+) -> None:
     left, paused = (quota.left(), quota.paused()) if quota else (None, None)
     wanted = min(to_ask.total, limit or to_ask.total)
     asked = [_plain(place) for place in to_ask.places]
     # A cluster is asked for once more without its region where that finds nothing; names alike without codes share.
     requests = len({(place["cluster"], query) for place in asked for query in place["queries"]})
-    requests += (wanted - len(asked)) * (2 if kind is Kind.CLUSTERS else 1)
+    requests += (wanted - len(asked)) * (2 if kind is PlaceKind.CLUSTERS else 1)
     if as_json:
         found = {
             "to_ask": wanted,

@@ -7,10 +7,10 @@ import typer
 
 from consumer.feeds.declared import served_feeds
 from consumer.feeds.feed import Feed
+from consumer.files import ledger
 from consumer.postgres import database, feed_tables, migrate
 from consumer.postgres.database import Connection, Role
 from consumer.settings import DatabaseSettings
-from consumer.upkeep.drain import begin_epoch
 from publisher.program import AsJson, OfFeeds
 from publisher.settings import load
 from publisher.terminal import printable
@@ -37,7 +37,7 @@ def reseed(
                 _tell(connection, one)
             typer.confirm("Let every file claimed from now on outrank all that is there?", abort=True, err=True)
         with connection.transaction():
-            epochs = {one.name: begin_epoch(connection, one, reason) for one in feeds}
+            epochs = {one.name: ledger.begin_epoch(connection, one.name, reason) for one in feeds}
     if as_json:
         typer.echo(json.dumps({"epochs": epochs}))
     for name, epoch in epochs.items() if not as_json else ():
@@ -45,8 +45,8 @@ def reseed(
 
 
 def _tell(connection: Connection, feed: Feed) -> None:
-    now = database.row(connection, "ledger", "current_epoch", {"feed": feed.name}) or {}
+    now = ledger.current_epoch(connection, feed.name)
     watermark = database.row(connection, "status", "watermark", {"feed": feed.name}) or {}
-    began = f"epoch {now['epoch']} began {now['began_at']:%Y-%m-%d %H:%M} ({printable(now['reason'])})"
+    began = f"epoch {now.epoch} began {now.began_at:%Y-%m-%d %H:%M} ({printable(now.reason)})"
     known = f"watermark {printable(str(watermark.get('key')))}, {watermark.get('row_count') or 0} tickets"
     typer.echo(f"{feed.name}: {began}; {known}", err=True)

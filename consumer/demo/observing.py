@@ -25,7 +25,7 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class Whereabouts:
     """Where the files and their rows are; `put` is the exporter's own count, the rest is the ledger's."""
 
     put: int
@@ -58,11 +58,11 @@ class Tables:
     files: dict[str, tuple[list[str], list[str]]]
 
 
-def progress(connection: Connection, put: int) -> Progress:
+def progress(connection: Connection, put: int) -> Whereabouts:
     """Raises: DependencyDown."""
     with database.translated_errors():
         found = database.row(connection, "demo", "progress") or {}
-    return Progress(
+    return Whereabouts(
         put=put,
         rows={name: found.pop(name) for name in ROW_COUNTS},
         delivered_to_committed=_latency(found.pop("delivered_to_committed")),

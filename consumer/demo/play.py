@@ -10,11 +10,11 @@ from pathlib import Path
 from threading import Event
 
 from consumer.demo import children, observing, services
-from consumer.demo.checks import Found, check
+from consumer.demo.checks import Holdings, check
 from consumer.demo.children import CODE, DemoFailed
 from consumer.demo.expected import expect
 from consumer.demo.feed import ChangeFile, Feed, make_feed
-from consumer.demo.observing import Progress
+from consumer.demo.observing import Whereabouts
 from consumer.demo.services import Services
 from consumer.demo.stage import Stage, ready, where_to_look
 from consumer.demo.view import Lines, Summary
@@ -71,7 +71,7 @@ def play(plan: Plan, view: Lines, report: Callable[[Summary], None]) -> bool:
             laps.end("play")
             # Stopped before anything is compared: what is there then is there to stay.
             children.stop(list(stage.processes))
-            checks = check(feed, expect(feed.files), _found(stage, progress, began))
+            checks = check(feed, expect(feed.files), _holdings(stage, progress, began))
             laps.end("compare")
             summary = Summary(
                 seed=plan.seed,
@@ -100,7 +100,7 @@ class _Exporter:
         self._puts: list[Future[None]] = []
         self._stop = Event()
 
-    def play(self) -> Progress:
+    def play(self) -> Whereabouts:
         """Raises: DemoFailed, DependencyDown."""
         *files, late = self._feed.files
         threads = ThreadPoolExecutor(_EXPORTERS)
@@ -128,7 +128,7 @@ class _Exporter:
             with channels.confirming_channel(self._stage.broker, "demo") as channel:
                 publishing.publish(channel, publishing.arrival(arrived.model_dump_json().encode()))
 
-    def _watch_until(self, files: int) -> Progress:
+    def _watch_until(self, files: int) -> Whereabouts:
         """Watch until `files` are through to their end, or nothing has moved for too long."""
         reached, moved_at = -1, time.monotonic()
         while True:
@@ -153,11 +153,11 @@ class _Exporter:
             time.sleep(_LOOK_EVERY)
 
 
-def _found(stage: Stage, progress: Progress, began: datetime) -> Found:
+def _holdings(stage: Stage, progress: Whereabouts, began: datetime) -> Holdings:
     changes = stage.folder.changes
     with database.connect(stage.database, Role.READ) as connection:
         tables = observing.tables(connection, changes)
-    return Found(
+    return Holdings(
         tables=tables,
         rows=progress.rows,
         dead=[key.removeprefix(changes) for key in observing.dead_keys(stage.broker, began)],

@@ -7,9 +7,9 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from consumer.feeds.feed import Feed, FollowOn, overlapping
+from consumer.feeds.feed import Feed, Feeds, overlapping
 from consumer.settings import FeedsSettings
-from publisher.arrivals.folders import Folder, folder_of
+from publisher.arrivals.folders import Folder
 from publisher.errors import Misconfigured
 from publisher.settings import load
 
@@ -18,49 +18,6 @@ class _File(Protocol):
     @property
     def name(self) -> str: ...
     def read_text(self, encoding: str | None = None) -> str: ...
-
-
-class Feeds:
-    """Those that a process serves, in the order of their names; and the folders of all that are declared."""
-
-    def __init__(self, served: Iterable[Feed], declared: Iterable[Feed] = ()) -> None:
-        self.served = tuple(sorted(served, key=lambda feed: feed.name))
-        self.declared = tuple(sorted(declared, key=lambda feed: feed.name)) or self.served
-
-    def __iter__(self) -> Iterator[Feed]:
-        return iter(self.served)
-
-    @property
-    def geocoded(self) -> tuple[Feed, ...]:
-        """Of all that are declared, those whose tickets are placed: the gazetteer is one for every feed."""
-        return tuple(feed for feed in self.declared if FollowOn.GEOCODE in feed.follow_ons)
-
-    @property
-    def folders(self) -> tuple[Folder, ...]:
-        return tuple(feed.folder for feed in self.served)
-
-    def named(self, name: str) -> Feed:
-        """Raises: Misconfigured."""
-        for feed in self.served:
-            if feed.name == name:
-                return feed
-        raise Misconfigured(f"no feed {name!r}; there are {', '.join(feed.name for feed in self.served)}")
-
-    def of_key(self, key: str) -> Feed | None:
-        """The feed whose folders have the key; None where it is none of those served."""
-        return next((feed for feed in self.served if folder_of((feed.folder,), key)), None)
-
-    def is_left_to_others(self, key: str) -> bool:
-        """Whether the key is of a feed that is declared, and not served here."""
-        return self.of_key(key) is None and any(folder_of((feed.folder,), key) for feed in self.declared)
-
-    def narrowed(self, names: Iterable[str]) -> "Feeds":
-        """The same with these alone; all where none is named.
-
-        Raises: Misconfigured.
-        """
-        chosen = {self.named(name).name: self.named(name) for name in names}
-        return Feeds(chosen.values(), self.declared) if chosen else self
 
 
 def declared_feeds(settings: FeedsSettings) -> Feeds:

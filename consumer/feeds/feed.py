@@ -4,14 +4,15 @@ Everything that differs between feeds is here; everything that they share is the
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from functools import cached_property
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from publisher.arrivals.folders import Folder
+from publisher.arrivals.folders import Folder, folder_of
+from publisher.errors import Misconfigured
 
 MAX_TEXT_BYTES = 1000
 """Of a text column, in UTF-8. Two of them share an index, whose entries end at 2,704 bytes."""
@@ -183,6 +184,53 @@ class Feed(BaseModel):
     def positions(self) -> tuple[str, str]:
         """Schema and name of the table of what last wrote each row."""
         return "ingest", f"{self.name}_positions"
+
+
+class Feeds:
+    """Those that a process serves, in the order of their names; and the folders of all that are declared."""
+
+    def __init__(self, served: Iterable[Feed], declared: Iterable[Feed] = ()) -> None:
+        self.served = tuple(sorted(served, key=lambda feed: feed.name))
+        self.declared = tuple(sorted(declared, key=lambda feed: feed.name)) or self.served
+
+    def __iter__(self) -> Iterator[Feed]:
+        return iter(self.served)
+
+    @property
+    def geocoded(self) -> tuple[Feed, ...]:
+        """Of all that are declared, those whose tickets are placed: the gazetteer is one for every feed."""
+        return tuple(feed for feed in self.declared if FollowOn.GEOCODE in feed.follow_ons)
+
+    @property
+    def folders(self) -> tuple[Folder, ...]:
+        return tuple(feed.folder for feed in self.served)
+
+    def named(self, name: str) -> Feed:
+        """Raises: Misconfigured."""
+        for feed in self.served:
+            if feed.name == name:
+                return feed
+        raise Misconfigured(f"no feed {name!r}; there are {', '.join(feed.name for feed in self.served)}")
+
+    def of_key(self, key: str) -> Feed | None:
+        """The feed whose folders have the key; None where it is none of those served."""
+        return next((feed for feed in self.served if folder_of((feed.folder,), key)), None)
+
+    def of_change(self, key: str) -> Feed | None:
+        """The feed whose `changes/` has the key; None where it is none of those served."""
+        return next((feed for feed in self.served if key.startswith(feed.folder.changes)), None)
+
+    def is_left_to_others(self, key: str) -> bool:
+        """Whether the key is in the `changes/` of a feed that is declared, and not served here."""
+        return self.of_change(key) is None and any(key.startswith(feed.folder.changes) for feed in self.declared)
+
+    def narrowed(self, names: Iterable[str]) -> "Feeds":
+        """The same with these alone; all where none is named.
+
+        Raises: Misconfigured.
+        """
+        chosen = {self.named(name).name: self.named(name) for name in names}
+        return Feeds(chosen.values(), self.declared) if chosen else self
 
 
 def column_name(name: str) -> str:

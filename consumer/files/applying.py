@@ -4,25 +4,22 @@ Order matters: claim the version, stage the rows, merge, closures, rejects, ledg
 watermark last, which every file takes and so must hold for the shortest time.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
 
-from consumer.fail_points import AtPoint
+from consumer.fail_points import Reached
 from consumer.feeds.feed import Feed, FollowOn
+from consumer.files import ledger
 from consumer.files.cleaning import Cleaner, Dropped, RowReject, TicketRow
+from consumer.files.outcomes import AlreadyApplied, Applied, Duplicate
 from consumer.files.proportion import Cost
 from consumer.files.reading import ChangeFileReader, Read
+from consumer.files.versions import Asked, Counts, LedgerFile, Sighting
 from consumer.postgres import database
 from consumer.postgres.database import Connection
 from consumer.postgres.queries import statements
 from consumer.settings import ApplySettings
-from publisher.arrivals.keys import ChangeFileKey
-from publisher.arrivals.messages import SeenBy as AnnouncedBy
-from publisher.errors import KeyInHand, Permanent
-from publisher.store.bucket import Put
-
-SeenBy = AnnouncedBy | Literal["drain", "import"]
+from publisher.errors import Permanent
 
 FROM_THE_FUTURE = "from the future"
 """The reason of a file whose name is later than all clocks. One of the year 9999 would outrank every other for ever."""
@@ -32,157 +29,41 @@ _AHEAD = timedelta(days=1)
 _PASSED_OVER = "a changed file, passed over by policy"
 
 
-@dataclass(frozen=True, slots=True)
-class Sighting:
-    """A version of a change file as it is about to be applied, and who saw it first, when."""
-
-    feed: Feed
-    bucket: str
-    key: ChangeFileKey
-    etag: str
-    size: int
-    object_time: datetime
-    event_time: datetime | None
-    seen_at: datetime
-    seen_by: SeenBy
-    epoch: int | None = None
-    """The epoch that it belongs to, None for the current one."""
-    version_id: str | None = None
-    """The store's own name of the object, in a bucket that keeps versions."""
-    is_archived: bool = False
-    """Read from the archive: that it is there says nothing of what its key had last."""
-
-    @property
-    def put(self) -> Put:
-        return Put(self.key.key, self.etag, self.object_time, self.version_id)
-
-    def parameters(self) -> dict[str, Any]:
-        return {
-            "feed": self.feed.name, "bucket": self.bucket, "prefix": self.feed.prefix,
-            "key": self.key.key, "key_time": self.key.time,
-            "etag": self.etag, "size": self.size, "object_time": self.object_time, "event_time": self.event_time,
-            "seen_at": self.seen_at, "seen_by": self.seen_by, "epoch": self.epoch, "version_id": self.version_id,
-        }  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What became of the rows; all but `read` and `closures` add up to `read`."""
-
-    read: int
-    inserted: int
-    updated: int
-    unchanged: int
-    stale: int
-    superseded: int
-    rejected: int
-    alarms: int
-    sentinels: int
-    closures: int
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerFile:
-    """A version that the ledger has as applied, with what archiving it needs.
-
-    `put` is the one that was read, and `decided_at` when that was decided to be this version, by the database's clock.
-    """
-
-    file_id: int
-    put: Put
-    sha256: str
-    state: str
-    decided_at: datetime
-
-    @property
-    def key(self) -> str:
-        return self.put.key
-
-
-def ledger_file(row: dict[str, Any]) -> LedgerFile:
-    """Make one of a row that has its columns."""
-    put = Put(row["key"], row["etag"], row["object_time"], row["version_id"])
-    return LedgerFile(row["file_id"], put, row["sha256"], row["state"], row["decided_at"])
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """This delivery made the rows take effect."""
-
-    file: LedgerFile
-    decision: str
-    counts: Counts
-
-
-@dataclass(frozen=True, slots=True)
-class AlreadyApplied:
-    """An earlier delivery did; its tail may still be open."""
-
-    file: LedgerFile
-
-
-@dataclass(frozen=True, slots=True)
-class Duplicate:
-    """Nothing is left to do for this delivery: the version is done, or failed and waits for its retry or a replay."""
-
-    key: str
-    reason: str
-
-
-def takes_changed_back(settings: ApplySettings, *, released: bool) -> bool:
+def takes_changed_back(settings: ApplySettings, asked: Asked) -> bool:
     """Whether bytes are taken up that are others under a known key, or are back there."""
-    return settings.changed_policy != "ignore" or released
-
-
-def lock_key(connection: Connection, bucket: str, key: str) -> None:
-    """Keep others from this key, in whatever version, until the transaction ends.
-
-    Raises: KeyInHand, at once, when somebody has it; LockTimeout beside a dry run.
-    """
-    if database.row(connection, "ledger", "lock_key", {"bucket": bucket, "key": key}) is None:
-        raise KeyInHand(key, "somebody else has it in hand")
+    return settings.changed_policy != "ignore" or asked is Asked.BY_A_PERSON
 
 
 def apply_file(
-    connection: Connection,
-    sighting: Sighting,
-    read: Read,
-    settings: ApplySettings,
-    *,
-    again: bool,
-    released: bool,
-    at: AtPoint,
+    connection: Connection, sighting: Sighting, read: Read, settings: ApplySettings, *, asked: Asked, reached: Reached
 ) -> Applied | AlreadyApplied | Duplicate:
     """Apply one version inside the caller's transaction, which holds the key's lock and keeps or undoes all of it.
 
-    `read` gives up to so many bytes of it at a time. `again` takes up a version that failed before; `released`
-    says that a person wants this version, whatever the policy for changed ones. `at` is told each point a crash could
-    come at.
+    `read` gives up to so many bytes of it at a time. `reached` is told each point that a crash could come at.
     Raises: Permanent, DependencyDown, psycopg.Error.
     """
-    parameters = sighting.parameters()
-    at("before claim")
-    takes_back = takes_changed_back(settings, released=released) and not sighting.is_archived
-    claim = database.row(connection, "ledger", "claim_file", parameters | {"again": again, "takes_back": takes_back})
+    reached("before claim")
+    takes_back = takes_changed_back(settings, asked) and not sighting.is_archived
+    claim = ledger.claim(connection, sighting, asked, takes_back=takes_back)
     if claim is None:
         return _claimed_before(connection, sighting)
-    at("after claim")
-    file_id, decision = claim["file_id"], claim["decision"]
+    reached("after claim")
+    file_id, decision = claim.file_id, claim.decision
     if decision == "changed" and settings.changed_policy == "ignore":
-        database.rows(connection, "ledger", "record_passed_over", {"file_id": file_id, "reason": _PASSED_OVER})
+        ledger.record_passed_over(connection, file_id, _PASSED_OVER)
         return Duplicate(sighting.key.key, _PASSED_OVER)
-    if decision == "changed" and settings.changed_policy == "quarantine" and not released:
+    if decision == "changed" and settings.changed_policy == "quarantine" and asked is not Asked.BY_A_PERSON:
         raise Permanent("changed", "the key was applied before with other bytes; replay it to apply these")
-    if sighting.key.time > (now := _latest(sighting, claim["now"])) + _AHEAD:
+    if sighting.key.time > (now := _latest(sighting, claim.now)) + _AHEAD:
         raise Permanent(
             FROM_THE_FUTURE,
             f"its name says {sighting.key.time:%Y-%m-%d %H:%M} UTC, and by the latest clock of consumer, database and "
             f"store it is {now:%Y-%m-%d %H:%M}; when it is due, replay its dead letter, or drain",
         )
     reader = ChangeFileReader(read)
-    staged = _stage(connection, sighting.feed, reader, settings, at)
-    parameters |= {
-        "file_id": file_id, "epoch": claim["epoch"], "object_time": claim["object_time"], "blanks": staged.blanks,
+    staged = _stage(connection, sighting.feed, reader, settings, reached)
+    parameters = sighting.parameters() | {
+        "file_id": file_id, "epoch": claim.epoch, "object_time": claim.object_time, "blanks": staged.blanks,
     }  # fmt: skip
     merged = database.row(connection, "merge", "merge_tickets", parameters, feed=sighting.feed)
     assert merged is not None  # noqa: S101 - counts always make a row
@@ -202,15 +83,13 @@ def apply_file(
         sentinels=staged.sentinels,
         closures=closures,
     )
-    recorded = parameters | asdict(counts) | {"sha256": reader.sha256}
-    applied = database.row(connection, "ledger", "record_applied", recorded)
-    assert applied is not None  # noqa: S101 - the claim has made the row
+    applied_at = ledger.record_applied(connection, sighting, file_id, reader.sha256, counts)
     if kinds := _follow_ons(sighting.feed, counts):
         database.rows(connection, "merge", "request_follow_ons", {"file_id": file_id, "kinds": kinds})
     watermark = "count_import" if sighting.seen_by == "import" else "move_watermark"
     database.rows(connection, "merge", watermark, parameters | {"inserted": counts.inserted})
-    at("before commit")
-    file = LedgerFile(file_id, sighting.put, reader.sha256, "applied", applied["applied_at"])
+    reached("before commit")
+    file = LedgerFile(file_id, sighting.put, reader.sha256, "applied", applied_at)
     return Applied(file, decision, counts)
 
 
@@ -223,16 +102,17 @@ def _latest(sighting: Sighting, of_database: datetime) -> datetime:
 
 
 def _claimed_before(connection: Connection, sighting: Sighting) -> AlreadyApplied | Duplicate:
-    known = database.row(connection, "ledger", "count_duplicate", sighting.parameters())
-    assert known is not None  # noqa: S101 - the claim conflicted with it, and ledger rows are never deleted
-    if known["state"] == "failed":
-        return Duplicate(known["key"], "is a dead letter" if known["is_dead_letter"] else "waits for its retry")
-    if known["sha256"] is None:
-        return Duplicate(known["key"], known["reason"])
+    known = ledger.count_duplicate(connection, sighting)
+    if known.state == "failed":
+        return duplicate_of_failed(sighting, is_dead_letter=known.is_dead_letter)
+    if known.sha256 is None:
+        return Duplicate(known.key, known.reason or "")
     # What is to be archived is the put that was read now, which may be a later one of the same bytes.
-    return AlreadyApplied(
-        LedgerFile(known["file_id"], sighting.put, known["sha256"], known["state"], known["decided_at"])
-    )
+    return AlreadyApplied(LedgerFile(known.file_id, sighting.put, known.sha256, known.state, known.decided_at))
+
+
+def duplicate_of_failed(sighting: Sighting, *, is_dead_letter: bool) -> Duplicate:
+    return Duplicate(sighting.key.key, "is a dead letter" if is_dead_letter else "waits for its retry")
 
 
 @dataclass(slots=True)
@@ -247,7 +127,7 @@ class _Staged:
 
 
 def _stage(
-    connection: Connection, feed: Feed, reader: ChangeFileReader, settings: ApplySettings, at: AtPoint
+    connection: Connection, feed: Feed, reader: ChangeFileReader, settings: ApplySettings, reached: Reached
 ) -> _Staged:
     records = reader.records()
     cleaner = Cleaner(next(records, None), feed)
@@ -271,7 +151,7 @@ def _stage(
                 case Dropped.SENTINEL:
                     staged.sentinels += 1
             if staged.read == 1:
-                at("mid copy")
+                reached("mid copy")
     if first_reject and staged.rejected > settings.max_reject_share * staged.read:
         raise Permanent(
             "too many rejects",

@@ -1,53 +1,67 @@
 """The history follow-on: one capture covers every file applied before it started, whoever asks how often."""
 
 from threading import Event
+from time import monotonic
 
-from consumer.fail_points import AtPoint, nowhere
-from consumer.postgres import database
+from consumer.fail_points import Reached, nowhere
+from consumer.follow_ons import outbox
+from consumer.follow_ons.outcomes import HistoryCaptured, Interrupted
+from consumer.postgres import database, dry_runs
 from consumer.postgres.database import Pool
 from consumer.settings import HistorySettings
+from publisher.broker.consuming import Delivery
+from publisher.broker.topology import Queue
 
 
 class HistoryHandler:
     """Handles CaptureHistory. Requests that an earlier capture has covered find nothing left to do."""
 
-    def __init__(self, pool: Pool, settings: HistorySettings, stop: Event, at: AtPoint) -> None:
+    def __init__(self, pool: Pool, settings: HistorySettings, stop: Event, reached: Reached) -> None:
         self._pool = pool
         self._interval = settings.history_interval
         self._stop = stop
-        self._at = at
+        self._reached = reached
+
+    def handle(self, _delivery: Delivery) -> HistoryCaptured | Interrupted:
+        """Run one capture for all open requests.
+
+        Raises: DependencyDown.
+        """
+        began = monotonic()
+        covered = self.capture()
+        return Interrupted() if covered is None else HistoryCaptured(covered, monotonic() - began)
 
     def capture(self) -> int | None:
-        """Run one capture for all open requests; gives how many it covered, None when stopped while waiting.
+        """The same; gives how many it covered, None when stopped while waiting.
 
         Raises: DependencyDown.
         """
         if self._stop.wait(self._seconds_to_wait()):
             return None
-        covered = capture(self._pool, unasked=False, at=self._at)
-        self._at("captured, before ack")
+        covered = capture(self._pool, unasked=False, reached=self._reached)
+        self._reached("captured, before ack")
         return covered
 
     def _seconds_to_wait(self) -> float:
         with database.transaction(self._pool) as connection:
-            if not database.rows(connection, "outbox", "unhandled", {"kind": "history"}):
+            if not outbox.unhandled(connection, Queue.HISTORY):
                 return 0.0
-            last = database.row(connection, "outbox", "seconds_since_last_handled", {"kind": "history"})
-        return max(0.0, self._interval - last["seconds"]) if last else 0.0
+            since = outbox.seconds_since_last_handled(connection, Queue.HISTORY)
+        return 0.0 if since is None else max(0.0, self._interval - since)
 
 
-def capture(pool: Pool, *, unasked: bool, at: AtPoint = nowhere) -> int:
+def capture(pool: Pool, *, unasked: bool, reached: Reached = nowhere) -> int:
     """Capture for all open requests, or also without any; gives how many it covered.
 
-    Raises: DependencyDown, Refused.
+    Raises: DependencyDown, StatementRefused.
     """
     with database.transaction(pool) as connection:
-        database.row(connection, "ledger", "wait_for_dry_run")
-        database.row(connection, "outbox", "lock_history")
+        dry_runs.wait_for(connection)
+        database.rows(connection, "history", "lock")
         # Only requests seen before the capture are marked: a file that commits meanwhile asks again.
-        requests = [r["request_id"] for r in database.rows(connection, "outbox", "unhandled", {"kind": "history"})]
+        requests = outbox.unhandled(connection, Queue.HISTORY)
         if requests or unasked:
-            database.row(connection, "outbox", "capture_history")
-            database.rows(connection, "outbox", "mark_handled", {"requests": requests})
-            at("captured, not committed")
+            database.rows(connection, "history", "capture")
+            outbox.mark_handled(connection, requests)
+            reached("captured, not committed")
     return len(requests)

@@ -1,88 +1,35 @@
-"""The relay: requests that committed transactions left behind become messages, published first and marked second."""
+"""The outbox: requests that committed transactions leave behind. The only caller of `sql/queries/outbox.sql`.
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from threading import Event, Lock
+Every verb works in the caller's transaction. Raises of each: psycopg.Error.
+"""
 
-import structlog
+from collections.abc import Sequence
 
-from consumer.fail_points import AtPoint
 from consumer.postgres import database
-from consumer.postgres.database import Pool
-from publisher.arrivals.messages import CaptureHistory, FollowOn, GeocodeTickets
-from publisher.broker import publishing
-from publisher.broker.consuming import Link
+from consumer.postgres.database import Connection
 from publisher.broker.topology import Queue
-from publisher.errors import NotConfirmed
-
-log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Kind:
-    """Requests of one kind, for one queue."""
-
-    queue: Queue
-    message: Callable[[tuple[int, ...]], FollowOn]
-    sending: Lock = field(default_factory=Lock)
-    is_stuck: Event = field(default_factory=Event)
+def unsent(connection: Connection, kind: Queue, after: int) -> list[int]:
+    """The next thousand due requests that no message stands for, behind the request `after`."""
+    rows = database.rows(connection, "outbox", "unsent", {"kind": kind.value, "after": after})
+    return [row["request_id"] for row in rows]
 
 
-class Relay:
-    """Sends unsent requests, one message for a thousand of a kind. Safe to share between threads.
+def mark_sent(connection: Connection, requests: Sequence[int]) -> None:
+    database.rows(connection, "outbox", "mark_sent", {"requests": list(requests)})
 
-    One thread at a time sends all that there is of a kind. No transaction is open while the broker is waited for: two
-    processes at once, and one after a crash between publishing and marking, send the same requests again under the same
-    message id. Marked is what was read; a request that is asked anew meanwhile has another number.
-    """
 
-    def __init__(self, pool: Pool, link: Link, at: AtPoint) -> None:
-        self._pool = pool
-        self._link = link
-        self._at = at
-        self._kinds = [
-            _Kind(Queue.GEOCODE, lambda requests: GeocodeTickets(requests=requests)),
-            _Kind(Queue.HISTORY, lambda requests: CaptureHistory(requests=requests)),
-        ]
+def unhandled(connection: Connection, kind: Queue) -> list[int]:
+    """Every due request that nothing was done for."""
+    return [row["request_id"] for row in database.rows(connection, "outbox", "unhandled", {"kind": kind.value})]
 
-    def send(self, *, also_stuck: bool = False) -> int:
-        """Send what there is, and give how many requests that was.
 
-        A kind that the broker did not take is stuck: it keeps nobody waiting again, until somebody tries it with
-        `also_stuck` and it is taken.
-        Raises: DependencyDown, for the database.
-        """
-        return sum(self._send(kind, also_stuck=also_stuck) for kind in self._kinds)
+def mark_handled(connection: Connection, requests: Sequence[int]) -> None:
+    database.rows(connection, "outbox", "mark_handled", {"requests": list(requests)})
 
-    def _send(self, kind: _Kind, *, also_stuck: bool) -> int:
-        if kind.is_stuck.is_set() and not also_stuck:
-            return 0
-        with kind.sending:
-            if kind.is_stuck.is_set() and not also_stuck:  # so the one found that this one has waited for
-                return 0
-            sent = after = 0
-            while requests := self._unsent(kind, after):
-                try:
-                    self._publish(kind, requests)
-                except NotConfirmed as error:
-                    kind.is_stuck.set()
-                    do = "files go on, their requests stay in the outbox; sent when the queue takes them"
-                    log.warning("not relayed", queue=kind.queue.value, detail=str(error), do=do)
-                    return sent
-                self._at("relay published, not marked")
-                with database.transaction(self._pool) as connection:
-                    database.rows(connection, "outbox", "mark_sent", {"requests": requests})
-                sent += len(requests)
-                after = requests[-1]
-            kind.is_stuck.clear()
-            return sent
 
-    def _unsent(self, kind: _Kind, after: int) -> list[int]:
-        """The next thousand."""
-        with database.transaction(self._pool) as connection:
-            rows = database.rows(connection, "outbox", "unsent", {"kind": kind.queue.value, "after": after})
-        return [row["request_id"] for row in rows]
-
-    def _publish(self, kind: _Kind, requests: list[int]) -> None:
-        body = kind.message(tuple(requests)).model_dump_json().encode()
-        self._link.publish(publishing.request(kind.queue, body, message_id=f"{kind.queue.value}-{requests[0]}"))
+def seconds_since_last_handled(connection: Connection, kind: Queue) -> float | None:
+    """None where none ever was."""
+    found = database.row(connection, "outbox", "seconds_since_last_handled", {"kind": kind.value})
+    return None if found is None else float(found["seconds"])

@@ -1,4 +1,4 @@
-"""The geocode follow-on: places that tickets name become points, and the points become the tickets' geom.
+"""Places that tickets name become points, and the points become the tickets' geom.
 
 The gazetteer is asked first and the provider only for what it does not have: clusters, then the locations of actionable
 tickets. One batch at a time runs on a database, since the provider's limits leave room for no more; its rest is a new
@@ -20,7 +20,7 @@ import structlog
 from psycopg.types.json import Jsonb
 
 from consumer import metrics
-from consumer.fail_points import AtPoint, nowhere
+from consumer.fail_points import Reached, nowhere
 from consumer.feeds.feed import Feed
 from consumer.geocoding.locationiq import (
     ATTEMPTS,
@@ -28,6 +28,7 @@ from consumer.geocoding.locationiq import (
     Found,
     Geocoder,
     GeocoderDown,
+    GeocoderRefused,
     Match,
     NotFound,
     QueryRefused,
@@ -36,11 +37,11 @@ from consumer.geocoding.locationiq import (
 )
 from consumer.geocoding.place_names import place_name
 from consumer.geocoding.quota import Quota, Stopped
-from consumer.postgres import database
+from consumer.postgres import database, dry_runs
 from consumer.postgres.database import Connection, Pool
 from consumer.postgres.lease import Lease
 from consumer.settings import GazetteerSettings, GeocoderSettings
-from publisher.errors import Refused
+from publisher.errors import StatementRefused
 
 GUARD_METRES = 25_000.0
 """An answer farther from its cluster's point is a place of the same name in another city."""
@@ -67,7 +68,7 @@ _NOBODY = "nobody"
 log = structlog.get_logger()
 
 
-class Kind(StrEnum):
+class PlaceKind(StrEnum):
     """What is looked up."""
 
     CLUSTERS = "clusters"
@@ -138,13 +139,15 @@ class ToAsk:
         return self.places[: self.total - self.of_many]
 
 
-def places_to_ask(pool: Pool, settings: GazetteerSettings, kind: Kind, limit: int, many: int | None = None) -> ToAsk:
+def places_to_ask(
+    pool: Pool, settings: GazetteerSettings, kind: PlaceKind, limit: int, many: int | None = None
+) -> ToAsk:
     """What the provider would be asked for now, up to `limit` of it; that of most tickets first.
 
     Those of a file that has more than `many` come last; None makes no difference.
     Raises: DependencyDown.
     """
-    make: Callable[..., Place] = Cluster if kind is Kind.CLUSTERS else Location
+    make: Callable[..., Place] = Cluster if kind is PlaceKind.CLUSTERS else Location
     parameters = _ages(settings) | {"limit": limit, "many": many}
     with database.transaction(pool) as connection:
         rows = database.rows(connection, "geocoding", f"{kind}_to_ask", parameters)
@@ -182,7 +185,7 @@ class Gazetteer:
         settings: GazetteerSettings,
         geocoder_settings: GeocoderSettings,
         stop: Event,
-        at: AtPoint = nowhere,
+        reached: Reached = nowhere,
     ) -> None:
         """`feeds` are those whose tickets it places."""
         self._pool = pool
@@ -191,7 +194,7 @@ class Gazetteer:
         self._geocoder = Geocoder(geocoder_settings, stop)
         self._provider = geocoder_settings.url.host or ""
         self._stop = stop
-        self._at = at
+        self._reached = reached
         # For as long as a request can be under way, and the wait for one goes without a look at whose turn it is.
         self._turn = Lease(pool, "lookups", timedelta(seconds=4 * geocoder_settings.timeout + 10))
         self.quota = Quota(pool, geocoder_settings, stop, self._turn.renew)
@@ -199,7 +202,7 @@ class Gazetteer:
 
     def work(
         self,
-        kinds: Iterable[Kind],
+        kinds: Iterable[PlaceKind],
         limit: int,
         batch: Batch,
         *,
@@ -212,15 +215,15 @@ class Gazetteer:
         `batch` tells of it, also when it ends early. `by_hand` says that a person has mended what a pause was for, or
         wants to see what still is wrong; and that no request of the outbox stands behind it, so it makes one first: if
         this process is killed, a consumer places what it has found.
-        Raises: HeldByAnother, when somebody else is at it; Paused, when the quota is spent; Refused, when a setting
-        has to be changed; Stopped; DependencyDown.
+        Raises: HeldByAnother, when somebody else is at it; Paused, when the quota is spent; GeocoderRefused, when a
+        setting has to be changed; Stopped; DependencyDown.
         """
         end = monotonic() + seconds
         with self._turn.held():
             if by_hand:
                 self.quota.lift_pause()
                 with database.transaction(self._pool) as connection:
-                    database.rows(connection, "geocoding", "ask_for_batch")
+                    ask_for_batch(connection)
             self.quota.forget_old()
             placed = self._place_tickets()
             try:
@@ -244,13 +247,13 @@ class Gazetteer:
                 batch.placed += placed
                 self._tell_metrics(placed)
 
-    def _places(self, kinds: Iterable[Kind], batch: Batch, *, by_hand: bool) -> Iterator[Place]:
+    def _places(self, kinds: Iterable[PlaceKind], batch: Batch, *, by_hand: bool) -> Iterator[Place]:
         """What to look up, in its order: of files with many places last, and only while others have enough left.
 
         A person who asks for it has looked at it, so by hand there is no difference.
         """
         many = None if by_hand else MANY
-        of_many: list[Kind] = []
+        of_many: list[PlaceKind] = []
         for kind in kinds:
             found = yield from self._pages(kind, many, lambda page: page.of_few)
             if found.of_many:
@@ -263,7 +266,7 @@ class Gazetteer:
                 yield place
 
     def _pages(
-        self, kind: Kind, many: int | None, chosen: Callable[[ToAsk], list[Place]]
+        self, kind: PlaceKind, many: int | None, chosen: Callable[[ToAsk], list[Place]]
     ) -> Generator[Place, None, ToAsk]:
         """Give what is chosen of one page after the other, since what was asked for is on none of the next."""
         asked: set[Place] = set()
@@ -296,9 +299,7 @@ class Gazetteer:
             is_final = isinstance(error, AnswerUnusable | QueryRefused)
             self._keep(place, _row(None, None, self._provider) | {"unanswered": 0 if is_final else 1})
             return "unanswered"
-        except Refused as error:
-            if error.dependency != database.DATABASE:
-                raise
+        except StatementRefused as error:
             # An answer that cannot be kept would hold up all the others with every batch.
             log.warning("answer not kept", place=_name(place), detail=error.detail)
             return self._keep(place, _row(None, None, self._provider))
@@ -359,7 +360,7 @@ class Gazetteer:
     def _search(self, query: str, near: Viewbox | None) -> Found | NotFound:
         """One answer.
 
-        Raises: GeocoderDown or QueryRefused, for none; Paused, Refused, Stopped, DependencyDown.
+        Raises: GeocoderDown or QueryRefused, for none; Paused, GeocoderRefused, Stopped, DependencyDown.
         """
         limited = 0
         while True:
@@ -373,7 +374,7 @@ class Gazetteer:
                     raise paused from error
             except QueryRefused:
                 raise
-            except Refused as error:
+            except GeocoderRefused as error:
                 self.quota.refused(str(error))
                 raise
             except GeocoderDown as error:
@@ -390,16 +391,16 @@ class Gazetteer:
         return self._keep_cluster(place, row) if isinstance(place, Cluster) else self._keep_location(place, [row])
 
     def _keep_cluster(self, place: Cluster, row: dict[str, Any]) -> str:
-        self._at("answered, not kept")
+        self._reached("answered, not kept")
         with database.transaction(self._pool) as connection:
             row |= {"cluster": place.cluster, "asked_as": place.place, "attempts": ATTEMPTS}
-            database.row(connection, "ledger", "wait_for_dry_run")
+            dry_runs.wait_for(connection)
             change_cluster(connection, ["cluster_was_asked", "keep_cluster"], row)
-        self._at("kept, not placed")
+        self._reached("kept, not placed")
         return str(row["status"])
 
     def _keep_location(self, place: Location, rows: list[dict[str, Any]]) -> str:
-        self._at("answered, not kept")
+        self._reached("answered, not kept")
         with database.transaction(self._pool) as connection:
             judged = _judged_location(connection, place, rows)
             if judged is None:
@@ -410,12 +411,12 @@ class Gazetteer:
             }  # fmt: skip
             database.rows(connection, "geocoding", "location_was_asked", row)
             database.rows(connection, "geocoding", "keep_location", row)
-        self._at("kept, not placed")
+        self._reached("kept, not placed")
         return str(row["status"])
 
     def _place_tickets(self) -> int:
         with database.transaction(self._pool) as connection:
-            database.row(connection, "ledger", "wait_for_dry_run")
+            dry_runs.wait_for(connection)
             return place_tickets(connection, self._feeds).placed
 
 
@@ -438,6 +439,23 @@ def place_tickets(connection: Connection, feeds: Iterable[Feed]) -> Placing:
         if found is not None:
             placing = Placing(placing.placed + found["placed"], placing.unplaced + found["unplaced"])
     return placing
+
+
+def ask_for_batch(connection: Connection) -> None:
+    """Leave a request in the outbox: whoever consumes those looks up what there is to look up.
+
+    Raises: psycopg.Error.
+    """
+    database.rows(connection, "geocoding", "ask_for_batch")
+
+
+def ask_for_batch_tomorrow(connection: Connection) -> datetime | None:
+    """The same for when the day's requests are renewed; gives when that is, None if somebody has asked before.
+
+    Raises: psycopg.Error.
+    """
+    found = database.row(connection, "geocoding", "ask_for_batch_tomorrow")
+    return None if found is None else found["due_at"]
 
 
 def change_cluster(connection: Connection, statements: list[str], row: dict[str, Any]) -> None:
@@ -508,36 +526,3 @@ def _row(found: Match | NotFound | None, query: str | None, provider: str) -> di
         "query": query, "provider": provider, "answer": Jsonb(found.raw) if found else None, "geocoded_at": None,
         "unanswered": 0,
     }  # fmt: skip
-
-
-class GeocodeHandler:
-    """Handles GeocodeTickets: one batch for all open requests, and a new request for the rest."""
-
-    def __init__(self, pool: Pool, gazetteer: Gazetteer, relay: Callable[[], int], at: AtPoint) -> None:
-        self._pool = pool
-        self._gazetteer = gazetteer
-        self._relay = relay
-        self._at = at
-
-    def geocode(self, batch: Batch) -> None:
-        """Run one batch, if somebody asks for one; `batch` tells of it.
-
-        Raises: what Gazetteer.work does; then the requests stay open.
-        """
-        with database.transaction(self._pool) as connection:
-            requests = [r["request_id"] for r in database.rows(connection, "outbox", "unhandled", {"kind": "geocode"})]
-        if not requests:
-            return
-        self._gazetteer.quota.require_open()
-        self._gazetteer.work(Kind, BATCH, batch, seconds=BATCH_SECONDS)
-        with database.transaction(self._pool) as connection:
-            database.rows(connection, "outbox", "mark_handled", {"requests": requests})
-            if batch.rest:
-                database.rows(connection, "geocoding", "ask_for_batch")
-            elif batch.held_back and (asked := database.row(connection, "geocoding", "ask_for_batch_tomorrow")):
-                why = "they come from files with many, and what is left of the day's requests is for the others"
-                log.info("places wait", places=batch.held_back, until=str(asked["due_at"]), detail=why)
-            self._at("geocoded, not committed")
-        self._at("geocoded, before relay")
-        if batch.rest:
-            self._relay()

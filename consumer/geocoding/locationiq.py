@@ -102,7 +102,11 @@ class AnswerUnusable(GeocoderDown):
     """The server answers, and with nothing that is of use; it would say the same if it was asked again."""
 
 
-class QueryRefused(Refused):
+class GeocoderRefused(Refused):
+    """The server is there and says no, as a rule until a setting or the account is changed."""
+
+
+class QueryRefused(GeocoderRefused):
     """The server is there, and does not take this query or what is sent with it."""
 
 
@@ -170,8 +174,8 @@ class Geocoder:
     def search(self, query: str, near: Viewbox | None, book: Callable[[], None]) -> Answer:
         """Look for the places of a name, rather within `near`; `book` is called before each request: its errors pass.
 
-        Raises: RateLimited; QueryRefused; Refused, when a setting has to be changed first; AnswerUnusable; GeocoderDown
-        when that is all there was in ATTEMPTS requests; ValueError for no query.
+        Raises: RateLimited; QueryRefused; GeocoderRefused, when a setting has to be changed first; AnswerUnusable;
+        GeocoderDown, when that is all there was in ATTEMPTS requests; ValueError for no query.
         """
         if not query.strip():
             raise ValueError("nothing to look for")
@@ -194,7 +198,7 @@ class Geocoder:
     def balance(self) -> int | None:
         """Requests left today, a few seconds old; None where the server has no such count. It costs none.
 
-        Raises: RateLimited, beyond one such question a second; Refused; GeocoderDown.
+        Raises: RateLimited, beyond one such question a second; GeocoderRefused; GeocoderDown.
         """
         reply = self._get("balance")
         if reply.status in _NO_BALANCE:
@@ -238,10 +242,10 @@ class Geocoder:
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.REQUEST_TIMEOUT:
             raise GeocoderDown(detail)
         if status in _OF_THE_KEY:
-            raise Refused(GEOCODER, f"{detail}: {_SEE_KEY if error else f'{_SEE_KEY}; or {_NO_SERVER}'}")
+            raise GeocoderRefused(GEOCODER, f"{detail}: {_SEE_KEY if error else f'{_SEE_KEY}; or {_NO_SERVER}'}")
         if status in _OF_THE_QUERY:
             raise QueryRefused(GEOCODER, f"{detail}: it takes no such query; if it takes none at all, see GEOCODER_URL")
-        raise Refused(GEOCODER, f"{detail}: {_NO_SERVER}")
+        raise GeocoderRefused(GEOCODER, f"{detail}: {_NO_SERVER}")
 
     def _get(self, path: str, **parameters: str) -> _Reply:
         """Send one request.

@@ -18,14 +18,12 @@ from consumer.postgres.queries import of_feed, statements
 from consumer.settings import DatabaseSettings
 from publisher import tls
 from publisher.errors import (
-    DependencyDown,
-    FailsForThisOne,
-    HeldByAnother,
+    DatabaseDown,
     LockTimeout,
     Misconfigured,
     Permanent,
-    Refused,
     StatementFailed,
+    StatementRefused,
 )
 
 DATABASE = "postgres"
@@ -70,9 +68,9 @@ def one_line(error: BaseException) -> str:
 def translated_errors() -> Iterator[None]:
     """Turn psycopg's errors into ours.
 
-    Raises: DependencyDown for what waiting can mend (server away, disk full, deadlock), LockTimeout for a lock not had
-    in time, Permanent for a value that no repetition makes a better one, Refused for the rest: psycopg calls more than
-    those operational, such as a value too long for an index.
+    Raises: DatabaseDown for what waiting can mend (server away, disk full, deadlock), LockTimeout for a lock not had
+    in time, Permanent for a value that no repetition makes a better one, StatementRefused for the rest: psycopg calls
+    more than those operational, such as a value too long for an index.
     """
     try:
         yield
@@ -86,29 +84,37 @@ def translated_errors() -> Iterator[None]:
             raise _away(error) from error
         if error.sqlstate and error.sqlstate.startswith(_DATA):
             raise Permanent("a value that the database cannot keep", one_line(error)) from error
-        raise Refused(DATABASE, f"{type(error).__name__}: {one_line(error)}") from error
+        raise StatementRefused(DATABASE, f"{type(error).__name__}: {one_line(error)}") from error
 
 
 @contextmanager
 def failing_for_this_one() -> Iterator[None]:
     """The same in the middle of work for which the database was there when it began.
 
-    Raises: StatementFailed in the place of DependencyDown: whether others get along, the caller finds out.
+    Raises: StatementFailed in the place of DatabaseDown: whether others get along, the caller finds out.
     """
     try:
         with translated_errors():
             yield
-    except (FailsForThisOne, HeldByAnother):
-        raise
-    except DependencyDown as error:
-        if error.dependency != DATABASE:
-            raise
-        raise StatementFailed(DATABASE, error.detail) from error
+    except DatabaseDown as error:
+        raise StatementFailed(DATABASE, error.detail) from error.__cause__
 
 
-def _away(error: BaseException) -> DependencyDown:
+@contextmanager
+def refusing_everybody() -> Iterator[None]:
+    """Around a file the statements are ours alone: what is refused there is refused to everybody.
+
+    Raises: DatabaseDown in the place of StatementRefused.
+    """
+    try:
+        yield
+    except StatementRefused as error:
+        raise DatabaseDown(DATABASE, error.detail) from error
+
+
+def _away(error: BaseException) -> DatabaseDown:
     detail = tls.explained(one_line(error), "DATABASE_URL", f"{tls.CA_FILE}, or in sslrootcert in DATABASE_URL")
-    return DependencyDown(DATABASE, detail)
+    return DatabaseDown(DATABASE, detail)
 
 
 def address(settings: DatabaseSettings) -> str:
@@ -136,7 +142,7 @@ class Role(StrEnum):
 def connect(settings: DatabaseSettings, role: Role | None) -> Connection:
     """One connection in autocommit mode, for the commands; without a role, with all that the login may do.
 
-    Raises: DependencyDown, Refused; Misconfigured behind a pooler that gives each transaction another session.
+    Raises: DatabaseDown, StatementRefused; Misconfigured behind a pooler that gives each transaction another session.
     """
     with translated_errors():
         connection = psycopg.Connection.connect(

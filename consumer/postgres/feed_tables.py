@@ -9,6 +9,7 @@ from consumer.feeds.feed import Feed, FollowOn, Form
 from consumer.postgres import database
 from consumer.postgres.database import Connection
 from consumer.postgres.queries import statements
+from publisher.arrivals.folders import Folder
 from publisher.errors import Misconfigured
 
 _TYPES = {
@@ -54,6 +55,16 @@ def make(connection: Connection, feeds: Sequence[Feed]) -> list[str]:
     selects = [_named_places(feed) for feed in feeds if FollowOn.GEOCODE in feed.follow_ons]
     connection.execute(_composed("make_named_places", selects=sql.SQL("\nUNION ALL\n").join(selects)))
     return changed
+
+
+def folders_of_others(connection: Connection, names: Sequence[str]) -> list[Folder]:
+    """Of the feeds that have tables here and are not named.
+
+    Raises: DependencyDown.
+    """
+    with database.translated_errors():
+        others = database.rows(connection, "feeds", "others", {"feeds": list(names)})
+    return [Folder(other["feed"], other["prefix"]) for other in others]
 
 
 def require(connection: Connection, feeds: Sequence[Feed]) -> None:

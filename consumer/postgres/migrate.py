@@ -22,7 +22,7 @@ from consumer.feeds.feed import Feed
 from consumer.postgres import database, feed_tables
 from consumer.postgres.database import DATABASE, Connection
 from publisher.arrivals.keys import ChangeFileKey, read_key
-from publisher.errors import DependencyDown, HeldByAnother, Misconfigured, Permanent, Refused
+from publisher.errors import DatabaseDown, DependencyDown, HeldByAnother, Misconfigured, Permanent, StatementRefused
 
 _TURN_SECONDS = 600
 """A migration of a large database takes minutes; somebody else's that takes longer is told and not waited for."""
@@ -108,8 +108,8 @@ def migrate(connection: Connection, report: Callable[[str, str], None], feeds: S
 
     Gives how many migrations there were.
 
-    Raises: DependencyDown; HeldByAnother; Refused, naming the migration; Misconfigured when a file that was already run
-    has been edited, or when an adopted database has what no migration can do anything about.
+    Raises: DependencyDown; HeldByAnother; StatementRefused, naming the migration; Misconfigured, when a file that was
+    already run has been edited, or when an adopted database has what no migration can do anything about.
     """
     done: list[str] = []
     with _step(connection, "the log of migrations"):
@@ -148,7 +148,7 @@ def _step(connection: Connection, what: str) -> Iterator[None]:
     try:
         with database.translated_errors():
             yield
-    except (DependencyDown, Permanent, Refused) as error:
+    except (DependencyDown, Permanent, StatementRefused) as error:
         cause = error.__cause__
         told = error.detail
         if isinstance(cause, errors.Error) and cause.diag.message_primary:
@@ -161,10 +161,12 @@ def _step(connection: Connection, what: str) -> Iterator[None]:
                 holders = _in_the_way(connection, migrations_only=False)
                 raise HeldByAnother(DATABASE, f"{what} has waited long enough for {holders}; migrate again") from error
             case errors.InsufficientPrivilege():
-                raise Refused(DATABASE, f"{what}: {told}; migrate as the owner of the schemas") from error
+                raise StatementRefused(DATABASE, f"{what}: {told}; migrate as the owner of the schemas") from error
         if isinstance(error, DependencyDown):
-            raise DependencyDown(DATABASE, f"{what}: {told}; nothing of it is done, so migrate again") from error
-        raise Refused(DATABASE, f"{what}: {told}; nothing of it is done: mend that and migrate again") from error
+            raise DatabaseDown(DATABASE, f"{what}: {told}; nothing of it is done, so migrate again") from error
+        raise StatementRefused(
+            DATABASE, f"{what}: {told}; nothing of it is done: mend that and migrate again"
+        ) from error
 
 
 def _take_turn(connection: Connection) -> None:

@@ -8,13 +8,12 @@ from typing import Any
 
 from psycopg import errors
 
-from consumer.feeds.declared import Feeds
+from consumer.feeds.feed import Feeds
 from consumer.geocoding.locationiq import Geocoder
 from consumer.postgres import database, feed_tables, migrate
 from consumer.postgres.database import Role
 from consumer.settings import DatabaseSettings, GeocoderChoice, GeocoderSettings
 from consumer.upkeep.rehearsal import rehearse
-from publisher.arrivals.folders import Folder
 from publisher.broker import broker_users, channels, management, topology
 from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother, Misconfigured, Permanent, Refused
 from publisher.settings import BrokerSettings, BucketSettings, load
@@ -231,20 +230,26 @@ def _notifications(feeds: Feeds, *, poller_only: bool) -> Iterator[Finding]:
         do = "look in the store's own settings; the poller alone does as well"
         yield Finding("notifications", Level.NOTE, f"cannot be asked: {error}", do)
         return
+    yield _announced(configuration, feeds, poller_only=poller_only)
     for folder in feeds.folders:
-        yield _announced(configuration, folder, poller_only=poller_only)
         if superfluous := notifications.announcing(configuration, folder.processed):
             do = f"filter on the prefix {folder.changes}: every archived file is announced for nothing"
             yield Finding("archive", Level.WRONG, f"announced too, to {', '.join(superfluous)}", do)
 
 
-def _announced(configuration: dict[str, Any], folder: Folder, *, poller_only: bool) -> Finding:
-    if targets := notifications.announcing(configuration, folder.changes):
-        return Finding("notifications", Level.OK, f"of {folder.changes} to {', '.join(targets)}")
+def _announced(configuration: dict[str, Any], feeds: Feeds, *, poller_only: bool) -> Finding:
+    about, told, lacking = "notifications", [], []
+    for folder in feeds.folders:
+        targets = notifications.announcing(configuration, folder.changes)
+        told += [f"of {folder.changes} to {', '.join(targets)}"] if targets else []
+        lacking += [] if targets else [folder.changes]
+    if not lacking:
+        return Finding(about, Level.OK, "; ".join(told))
+    found = f"none of {', '.join(lacking)}"
     if poller_only:
-        return Finding("notifications", Level.NOTE, f"none of {folder.changes}, as was said", "keep a poller running")
+        return Finding(about, Level.NOTE, f"{found}, as was said", "keep a poller running")
     do = "fleettickets notifications --apply, see docs/notifications.md; if that is meant: doctor --poller-only"
-    return Finding("notifications", Level.WRONG, f"none of {folder.changes}", do)
+    return Finding(about, Level.WRONG, found, do)
 
 
 def _geocoder() -> Iterator[Finding]:

@@ -15,50 +15,41 @@ from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
 from threading import Event
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
 import tenacity
 
-from consumer.fail_points import AtPoint, nowhere
-from consumer.feeds.declared import Feeds
-from consumer.feeds.feed import Feed
-from consumer.files.applying import (
-    AlreadyApplied,
-    Applied,
-    Duplicate,
-    LedgerFile,
-    Sighting,
-    apply_file,
-    ledger_file,
-    lock_key,
-)
-from consumer.files.archiving import archive_file, leave_unarchived, open_tails
-from consumer.files.failures import UNEXPECTED, Failure
+from consumer.fail_points import Reached, nowhere
+from consumer.feeds.feed import Feed, Feeds
+from consumer.files import ledger
+from consumer.files.attempt import Candidate, Opened, attempt, attempt_in_dry_run
+from consumer.files.ledger import Epoch, Unread
+from consumer.files.outcomes import UNEXPECTED, AlreadyApplied, Applied, Decided, Failure
 from consumer.files.reading import Read
-from consumer.postgres import database
+from consumer.files.tail import archive_file, leave_unarchived, open_tails
+from consumer.files.versions import Asked, LedgerFile, Sighting, Trouble
+from consumer.postgres import database, dry_runs
 from consumer.postgres.database import Connection, Pool
 from consumer.settings import ApplySettings
 from consumer.upkeep import inventory
 from publisher.arrivals.keys import ChangeFileKey, NotAChangeFile, read_key
+from publisher.broker import dead_letters
 from publisher.errors import (
-    DependencyDown,
+    FailsForThisOne,
     KeyInHand,
     Misconfigured,
-    ObjectMissing,
+    ObjectRefused,
     ObjectUnavailable,
-    Permanent,
-    Refused,
     StatementFailed,
+    StatementRefused,
 )
-from publisher.store.bucket import BUCKET, Bucket, ObjectSummary
+from publisher.store.bucket import Bucket, ObjectSummary
 
 LOCAL = "a local file"
 """What the ledger has for the bucket of a file that came from none."""
 
-Drained = Applied | AlreadyApplied | Duplicate | Failure | NotAChangeFile
-
-
+Drained = Decided | NotAChangeFile
 Report = Callable[[str, Drained], None]
 File = TypeVar("File")
 Answer = TypeVar("Answer")
@@ -94,7 +85,7 @@ class Drain:
     apply: bool
     stop: Event
     reseed: bool = False
-    at: AtPoint = nowhere
+    reached: Reached = nowhere
     _failed_last: list[str] = field(default_factory=list)
     """The file before, if the database failed it in the middle of its work."""
 
@@ -135,7 +126,7 @@ class Drain:
                 self._conclude(file.summary.key, self._apply_archived(file, trial), report)
         if self.apply:
             with database.transaction(self.pool) as connection:
-                database.rows(connection, "ledger", "finish_relayed")
+                ledger.finish_relayed(connection)
 
     def waiting(
         self,
@@ -173,20 +164,28 @@ class Drain:
             return
         with database.transaction(self.pool) as connection:
             for stray, found in strays:
-                parameters = {
-                    "feed": self._feed(stray.key).name, "prefix": self._feed(stray.key).prefix,
-                    "bucket": self.bucket.name, "key": stray.key, "etag": found.etag,
-                    "size": found.size, "event_time": None, "seen_at": datetime.now(UTC), "seen_by": "drain",
-                    "decision": "ignored", "reason": stray.reason,
-                }  # fmt: skip
-                database.rows(connection, "ledger", "record_unread", parameters)
+                feed = self._feed(stray.key)
+                unread = Unread(
+                    feed=feed.name,
+                    bucket=self.bucket.name,
+                    prefix=feed.prefix,
+                    key=stray.key,
+                    etag=found.etag,
+                    size=found.size,
+                    event_time=None,
+                    seen_at=datetime.now(UTC),
+                    seen_by="drain",
+                    decision="ignored",
+                    reason=stray.reason,
+                )
+                ledger.record_unread(connection, unread)
 
     def _conclude(self, key: str, outcome: Drained | None, report: Report) -> None:
         if outcome is None:
             return
         report(key, outcome)
         if self.apply and isinstance(outcome, Applied | AlreadyApplied):
-            self.at("after commit, before archive")
+            self.reached("after commit, before archive")
             self._archive(key, outcome.file, report)
 
     def _until_stopped(self, files: Iterable[File]) -> Iterator[File]:
@@ -201,12 +200,10 @@ class Drain:
     def _archive(self, key: str, file: LedgerFile, report: Report) -> None:
         """Finish the tail; of a file in the archive that means to find it there and to clear `changes/` of it."""
         try:
-            _waiting_for_key(lambda: archive_file(self.pool, self.bucket, file, self.at), key, self.stop)
+            _waiting_for_key(lambda: archive_file(self.pool, self.bucket, file, self.reached), key, self.stop)
         except KeyInHand as error:
             report(key, Failure(key, IN_HAND, str(error), attempts=1))
-        except (Refused, ObjectUnavailable) as error:
-            if error.dependency != BUCKET:
-                raise
+        except (ObjectRefused, ObjectUnavailable) as error:
             # The rows are in, and the object is where it was: said, and no reason to keep the other files waiting.
             leave_unarchived(self.pool, file, error)
             report(key, Failure(key, "not archived", str(error), attempts=1))
@@ -217,8 +214,7 @@ class Drain:
         trial_or_none = contextlib.nullcontext() if self.apply else database.transaction(self.pool, keep=False)
         with trial_or_none as trial:
             if trial is not None:
-                database.row(trial, "ledger", "begin_dry_run")
-                database.row(trial, "ledger", "bound_dry_run")
+                dry_runs.begin(trial)
             if self.reseed and not self.stop.is_set():
                 self._begin_epoch(trial)
             yield trial
@@ -227,17 +223,17 @@ class Drain:
         with contextlib.nullcontext(trial) if trial is not None else database.transaction(self.pool) as connection:
             for feed in self.feeds:
                 if self.begun_before(connection, feed) is None:
-                    begin_epoch(connection, feed, self._epoch_reason(feed))
+                    ledger.begin_epoch(connection, feed.name, self._epoch_reason(feed))
 
-    def begun_before(self, connection: Connection, feed: Feed) -> dict[str, Any] | None:
+    def begun_before(self, connection: Connection, feed: Feed) -> Epoch | None:
         """The epoch that an earlier drain of this bucket began, if it is the current one: a repetition goes on in it.
 
         In one more, what failed or waited the first time would outrank what was applied then.
         Raises: DependencyDown.
         """
         with database.translated_errors():
-            now = database.row(connection, "ledger", "current_epoch", {"feed": feed.name})
-        return now if now is not None and now["reason"] == self._epoch_reason(feed) else None
+            now = ledger.current_epoch(connection, feed.name)
+        return now if now.reason == self._epoch_reason(feed) else None
 
     def _epoch_reason(self, feed: Feed) -> str:
         return f"drain of {self.bucket.name}/{feed.prefix}"
@@ -247,81 +243,74 @@ class Drain:
         assert feed is not None  # noqa: S101 - it was listed in the folder of one
         return feed
 
-    def _apply_one(self, key: ChangeFileKey, found: ObjectSummary, trial: Connection | None) -> Drained | None:
-        def apply(connection: Connection) -> Drained:
+    def _apply_one(self, key: ChangeFileKey, found: ObjectSummary, trial: Connection | None) -> Decided | None:
+        @contextlib.contextmanager
+        def open_object() -> Iterator[Opened]:
             with self.bucket.open(key.key) as opened:
-                sighting = self._sighting(key, opened.summary, None)
-                return _apply(connection, sighting, opened.read, self.settings, self._at_in(trial))
+                yield Opened(self._sighting(key, opened.summary, None), opened.read)
 
-        return self._holding(trial, self._sighting(key, found, None), apply)
+        sighting = self._sighting(key, found, None)
+        return self._try(Candidate(sighting, Asked.AGAIN, self.settings, open_object, _record_failed), trial)
 
-    def _apply_archived(self, file: Archived, trial: Connection | None) -> Drained | None:
+    def _apply_archived(self, file: Archived, trial: Connection | None) -> Decided | None:
         sighting = replace(self._sighting(file.key, file.summary, file.epoch), is_archived=True)
         settings = self.settings.model_copy(update={"changed_policy": "reapply"})
 
-        def apply(connection: Connection) -> Drained:
+        @contextlib.contextmanager
+        def open_object() -> Iterator[Opened]:
             with self.bucket.open(file.summary.key) as opened:
-                return _apply(connection, sighting, opened.read, settings, self._at_in(trial))
+                yield Opened(sighting, opened.read)
 
-        def find_or_apply(connection: Connection) -> Drained:
-            known = self._known_by_content(connection, file)
-            return apply(connection) if known is None else AlreadyApplied(known)
+        def known(connection: Connection) -> LedgerFile | None:
+            return self._known_by_content(connection, file)
 
-        return self._holding(trial, sighting, find_or_apply)
+        return self._try(Candidate(sighting, Asked.AGAIN, settings, open_object, _record_failed, known=known), trial)
 
-    def _at_in(self, trial: Connection | None) -> AtPoint:
-        return self.at if trial is None else nowhere
+    def _try(self, candidate: Candidate, trial: Connection | None) -> Decided | None:
+        """Try a file in a transaction of its own; or in that of a dry run.
 
-    def _holding(
-        self, trial: Connection | None, sighting: Sighting, apply: Callable[[Connection], Drained]
-    ) -> Drained | None:
-        """Do `apply` in a transaction of the file's own that has its key; or in that of a dry run, which needs none.
-
-        What the dry run decides it undoes, so it may meet others on a key; and it holds the locks of no file.
         None for an object that a consumer has archived meanwhile.
+        Raises: DependencyDown, when it is not the file's own.
         """
+        key = candidate.sighting.key.key
         try:
             if trial is not None:
-                outcome = self._judged(trial, sighting, apply)
+                outcome = attempt_in_dry_run(trial, candidate, nowhere)
             else:
-                outcome = _waiting_for_key(lambda: self._in_transaction(sighting, apply), sighting.key.key, self.stop)
-        except ObjectMissing:
-            return None
+                outcome = _waiting_for_key(lambda: self._in_transaction(candidate), key, self.stop)
         except KeyInHand as error:
-            return Failure(sighting.key.key, IN_HAND, str(error), attempts=1)
-        except StatementFailed as error:
+            return Failure(key, IN_HAND, str(error), attempts=1)
+        except ObjectUnavailable as error:
+            self._failed_last.clear()
+            return self._failed_for_this_one(candidate, error, trial, was_read=False)
+        except (StatementFailed, StatementRefused) as error:
             if self._failed_last:  # two in a row: it is not the file
                 raise
-            self._failed_last.append(sighting.key.key)
-            return self._failed_by_database(trial, sighting, error)
+            self._failed_last.append(key)
+            return self._failed_for_this_one(candidate, error, trial, was_read=True)
         self._failed_last.clear()
         return outcome
 
-    def _failed_by_database(self, trial: Connection | None, sighting: Sighting, error: StatementFailed) -> Failure:
-        """Record what the database failed one file with, which it can if it serves others.
+    def _in_transaction(self, candidate: Candidate) -> Decided | None:
+        with database.transaction(self.pool) as connection:
+            (outcome,) = attempt(connection, [candidate], self.reached)
+        return outcome
+
+    def _failed_for_this_one(
+        self,
+        candidate: Candidate,
+        error: FailsForThisOne | StatementRefused,
+        trial: Connection | None,
+        *,
+        was_read: bool,
+    ) -> Decided:
+        """Record what a dependency failed one file with, which the database can if it serves others.
 
         Raises: DependencyDown, if it does not.
         """
-        failure = Failure(sighting.key.key, UNEXPECTED, str(error), attempts=1)
+        trouble = Trouble(UNEXPECTED, str(error), error, was_read=was_read)
         with contextlib.nullcontext(trial) if trial is not None else database.transaction(self.pool) as connection:
-            _record_failure(connection, sighting, failure, was_read=True)
-        return failure
-
-    def _in_transaction(self, sighting: Sighting, apply: Callable[[Connection], Drained]) -> Drained:
-        with database.transaction(self.pool) as connection:
-            lock_key(connection, sighting.bucket, sighting.key.key)
-            return self._judged(connection, sighting, apply)
-
-    def _judged(self, connection: Connection, sighting: Sighting, apply: Callable[[Connection], Drained]) -> Drained:
-        try:
-            return apply(connection)
-        except (Refused, ObjectUnavailable) as error:
-            # An object that the store will not give is that file's failure alone.
-            if error.dependency != BUCKET:
-                raise
-            failure = Failure(sighting.key.key, UNEXPECTED, str(error), attempts=1)
-            _record_failure(connection, sighting, failure, was_read=False)
-            return failure
+            return candidate.failed(connection, candidate.sighting, trouble)
 
     def _known_by_content(self, connection: Connection, file: Archived) -> LedgerFile | None:
         """Another ETag does not make another version: an object stored in parts gets a new one with its copy."""
@@ -329,7 +318,7 @@ class Drain:
         parameters = {"bucket": self.bucket.name, "key": file.key.key, "etag": summary.etag, "size": summary.size}
         candidates = database.rows(connection, "inventory", "applied_elsewise", parameters)
         digest = self.bucket.digest(summary.key) if candidates else ""
-        return next((ledger_file(row) for row in candidates if row["sha256"] == digest), None)
+        return next((ledger.ledger_file(row) for row in candidates if row["sha256"] == digest), None)
 
     def _sighting(self, key: ChangeFileKey, found: ObjectSummary, epoch: int | None) -> Sighting:
         return Sighting(
@@ -368,13 +357,6 @@ def _say_once(state: tenacity.RetryCallState, key: str) -> None:
         log.info("waiting", detail=f"somebody else has {key!r} in hand", at_most_s=_KEY_SECONDS)
 
 
-def begin_epoch(connection: Connection, feed: Feed, reason: str) -> int:
-    """Begin a new epoch of a feed: its files claimed from now on outrank everything before. Gives its number."""
-    begun = database.row(connection, "ledger", "begin_epoch", {"feed": feed.name, "reason": reason})
-    assert begun is not None  # noqa: S101 - the first epoch is always there
-    return int(begun["epoch"])
-
-
 def import_csv(
     pool: Pool, feed: Feed, path: Path, settings: ApplySettings, *, apply: bool, told: Callable[[int], None]
 ) -> Drained:
@@ -405,15 +387,19 @@ def import_csv(
                 seen_at=datetime.now(UTC),
                 seen_by="import",
             )
+            opened = Opened(sighting, _telling(file.read, told))
+            # Whoever names a local file means that one, and its failure is nobody's to take up again.
+            candidate = Candidate(
+                sighting, Asked.BY_A_PERSON, settings, lambda: contextlib.nullcontext(opened), _unrecorded
+            )
 
-            def apply_once() -> Drained:
+            def apply_once() -> Decided:
                 with database.transaction(pool, keep=apply) as connection:
-                    lock_key(connection, sighting.bucket, sighting.key.key)
-                    outcome = _apply(connection, sighting, _telling(file.read, told), settings, nowhere)
+                    (outcome,) = attempt(connection, [candidate], nowhere)
+                    assert outcome is not None  # noqa: S101 - it is open
                     if isinstance(outcome, Applied):
-                        parameters = {"file_id": outcome.file.file_id, "archive_key": None, "reason": "a local file"}
-                        database.rows(connection, "ledger", "record_archived", parameters)
-                    return outcome
+                        ledger.record_archived(connection, outcome.file, None, "a local file")
+                return outcome
 
             return _waiting_for_key(apply_once, path.name, Event())
     except OSError as error:
@@ -429,34 +415,17 @@ def _telling(read: Read, told: Callable[[int], None]) -> Read:
     return read_and_tell
 
 
-def _apply(connection: Connection, sighting: Sighting, read: Read, settings: ApplySettings, at: AtPoint) -> Drained:
-    database.rows(connection, "merge", "empty_staging")
-    # Whoever names a local file means that one; what lies in the bucket nobody has looked at.
-    is_meant = sighting.seen_by == "import"
-    try:
-        with database.failing_for_this_one(), connection.transaction():
-            return apply_file(connection, sighting, read, settings, again=True, released=is_meant, at=at)
-    except DependencyDown:
-        raise
-    except Permanent as error:
-        failure = Failure(sighting.key.key, error.reason, error.detail, attempts=1)
-    except Exception as error:  # noqa: BLE001 - one bad file stays one bad file
-        failure = Failure(
-            sighting.key.key, UNEXPECTED, f"{type(error).__name__}: {database.one_line(error)}", attempts=1
-        )
-    if not is_meant:
-        _record_failure(connection, sighting, failure, was_read=True)
-    return failure
+def _record_failed(connection: Connection, sighting: Sighting, trouble: Trouble) -> Failure:
+    """Record a failed try. Neither a retry nor a dead letter, for there is no broker: the next delivery takes it up.
+
+    One that is a dead letter already stays one.
+    """
+    fingerprint = dead_letters.fingerprint(trouble.reason, trouble.detail)
+    ledger.record_failed_by_hand(
+        connection, sighting, trouble.reason, trouble.detail, fingerprint, was_read=trouble.was_read
+    )
+    return _unrecorded(connection, sighting, trouble)
 
 
-def _record_failure(connection: Connection, sighting: Sighting, failure: Failure, *, was_read: bool) -> None:
-    # Neither a retry nor a dead letter, for there is no broker: the next delivery takes it up again. One that is a
-    # dead letter already stays one.
-    parameters = sighting.parameters() | {
-        "reason": failure.reason,
-        "error": failure.detail,
-        "fingerprint": failure.fingerprint,
-        "has_letter": True,
-        "was_read": was_read,
-    }
-    database.row(connection, "ledger", "record_failed", parameters)
+def _unrecorded(_connection: Connection, sighting: Sighting, trouble: Trouble) -> Failure:
+    return Failure(sighting.key.key, trouble.reason, trouble.detail, attempts=1)

@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 from shlex import quote
 from typing import Any
 
-from consumer.feeds.declared import Feeds
-from consumer.feeds.feed import Feed, FollowOn
+from consumer.feeds.feed import Feed, Feeds, FollowOn
 from consumer.postgres import database
 from consumer.postgres.database import Connection, Role
 from consumer.postgres.migrate import require_migrated

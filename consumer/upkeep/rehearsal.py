@@ -2,12 +2,17 @@
 
 import io
 import uuid
+from contextlib import nullcontext
 from datetime import UTC, datetime
+from typing import NoReturn
 
 from consumer.fail_points import nowhere
 from consumer.feeds.feed import Feed, FollowOn
-from consumer.files.applying import Applied, Sighting, apply_file, lock_key
+from consumer.files.attempt import Candidate, Opened, attempt
+from consumer.files.outcomes import Applied
+from consumer.files.versions import Asked, Sighting, Trouble
 from consumer.postgres import database
+from consumer.postgres.database import Connection
 from consumer.settings import ApplySettings, DatabaseSettings
 from publisher.arrivals.keys import ChangeFileKey, read_key
 
@@ -18,7 +23,9 @@ _VALUES = {
     "cluster": ("doctor", "doctor"),
     "latitude": ("-1.26", ""),
     "longitude": ("36.8", ""),
+    "created_at_service": ("2000-01-01 00:00", "2000-01-01 00:00"),
     "closed_at": ("2000-01-01 01:00", ""),
+    "mttr": ("60", ""),
 }
 """Of two tickets, where the feed has such a column."""
 
@@ -42,12 +49,11 @@ def rehearse(settings: DatabaseSettings, feed: Feed) -> bool:
     now = datetime.now(UTC)
     sighting = Sighting(feed, f"doctor-{name}", key, name, len(body), now, None, now, "poller")
     every_reject = ApplySettings.model_validate({"FLEETTICKETS_MAX_REJECT_SHARE": 1})
+    opened = Opened(sighting, io.BytesIO(body).read)
+    candidate = Candidate(sighting, Asked.BY_ITS_EVENT, every_reject, lambda: nullcontext(opened), _raised)
     with database.open_pool(settings, 1, "doctor") as pool, database.transaction(pool, keep=False) as connection:
         database.row(connection, "doctor", "bound_rehearsal")
-        lock_key(connection, sighting.bucket, key.key)
-        outcome = apply_file(
-            connection, sighting, io.BytesIO(body).read, every_reject, again=False, released=False, at=nowhere
-        )
+        (outcome,) = attempt(connection, [candidate], nowhere)
         if not isinstance(outcome, Applied):
             return False
         expected = {
@@ -56,3 +62,7 @@ def rehearse(settings: DatabaseSettings, feed: Feed) -> bool:
         }  # fmt: skip
         found = database.row(connection, "doctor", "rehearsed", expected, feed=feed)
         return bool(found and found["is_whole"])
+
+
+def _raised(_connection: Connection, _sighting: Sighting, trouble: Trouble) -> NoReturn:
+    raise trouble.error

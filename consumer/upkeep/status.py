@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from consumer.feeds.declared import Feeds
-from consumer.feeds.feed import Feed
+from consumer.feeds.feed import Feed, Feeds
 from consumer.postgres import database, feed_tables
 from consumer.postgres.database import Connection, Role
 from consumer.postgres.migrate import require_migrated

@@ -8,7 +8,6 @@ thread wait with its delivery unacked: no attempt is spent, nothing is requeued,
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from threading import Event, Lock, Thread
 from time import monotonic
@@ -18,15 +17,26 @@ import structlog
 import tenacity
 
 from consumer import metrics
-from consumer.files.applying import AlreadyApplied, Applied, Duplicate, LedgerFile
-from consumer.files.arriving import FileOutcome, FilesHandler, Ignored, Missing, NotServed, Spread
-from consumer.files.failures import UNEXPECTED, Failure
-from consumer.follow_ons.history import HistoryHandler
-from consumer.geocoding.gazetteer import Batch, GeocodeHandler
-from consumer.geocoding.locationiq import GEOCODER
-from consumer.geocoding.quota import Paused, Stopped
-from consumer.postgres.database import one_line
+from consumer.files.failures import outgoing
+from consumer.files.outcomes import (
+    UNEXPECTED,
+    AlreadyApplied,
+    Applied,
+    Duplicate,
+    Failure,
+    FileOutcome,
+    Ignored,
+    Missing,
+    NotServed,
+    Spread,
+)
+from consumer.files.tail import Tail
+from consumer.files.versions import LedgerFile
+from consumer.follow_ons.outcomes import FollowOnOutcome, HistoryCaptured, Interrupted, Postponed, TicketsGeocoded
+from consumer.geocoding.quota import Stopped
+from consumer.postgres import database
 from consumer.work.breaker import Breaker, EverythingFails
+from consumer.work.routes import Route
 from publisher.arrivals import messages
 from publisher.broker import publishing, topology
 from publisher.broker.consuming import Delivery, Link
@@ -41,11 +51,10 @@ from publisher.errors import (
     KeyInHand,
     LockTimeout,
     NotConfirmed,
+    ObjectUnavailable,
     Permanent,
-    Refused,
 )
-from publisher.settings import BrokerSettings, WorkSettings
-from publisher.store.bucket import BUCKET
+from publisher.settings import WorkSettings
 
 Answer = TypeVar("Answer")
 log = structlog.get_logger()
@@ -59,61 +68,43 @@ out, or a queue that does not take its message: they are not to wait behind it."
 IN_HAND_HOLD_SECONDS = 1
 """The same for what somebody else has in hand, who mostly is done in a moment."""
 _NOT_NOW_SECONDS = topology.RETRY_DELAYS[1]
+_NEXT_PROBE_SECONDS = topology.RETRY_DELAYS[0]
 _NOT_SERVED_SECONDS = topology.RETRY_DELAYS[:2]
 """The first time that it is left to others, and from then on."""
-_NEXT_PROBE_SECONDS = topology.RETRY_DELAYS[0]
-_PAUSED_SECONDS = topology.RETRY_DELAYS[-1]
-_HISTORY_PREFETCH = 100
-_GEOCODE_PREFETCH = 1
 _SWEEP_SECONDS, _LONGEST_SWEEP_SECONDS = 30.0, 600.0
 
 
 class Worker:
-    """One consumer process, for the queues it is given."""
+    """One consumer process, for the queues that have a route."""
 
     def __init__(
-        self,
-        broker_settings: BrokerSettings,
-        work: WorkSettings,
-        queues: list[Queue],
-        breakers: Mapping[Queue, Breaker],
-        stop: Event,
-        *,
-        bucket: str,
+        self, link: Link, routes: Mapping[Queue, Route], tail: Tail, settings: WorkSettings, stop: Event
     ) -> None:
+        self._link = link
+        self._routes = routes
+        self._tail = tail
         self._stop = stop
-        self._breakers = breakers
         self._lock = Lock()
-        self._told_pause: tuple[str, date] | None = None  # one line tells of it, not one for each request that waits
         self._in_hand = 0
-        self._apply_threads = ThreadPoolExecutor(work.files_in_hand, "apply")
-        self._finish_threads = ThreadPoolExecutor(work.files_in_hand, "finish")
-        self._history_thread = ThreadPoolExecutor(1, "history")
-        self._geocode_thread = ThreadPoolExecutor(1, "geocode")
-        prefetch = {
-            Queue.FILES: work.prefetch, Queue.HISTORY: _HISTORY_PREFETCH, Queue.GEOCODE: _GEOCODE_PREFETCH,
-        }  # fmt: skip
-        self.link = Link(broker_settings, bucket, {queue: prefetch[queue] for queue in queues}, self._receive)
-        self._files: FilesHandler
-        self._history: HistoryHandler
-        self._geocoding: GeocodeHandler | None
+        self._threads = {queue: ThreadPoolExecutor(route.threads, queue.value) for queue, route in routes.items()}
+        self._finish_threads = ThreadPoolExecutor(settings.files_in_hand, "finish")
 
-    def run(self, files: FilesHandler, history: HistoryHandler, geocoding: GeocodeHandler | None) -> None:
+    def run(self) -> None:
         """Serve until stopped; what was begun is finished first.
 
         Raises: Misconfigured.
         """
-        self._files, self._history, self._geocoding = files, history, geocoding
         sweeper = Thread(target=self._sweep, name="sweep")
         sweeper.start()
+        prefetch = {queue: route.prefetch for queue, route in self._routes.items()}
         try:
-            self.link.run(self._stop, self._is_idle)
+            self._link.run(prefetch, self._receive, self._stop, self._is_idle)
         except FleetticketsError:
             if not self._stop.is_set():
                 raise
         finally:
             self._stop.set()
-            for threads in (self._apply_threads, self._finish_threads, self._history_thread, self._geocode_thread):
+            for threads in (*self._threads.values(), self._finish_threads):
                 threads.shutdown()
             sweeper.join()
 
@@ -125,23 +116,15 @@ class Worker:
         """In the link's thread: take a delivery in hand."""
         with self._lock:
             self._in_hand += 1
-        match delivery.queue:
-            case Queue.FILES:
-                self._submit(self._apply_threads, delivery, lambda: self._begin(delivery, self._apply))
-            case Queue.HISTORY:
-                self._submit(self._history_thread, delivery, lambda: self._begin(delivery, self._capture))
-            case Queue.GEOCODE:
-                self._submit(self._geocode_thread, delivery, lambda: self._begin(delivery, self._geocode))
-            case _:
-                assert_never(delivery.queue)
+        self._submit(self._threads[delivery.queue], delivery, lambda: self._begin(delivery))
 
     def _submit(self, threads: ThreadPoolExecutor, delivery: Delivery, work: Callable[[], bool]) -> None:
         threads.submit(self._settling, delivery, work)
 
-    def _begin(self, delivery: Delivery, work: Callable[[Delivery], bool]) -> bool:
+    def _begin(self, delivery: Delivery) -> bool:
         # Fetched and not begun it is only left alone: unacked, it goes back to the queue, or is there since its
         # connection was lost.
-        return not self._stop.is_set() and not delivery.is_lost and work(delivery)
+        return not self._stop.is_set() and not delivery.is_lost and self._handle(delivery)
 
     def _settling(self, delivery: Delivery, work: Callable[[], bool]) -> None:
         """Do `work`, which says whether the delivery stays in hand; whatever it raises settles the delivery."""
@@ -151,7 +134,7 @@ class Worker:
         except Exception:
             # Of our own making, and in the way of nobody else: held, it would keep its place until the process ends.
             log.exception("unsettled", queue=delivery.queue.value, retry_in_s=_NOT_NOW_SECONDS)
-            self.link.put_back(delivery, after=_NOT_NOW_SECONDS)
+            self._link.put_back(delivery, after=_NOT_NOW_SECONDS)
         finally:
             if not stays_in_hand:
                 self._release()
@@ -169,7 +152,7 @@ class Worker:
             self._not_now(delivery, error, _NEXT_PROBE_SECONDS, also={messages.PROBED: True})
         except Exception as error:
             log.exception("unexpected", queue=delivery.queue.value)
-            self._give_up(delivery, UNEXPECTED, f"{type(error).__name__}: {one_line(error)}")
+            self._give_up(delivery, UNEXPECTED, f"{type(error).__name__}: {database.one_line(error)}")
         return False
 
     def _release(self) -> None:
@@ -181,90 +164,70 @@ class Worker:
 
         Raises: EverythingFails.
         """
-        breaker, again = self._breakers[delivery.queue], messages.PROBED in delivery.headers
+        breaker, again = self._routes[delivery.queue].breaker, messages.PROBED in delivery.headers
         if not breaker.turn(self._stop, 0 if again else HOLD_SECONDS, again=again):
             raise EverythingFails("it has been tried, and its turn to be tried again has not come")
         return breaker
 
-    def _apply(self, delivery: Delivery) -> bool:
+    def _handle(self, delivery: Delivery) -> bool:
         breaker = self._turn(delivery)
         began = monotonic()
-        outcome = self._holding(lambda: self._files.apply(delivery))
+        handle = self._routes[delivery.queue].handle
+        return self._settle(delivery, self._holding(lambda: handle(delivery)), breaker, began)
+
+    def _settle(
+        self, delivery: Delivery, outcome: FileOutcome | FollowOnOutcome, breaker: Breaker, began: float
+    ) -> bool:
+        """Settle a delivery by its outcome, or hand it on to its tail; gives whether it stays in hand."""
         match outcome:
             case Applied(file=file) | AlreadyApplied(file=file):
-                self._submit(self._finish_threads, delivery, lambda: self._finish(delivery, file, outcome, began))
+                finish = partial(self._finish, delivery, file, outcome, breaker, began)
+                self._submit(self._finish_threads, delivery, finish)
                 return True
             case NotServed():
                 breaker.undecided()
                 # Whoever serves it may have to come to it several times, where several do not.
                 delay = _NOT_SERVED_SECONDS[messages.LEFT in delivery.headers]
                 self._put_aside(delivery, delay, {messages.LEFT: True})
-                return False
             case Duplicate() | Ignored() | Missing() | Spread() | Failure():
                 breaker.undecided()
                 self._log(delivery, outcome, began)
-                self.link.ack(delivery)
-                return False
+                self._link.ack(delivery)
+            case HistoryCaptured(requests=0):
+                breaker.undecided()
+                self._link.ack(delivery)
+            case HistoryCaptured(requests, seconds):
+                breaker.succeeded()
+                log.info("history", requests=requests, seconds=round(seconds, 3))
+                self._link.ack(delivery)
+            case TicketsGeocoded():
+                breaker.succeeded()
+                self._link.ack(delivery)
+            case Postponed(seconds):
+                delays = (delay for delay in topology.RETRY_DELAYS if delay >= seconds)
+                self._put_aside(delivery, next(delays, topology.RETRY_DELAYS[-1]))
+            case Interrupted():
+                breaker.undecided()  # unacked, it goes back to the queue
             case _:
                 assert_never(outcome)
+        return False
 
-    def _finish(self, delivery: Delivery, file: LedgerFile, outcome: FileOutcome, began: float) -> bool:
+    def _finish(
+        self,
+        delivery: Delivery,
+        file: LedgerFile,
+        outcome: Applied | AlreadyApplied,
+        breaker: Breaker,
+        began: float,
+    ) -> bool:
         archive_key = None
         try:
-            archive_key = self._holding(lambda: self._files.finish(file))
-        except FailsForThisOne as error:
-            self._holding(partial(self._files.finish_unarchived, file, error))
-        breaker = self._breakers[delivery.queue]
+            archive_key = self._holding(lambda: self._tail.finish(file))
+        except ObjectUnavailable as error:
+            self._holding(partial(self._tail.finish_unarchived, file, error))
         (breaker.succeeded if isinstance(outcome, Applied) else breaker.undecided)()
         self._log(delivery, outcome, began, archive_key=archive_key)
-        self.link.ack(delivery)
-        return False
-
-    def _capture(self, delivery: Delivery) -> bool:
-        breaker = self._turn(delivery)
-        began = monotonic()
-        covered = self._holding(self._history.capture)
-        if covered:
-            breaker.succeeded()
-            log.info("history", requests=covered, seconds=round(monotonic() - began, 3))
-        else:
-            breaker.undecided()
-        if covered is not None:
-            self.link.ack(delivery)
-        return False
-
-    def _geocode(self, delivery: Delivery) -> bool:
-        assert self._geocoding is not None  # noqa: S101 - else its queue is not consumed
-        breaker = self._turn(delivery)
-        began = monotonic()
-        batch = Batch()
-        geocoding = self._geocoding
-        try:
-            self._holding(lambda: geocoding.geocode(batch))
-        except Paused as error:
-            pause = (error.reason, error.until.date())
-            if pause != self._told_pause:
-                log.warning("geocoder", detail=str(error))
-            self._told_pause = pause
-            left = (error.until - datetime.now(UTC)).total_seconds()
-            self._put_aside(
-                delivery, next((delay for delay in topology.RETRY_DELAYS if delay >= left), _PAUSED_SECONDS)
-            )
-            return False
-        except Refused as error:
-            if error.dependency != GEOCODER:
-                raise
-            # Somebody has to mend a setting or the account; files go on meanwhile, and nobody else asks.
-            log.error("geocoder", detail=str(error), retry_in_s=_PAUSED_SECONDS)  # noqa: TRY400 - its stack tells nothing
-            self._told_pause = (str(error), (datetime.now(UTC) + timedelta(seconds=_PAUSED_SECONDS)).date())
-            self._put_aside(delivery, _PAUSED_SECONDS)
-            return False
-        finally:
-            if batch.outcomes or batch.placed:
-                log.info("geocode", seconds=round(monotonic() - began, 3), placed=batch.placed, **batch.outcomes)
-        self._told_pause = None
-        breaker.succeeded()
-        self.link.ack(delivery)
+        self._link.ack(delivery)
         return False
 
     def _holding(self, action: Callable[[], Answer]) -> Answer:
@@ -298,13 +261,13 @@ class Worker:
         """Send a message on that failed outside any file: no event, or a follow-on that broke."""
         if reason == UNEXPECTED:
             try:
-                self._breakers[delivery.queue].failed(detail)
+                self._routes[delivery.queue].breaker.failed(detail)
             except EverythingFails as error:
                 self._not_now(delivery, error, _NEXT_PROBE_SECONDS, also={messages.PROBED: True})
                 return
         failure = Failure("", reason, detail, attempts=messages.attempts(delivery.headers) + 1)
         log.warning("failed", queue=delivery.queue.value, **_describe(failure))
-        self._send_on(delivery, failure.publishing(delivery))
+        self._send_on(delivery, outgoing(failure, delivery))
 
     def _send_on(self, delivery: Delivery, outgoing: Outgoing) -> None:
         """Publish what stands for the delivery now, and settle it.
@@ -315,13 +278,13 @@ class Worker:
         aside = publishing.retry(delivery.queue, delivery.body, delivery.headers, delay=_NOT_NOW_SECONDS)
         for tried in (outgoing, aside) if outgoing != aside else (aside,):
             try:
-                self.link.publish(tried)
+                self._link.publish(tried)
             except DependencyDown as error:
                 log.warning("unsettled", queue=delivery.queue.value, detail=str(error), retry_in_s=_NOT_NOW_SECONDS)
             else:
-                self.link.ack(delivery)
+                self._link.ack(delivery)
                 return
-        self.link.put_back(delivery, after=_NOT_NOW_SECONDS)
+        self._link.put_back(delivery, after=_NOT_NOW_SECONDS)
 
     def _sweep(self) -> None:
         """Finish what a crash left half-way: at the start, then now and again, less often while it does not succeed."""
@@ -329,7 +292,7 @@ class Worker:
         self._stop.wait(1.0)
         while not self._stop.is_set():
             try:
-                self._files.sweep(self._stop)
+                self._tail.sweep(self._stop)
                 pause = _SWEEP_SECONDS
             except DependencyDown as error:
                 pause = min(2 * pause, _LONGEST_SWEEP_SECONDS)
@@ -385,7 +348,7 @@ class _HeldLongEnough(tenacity.stop.stop_base):
 
     def __call__(self, state: tenacity.RetryCallState) -> bool:
         match state.outcome.exception() if state.outcome else None:
-            case HeldBack(seconds=seconds) as held if held.dependency == BUCKET:
+            case HeldBack(seconds=seconds, error=ObjectUnavailable()):
                 # What the store takes long to fail is not begun again at once either.
                 return max(seconds, state.seconds_since_start or 0) >= OWN_HOLD_SECONDS
             case HeldBack(seconds=seconds):

@@ -58,27 +58,24 @@ class Delivery:
         return not self.channel.is_open
 
 
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """What there is of a link while it runs."""
+
+    loop: asyncio.AbstractEventLoop
+    link: AsyncLink
+
+
 class Link:
-    """Consumes `prefetch[queue]` deliveries of each queue at a time and hands them to `receive`.
+    """Publishes and consumes while `run` is running, for threads that know nothing of the event loop.
 
     While it consumes files, the virtual host is the bucket's.
     """
 
-    def __init__(
-        self, settings: BrokerSettings, bucket: str, prefetch: Mapping[Queue, int], receive: Callable[[Delivery], None]
-    ) -> None:
-        self._receive = receive
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._link = AsyncLink(
-            settings,
-            "consumer",
-            CONFIRM_SECONDS,
-            unconfirmed=_UNCONFIRMED,
-            subscriptions=[
-                Subscription(queue.broker_name, count, self._receiver(queue)) for queue, count in prefetch.items()
-            ],
-            bucket=bucket if Queue.FILES in prefetch else None,
-        )
+    def __init__(self, settings: BrokerSettings, bucket: str) -> None:
+        self._settings = settings
+        self._bucket = bucket
+        self._running: _Running | None = None
 
     def publish(self, outgoing: Outgoing) -> None:
         """From any other thread: publish and wait until the broker has the message in a queue, on disk.
@@ -87,8 +84,8 @@ class Link:
         """
         published: Future[None] = Future()
 
-        def begin() -> None:
-            asyncio.ensure_future(self._link.publish(outgoing)).add_done_callback(end)
+        def begin(link: AsyncLink) -> None:
+            asyncio.ensure_future(link.publish(outgoing)).add_done_callback(end)
 
         def end(publishing: "asyncio.Task[None]") -> None:
             if publishing.cancelled():
@@ -108,7 +105,7 @@ class Link:
     def ack(self, delivery: Delivery) -> None:
         """From any other thread: settle a delivery. Too late for a lost connection: it will come again."""
 
-        def ack() -> None:
+        def ack(_link: AsyncLink) -> None:
             if delivery.channel.is_open:
                 delivery.channel.basic_ack(delivery.tag)
 
@@ -121,53 +118,75 @@ class Link:
             if delivery.channel.is_open:
                 delivery.channel.basic_nack(delivery.tag, requeue=True)
 
-        self._soon(lambda: asyncio.get_running_loop().call_later(after, put_back))
+        self._soon(lambda _link: asyncio.get_running_loop().call_later(after, put_back))
 
-    def run(self, stop: Event, is_idle: Callable[[], bool]) -> None:
+    def run(
+        self,
+        prefetch: Mapping[Queue, int],
+        receive: Callable[[Delivery], None],
+        stop: Event,
+        is_idle: Callable[[], bool],
+    ) -> None:
         """Serve until `stop` is set and the work in hand has been settled.
+
+        Hands `prefetch[queue]` deliveries of each queue at a time to `receive`.
 
         Raises: Misconfigured, when the broker refuses us for good; DependencyDown, when stopped without one.
         """
-        asyncio.run(self._run(stop, is_idle))
+        subscriptions = [
+            Subscription(queue.broker_name, count, _receiver(queue, receive)) for queue, count in prefetch.items()
+        ]
+        link = AsyncLink(
+            self._settings,
+            "consumer",
+            CONFIRM_SECONDS,
+            unconfirmed=_UNCONFIRMED,
+            subscriptions=subscriptions,
+            bucket=self._bucket if Queue.FILES in prefetch else None,
+        )
+        asyncio.run(self._run(link, stop, is_idle))
 
-    async def _run(self, stop: Event, is_idle: Callable[[], bool]) -> None:
-        self._loop = asyncio.get_running_loop()
-        running = asyncio.create_task(self._link.run())
+    async def _run(self, link: AsyncLink, stop: Event, is_idle: Callable[[], bool]) -> None:
+        self._running = _Running(asyncio.get_running_loop(), link)
+        running = asyncio.create_task(link.run())
         try:
             while not (stop.is_set() and is_idle()):
                 await asyncio.wait((running,), timeout=_LOOK_UP_SECONDS)
                 if running.done():
                     running.result()
                 if stop.is_set():
-                    if not self._link.is_connected:
+                    if not link.is_connected:
                         raise DependencyDown("rabbitmq", "not connected")
-                    self._link.stop_consuming()
+                    link.stop_consuming()
         finally:
             # What was acked last goes out before the connection closes: the loop has it already, and keeps the order.
             await asyncio.sleep(0)
-            self._loop = None
+            self._running = None
             running.cancel()
             with suppress(asyncio.CancelledError):
                 await running
 
-    def _receiver(self, queue: Queue) -> Callable[[Channel, Basic.Deliver, BasicProperties, bytes], None]:
-        def receive(channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
-            tag = method.delivery_tag or 0  # only the type stubs doubt it
-            if len(body) > MAX_BYTES:
-                log.warning("body cut", queue=queue.value, bytes=len(body), kept=MAX_BYTES + 1)
-                body = body[: MAX_BYTES + 1]  # one more than is read, so that it is told to be too large
-            headers = messages.kept(properties.headers or {}) if method.exchange == topology.REQUESTS else {}
-            self._receive(Delivery(queue, body, headers, bool(method.redelivered), channel, tag))
-
-        return receive
-
-    def _soon(self, action: Callable[[], object]) -> bool:
+    def _soon(self, action: Callable[[AsyncLink], object]) -> bool:
         """Have the loop do something; False when there is none any more."""
-        loop = self._loop
-        if loop is None:
+        running = self._running
+        if running is None:
             return False
         try:
-            loop.call_soon_threadsafe(action)
+            running.loop.call_soon_threadsafe(action, running.link)
         except RuntimeError:  # it was closed under us
             return False
         return True
+
+
+def _receiver(
+    queue: Queue, receive: Callable[[Delivery], None]
+) -> Callable[[Channel, Basic.Deliver, BasicProperties, bytes], None]:
+    def take(channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
+        tag = method.delivery_tag or 0  # only the type stubs doubt it
+        if len(body) > MAX_BYTES:
+            log.warning("body cut", queue=queue.value, bytes=len(body), kept=MAX_BYTES + 1)
+            body = body[: MAX_BYTES + 1]  # one more than is read, so that it is told to be too large
+        headers = messages.kept(properties.headers or {}) if method.exchange == topology.REQUESTS else {}
+        receive(Delivery(queue, body, headers, bool(method.redelivered), channel, tag))
+
+    return take

@@ -14,7 +14,7 @@ from publisher.settings import (
     SqsSettings,
     load,
 )
-from publisher.sources.sqs import Batch, Bridge, SqsQueue
+from publisher.sources.sqs import Bridge, Carried, SqsQueue
 
 
 def carry_from_sqs(
@@ -46,7 +46,7 @@ def carry_from_sqs(
     structlog.get_logger().info("stopped")
 
 
-def _report_batch(batch: Batch, *, as_json: bool) -> None:
+def _report_batch(batch: Carried, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"published": batch.published, "deleted": batch.deleted}))
     else:
@@ -55,5 +55,5 @@ def _report_batch(batch: Batch, *, as_json: bool) -> None:
         raise typer.Exit(EXIT_FAILED)
 
 
-def _log_batch(batch: Batch) -> None:
+def _log_batch(batch: Carried) -> None:
     structlog.get_logger().info("sqs batch", published=batch.published, deleted=batch.deleted)

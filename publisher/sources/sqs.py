@@ -58,7 +58,7 @@ class SqsMessage:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Carried:
     """Messages confirmed by the broker, and how many of them were deleted from SQS after that."""
 
     published: int
@@ -151,7 +151,7 @@ class Bridge:
             except (DependencyDown, Misconfigured) as error:
                 log.info("messages come again later", messages=len(messages), detail=str(error))
 
-    def run(self, settings: BrokerSettings, stop: Event, report: Callable[[Batch], None]) -> None:
+    def run(self, settings: BrokerSettings, stop: Event, report: Callable[[Carried], None]) -> None:
         """Carry until `stop`, through losses of the broker and of SQS.
 
         Raises: DependencyDown, only when stopped while one of them is away; Misconfigured.
@@ -167,7 +167,7 @@ class Bridge:
                     if batch.published:
                         report(batch)
 
-    def drain(self, channel: BlockingChannel, stop: Event) -> Batch:
+    def drain(self, channel: BlockingChannel, stop: Event) -> Carried:
         """Carry until SQS has no more to give, or does not let go of what it gave.
 
         Raises: DependencyDown, Misconfigured.
@@ -178,18 +178,18 @@ class Bridge:
             published, deleted = published + batch.published, deleted + batch.deleted
             if not batch.published:
                 break
-        return Batch(published, deleted)
+        return Carried(published, deleted)
 
-    def _carry(self, channel: BlockingChannel, stop: Event, wait: int) -> Batch:
+    def _carry(self, channel: BlockingChannel, stop: Event, wait: int) -> Carried:
         if not self._in_hand:
             self._receive(channel, stop, wait)
         messages = self._in_hand
         if not messages:
-            return Batch(0, 0)
+            return Carried(0, 0)
         for message in messages:
             publishing.publish(channel, publishing.arrival(message.body.encode()))
         self._in_hand = []
-        return Batch(len(messages), self._delete(messages))
+        return Carried(len(messages), self._delete(messages))
 
     def _receive(self, channel: BlockingChannel, stop: Event, wait: int) -> None:
         """Wait for messages without keeping the broker's heartbeats or a signal waiting.

@@ -19,7 +19,14 @@ from urllib3.exceptions import HTTPError
 
 from publisher import tls
 from publisher.arrivals.folders import Folder, folder_of
-from publisher.errors import DependencyDown, Misconfigured, ObjectChanged, ObjectMissing, ObjectUnavailable, Refused
+from publisher.errors import (
+    DependencyDown,
+    Misconfigured,
+    ObjectChanged,
+    ObjectMissing,
+    ObjectRefused,
+    ObjectUnavailable,
+)
 from publisher.settings import BucketSettings
 
 if TYPE_CHECKING:
@@ -241,7 +248,7 @@ class Bucket:
     def digest(self, key: str) -> str:
         """The SHA-256 of an object's bytes, which are streamed.
 
-        Raises: ObjectMissing; Refused, when the store will not give this one; DependencyDown.
+        Raises: ObjectMissing; ObjectRefused, when the store will not give this one; DependencyDown.
         """
         digest = hashlib.sha256()
         with self.open(key) as opened:
@@ -253,7 +260,7 @@ class Bucket:
     def open(self, key: str) -> Iterator[OpenObject]:
         """Read one object as a stream.
 
-        Raises: ObjectMissing; Refused, when the store will not give this one; DependencyDown.
+        Raises: ObjectMissing; ObjectRefused, when the store will not give this one; DependencyDown.
         """
         with self._translated_errors(key):
             answer = self._s3.get_object(Bucket=self.name, Key=key)
@@ -284,7 +291,7 @@ class Bucket:
         called once the copy is known to be good, before the delete. What is deleted is that put and no other one, not
         even of the same bytes; without `may_delete` nothing is that has no version to be known by.
         Gives the archive's key; None when that version is gone and no copy of it was ever made.
-        Raises: ObjectChanged when the key now holds another version, which stays; Refused; DependencyDown.
+        Raises: ObjectChanged when the key now holds another version, which stays; ObjectRefused; DependencyDown.
         """
         if not put.key.startswith(self.folder_of(put.key).changes):
             raise ValueError(f"{put.key!r} is no change file")
@@ -390,7 +397,7 @@ class Bucket:
                 raise ObjectChanged(self.name, key) from error
             detail = f"{error.operation_name} of {key!r} in {self.name!r}: {_one_line(error)}"
             if _is_refusal(error) and self._is_open():
-                raise Refused(BUCKET, detail) from error
+                raise ObjectRefused(BUCKET, detail) from error
             if _is_fault(error) and self._is_open():
                 raise ObjectUnavailable(BUCKET, detail) from error
             # Refused credentials and a missing bucket too: the operator can mend them while files wait.

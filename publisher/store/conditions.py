@@ -9,7 +9,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from publisher import tls
 from publisher.arrivals.folders import Folder
-from publisher.errors import DependencyDown, Refused
+from publisher.errors import DependencyDown, StoreRefused
 from publisher.settings import BucketSettings
 from publisher.store.bucket import BUCKET, s3_client
 
@@ -30,7 +30,7 @@ def try_conditions(settings: BucketSettings, folder: Folder) -> Conditions:
 
     Leaves nothing.
 
-    Raises: DependencyDown; Refused, when the store will not write, copy or delete there at all.
+    Raises: DependencyDown; StoreRefused, when the store will not write, copy or delete there at all.
     """
     s3, bucket = s3_client(settings), settings.bucket
     source = f"{folder.prefix}doctor/{uuid.uuid4().hex}"
@@ -63,7 +63,7 @@ def _do(what: str, call: Callable[[], object]) -> bool:
         code = str(error.response.get("Error", {}).get("Code", ""))
         if code in _REFUSED:
             return False
-        raise Refused(BUCKET, f"no right to {what} an object? {' '.join(str(error).split())[:200]}") from error
+        raise StoreRefused(BUCKET, f"no right to {what} an object? {' '.join(str(error).split())[:200]}") from error
     except BotoCoreError as error:
         detail = tls.explained(" ".join(str(error).split())[:200], "RUSTFS_ENDPOINT")
         raise DependencyDown(BUCKET, detail) from error

@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTT
 from publisher import tls
 from publisher.arrivals.folders import Folder
 from publisher.broker.topology import EVENTS, Queue
-from publisher.errors import DependencyDown, Misconfigured, Refused
+from publisher.errors import DependencyDown, Misconfigured, StoreRefused
 from publisher.settings import BrokerSettings, BucketSettings
 from publisher.store.bucket import BUCKET, s3_client, verified_by
 
@@ -98,7 +98,7 @@ class Notifications:
     def make_bucket(self) -> None:
         """Make the bucket unless it is there.
 
-        Raises: Misconfigured, DependencyDown, Refused.
+        Raises: Misconfigured, DependencyDown, StoreRefused.
         """
         with _translated_errors():
             if self._settings.bucket not in {found["Name"] for found in self._s3.list_buckets()["Buckets"]}:
@@ -114,7 +114,7 @@ class Notifications:
     def plan_for_arn(self, arn: str) -> Plan:
         """The rules for a queue or topic that exists: AWS, MinIO, RustFS.
 
-        Raises: Misconfigured, DependencyDown, Refused.
+        Raises: Misconfigured, DependencyDown, StoreRefused.
         """
         now = self._read()
         return Plan(self._settings.bucket, now, merged(now, section_of(arn), self._rules(arn, section_of(arn))))
@@ -122,7 +122,7 @@ class Notifications:
     def plan_for_ceph(self, broker: BrokerSettings, *, persistent: bool = True) -> Plan:
         """A topic that publishes on the broker, and the rules for it. A persistent one keeps events while it is away.
 
-        Raises: Misconfigured, DependencyDown, Refused.
+        Raises: Misconfigured, DependencyDown, StoreRefused.
         """
         now = self._read()
         wanted = {
@@ -140,7 +140,7 @@ class Notifications:
     def read(self) -> Configuration:
         """What the bucket is set to announce.
 
-        Raises: Misconfigured, DependencyDown, Refused.
+        Raises: Misconfigured, DependencyDown, StoreRefused.
         """
         with _translated_errors():
             return dict(self._s3.get_bucket_notification_configuration(Bucket=self._settings.bucket))
@@ -148,7 +148,7 @@ class Notifications:
     def apply(self, plan: Plan) -> None:
         """Set what is planned. Safe to repeat.
 
-        Raises: Misconfigured, DependencyDown, Refused.
+        Raises: Misconfigured, DependencyDown, StoreRefused.
         """
         wanted = plan.wanted
         if plan.topic:
@@ -188,7 +188,7 @@ class Notifications:
             with _translated_errors():
                 endpoint = json.loads(self._sns.get_topic_attributes(TopicArn=arn)["Attributes"]["EndPoint"])
             given = dict(part.partition("=")[::2] for part in endpoint["EndpointArgs"].split("&"))
-        except (Refused, ValueError, KeyError):  # a topic that holds a password is not shown over plain HTTP
+        except (StoreRefused, ValueError, KeyError):  # a topic that holds a password is not shown over plain HTTP
             return None
         return {
             "push-endpoint": endpoint["EndpointAddress"],
@@ -381,9 +381,9 @@ def _translated_errors() -> Iterator[None]:
         text = f"{error.operation_name} is answered with {code} (HTTP {status})"
         if error.operation_name == "CreateTopic":
             text += "; a broker's password is taken over https only"
-        raise Refused(BUCKET, text) from error
+        raise StoreRefused(BUCKET, text) from error
     except (ConnectionError, HTTPClientError) as error:
         detail = tls.explained(" ".join(str(error).split())[:200], "RUSTFS_ENDPOINT")
         raise DependencyDown(BUCKET, detail) from error
     except BotoCoreError as error:
-        raise Refused(BUCKET, " ".join(str(error).split())[:200]) from error
+        raise StoreRefused(BUCKET, " ".join(str(error).split())[:200]) from error

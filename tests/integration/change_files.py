@@ -8,7 +8,10 @@ from datetime import UTC, datetime
 
 from consumer.fail_points import nowhere
 from consumer.feeds.declared import packaged_feeds
-from consumer.files.applying import AlreadyApplied, Applied, Duplicate, SeenBy, Sighting, apply_file, lock_key
+from consumer.files.applying import apply_file
+from consumer.files.ledger import lock_key
+from consumer.files.outcomes import AlreadyApplied, Applied, Duplicate
+from consumer.files.versions import Asked, SeenBy, Sighting
 from consumer.postgres import database as postgres
 from consumer.postgres.database import Pool
 from consumer.settings import ApplySettings
@@ -64,8 +67,7 @@ def apply_to(
                 sighting,
                 io.BytesIO(file.bytes).read,
                 settings or ApplySettings(),
-                again=again,
-                released=again,
-                at=nowhere,
+                asked=Asked.BY_A_PERSON if again else Asked.BY_ITS_EVENT,
+                reached=nowhere,
             )
         time.sleep(0.01)

@@ -12,7 +12,7 @@ from botocore.config import Config
 from pika.adapters.blocking_connection import BlockingChannel
 
 from consumer.feeds.declared import packaged_feeds
-from consumer.files.applying import AlreadyApplied, Applied, Duplicate
+from consumer.files.outcomes import AlreadyApplied, Applied, Duplicate
 from consumer.postgres import database as postgres
 from consumer.postgres.database import Pool
 from consumer.settings import DatabaseSettings

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from consumer.fail_points import nowhere
-from consumer.files.applying import lock_key
-from consumer.files.archiving import archive_file, open_tails
+from consumer.files.ledger import lock_key
+from consumer.files.tail import archive_file, open_tails
 from consumer.postgres import database as postgres
 from consumer.postgres.database import Pool
 from publisher.errors import KeyInHand, ObjectChanged

@@ -7,7 +7,7 @@ from typing import Any, LiteralString
 
 import pytest
 
-from consumer.files.applying import AlreadyApplied, Applied, Duplicate
+from consumer.files.outcomes import AlreadyApplied, Applied, Duplicate
 from consumer.postgres import database as postgres
 from consumer.postgres.database import Pool
 from consumer.settings import ApplySettings

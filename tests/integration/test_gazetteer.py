@@ -18,10 +18,12 @@ from psycopg.types.json import Jsonb
 
 from consumer import metrics
 from consumer.feeds.declared import packaged_feeds
+from consumer.follow_ons import geocode
+from consumer.follow_ons.geocode import GeocodeHandler
 from consumer.follow_ons.history import capture
 from consumer.geocoding import gazetteer as gazetteer_module
 from consumer.geocoding import locationiq, quota
-from consumer.geocoding.gazetteer import Batch, Gazetteer, GeocodeHandler, Kind, change_cluster, places_that_wait
+from consumer.geocoding.gazetteer import Batch, Gazetteer, PlaceKind, change_cluster, places_that_wait
 from consumer.geocoding.locationiq import Geocoder, GeocoderDown
 from consumer.geocoding.quota import Paused, Quota, Stopped
 from consumer.postgres import database as postgres
@@ -66,7 +68,7 @@ def gazetteer(pool: Pool, provider: LocationIQ, **kept: float) -> Gazetteer:
 
 def look_up(of: Gazetteer, limit: int = 100) -> Batch:
     batch = Batch()
-    of.work(Kind, limit, batch)
+    of.work(PlaceKind, limit, batch)
     return batch
 
 
@@ -243,7 +245,7 @@ def test_where_every_query_is_refused_it_is_the_setting(pool: Pool, odd: Odd) ->
     )
     assert other_key.quota.paused() is None
     odd.prefix = "nobody"
-    places.work(Kind, 100, Batch(), by_hand=True)
+    places.work(PlaceKind, 100, Batch(), by_hand=True)
     assert statuses(pool) == {"A": "miss", "B": "miss"}
     assert places.quota.paused() is None
 
@@ -256,7 +258,7 @@ def test_a_provider_that_goes_away_during_a_batch_makes_no_miss(pool: Pool, odd:
         odd.prefix, odd.reply = "", fault
 
     with pytest.raises(GeocoderDown):
-        gazetteer(pool, odd).work(Kind, 100, Batch(), told=go_away)
+        gazetteer(pool, odd).work(PlaceKind, 100, Batch(), told=go_away)
     assert statuses(pool) == {"Westlands": "hit"}
     odd.prefix = "nobody"
     before = len(odd.searches)
@@ -315,7 +317,7 @@ def test_an_alias_that_is_told_while_its_cluster_is_asked_for_is_asked_for_next(
     def told(_outcome: str) -> None:
         execute(pool, "INSERT INTO tickets.cluster_aliases VALUES ('KSR', 'Westlands') ON CONFLICT DO NOTHING")
 
-    places.work(Kind, 100, Batch(), told=told)
+    places.work(PlaceKind, 100, Batch(), told=told)
     assert statuses(pool) == {"Nowhere": "miss", "KSR": "miss"}
     assert look_up(places).outcomes == {"hit": 1}
     assert statuses(pool)["KSR"] == "hit"
@@ -575,7 +577,7 @@ def test_a_long_run_places_what_it_has_found_before_its_end(
         placed.append(execute(pool, "SELECT count(*) AS placed FROM tickets.inc WHERE geom IS NOT NULL")[0]["placed"])
 
     batch = Batch()
-    gazetteer(pool, provider).work(Kind, 100, batch, told=told)
+    gazetteer(pool, provider).work(PlaceKind, 100, batch, told=told)
     assert placed == [0, 0, 5, 5, 5]
     assert batch.placed == 5
 
@@ -583,7 +585,7 @@ def test_a_long_run_places_what_it_has_found_before_its_end(
 def test_the_rest_of_a_batch_is_sent_for_at_once(
     pool: Pool, provider: LocationIQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gazetteer_module, "BATCH", 1)
+    monkeypatch.setattr(geocode, "BATCH", 1)
     tickets(pool, Westlands=2, B=1)
     execute(pool, "INSERT INTO ingest.outbox (kind) VALUES ('geocode')")
     relayed: list[int] = []
@@ -607,7 +609,9 @@ def test_a_run_by_hand_has_a_request_behind_it_before_it_asks(pool: Pool, provid
     tickets(pool, Westlands=1)
     asked: list[int] = []
     places = gazetteer(pool, provider)
-    places.work(Kind, 100, Batch(), by_hand=True, told=lambda _outcome: asked.append(len(execute(pool, UNHANDLED))))
+    places.work(
+        PlaceKind, 100, Batch(), by_hand=True, told=lambda _outcome: asked.append(len(execute(pool, UNHANDLED)))
+    )
     assert asked == [1]
 
 
@@ -634,7 +638,7 @@ def test_a_batch_whose_turn_somebody_else_has_taken_asks_nothing_more(pool: Pool
         execute(pool, TAKEN, {"for": timedelta(hours=1)})
 
     with pytest.raises(HeldByAnother, match="another is at it"):
-        gazetteer(pool, provider).work(Kind, 100, Batch(), told=take)
+        gazetteer(pool, provider).work(PlaceKind, 100, Batch(), told=take)
     assert len(provider.searches) == 1
     execute(pool, TAKEN, {"for": timedelta(seconds=-1)})
     assert look_up(gazetteer(pool, provider)).outcomes == {"miss": 2}, "that one has died"
@@ -648,7 +652,7 @@ def test_a_wait_for_the_quota_keeps_the_turn_and_ends_with_it(
     slow = settings(provider.url, GEOCODER_PER_MINUTE=1)
     places = Gazetteer(pool, FEEDS, GazetteerSettings(), slow, threading.Event())
     with ThreadPoolExecutor(1) as threads:
-        running = threads.submit(places.work, Kind, 100, Batch())
+        running = threads.submit(places.work, PlaceKind, 100, Batch())
         wait_until(lambda: len(provider.searches) == 1, "the minute is spent")
         (before,) = execute(pool, "SELECT until FROM ingest.leases")
         wait_until(
@@ -797,7 +801,7 @@ def test_a_file_of_made_up_places_does_not_spend_the_day_of_the_others(
     assert len(work()) == 10
     by_hand = Batch()
     with suppress(Paused):
-        places.work([Kind.CLUSTERS], 100, by_hand, by_hand=True)
+        places.work([PlaceKind.CLUSTERS], 100, by_hand, by_hand=True)
     assert by_hand.outcomes.total() == 10, "a person who asks for them spends the rest"
 
 
@@ -956,7 +960,7 @@ def test_a_limit_that_does_not_end_is_not_waited_for_with_a_message_in_hand(
 def test_a_batch_ends_after_its_time_and_says_that_there_is_more(pool: Pool, provider: LocationIQ) -> None:
     tickets(pool, A=1, B=1, C=1)
     batch = Batch()
-    gazetteer(pool, provider).work(Kind, 100, batch, seconds=0)
+    gazetteer(pool, provider).work(PlaceKind, 100, batch, seconds=0)
     assert (batch.outcomes, batch.rest) == ({"miss": 1}, True)
 
 

@@ -95,7 +95,7 @@ def test_a_capture_that_is_held_up_says_by_whom_and_comes_after_it(pool: Pool, a
     apply(ChangeFile("2026-06-25T142000", FILE.format(1)))
     with postgres.transaction(pool) as held:
         pid = held.info.backend_pid
-        postgres.row(held, "outbox", "lock_history")
+        postgres.row(held, "history", "lock")
         with pytest.raises(LockTimeout, match=rf"locks are held by .*pid {pid}, fleettickets consumer"):
             handler(pool).capture()
     assert handler(pool).capture() == 1

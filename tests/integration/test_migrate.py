@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from consumer.feeds.declared import packaged_feeds
-from consumer.files.applying import Applied
+from consumer.files.outcomes import Applied
 from consumer.geocoding.gazetteer import place_tickets
 from consumer.postgres import database as postgres
 from consumer.postgres import migrate

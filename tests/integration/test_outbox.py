@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from consumer.fail_points import nowhere
-from consumer.follow_ons.outbox import Relay
+from consumer.follow_ons.relay import Relay
 from consumer.postgres import database as postgres
 from consumer.postgres.database import Pool
 from publisher.arrivals.messages import CaptureHistory, GeocodeTickets
@@ -39,7 +39,7 @@ class Broker:
 
 
 def relay(pool: Pool, broker: Broker) -> Relay:
-    return Relay(pool, broker, nowhere)  # type: ignore[arg-type]
+    return Relay(pool, broker.publish, nowhere)
 
 
 def unsent(pool: Pool) -> list[str]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from consumer.files.failures import UNEXPECTED, Failure
+from consumer.files.outcomes import UNEXPECTED, Failure
 from publisher.arrivals import messages
 
 

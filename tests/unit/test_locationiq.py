@@ -23,6 +23,7 @@ from consumer.geocoding.locationiq import (
     Found,
     Geocoder,
     GeocoderDown,
+    GeocoderRefused,
     NotFound,
     QueryRefused,
     RateLimited,
@@ -634,7 +635,7 @@ def test_a_server_may_have_no_balance(geocoder: Geocoder, server: LocationIQ, fa
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [
-        (refused(INVALID_KEY), Refused),
+        (refused(INVALID_KEY), GeocoderRefused),
         (refused((429, "Rate Limited Second")), RateLimited),
         (refused(UNKNOWN), GeocoderDown),
         (Fault(cut="before"), GeocoderDown),
