@@ -15,7 +15,7 @@ from tests.acceptance.feeds import lines
 from tests.acceptance.stage import Stage, wait_until
 
 FEEDS = packaged_feeds()
-each_feed = pytest.mark.parametrize("feed", FEEDS, ids=lambda feed: feed.name)
+each_feed = pytest.mark.parametrize("feed", FEEDS.served, ids=lambda feed: feed.name)
 NAMES = [f"2026-06-01T06{minute:02}00.csv" for minute in range(60)]
 
 
@@ -38,8 +38,9 @@ def put(stage: Stage, feed: Feed, files: dict[int, bytes]) -> list[str]:
     return [key_of(feed, minute) for minute in files]
 
 
-def assert_accounted_for(stage: Stage) -> None:
-    ended = stage.run("verify", "--old", "0")
+def assert_accounted_for(stage: Stage, *, old: str = "0") -> None:
+    """By a drain the requests are left for a consumer, which is no discrepancy before they are old."""
+    ended = stage.run("verify", "--old", old)
     assert ended.returncode == 0, ended.stdout
 
 
@@ -140,7 +141,7 @@ def test_a_database_that_was_lost_is_brought_back_from_the_archive(stage: Stage,
     assert stage.run("verify").returncode == 1
     assert stage.run("drain", "--from-archive", "--apply", "--feed", feed.name).returncode == 0
     assert owners(stage, feed) == before == {"T1": "x", "T2": "x", "SHARED": "2"}
-    assert_accounted_for(stage)
+    assert_accounted_for(stage, old="300")
 
 
 @each_feed
@@ -182,7 +183,7 @@ def test_a_new_epoch_of_one_feed_leaves_the_others_as_they_are(stage: Stage) -> 
         put(stage, feed, {1: body(feed, ("A", "older"))})
     assert stage.run("drain", "--apply").returncode == 0
     assert {feed.name: owners(stage, feed)["A"] for feed in FEEDS} == {"crq": "older", "inc": "newer"}
-    assert_accounted_for(stage)
+    assert_accounted_for(stage, old="300")
 
 
 def test_who_does_not_serve_a_feed_leaves_its_files_to_the_others(stage: Stage) -> None:
@@ -229,8 +230,8 @@ def test_a_change_request_is_placed_by_the_gazetteer_of_all_and_has_no_history(s
     assert requests == [{"kind": "geocode"}]
     assert stage.query("SELECT 1 FROM tickets.closure_events") == []
     wait_until(lambda: stage.broker.ready(GEOCODE) == 1, "it waits for a geocoder")
-    placed = stage.ask("geocode", "set", "--cluster", "Westlands", "--", "-1.2676", "36.8108")
-    assert placed["placed"] == 1
+    placed = stage.run("geocode", "set", "--cluster", "Westlands", "--json", "--", "-1.2676", "36.8108")
+    assert Stage.json(placed)["placed"] == 1
     assert stage.query("SELECT geo_source, latitude FROM tickets.crq") == [
         {"geo_source": "cluster", "latitude": -1.2676}
     ]

@@ -179,7 +179,7 @@ def test_each_damage_is_named_by_its_kind_and_nothing_else_is(stage: Stage) -> N
         "request_unsent": [f"history request {unsent}"],
         "rows_missing": [
             "position of ticket INC22", "position of ticket NEWEST", f"positions of {newest}", f"rejects of {keys[10]}",
-            "ticket INC9", "tickets",
+            "ticket INC9", "tickets of inc",
         ],
         "size_differs": [archived(keys[2])],
         "tail_unfinished": [keys[5], keys[6], keys[16]],
