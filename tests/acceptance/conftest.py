@@ -8,13 +8,13 @@ from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
-from tests.acceptance.broker import DEAD_FILES, FILES, GEOCODE, HISTORY, Broker, fresh_vhost
-from tests.acceptance.program import Forked
-from tests.acceptance.stage import Stage
-from tests.acceptance.store import Bucket
 from tests.conftest import Database, fresh_database
+from tests.stage.broker import DEAD_FILES, FILES, GEOCODE, HISTORY, Broker, fresh_vhost
+from tests.stage.program import Forked
+from tests.stage.stage import Stage
+from tests.stage.store import Bucket
 
-pytest.register_assert_rewrite("tests.acceptance.comparing")
+pytest.register_assert_rewrite("tests.stage.comparing")
 
 MakeStage = Callable[[str], AbstractContextManager[Stage]]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from tests.acceptance.reference import EAT
-from tests.acceptance.store import CHANGES
+from tests.stage.store import CHANGES
 
 COLUMNS = (
     "ticket_id",

@@ -4,11 +4,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.acceptance.broker import GEOCODE
 from tests.acceptance.feeds import csv, key_at, ticket
 from tests.acceptance.reference import moment
-from tests.acceptance.stage import Stage, wait_until
-from tests.acceptance.store import CHANGES, PROCESSED
+from tests.stage.broker import GEOCODE
+from tests.stage.stage import Stage, wait_until
+from tests.stage.store import CHANGES, PROCESSED
 
 KEY = key_at(0)
 ROWS = (

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.acceptance.broker import DEAD_FILES, FILES, Message
 from tests.acceptance.feeds import csv, key_at, lines, ticket
-from tests.acceptance.stage import Stage
-from tests.acceptance.store import CHANGES, PROCESSED
+from tests.stage.broker import DEAD_FILES, FILES, Message
+from tests.stage.stage import Stage
+from tests.stage.store import CHANGES, PROCESSED
 
 BAD_ROW = ticket("BAD", mttr="soon")
 COLUMNS = tuple(BAD_ROW)

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from tests.acceptance.broker import DEAD_FILES
 from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.stage import Stage
+from tests.stage.broker import DEAD_FILES
+from tests.stage.stage import Stage
 
 MB = 1 << 20
 HEADER = b"ticket_id,owner\n"

@@ -12,13 +12,13 @@ import requests
 from pika.exceptions import AMQPError, NackError
 from rabbitmq import RabbitMQ
 
-from tests.acceptance.broker import DEAD_FILES, FILES, GEOCODE, Broker
-from tests.acceptance.comparing import assert_equals_reference
-from tests.acceptance.faulty_store import FaultyStore
 from tests.acceptance.feeds import ChangeFile, RandomFeed, key_at
-from tests.acceptance.private import private_cluster, private_rabbitmq
-from tests.acceptance.proxy import Proxy
-from tests.acceptance.stage import Process, Stage, wait_until
+from tests.doubles.faulty_store import FaultyStore
+from tests.doubles.proxy import Proxy
+from tests.stage.broker import DEAD_FILES, FILES, GEOCODE, Broker
+from tests.stage.comparing import assert_equals_reference
+from tests.stage.private import private_cluster, private_rabbitmq
+from tests.stage.stage import Process, Stage, wait_until
 
 BAD = b"ticket_id\nM\xfc\n"
 

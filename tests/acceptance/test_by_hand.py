@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.broker import GEOCODE
-from tests.acceptance.comparing import assert_equals_reference, tickets
 from tests.acceptance.feeds import RandomFeed, csv, key_at, ticket
-from tests.acceptance.program import PROGRAM
-from tests.acceptance.stage import Stage, wait_until
-from tests.acceptance.store import CHANGES, PROCESSED
+from tests.stage.broker import GEOCODE
+from tests.stage.comparing import assert_equals_reference, tickets
+from tests.stage.program import PROGRAM
+from tests.stage.stage import Stage, wait_until
+from tests.stage.store import CHANGES, PROCESSED
 
 NO_BROKER = {"RABBITMQ_URL": "amqp://127.0.0.1:1/"}
 TABLES = ("tickets.inc", "tickets.closure_events", "tickets.import_meta", "ingest.ledger", "ingest.positions",

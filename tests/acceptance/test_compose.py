@@ -13,13 +13,13 @@ import pytest
 from psycopg import errors
 
 from tests import compose
-from tests.acceptance.broker import Broker, fresh_vhost
 from tests.acceptance.conftest import MakeStage
 from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.program import Forked
-from tests.acceptance.receiver import TOKEN, Endpoint
-from tests.acceptance.stage import Process, Stage, wait_until
 from tests.conftest import Database
+from tests.doubles.receiver import TOKEN, Endpoint
+from tests.stage.broker import Broker, fresh_vhost
+from tests.stage.program import Forked
+from tests.stage.stage import Process, Stage, wait_until
 
 LOGINS = ("fleettickets_consumer", "fleettickets_reader")
 FORBIDDEN = (

@@ -17,13 +17,13 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.acceptance.broker import DEAD_FILES, FILES, GEOCODE
-from tests.acceptance.comparing import assert_equals_reference, captures
-from tests.acceptance.faulty_store import FaultyStore
 from tests.acceptance.feeds import ChangeFile, RandomFeed, csv, key_at, ticket
-from tests.acceptance.proxy import Proxy
-from tests.acceptance.stage import Process, Stage, wait_until
-from tests.acceptance.store import CHANGES, PROCESSED
+from tests.doubles.faulty_store import FaultyStore
+from tests.doubles.proxy import Proxy
+from tests.stage.broker import DEAD_FILES, FILES, GEOCODE
+from tests.stage.comparing import assert_equals_reference, captures
+from tests.stage.stage import Process, Stage, wait_until
+from tests.stage.store import CHANGES, PROCESSED
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- crash matrix: begin, written by make crash-matrix -->\n", "<!-- crash matrix: end -->\n"

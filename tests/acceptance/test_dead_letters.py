@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.broker import DEAD, DEAD_FILES, FILES
 from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.proxy import Proxy
-from tests.acceptance.stage import Process, Stage, wait_until
-from tests.acceptance.store import CHANGES, PROCESSED
+from tests.doubles.proxy import Proxy
+from tests.stage.broker import DEAD, DEAD_FILES, FILES
+from tests.stage.stage import Process, Stage, wait_until
+from tests.stage.store import CHANGES, PROCESSED
 
 BROKEN = b"number,owner\nINC1,Otieno\n"
 

@@ -8,12 +8,12 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from tests.acceptance.broker import GEOCODE, fresh_vhost
-from tests.acceptance.geocoder import KEY, LocationIQ
-from tests.acceptance.logins import Owner, logged_in, role_of
-from tests.acceptance.stage import Stage
-from tests.acceptance.store import CHANGES
 from tests.conftest import Database
+from tests.doubles.geocoder import KEY, LocationIQ
+from tests.stage.broker import GEOCODE, fresh_vhost
+from tests.stage.logins import Owner, logged_in, role_of
+from tests.stage.stage import Stage
+from tests.stage.store import CHANGES
 
 FINE = {
     "postgres",

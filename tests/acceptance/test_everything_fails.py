@@ -3,10 +3,10 @@
 import json
 import time
 
-from tests.acceptance.broker import DEAD_FILES
-from tests.acceptance.comparing import assert_equals_reference
 from tests.acceptance.feeds import RandomFeed, csv, key_at, ticket
-from tests.acceptance.stage import Stage, wait_until
+from tests.stage.broker import DEAD_FILES
+from tests.stage.comparing import assert_equals_reference
+from tests.stage.stage import Stage, wait_until
 
 SAYS = "everything fails"
 DENY = """

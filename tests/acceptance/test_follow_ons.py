@@ -3,8 +3,8 @@
 from psycopg import sql
 
 from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.logins import role_of
-from tests.acceptance.stage import Stage
+from tests.stage.logins import role_of
+from tests.stage.stage import Stage
 
 
 def test_a_file_is_done_when_its_own_requests_are_sent(stage: Stage) -> None:

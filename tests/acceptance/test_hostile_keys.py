@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.acceptance.broker import DEAD_FILES, FILES
 from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.stage import Stage, wait_until
-from tests.acceptance.store import CHANGES, PROCESSED
+from tests.stage.broker import DEAD_FILES, FILES
+from tests.stage.stage import Stage, wait_until
+from tests.stage.store import CHANGES, PROCESSED
 
 NAMES = (
     "../../escape-{way}.csv",

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from tests.acceptance.comparing import assert_equals_reference
-from tests.acceptance.faulty_store import FaultyStore
 from tests.acceptance.feeds import RandomFeed
-from tests.acceptance.stage import Stage, wait_until
-from tests.acceptance.store import CHANGES, PROCESSED
+from tests.doubles.faulty_store import FaultyStore
+from tests.stage.comparing import assert_equals_reference
+from tests.stage.stage import Stage, wait_until
+from tests.stage.store import CHANGES, PROCESSED
 
 
 @pytest.mark.parametrize(("method", "folder"), [("PUT", PROCESSED), ("DELETE", CHANGES)])

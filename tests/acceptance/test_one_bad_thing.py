@@ -4,9 +4,9 @@ import json
 import signal
 import time
 
-from tests.acceptance.broker import DEAD_FILES, FILES
 from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.stage import Stage, wait_until
+from tests.stage.broker import DEAD_FILES, FILES
+from tests.stage.stage import Stage, wait_until
 
 MANY = 10  # more than the files that a consumer has in hand, and than it fetches ahead
 

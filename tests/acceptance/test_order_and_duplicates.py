@@ -5,11 +5,11 @@ import random
 
 import pytest
 
-from tests.acceptance.broker import DEAD_FILES, GEOCODE
-from tests.acceptance.comparing import assert_equals_reference, tickets
 from tests.acceptance.feeds import RandomFeed, csv, key_at, ticket
-from tests.acceptance.stage import Stage, wait_until
-from tests.acceptance.store import CHANGES, PROCESSED
+from tests.stage.broker import DEAD_FILES, GEOCODE
+from tests.stage.comparing import assert_equals_reference, tickets
+from tests.stage.stage import Stage, wait_until
+from tests.stage.store import CHANGES, PROCESSED
 
 
 def wait_for_done(stage: Stage, files: int) -> None:

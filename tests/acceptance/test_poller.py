@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.broker import DEAD_FILES, FILES, GEOCODE
 from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.proxy import Proxy
-from tests.acceptance.stage import Process, Stage, wait_until
-from tests.acceptance.store import CHANGES, PROCESSED
+from tests.doubles.proxy import Proxy
+from tests.stage.broker import DEAD_FILES, FILES, GEOCODE
+from tests.stage.stage import Process, Stage, wait_until
+from tests.stage.store import CHANGES, PROCESSED
 
 
 def reports(poller: Process) -> list[dict[str, Any]]:

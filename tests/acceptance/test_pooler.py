@@ -16,7 +16,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.stage import Stage
+from tests.stage.stage import Stage
 
 PGBOUNCER = "/usr/sbin/pgbouncer"
 

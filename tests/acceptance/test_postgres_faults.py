@@ -14,14 +14,14 @@ import psycopg
 import pytest
 from postgres import Postgres
 
-from tests.acceptance.broker import DEAD_FILES
-from tests.acceptance.comparing import assert_equals_reference
 from tests.acceptance.conftest import MakeStage
-from tests.acceptance.faulty_store import FaultyStore
 from tests.acceptance.feeds import START, ChangeFile, RandomFeed, csv, key_at, ticket
-from tests.acceptance.private import private_postgres
-from tests.acceptance.proxy import Proxy
-from tests.acceptance.stage import Process, Stage, wait_until
+from tests.doubles.faulty_store import FaultyStore
+from tests.doubles.proxy import Proxy
+from tests.stage.broker import DEAD_FILES
+from tests.stage.comparing import assert_equals_reference
+from tests.stage.private import private_postgres
+from tests.stage.stage import Process, Stage, wait_until
 
 FILES = 12
 COMMIT, OF_A_FILE = b"COMMIT\0", b"COPY staging"  # not ON COMMIT, nor the commits of the sweep

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.comparing import assert_equals_reference
 from tests.acceptance.feeds import ChangeFile, csv
 from tests.acceptance.reference import EAT
-from tests.acceptance.stage import Stage
-from tests.acceptance.store import CHANGES
+from tests.stage.comparing import assert_equals_reference
+from tests.stage.stage import Stage
+from tests.stage.store import CHANGES
 
 NAME = "incident_event_log_5998.csv"
 BESIDE = Path(__file__).parents[3] / "shared" / "data"

@@ -12,11 +12,11 @@ import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from tests.acceptance.comparing import closures, tickets
 from tests.acceptance.feeds import ChangeFile, RandomFeed, csv, key_at, ticket
-from tests.acceptance.stage import Stage, wait_until
-from tests.acceptance.store import CHANGES, PROCESSED
 from tests.conftest import Database
+from tests.stage.comparing import closures, tickets
+from tests.stage.stage import Stage, wait_until
+from tests.stage.store import CHANGES, PROCESSED
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CompletedMultipartUploadTypeDef

@@ -7,10 +7,10 @@ from datetime import datetime
 
 import pytest
 
-from tests.acceptance.broker import DEAD_FILES, FILES
 from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.stage import Stage, wait_until
-from tests.acceptance.store import PROCESSED
+from tests.stage.broker import DEAD_FILES, FILES
+from tests.stage.stage import Stage, wait_until
+from tests.stage.store import PROCESSED
 
 KEY = key_at(0)
 COLUMNS = ("ticket_id", "owner")

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from tests.acceptance.broker import DEAD_FILES
 from tests.acceptance.feeds import COLUMNS, csv, key_at, lines, ticket
 from tests.acceptance.reference import KEPT_EMPTY
-from tests.acceptance.stage import Stage
+from tests.stage.broker import DEAD_FILES
+from tests.stage.stage import Stage
 
 MB = 1 << 20
 RANDOM = random.Random(7)

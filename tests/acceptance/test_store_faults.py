@@ -7,12 +7,12 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.acceptance.broker import DEAD_FILES, FILES
-from tests.acceptance.comparing import assert_equals_reference
-from tests.acceptance.faulty_store import FaultyStore
 from tests.acceptance.feeds import ChangeFile, RandomFeed
-from tests.acceptance.stage import Process, Stage, wait_until
-from tests.acceptance.store import CHANGES, PROCESSED
+from tests.doubles.faulty_store import FaultyStore
+from tests.stage.broker import DEAD_FILES, FILES
+from tests.stage.comparing import assert_equals_reference
+from tests.stage.stage import Process, Stage, wait_until
+from tests.stage.store import CHANGES, PROCESSED
 
 FAULTS = (
     ("GET", CHANGES, 500),

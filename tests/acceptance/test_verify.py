@@ -14,10 +14,10 @@ from consumer.settings import DatabaseSettings
 from consumer.upkeep import verify
 from publisher.settings import BucketSettings, load
 from publisher.store.bucket import Bucket as S3Bucket
-from tests.acceptance.broker import DEAD_FILES, FILES
 from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.stage import Stage, wait_until
-from tests.acceptance.store import CHANGES, PROCESSED
+from tests.stage.broker import DEAD_FILES, FILES
+from tests.stage.stage import Stage, wait_until
+from tests.stage.store import CHANGES, PROCESSED
 
 BROKEN = b"number,owner\nINC1,Otieno\n"
 FEW_SECONDS = ("--old", "1")

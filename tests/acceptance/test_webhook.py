@@ -13,10 +13,10 @@ import pika.spec
 import pytest
 import requests
 
-from tests.acceptance.broker import EVENTS, FILES, Broker, fresh_vhost
-from tests.acceptance.proxy import Proxy
-from tests.acceptance.receiver import TOKEN, Receiver, free_port
-from tests.acceptance.stage import Stage, wait_until
+from tests.doubles.proxy import Proxy
+from tests.doubles.receiver import TOKEN, Receiver, free_port
+from tests.stage.broker import EVENTS, FILES, Broker, fresh_vhost
+from tests.stage.stage import Stage, wait_until
 
 EVENT = '{"EventName": "s3:ObjectCreated:Put",\n "Records": [],  "odd": "Wanjikũ"}'.encode()
 

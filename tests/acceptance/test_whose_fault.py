@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.broker import DEAD_FILES, FILES
-from tests.acceptance.faulty_store import FaultyStore
 from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.stage import Stage, wait_until
+from tests.doubles.faulty_store import FaultyStore
+from tests.stage.broker import DEAD_FILES, FILES
+from tests.stage.stage import Stage, wait_until
 
 BAD = [key_at(minute) for minute in range(4)]  # as many as one consumer has in hand
 GOOD = [key_at(minute) for minute in range(10, 15)]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import requests
 
 from tests.acceptance.feeds import csv
-from tests.acceptance.receiver import RIGHT, TOKEN
+from tests.doubles.receiver import RIGHT, TOKEN
 from tests.hostile.hostility import Act, Hostility
 
 _MANY = 1200

@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.acceptance.broker import FILES
-from tests.acceptance.receiver import Receiver
-from tests.acceptance.stage import Process, Stage, wait_until
+from tests.doubles.receiver import Receiver
+from tests.stage.broker import FILES
+from tests.stage.stage import Process, Stage, wait_until
 
 CONSUMERS = 2
 POLL_SECONDS = 3

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.acceptance.feeds import csv
-from tests.acceptance.geocoder import GARBAGE, Fault
+from tests.doubles.geocoder import GARBAGE, Fault
 from tests.hostile.hostility import Act, Hostility
 
 PER_DAY = 500

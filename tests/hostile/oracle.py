@@ -5,13 +5,13 @@ import json
 from collections import Counter
 from typing import Any
 
-from tests.acceptance import comparing
-from tests.acceptance.broker import DEAD_FILES, FILES, HISTORY
 from tests.acceptance.feeds import CLUSTERS, ChangeFile
-from tests.acceptance.stage import Stage
 from tests.hostile import management
 from tests.hostile.hostility import Record
 from tests.soak.oracle import Verdict, compare, etag, file_lines
+from tests.stage import comparing
+from tests.stage.broker import DEAD_FILES, FILES, HISTORY
+from tests.stage.stage import Stage
 
 _RETRIES = 2
 LETTERS_AT_MOST = 3

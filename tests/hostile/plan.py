@@ -4,10 +4,10 @@ import random
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from tests.acceptance.comparing import reference_of
 from tests.acceptance.feeds import ChangeFile, RandomFeed
 from tests.hostile import bodies, broker, clients, database, files, geocoder, headers, store
 from tests.hostile.hostility import Hostility
+from tests.stage.comparing import reference_of
 
 LANES: dict[str, list[Hostility]] = {
     "files": files.HOSTILITIES,

@@ -14,19 +14,19 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg import sql
 
-from tests.acceptance.broker import DEAD_FILES, Broker
-from tests.acceptance.faulty_store import FaultyStore
-from tests.acceptance.geocoder import KEY, LocationIQ
-from tests.acceptance.private import private_stack
-from tests.acceptance.proxy import Proxy
-from tests.acceptance.stage import Stage
-from tests.acceptance.store import Bucket
+from tests.doubles.faulty_store import FaultyStore
+from tests.doubles.geocoder import KEY, LocationIQ
+from tests.doubles.proxy import Proxy
 from tests.hostile import geocoder, management, oracle
 from tests.hostile.crew import Crew
 from tests.hostile.exporter import Exporter
 from tests.hostile.hostility import Act, Hostility, Record, World
 from tests.hostile.plan import Cue, Plan
 from tests.soak.actors import Actor
+from tests.stage.broker import DEAD_FILES, Broker
+from tests.stage.private import private_stack
+from tests.stage.stage import Stage
+from tests.stage.store import Bucket
 
 BUCKET = "hostile"
 STATEMENT_SECONDS = 15

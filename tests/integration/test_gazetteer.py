@@ -27,8 +27,8 @@ from consumer.postgres import database as postgres
 from consumer.postgres.database import Pool
 from consumer.settings import GazetteerSettings, GeocoderSettings
 from publisher.errors import HeldByAnother, Refused
-from tests.acceptance import geocoder
-from tests.acceptance.geocoder import (
+from tests.doubles import geocoder
+from tests.doubles.geocoder import (
     INVALID_REQUEST,
     KEY,
     LIMITED,
@@ -41,7 +41,7 @@ from tests.acceptance.geocoder import (
     LocationIQ,
     error,
 )
-from tests.acceptance.stage import wait_until
+from tests.stage.stage import wait_until
 
 WESTLANDS = (-1.2676, 36.8108)
 

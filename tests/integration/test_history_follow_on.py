@@ -12,8 +12,8 @@ from consumer.postgres import database as postgres
 from consumer.postgres.database import Pool
 from consumer.settings import HistorySettings
 from publisher.errors import LockTimeout
-from tests.acceptance.stage import wait_until
 from tests.integration.change_files import ChangeFile
+from tests.stage.stage import wait_until
 
 FILE = "ticket_id,cluster,created_at_service,closed_at\nINC{0},QOA,2026-06-25 10:00,\n"
 

@@ -12,8 +12,8 @@ from consumer.postgres.database import Pool
 from publisher.arrivals.messages import CaptureHistory, GeocodeTickets
 from publisher.broker.publishing import Outgoing
 from publisher.errors import NotConfirmed
-from tests.acceptance.stage import wait_until
 from tests.integration.change_files import ChangeFile
+from tests.stage.stage import wait_until
 
 FILE = "ticket_id,cluster\nINC{0},QOA\n"
 

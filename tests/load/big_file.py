@@ -12,9 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.acceptance.feeds import COLUMNS, key_at, lines, ticket
-from tests.acceptance.stage import Process, Stage
-from tests.acceptance.store import Bucket
 from tests.load.stages import load_stage, say
+from tests.stage.stage import Process, Stage
+from tests.stage.store import Bucket
 
 PART = 16 << 20
 

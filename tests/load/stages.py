@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from tests.acceptance.broker import fresh_vhost
-from tests.acceptance.program import PROGRAM
-from tests.acceptance.stage import Stage
-from tests.acceptance.store import Bucket
+from tests.stage.broker import fresh_vhost
+from tests.stage.program import PROGRAM
+from tests.stage.stage import Stage
+from tests.stage.store import Bucket
 
 
 @contextlib.contextmanager

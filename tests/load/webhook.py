@@ -17,10 +17,10 @@ from pathlib import Path
 
 import requests
 
-from tests.acceptance.broker import FILES, Broker, fresh_vhost
-from tests.acceptance.program import executed
-from tests.acceptance.receiver import free_port
-from tests.acceptance.stage import Process, wait_until
+from tests.doubles.receiver import free_port
+from tests.stage.broker import FILES, Broker, fresh_vhost
+from tests.stage.program import executed
+from tests.stage.stage import Process, wait_until
 
 TOKEN = secrets.token_urlsafe(24)
 

@@ -13,9 +13,9 @@ import requests
 from botocore.exceptions import BotoCoreError, ClientError
 from pika.exceptions import AMQPError
 
-from tests.acceptance.stage import RUN_SECONDS, Stage
 from tests.soak.crew import Crew
 from tests.soak.plan import Announcement, Plan, Put, Step
+from tests.stage.stage import RUN_SECONDS, Stage
 
 _ANNOUNCE_AT_MOST = 20
 _GONE_SECONDS = 1.0

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from processes import StackError
 from services import Service
 
-from tests.acceptance.broker import FILES
-from tests.acceptance.private import PrivateStack
-from tests.acceptance.proxy import Proxy
-from tests.acceptance.receiver import Receiver, free_port
-from tests.acceptance.stage import Process, Stage, wait_until
+from tests.doubles.proxy import Proxy
+from tests.doubles.receiver import Receiver, free_port
 from tests.soak.plan import Fault
+from tests.stage.broker import FILES
+from tests.stage.private import PrivateStack
+from tests.stage.stage import Process, Stage, wait_until
 
 CONSUMERS = 3
 

@@ -6,13 +6,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.acceptance import comparing
-from tests.acceptance.broker import DEAD_FILES, FILES, GEOCODE
 from tests.acceptance.feeds import ChangeFile
 from tests.acceptance.reference import Reference
-from tests.acceptance.stage import Stage
-from tests.acceptance.store import CHANGES, PROCESSED
 from tests.soak.plan import Plan
+from tests.stage import comparing
+from tests.stage.broker import DEAD_FILES, FILES, GEOCODE
+from tests.stage.stage import Stage
+from tests.stage.store import CHANGES, PROCESSED
 
 
 @dataclass

@@ -10,14 +10,14 @@ from typing import Any
 
 import psycopg
 
-from tests.acceptance.broker import DEAD_FILES, Broker
-from tests.acceptance.private import private_stack
-from tests.acceptance.stage import Stage
-from tests.acceptance.store import Bucket
 from tests.soak.actors import Actor, Exporter, Operator
 from tests.soak.crew import Crew, proxies_of
 from tests.soak.oracle import Verdict, file_lines, judge
 from tests.soak.plan import COMPONENTS, Plan
+from tests.stage.broker import DEAD_FILES, Broker
+from tests.stage.private import private_stack
+from tests.stage.stage import Stage
+from tests.stage.store import Bucket
 
 BUCKET = "soak"
 QUIET_SECONDS = 240

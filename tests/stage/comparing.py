@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.acceptance.feeds import ChangeFile
 from tests.acceptance.reference import CLOSURE, Reference
-from tests.acceptance.stage import Stage
+from tests.stage.stage import Stage
 
 NOT_OF_THE_FEED = ("geom", "geo_source", "geog", "ingested_at")
 # Columns that a feed may leave out.

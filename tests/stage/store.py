@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
     from mypy_boto3_sns import SNSClient
 
-    from tests.acceptance.broker import Broker
+    from tests.stage.broker import Broker
 
 CHANGES = "automations/inc/changes/"
 PROCESSED = "automations/inc/processed/"

@@ -13,7 +13,7 @@ from place import Place
 from postgres import Postgres
 from rabbitmq import RabbitMQ
 
-from tests.acceptance.program import Forked
+from tests.stage.program import Forked
 
 
 def settled(folder: Path) -> Place:
