@@ -1,8 +1,9 @@
 """A process killed between two durable effects leaves nothing that the next one does not put right.
 
 Every point, whoever said that the files are there, one process and three: the database, the bucket and the follow-ons
-end as the reference says. A run of the tests takes one cell of each point, other ones on other days; the whole matrix
-is `make crash-matrix`, which also writes the table in docs/reliability.md.
+end as the reference says. A run of the tests takes one cell of each point, which the commit chooses and the end of the
+run prints; CRASH_MATRIX with the digits of a commit repeats its choice. The whole matrix is `make crash-matrix`, which
+also writes the table in docs/reliability.md.
 """
 
 import json
@@ -10,8 +11,7 @@ import os
 import random
 import signal
 from collections import Counter
-from collections.abc import Iterator
-from datetime import date
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from tests.acceptance.feeds import ChangeFile, RandomFeed, csv, key_at, ticket
 from tests.doubles.faulty_store import FaultyStore
 from tests.doubles.proxy import Proxy
 from tests.stage.broker import DEAD_FILES, FILES, GEOCODE
+from tests.stage.commit import commit
 from tests.stage.comparing import assert_equals_reference, captures
 from tests.stage.stage import Process, Stage, wait_until
 from tests.stage.store import CHANGES, PROCESSED
@@ -79,13 +80,15 @@ COLUMNS = [(mode, processes) for mode in ("notification", "poll", "drain") for p
 ALL = [Cell(point, mode, processes) for point in POINTS for mode, processes in COLUMNS]
 
 
+CHOSEN_BY = os.environ.get("CRASH_MATRIX") or commit()
+
+
 def chosen() -> list[Cell]:
-    """All, or of each point the one whose turn it is today; of every fifth one with three processes: they take long."""
-    if os.environ.get("CRASH_MATRIX") == "full":
+    """All, or of each point the cell whose turn it is; of every fifth one with three processes, as they take long."""
+    if CHOSEN_BY == "full":
         return ALL
-    day = date.today().toordinal()  # noqa: DTZ011 - any day will do
     turns = []
-    for number, point in enumerate(POINTS, start=day):
+    for number, point in enumerate(POINTS, start=int(CHOSEN_BY, 16)):
         row = [cell for cell in ALL if cell.point == point and cell.processes == (1 if number % 5 else 3)]
         turns.append(row[(number if number % 5 else number // 5) % len(row)])
     return turns
@@ -134,7 +137,10 @@ class Feed:
 
 
 @pytest.mark.parametrize("cell", chosen(), ids=lambda cell: f"{cell.point} - {cell.mode} - {cell.processes}")
-def test_killed_at(stage: Stage, cell: Cell, results: dict[Cell, str]) -> None:
+def test_killed_at(
+    stage: Stage, cell: Cell, results: dict[Cell, str], record_property: Callable[[str, object], None]
+) -> None:
+    record_property("chosen by", CHOSEN_BY)
     results[cell] = "**FAILS**"
     stage.environment["FLEETTICKETS_MAX_REJECT_SHARE"] = "1"
     feed = Feed(stage, cell)
