@@ -8,10 +8,12 @@ from urllib.parse import urlsplit, urlunsplit
 import boto3
 import pytest
 import requests
+import tenacity
 from botocore.config import Config
 from pika.adapters.blocking_connection import BlockingChannel
 
 from consumer.files.applying import AlreadyApplied, Applied, Duplicate
+from consumer.geocoding import locationiq
 from consumer.postgres import database as postgres
 from consumer.postgres.database import Pool
 from consumer.settings import DatabaseSettings
@@ -19,7 +21,9 @@ from publisher.broker import channels, topology
 from publisher.broker.topology import Queue
 from publisher.settings import BrokerSettings, BucketSettings
 from publisher.store.bucket import Bucket
+from tests.doubles.geocoder import LocationIQ, Odd
 from tests.integration.change_files import apply_to
+from tests.integration.gazetteers import WESTLANDS
 
 CHANGES = "automations/inc/changes/"
 
@@ -80,3 +84,16 @@ def bucket(services: dict[str, str]) -> Iterator[Bucket]:
     for found in s3.list_objects_v2(Bucket=settings.bucket).get("Contents", []):
         s3.delete_object(Bucket=settings.bucket, Key=found["Key"])
     s3.delete_bucket(Bucket=settings.bucket)
+
+
+@pytest.fixture
+def provider() -> Iterator[LocationIQ]:
+    with LocationIQ({"Westlands": WESTLANDS}, per_second=None, per_minute=None) as server:
+        yield server
+
+
+@pytest.fixture
+def odd(monkeypatch: pytest.MonkeyPatch) -> Iterator[Odd]:
+    monkeypatch.setattr(locationiq, "_WAIT", tenacity.wait_none())
+    with Odd({"Westlands": WESTLANDS}, per_second=None, per_minute=None) as server:
+        yield server
