@@ -76,6 +76,7 @@ def test_a_file_announced_by_the_store_becomes_rows_and_moves_to_processed(stage
     consumer.stop()
 
 
+@pytest.mark.promise("Exactly once", "Nothing lost")
 def test_a_file_that_nobody_announced_is_found_by_polling_once(stage: Stage) -> None:
     stage.bucket.put(KEY, BODY)
     assert stage.run("poll").returncode == 0

@@ -44,6 +44,7 @@ def played(shared_stage: Stage) -> tuple[Stage, float]:
     return stage, memory / MB
 
 
+@pytest.mark.promise("Bounded")
 def test_the_consumer_stays_small(played: tuple[Stage, float]) -> None:
     assert played[1] < LIMIT_MB
 

@@ -41,6 +41,7 @@ def assert_as_if_nothing_had_happened(stage: Stage, consumer: Process, files: li
     assert_equals_reference(stage, files)
 
 
+@pytest.mark.promise("Exactly once", "Nothing lost")
 def test_connections_that_are_cut_again_and_again(stage: Stage) -> None:
     files = feed(stage, seed=31, count=50)
     with Proxy(stage.broker.url) as proxy:
@@ -72,6 +73,7 @@ def test_what_a_lost_connection_delivered_and_nobody_began_is_left_to_its_redeli
     assert {line["key"] for line in lines} == {file.key for file in files}
 
 
+@pytest.mark.promise("One bad thing stays one bad thing")
 def test_a_full_follow_on_queue_holds_no_file_back_and_spends_nothing(stage: Stage) -> None:
     files = feed(stage, seed=32, count=12)
     with full(stage.broker, GEOCODE):
@@ -88,6 +90,7 @@ def test_a_full_follow_on_queue_holds_no_file_back_and_spends_nothing(stage: Sta
     assert_as_if_nothing_had_happened(stage, consumer, files)
 
 
+@pytest.mark.promise("Nothing lost", "One bad thing stays one bad thing")
 def test_full_dead_letters_keep_a_bad_file_undecided_and_good_ones_going(stage: Stage) -> None:
     files, bad = feed(stage, seed=33, count=12), key_at(-1)
     stage.bucket.put(bad, BAD)
@@ -157,6 +160,7 @@ def unconfirmed(rabbitmq: RabbitMQ, queue: str) -> Iterator[None]:
         rabbitmq.control("eval", f"sys:resume({member}).")
 
 
+@pytest.mark.promise("One bad thing stays one bad thing")
 def test_a_queue_that_confirms_nothing_keeps_only_its_own_waiting(
     private_stage: Stage, private_broker: RabbitMQ
 ) -> None:
@@ -196,6 +200,7 @@ def test_a_command_whose_message_nobody_confirms_says_so_and_ends(
     assert "did not confirm a message within 10 s" in ended.stderr
 
 
+@pytest.mark.promise("Nothing lost")
 @pytest.mark.faults
 @pytest.mark.timeout(300)
 def test_a_restarted_broker_has_everything_still(private_stage: Stage, private_broker: RabbitMQ) -> None:
@@ -214,6 +219,7 @@ def test_a_restarted_broker_has_everything_still(private_stage: Stage, private_b
     assert_as_if_nothing_had_happened(stage, consumers.pop(), files)
 
 
+@pytest.mark.promise("Nothing lost")
 @pytest.mark.faults
 @pytest.mark.timeout(300)
 def test_letters_that_were_in_hand_when_a_look_was_cut_off_survive_a_restart(
@@ -241,6 +247,7 @@ def test_letters_that_were_in_hand_when_a_look_was_cut_off_survive_a_restart(
     assert sorted(letters) == sorted(set(keys[:-1]) - replayed)
 
 
+@pytest.mark.promise("Nothing lost")
 @pytest.mark.faults
 @pytest.mark.timeout(300)
 def test_a_memory_alarm_is_waited_for(private_stage: Stage, private_broker: RabbitMQ) -> None:
@@ -258,6 +265,7 @@ def test_a_memory_alarm_is_waited_for(private_stage: Stage, private_broker: Rabb
     assert_as_if_nothing_had_happened(stage, consumer, files)
 
 
+@pytest.mark.promise("Nothing lost")
 @pytest.mark.faults
 @pytest.mark.timeout(400)
 def test_a_cluster_that_loses_the_leader_of_the_queue_under_load(stage: Stage, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def state(stage: Stage) -> dict[str, list[dict[str, object]]]:
     return {table: stage.query(f"SELECT * FROM {table}") for table in TABLES}  # noqa: S608
 
 
+@pytest.mark.promise("Order-free", "Late files count")
 def test_drain_applies_everything_oldest_to_newest_without_a_broker(stage: Stage) -> None:
     files = RandomFeed(seed=7, tickets=60).files(25, rows=12)
     stage.bucket.put_all({file.key: file.body for file in files})
@@ -66,6 +67,7 @@ def test_a_dry_run_says_what_the_run_then_does(stage: Stage) -> None:
     assert stage.waiting() == [f"{CHANGES}notes.csv"]
 
 
+@pytest.mark.promise("One bad thing stays one bad thing")
 def test_a_broken_file_stops_neither_the_drain_nor_its_later_dead_letter(stage: Stage) -> None:
     broken, good = key_at(1), key_at(2)
     stage.bucket.put(broken, b"ticket_id\nM\xfc\n")
@@ -83,6 +85,7 @@ def test_a_broken_file_stops_neither_the_drain_nor_its_later_dead_letter(stage: 
     assert [letter["key"] for letter in stage.ask("dead-letters", "list", "--each")] == [broken]
 
 
+@pytest.mark.promise("Exactly once")
 @pytest.mark.parametrize("point", ["after commit, before archive", "after delete, before state"])
 def test_a_drain_finishes_what_a_killed_consumer_left(stage: Stage, point: str) -> None:
     key, body = key_at(1), csv([ticket("HALF")])
@@ -223,6 +226,7 @@ def test_a_drain_that_fails_again_makes_no_second_dead_letter(stage: Stage) -> N
     assert stage.ask("status")["database"]["backlog"]["set_aside"] == {"dead letters": 1}
 
 
+@pytest.mark.promise("No silent decision")
 def test_a_drain_names_what_it_leaves_alone_and_the_ledger_knows(stage: Stage) -> None:
     stray = f"{CHANGES}read me.txt"
     stage.bucket.put(stray, b"hello")

@@ -35,6 +35,7 @@ def kept(stage: Stage) -> list[bytes]:
     return sorted(stage.bucket.read(key) for key in [*stage.waiting(), *stage.bucket.keys(PROCESSED)])
 
 
+@pytest.mark.promise("No silent decision")
 @pytest.mark.parametrize(
     ("policy", "decided", "waiting", "result"),
     [

@@ -136,6 +136,7 @@ class Feed:
             self.stage.broker.publish(self.random.sample(events, len(events)))
 
 
+@pytest.mark.promise("One transaction", "Exactly once", "Order-free", "Nothing lost")
 @pytest.mark.parametrize("cell", chosen(), ids=lambda cell: f"{cell.point} - {cell.mode} - {cell.processes}")
 def test_killed_at(
     stage: Stage, cell: Cell, results: dict[Cell, str], record_property: Callable[[str, object], None]
@@ -289,6 +290,7 @@ def test_a_bad_file_whose_consumer_was_killed_can_be_replayed_once_it_is_good(st
     assert_equals_reference(stage, [file])
 
 
+@pytest.mark.promise("Nothing lost")
 def test_what_no_delivery_comes_for_any_more_is_finished_by_a_sweep(stage: Stage) -> None:
     """The broker has forgotten the messages, and nobody polls. A file that the store fails to give keeps none back."""
     stage.environment["FLEETTICKETS_MAX_REJECT_SHARE"] = "1"
@@ -316,6 +318,7 @@ def test_what_no_delivery_comes_for_any_more_is_finished_by_a_sweep(stage: Stage
     assert_equals_reference(stage, files)
 
 
+@pytest.mark.promise("No silent decision")
 @pytest.mark.parametrize("since", ["gone from", "replaced in"])
 def test_a_file_that_was_applied_and_cannot_be_archived_any_more_says_why(stage: Stage, since: str) -> None:
     """Without the reason, `verify` would take it for lost."""

@@ -28,6 +28,7 @@ def test_every_hostility_has_its_turn() -> None:
     assert len(names) == len(set(names))
 
 
+@pytest.mark.promise("Exactly once", "No silent decision", "One bad thing stays one bad thing")
 @pytest.mark.timeout(600)
 def test_good_files_are_applied_once_beside_everything_hostile(
     tmp_path: Path, record_property: Callable[[str, object], None]

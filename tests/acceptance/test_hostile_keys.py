@@ -73,6 +73,7 @@ def require_plain(shown: str) -> None:
     assert all(char.isprintable() or char == "\n" for char in shown), shown
 
 
+@pytest.mark.promise("No silent decision")
 @pytest.mark.parametrize("way", ["notification", "poll", "drain"])
 def test_the_ledger_has_each_exactly_and_the_bucket_keeps_each(played: Stage, way: str) -> None:
     rows = played.query("SELECT key, decision, reason FROM ingest.ledger WHERE key = ANY(%s)", keys(way))

@@ -11,6 +11,7 @@ from tests.stage.stage import Stage, wait_until
 from tests.stage.store import CHANGES, PROCESSED
 
 
+@pytest.mark.promise("Nothing lost")
 @pytest.mark.parametrize(("method", "folder"), [("PUT", PROCESSED), ("DELETE", CHANGES)])
 def test_a_copy_or_delete_whose_answer_is_lost_does_no_harm_to_the_next_version(
     stage: Stage, method: str, folder: str

@@ -72,6 +72,7 @@ def assert_as_if_nothing_had_happened(stage: Stage, consumer: Process, files: li
     assert_equals_reference(stage, files)
 
 
+@pytest.mark.promise("One transaction")
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGQUIT], ids=["restart", "crash"])
 def test_restarted_in_the_middle_of_a_copy(private_stage: Stage, postgres: Postgres, by: signal.Signals) -> None:
     stage = private_stage
@@ -91,6 +92,7 @@ def test_restarted_in_the_middle_of_a_copy(private_stage: Stage, postgres: Postg
     assert "waiting" in consumer.output()
 
 
+@pytest.mark.promise("One transaction", "Exactly once")
 @pytest.mark.parametrize("done", [False, True], ids=["not committed", "committed"])
 def test_restarted_while_a_commit_is_on_its_way(private_stage: Stage, postgres: Postgres, done: bool) -> None:
     stage = private_stage
@@ -106,6 +108,7 @@ def test_restarted_while_a_commit_is_on_its_way(private_stage: Stage, postgres: 
         assert_as_if_nothing_had_happened(stage, consumer, files)
 
 
+@pytest.mark.promise("Exactly once")
 def test_an_answer_to_commit_that_is_lost_is_looked_up_in_the_ledger(stage: Stage) -> None:
     """Postgres is well; only the connection dies, again and again, between the COMMIT and its answer."""
     with Proxy(stage.environment["DATABASE_URL"], losing=COMMIT, once=OF_A_FILE, after=True) as proxy:
@@ -118,6 +121,7 @@ def test_an_answer_to_commit_that_is_lost_is_looked_up_in_the_ledger(stage: Stag
     assert stage.one("SELECT sum(duplicates) FROM ingest.ledger") > 0
 
 
+@pytest.mark.promise("Exactly once")
 @pytest.mark.faults
 def test_a_commit_that_nobody_answers_ends_by_itself(stage: Stage) -> None:
     """The connection stays open and silent, by way of somebody who acknowledges every packet."""
@@ -172,6 +176,7 @@ def small_disk(folder: Path) -> Iterator[Path]:
         disk.rmdir()
 
 
+@pytest.mark.promise("One bad thing stays one bad thing")
 def test_a_full_disk_is_waited_for(private_stage: Stage, tmp_path: Path) -> None:
     stage = private_stage
     with small_disk(tmp_path) as disk:
@@ -199,6 +204,7 @@ def test_a_full_disk_is_waited_for(private_stage: Stage, tmp_path: Path) -> None
             stage.connection.execute("DROP TABLESPACE small")
 
 
+@pytest.mark.promise("One bad thing stays one bad thing")
 @pytest.mark.faults
 def test_back_after_a_long_absence_it_is_found_soon(private_stage: Stage, postgres: Postgres) -> None:
     """The pool's own pauses between attempts would otherwise grow to minutes."""

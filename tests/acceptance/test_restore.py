@@ -113,6 +113,7 @@ def made_anew_from_the_archive(stage: Stage, url: str, lost: dict[str, Any]) -> 
         assert made[table] == rows, table
 
 
+@pytest.mark.promise("One transaction", "Nothing lost")
 def test_after_a_restore_the_missing_files_are_named_and_applied_from_the_archive(
     stage: Stage, empty_database: Database
 ) -> None:
@@ -175,6 +176,7 @@ def test_after_a_restore_the_missing_files_are_named_and_applied_from_the_archiv
         assert stage.bucket.read_all(PROCESSED) == archive, "the archive stays as it is"
 
 
+@pytest.mark.promise("Order-free")
 def test_each_file_goes_to_the_epoch_it_was_archived_in(stage: Stage) -> None:
     """Without it, the older-stamped file of the newer epoch would lose."""
     with dumped(stage) as dump:

@@ -80,6 +80,7 @@ def played(shared_stage: Stage) -> tuple[Stage, int, int]:
     return stage, most[0], int(written)
 
 
+@pytest.mark.promise("Bounded")
 def test_the_database_needs_room_in_proportion_to_what_was_read(
     played: tuple[Stage, int, int], record_property: Callable[[str, object], None]
 ) -> None:

@@ -30,6 +30,7 @@ def test_a_plan_is_its_seed_and_nothing_else() -> None:
     assert {step.at <= 60 for step in make_plan(7, 60).steps} == {True}
 
 
+@pytest.mark.promise("Exactly once", "Order-free", "Nothing lost")
 @pytest.mark.timeout(400)
 def test_every_component_is_killed_and_nothing_is_lost_or_done_twice(
     tmp_path: Path, record_property: Callable[[str, object], None]

@@ -77,6 +77,7 @@ def play(shared_stage: Stage) -> Iterator[Play]:
         consumer.stop()
 
 
+@pytest.mark.promise("Nothing lost", "One bad thing stays one bad thing")
 @pytest.mark.parametrize(("method", "folder", "how"), FAULTS)
 def test_files_wait_until_the_store_is_well(play: Play, method: str, folder: str, how: int | str) -> None:
     fault = play.store.fault(method, folder, how)
@@ -91,6 +92,7 @@ def test_files_wait_until_the_store_is_well(play: Play, method: str, folder: str
     play.assert_as_if_nothing_had_happened()
 
 
+@pytest.mark.promise("One bad thing stays one bad thing")
 def test_a_slow_file_holds_up_no_other(play: Play) -> None:
     slow, *others = play.next(7)
     fault = play.store.fault("GET", name_in_path(slow), "slow")
@@ -103,6 +105,7 @@ def test_a_slow_file_holds_up_no_other(play: Play) -> None:
     play.assert_as_if_nothing_had_happened()
 
 
+@pytest.mark.promise("No silent decision", "Nothing lost")
 def test_an_object_that_is_not_there_yet_comes_by_way_of_the_poller(play: Play) -> None:
     fault = play.store.fault("GET", CHANGES, 404)
     keys = play.next(3)
@@ -115,6 +118,7 @@ def test_an_object_that_is_not_there_yet_comes_by_way_of_the_poller(play: Play) 
     play.assert_as_if_nothing_had_happened()
 
 
+@pytest.mark.promise("Nothing lost", "One bad thing stays one bad thing")
 def test_a_store_that_lets_nothing_be_deleted_makes_no_dead_letters(play: Play) -> None:
     """Rows and requests go on; what cannot be archived stays where it is, is told of, and archived when it may be."""
     stage, keys = play.stage, play.next(12)
@@ -144,6 +148,7 @@ def test_a_store_that_lets_nothing_be_deleted_makes_no_dead_letters(play: Play) 
     assert stage.query("SELECT 1 FROM ingest.ledger WHERE last_error IS NOT NULL") == []
 
 
+@pytest.mark.promise("One bad thing stays one bad thing")
 @pytest.mark.faults
 def test_a_body_that_stops_coming_is_given_up_and_read_anew(play: Play) -> None:
     with_fault = play.store.fault("GET", CHANGES, "slow")

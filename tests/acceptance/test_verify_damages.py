@@ -261,6 +261,7 @@ def looks(shared_stage: Stage) -> Looks:
     return Looks(expected, found, deep, (before, after), shown.stdout)
 
 
+@pytest.mark.promise("No silent decision")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_damage_is_named_by_its_kind(looks: Looks, kind: str) -> None:
     assert looks.found[kind] == looks.expected[kind]

@@ -46,6 +46,7 @@ def queued(stage: Stage) -> list[bytes]:
     return [message.body for message in stage.broker.messages(FILES)]
 
 
+@pytest.mark.promise("Nothing lost")
 def test_what_is_answered_with_200_is_in_the_queue_byte_for_byte(shared_stage: Stage, receiver: Receiver) -> None:
     bodies = [EVENT, b"no JSON at all", b"\xff\xfe\x00", b"x" * 5000]
     for body in bodies:
@@ -175,6 +176,7 @@ def accepts(port: int) -> bool:
     return True
 
 
+@pytest.mark.promise("Nothing lost")
 def test_nothing_is_lost_while_the_connection_is_cut_again_and_again(
     shared_stage: Stage, receiver: Receiver, proxy: Proxy
 ) -> None:

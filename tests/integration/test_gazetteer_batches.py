@@ -247,6 +247,7 @@ def test_a_file_of_made_up_places_does_not_spend_the_day_of_the_others(
     assert by_hand.outcomes.total() == 10, "a person who asks for them spends the rest"
 
 
+@pytest.mark.promise("Bounded")
 def test_of_any_number_of_places_only_the_next_few_are_held(pool: Pool, provider: LocationIQ) -> None:
     execute(
         pool,

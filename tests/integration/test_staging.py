@@ -47,6 +47,7 @@ def cost(body: bytes) -> int:
     return counted.bytes
 
 
+@pytest.mark.promise("Bounded")
 @pytest.mark.parametrize(
     "body",
     [
