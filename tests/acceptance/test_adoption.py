@@ -10,10 +10,10 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from tests.acceptance.conftest import MakeStage
-from tests.acceptance.feeds import csv, ticket
 from tests.acceptance.test_restore import dumped, turn_to, unrecorded
 from tests.conftest import Database
 from tests.doubles.geocoder import KEY, LocationIQ
+from tests.stage.feeds import csv, ticket
 from tests.stage.stage import Stage
 from tests.stage.store import CHANGES, PROCESSED
 

@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.reference import moment
+from consumer.demo.oracle import moment
 from tests.stage.broker import GEOCODE
+from tests.stage.feeds import csv, key_at, ticket
 from tests.stage.stage import Stage, wait_until
 from tests.stage.store import CHANGES, PROCESSED
 

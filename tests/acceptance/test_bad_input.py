@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.acceptance.feeds import csv, key_at, lines, ticket
 from tests.stage.broker import DEAD_FILES, FILES, Message
+from tests.stage.feeds import csv, key_at, lines, ticket
 from tests.stage.stage import Stage
 from tests.stage.store import CHANGES, PROCESSED
 

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from tests.acceptance.feeds import csv, key_at, ticket
 from tests.stage.broker import DEAD_FILES
+from tests.stage.feeds import csv, key_at, ticket
 from tests.stage.stage import Stage
 
 MB = 1 << 20

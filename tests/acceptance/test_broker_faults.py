@@ -12,11 +12,12 @@ import requests
 from pika.exceptions import AMQPError, NackError
 from rabbitmq import RabbitMQ
 
-from tests.acceptance.feeds import ChangeFile, RandomFeed, key_at
+from consumer.demo.oracle import ChangeFile
 from tests.doubles.faulty_store import FaultyStore
 from tests.doubles.proxy import Proxy
 from tests.stage.broker import DEAD_FILES, FILES, GEOCODE, Broker
-from tests.stage.comparing import assert_equals_reference
+from tests.stage.comparing import assert_equals_oracle
+from tests.stage.feeds import RandomFeed, key_at
 from tests.stage.private import private_cluster, private_rabbitmq
 from tests.stage.stage import Process, Stage, wait_until
 
@@ -38,7 +39,7 @@ def assert_as_if_nothing_had_happened(stage: Stage, consumer: Process, files: li
     assert stage.one("SELECT sum(attempts) FROM ingest.ledger") == 0
     assert stage.broker.ready(DEAD_FILES) == 0
     assert stage.waiting() == []
-    assert_equals_reference(stage, files)
+    assert_equals_oracle(stage, files)
 
 
 @pytest.mark.promise("Exactly once", "Nothing lost")
@@ -186,7 +187,7 @@ def test_a_queue_that_confirms_nothing_keeps_only_its_own_waiting(
     # One that was published and not confirmed in time stays there as well.
     letters = {message.headers["fleettickets-key"] for message in stage.broker.messages(DEAD_FILES)}
     assert letters == set(bad)
-    assert_equals_reference(stage, files)
+    assert_equals_oracle(stage, files)
 
 
 def test_a_command_whose_message_nobody_confirms_says_so_and_ends(

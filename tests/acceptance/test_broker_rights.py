@@ -10,10 +10,10 @@ import pytest
 import requests
 from pika.exceptions import ChannelClosedByBroker
 
-from tests.acceptance.feeds import csv, key_at, ticket
 from tests.compose import BROKER_PASSWORDS
 from tests.doubles.receiver import Receiver
 from tests.stage.broker import DEAD, DEAD_FILES, EVENTS, FILES, Broker, fresh_vhost
+from tests.stage.feeds import csv, key_at, ticket
 from tests.stage.stage import Stage, wait_until
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.acceptance.feeds import csv, key_at, ticket
 from tests.stage.broker import FILES
+from tests.stage.feeds import csv, key_at, ticket
 from tests.stage.stage import Stage, wait_until
 from tests.stage.store import CHANGES
 

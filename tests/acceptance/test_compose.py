@@ -14,10 +14,10 @@ from psycopg import errors
 
 from tests import compose
 from tests.acceptance.conftest import MakeStage
-from tests.acceptance.feeds import csv, key_at, ticket
 from tests.conftest import Database
 from tests.doubles.receiver import TOKEN, Endpoint
 from tests.stage.broker import Broker, fresh_vhost
+from tests.stage.feeds import csv, key_at, ticket
 from tests.stage.program import Forked
 from tests.stage.stage import Process, Stage, wait_until
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.feeds import csv, key_at, ticket
 from tests.doubles.proxy import Proxy
 from tests.stage.broker import DEAD, DEAD_FILES, FILES
+from tests.stage.feeds import csv, key_at, ticket
 from tests.stage.stage import Process, Stage, wait_until
 from tests.stage.store import CHANGES, PROCESSED
 

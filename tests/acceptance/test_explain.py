@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.feeds import csv, key_at, ticket
+from tests.stage.feeds import csv, key_at, ticket
 from tests.stage.stage import Stage, wait_until
 from tests.stage.store import CHANGES, PROCESSED
 

@@ -3,7 +3,7 @@
 import pytest
 from psycopg import sql
 
-from tests.acceptance.feeds import csv, key_at, ticket
+from tests.stage.feeds import csv, key_at, ticket
 from tests.stage.logins import role_of
 from tests.stage.stage import Stage
 

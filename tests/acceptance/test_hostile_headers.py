@@ -14,9 +14,9 @@ from pika.exceptions import AMQPError
 
 from publisher.broker import channels, header_tables
 from publisher.settings import BrokerSettings
-from tests.acceptance.feeds import csv, key_at, ticket
 from tests.doubles.header_tables import ODD, RawProperties, entry, of, random_table, timestamp
 from tests.stage.broker import DEAD, DEAD_FILES, EVENTS, FILES
+from tests.stage.feeds import csv, key_at, ticket
 from tests.stage.stage import Stage, wait_until
 
 HUGE = 130_900

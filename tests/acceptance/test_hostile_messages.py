@@ -4,9 +4,9 @@ import json
 from typing import Any
 
 from publisher.arrivals.store_events import MAX_BYTES
-from tests.acceptance.feeds import csv, key_at, ticket
 from tests.acceptance.test_broker_faults import full
 from tests.stage.broker import DEAD_FILES, EVENTS, FILES
+from tests.stage.feeds import csv, key_at, ticket
 from tests.stage.stage import Stage, wait_until
 
 AGAIN = "fleettickets-again"

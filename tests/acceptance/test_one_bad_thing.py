@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from tests.acceptance.feeds import csv, key_at, ticket
 from tests.stage.broker import DEAD_FILES, FILES
+from tests.stage.feeds import csv, key_at, ticket
 from tests.stage.stage import Stage, wait_until
 
 MANY = 10  # more than the files that a consumer has in hand, and than it fetches ahead

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.feeds import csv, key_at, ticket
 from tests.doubles.proxy import Proxy
 from tests.stage.broker import DEAD_FILES, FILES, GEOCODE
+from tests.stage.feeds import csv, key_at, ticket
 from tests.stage.stage import Process, Stage, wait_until
 from tests.stage.store import CHANGES, PROCESSED
 

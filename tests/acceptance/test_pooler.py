@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from tests.acceptance.feeds import csv, key_at, ticket
+from tests.stage.feeds import csv, key_at, ticket
 from tests.stage.stage import Stage
 
 PGBOUNCER = "/usr/sbin/pgbouncer"

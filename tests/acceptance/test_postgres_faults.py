@@ -14,12 +14,13 @@ import psycopg
 import pytest
 from postgres import Postgres
 
+from consumer.demo.oracle import ChangeFile
 from tests.acceptance.conftest import MakeStage
-from tests.acceptance.feeds import START, ChangeFile, RandomFeed, csv, key_at, ticket
 from tests.doubles.faulty_store import FaultyStore
 from tests.doubles.proxy import Proxy
 from tests.stage.broker import DEAD_FILES
-from tests.stage.comparing import assert_equals_reference
+from tests.stage.comparing import assert_equals_oracle
+from tests.stage.feeds import START, RandomFeed, csv, key_at, ticket
 from tests.stage.private import private_postgres
 from tests.stage.stage import Process, Stage, wait_until
 
@@ -69,7 +70,7 @@ def assert_as_if_nothing_had_happened(stage: Stage, consumer: Process, files: li
     assert stage.one("SELECT sum(attempts) FROM ingest.ledger") == 0
     assert stage.broker.ready(DEAD_FILES) == 0
     assert stage.waiting() == []
-    assert_equals_reference(stage, files)
+    assert_equals_oracle(stage, files)
 
 
 @pytest.mark.promise("One transaction")

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.feeds import ChangeFile, csv
-from tests.acceptance.reference import EAT
-from tests.stage.comparing import assert_equals_reference
+from consumer.demo.oracle import EAT, ChangeFile
+from tests.stage.comparing import assert_equals_oracle
+from tests.stage.feeds import csv
 from tests.stage.stage import Stage
 from tests.stage.store import CHANGES
 
@@ -85,5 +85,5 @@ def test_a_real_incident_log_in_shuffled_order_ends_as_the_reference_says(stage:
     stage.wait_for_history()
     for consumer in consumers:
         consumer.stop()
-    assert_equals_reference(stage, files)
+    assert_equals_oracle(stage, files)
     assert stage.waiting() == []

@@ -12,9 +12,10 @@ import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from tests.acceptance.feeds import ChangeFile, RandomFeed, csv, key_at, ticket
+from consumer.demo.oracle import ChangeFile
 from tests.conftest import Database
 from tests.stage.comparing import closures, tickets
+from tests.stage.feeds import RandomFeed, csv, key_at, ticket
 from tests.stage.stage import Stage, wait_until
 from tests.stage.store import CHANGES, PROCESSED
 

@@ -7,8 +7,8 @@ from datetime import datetime
 
 import pytest
 
-from tests.acceptance.feeds import csv, key_at, ticket
 from tests.stage.broker import DEAD_FILES, FILES
+from tests.stage.feeds import csv, key_at, ticket
 from tests.stage.stage import Stage, wait_until
 from tests.stage.store import PROCESSED
 

@@ -9,9 +9,9 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from tests.acceptance.conftest import MakeStage
-from tests.acceptance.feeds import csv, ticket
 from tests.conftest import Database
 from tests.doubles.geocoder import KEY, LocationIQ
+from tests.stage.feeds import csv, ticket
 from tests.stage.logins import logged_in, role_of
 from tests.stage.stage import Stage
 

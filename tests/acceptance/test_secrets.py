@@ -18,9 +18,9 @@ import requests
 from psycopg import sql
 
 from tests.acceptance.conftest import MakeStage
-from tests.acceptance.feeds import csv, key_at, ticket
 from tests.doubles.receiver import free_port
 from tests.stage.broker import DEAD_FILES, Broker
+from tests.stage.feeds import csv, key_at, ticket
 from tests.stage.private import private_postgres
 from tests.stage.stage import Stage, wait_until
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import pytest
 
-from tests.acceptance.feeds import OddKeys, csv, key_at, ticket
 from tests.conftest import Database
 from tests.doubles.proxy import Proxy
 from tests.stage.broker import FILES, Broker
+from tests.stage.feeds import OddKeys, csv, key_at, ticket
 from tests.stage.stage import Stage, wait_until
 from tests.stage.store import CHANGES, PROCESSED, Bucket
 

@@ -7,10 +7,11 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.acceptance.feeds import ChangeFile, RandomFeed
+from consumer.demo.oracle import ChangeFile
 from tests.doubles.faulty_store import FaultyStore
 from tests.stage.broker import DEAD_FILES, FILES
-from tests.stage.comparing import assert_equals_reference
+from tests.stage.comparing import assert_equals_oracle
+from tests.stage.feeds import RandomFeed
 from tests.stage.stage import Process, Stage, wait_until
 from tests.stage.store import CHANGES, PROCESSED
 
@@ -52,7 +53,7 @@ class Play:
         wait_until(lambda: self.stage.one("SELECT count(*) FROM ingest.ledger WHERE state <> 'done'") == 0, "all done")
         wait_until(lambda: self.stage.broker.ready(FILES) == 0, "every delivery is settled")
         self.assert_nothing_spent()
-        assert_equals_reference(self.stage, self.sent)
+        assert_equals_oracle(self.stage, self.sent)
         archived = {file.key.replace(CHANGES, PROCESSED): file.body for file in self.sent}
         assert self.stage.bucket.read_all(PROCESSED) == archived
         assert self.stage.waiting() == []

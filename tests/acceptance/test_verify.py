@@ -11,8 +11,8 @@ from consumer.settings import DatabaseSettings
 from consumer.upkeep import verify
 from publisher.settings import BucketSettings, load
 from publisher.store.bucket import Bucket as S3Bucket
-from tests.acceptance.feeds import csv, key_at, ticket
 from tests.stage.broker import DEAD_FILES, FILES
+from tests.stage.feeds import csv, key_at, ticket
 from tests.stage.stage import Stage, wait_until
 from tests.stage.store import PROCESSED
 from tests.stage.verifying import findings

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.feeds import csv, key_at, ticket
 from tests.stage.broker import DEAD_FILES
+from tests.stage.feeds import csv, key_at, ticket
 from tests.stage.stage import Stage, wait_until
 from tests.stage.store import CHANGES, PROCESSED
 from tests.stage.verifying import findings

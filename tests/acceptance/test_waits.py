@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from tests.acceptance.feeds import csv, key_at, ticket
 from tests.doubles.faulty_store import FaultyStore
+from tests.stage.feeds import csv, key_at, ticket
 from tests.stage.logins import logged_in, role_of
 from tests.stage.stage import Stage, wait_until
 from tests.stage.store import CHANGES

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.acceptance.feeds import OddKeys, csv, ticket
 from tests.bodies import body
 from tests.doubles import mqtt
 from tests.doubles.receiver import Receiver
 from tests.stage.broker import DEAD_FILES, FILES
+from tests.stage.feeds import OddKeys, csv, ticket
 from tests.stage.stage import Stage, wait_until
 from tests.stage.store import CHANGES, PROCESSED
 

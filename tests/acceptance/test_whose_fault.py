@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.feeds import csv, key_at, ticket
 from tests.doubles.faulty_store import FaultyStore
 from tests.stage.broker import DEAD_FILES, FILES
+from tests.stage.feeds import csv, key_at, ticket
 from tests.stage.stage import Stage, wait_until
 
 BAD = [key_at(minute) for minute in range(4)]  # as many as one consumer has in hand

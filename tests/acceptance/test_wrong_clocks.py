@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
-from tests.acceptance.feeds import csv, ticket
 from tests.stage.broker import DEAD_FILES
+from tests.stage.feeds import csv, ticket
 from tests.stage.program import CLOCK_BEHIND
 from tests.stage.stage import Stage, wait_until
 from tests.stage.store import CHANGES

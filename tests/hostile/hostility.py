@@ -13,15 +13,15 @@ import pika
 from botocore.exceptions import BotoCoreError, ClientError
 from pika.exceptions import AMQPError
 
+from consumer.demo.oracle import EAT, ChangeFile
 from publisher.arrivals.store_events import MAX_BYTES
-from tests.acceptance.feeds import KEY_FORMS, ChangeFile, csv, key_at, ticket
-from tests.acceptance.reference import EAT
 from tests.doubles.faulty_store import FaultyStore
 from tests.doubles.geocoder import LocationIQ
 from tests.doubles.header_tables import RawProperties
 from tests.doubles.proxy import Proxy
 from tests.hostile.crew import ENDS_WITHIN, Crew
 from tests.stage.broker import EVENTS, Broker
+from tests.stage.feeds import KEY_FORMS, csv, key_at, ticket
 from tests.stage.private import PrivateStack
 from tests.stage.stage import Process, Stage
 from tests.stage.store import CHANGES

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from tests.acceptance.feeds import COLUMNS, csv, lines
 from tests.hostile.hostility import Act, Hostility
+from tests.stage.feeds import COLUMNS, csv, lines
 from tests.stage.store import CHANGES
 
 

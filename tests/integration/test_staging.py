@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from consumer.demo.model import INC
 from consumer.files import proportion
 from consumer.files.cleaning import Cleaner, RowReject, TicketRow
 from consumer.files.proportion import Cost
@@ -13,13 +14,12 @@ from consumer.postgres import database as postgres
 from consumer.postgres.database import Pool
 from consumer.settings import DatabaseSettings
 from publisher.errors import FleetticketsError
-from tests.acceptance.feeds import COLUMNS, csv, ticket
-from tests.acceptance.reference import KEPT_EMPTY
 from tests.conftest import Database
 from tests.integration.change_files import ChangeFile, apply_to
+from tests.stage.feeds import COLUMNS, csv, ticket
 
 RANDOM = random.Random(3)
-WIDE = ["ticket_id", *sorted(KEPT_EMPTY - {"ticket_id"})]
+WIDE = ["ticket_id", *sorted(INC.columns - {"ticket_id"})]
 LONG = ["ticket_id", RANDOM.randbytes(200).hex()]
 ROWS = 10_000
 

@@ -21,10 +21,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from consumer.postgres.queries import statements
-from tests.acceptance.feeds import csv, key_at, ticket
 from tests.doubles.geocoder import KEY, LocationIQ
 from tests.load.atlas import Atlas, Known, Ward, Written, written
 from tests.load.stages import load_stage, say
+from tests.stage.feeds import csv, key_at, ticket
 from tests.stage.stage import Stage
 
 BESIDE = Path(__file__).parents[3] / "shared" / "data"

@@ -12,9 +12,10 @@ import psycopg
 
 from tests.soak.actors import Actor, Exporter, Operator
 from tests.soak.crew import Crew, proxies_of
-from tests.soak.oracle import Verdict, file_lines, judge
+from tests.soak.oracle import judge
 from tests.soak.plan import COMPONENTS, Plan
 from tests.stage.broker import DEAD_FILES, Broker
+from tests.stage.comparing import Verdict, file_lines
 from tests.stage.private import private_stack
 from tests.stage.stage import Stage
 from tests.stage.store import Bucket
