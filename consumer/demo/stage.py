@@ -42,8 +42,8 @@ def ready(services: Services, logs: Path) -> Iterator[Stage]:
     """
     given = services.environment
     bucket_settings = _bucket_settings(given)
-    with fresh.fresh_database(given["DATABASE_URL"]) as database_url:
-        rabbitmq_url = fresh.fresh_virtual_host(given["RABBITMQ_URL"], given.get("RABBITMQ_MANAGEMENT_URL"))
+    with fresh.demo_database(given["DATABASE_URL"]) as database_url:
+        rabbitmq_url = fresh.demo_virtual_host(given["RABBITMQ_URL"], given.get("RABBITMQ_MANAGEMENT_URL"))
         broker_settings = load(BrokerSettings, rabbitmq_url=rabbitmq_url)
         environment = {
             "DATABASE_URL": database_url,

@@ -114,10 +114,8 @@ def containers(
     ).create_queue(QueueName="compose")["QueueUrl"]
     more = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "FLEETTICKETS_WEBHOOK_TOKEN": TOKEN}
     more["FLEETTICKETS_SQS_QUEUE_URL"] = queue
-    with (
-        make_stage(empty_database.url) as stage,
-        fresh_vhost(services["RABBITMQ_URL"], management, f"fleettickets-compose-{worker_id}") as broker,
-    ):
+    broker = fresh_vhost(services["RABBITMQ_URL"], management, f"fleettickets-compose-{worker_id}")
+    with make_stage(empty_database.url) as stage:
         yield Containers(stage, broker, more)
         for login in LOGINS:
             stage.connection.execute(f"DROP OWNED BY {login}; DROP ROLE {login}".encode())

@@ -185,11 +185,11 @@ def test_queues_that_are_missing_or_otherwise(sound: Stage, services: dict[str, 
     management = services.get("RABBITMQ_MANAGEMENT_URL")
     if management is None:
         pytest.skip("no management API that could make a virtual host")
-    with fresh_vhost(services["RABBITMQ_URL"], management, f"fleettickets-doctor-{worker_id}") as other:
-        with other.channel() as channel:
-            channel.queue_declare(GEOCODE, durable=True)
-        environment = {"RABBITMQ_URL": other.url, "RABBITMQ_MANAGEMENT_URL": management}
-        status, findings = examined(sound, **environment)
+    other = fresh_vhost(services["RABBITMQ_URL"], management, f"fleettickets-doctor-{worker_id}")
+    with other.channel() as channel:
+        channel.queue_declare(GEOCODE, durable=True)
+    environment = {"RABBITMQ_URL": other.url, "RABBITMQ_MANAGEMENT_URL": management}
+    status, findings = examined(sound, **environment)
     assert status == 1
     assert findings[f"queue {GEOCODE}"]["found"] != "missing"
     assert findings["queue fleettickets.files"]["found"] == "missing"

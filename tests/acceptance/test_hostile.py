@@ -7,8 +7,8 @@ import pytest
 
 from tests.hostile.plan import LANES, make_plan
 from tests.hostile.playing import play
-from tests.soak.run import say
 from tests.stage import commit
+from tests.stage.running import say
 
 SECONDS = 30
 TOLD = ("seed", "acts", "good files of the feed", "good files of acts", "hostile files", "hostile bodies")

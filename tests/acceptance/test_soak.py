@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.soak.plan import COMPONENTS, make_plan
-from tests.soak.run import say
 from tests.soak.soaking import soak
 from tests.stage import commit
+from tests.stage.running import say
 
 SECONDS = 10
 TOLD = {

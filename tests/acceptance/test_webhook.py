@@ -207,13 +207,12 @@ def test_nothing_is_lost_while_the_connection_is_cut_again_and_again(
 
 
 @pytest.fixture
-def own_broker(services: dict[str, str]) -> Iterator[Broker]:
+def own_broker(services: dict[str, str]) -> Broker:
     """A vhost to break."""
     management = services.get("RABBITMQ_MANAGEMENT_URL")
     if management is None:
         pytest.skip("the management API makes and changes the virtual host of this test")
-    with fresh_vhost(services["RABBITMQ_URL"], management, "fleettickets-webhook") as fresh:
-        yield fresh
+    return fresh_vhost(services["RABBITMQ_URL"], management, "fleettickets-webhook")
 
 
 def test_an_event_that_no_queue_takes_is_503_and_the_log_says_what_to_run(

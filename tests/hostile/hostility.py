@@ -19,8 +19,9 @@ from tests.doubles.faulty_store import FaultyStore
 from tests.doubles.geocoder import LocationIQ
 from tests.doubles.header_tables import RawProperties
 from tests.doubles.proxy import Proxy
-from tests.hostile.crew import ENDS_WITHIN, Crew
+from tests.hostile.crew import Crew
 from tests.stage.broker import EVENTS, Broker
+from tests.stage.ending import ENDS_WITHIN
 from tests.stage.feeds import KEY_FORMS, csv, key_at, ticket
 from tests.stage.private import PrivateStack
 from tests.stage.stage import Process, Stage

@@ -35,7 +35,8 @@ def main() -> int:
     if management is None:
         sys.stderr.write("RABBITMQ_MANAGEMENT_URL is not set, so there is no making a virtual host for this\n")
         return 2
-    with fresh_vhost(url, management, "fleettickets-load") as broker, tempfile.TemporaryDirectory() as folder:
+    broker = fresh_vhost(url, management, "fleettickets-load")
+    with tempfile.TemporaryDirectory() as folder:
         port = free_port()
         environment = {**os.environ, "RABBITMQ_URL": broker.url, "FLEETTICKETS_WEBHOOK_TOKEN": TOKEN}
         log = Path(folder, "webhook.log")

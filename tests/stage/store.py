@@ -14,9 +14,10 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from consumer.demo.fresh import remove_bucket
+
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
     from mypy_boto3_sns import SNSClient
 
     from tests.stage.broker import Broker
@@ -153,11 +154,7 @@ class Bucket:
 
     def remove(self) -> None:
         """Empty the bucket and delete it with its topic."""
-        keys = self.keys()
-        for start in range(0, len(keys), 1000):
-            found: list[ObjectIdentifierTypeDef] = [{"Key": key} for key in keys[start : start + 1000]]
-            self.s3.delete_objects(Bucket=self.name, Delete={"Objects": found, "Quiet": True})
-        self.s3.delete_bucket(Bucket=self.name)
+        remove_bucket(self.s3, self.name)
         if self._topics is not None:
             with contextlib.suppress(ClientError):
                 self._topics.delete_topic(TopicArn=self._topic)
