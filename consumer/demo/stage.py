@@ -59,18 +59,18 @@ def ready(services: Services, logs: Path) -> Iterator[Stage]:
         bucket = DemoBucket(bucket_settings, CONNECTIONS)
         processes: list[Child] = []
 
-        def start(package: str, *arguments: str) -> Child:
-            child = children.start([package, *arguments], environment, logs / f"{arguments[0]}.log")
+        def start(*arguments: str) -> Child:
+            child = children.start(["consumer", *arguments], environment, logs / f"{arguments[0]}.log")
             processes.append(child)
             return child
 
         try:
-            migrate, topology = start("consumer", "migrate"), start("publisher", "topology")
+            migrate, topology = start("migrate"), start("topology")
             bucket.make()
             children.finish(topology, seconds=_READY_SECONDS)
             refusal = _refusal(bucket_settings, broker_settings)
             children.finish(migrate, seconds=_MIGRATE_SECONDS)
-            working = (start("consumer", "consume"), start("publisher", "poll", "--every", "1" if refusal else "5"))
+            working = (start("consume"), start("poll", "--every", "1" if refusal else "5"))
             _wait_for_consumer(broker_settings, working)
             database_settings = load(DatabaseSettings, database_url=database_url)
             yield Stage(database_settings, broker_settings, bucket_settings, bucket, refusal, working)
