@@ -4,13 +4,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from consumer.demo.expected import TYPED, Raw
+from consumer.demo.model import INC
+from consumer.demo.oracle import Raw
 from consumer.postgres import database
 from consumer.postgres.database import Connection
 from publisher.broker import channels, dead_letters
 from publisher.broker.topology import Queue
 from publisher.settings import BrokerSettings
 
+_TYPED = (*INC.texts, *INC.times, *INC.flags, *INC.minutes, *(INC.place or ()), "geo_source")
 ROW_COUNTS = (
     "read", "inserted", "updated", "unchanged", "stale", "superseded", "rejected", "alarms", "sentinels",
 )  # fmt: skip
@@ -53,7 +55,7 @@ class Tables:
 
     raw: dict[str, Raw]
     typed: dict[str, dict[str, object]]
-    closures: set[tuple[str, datetime]]
+    closures: dict[tuple[str, datetime], dict[str, object]]
     rejects: dict[tuple[str, int], str]
     files: dict[str, tuple[list[str], list[str]]]
 
@@ -77,8 +79,11 @@ def tables(connection: Connection, folder: str) -> Tables:
         tickets = database.rows(connection, "demo", "tickets")
         return Tables(
             raw={row["ticket_id"]: row["raw"] for row in tickets},
-            typed={row["ticket_id"]: {name: row.get(name) for name in TYPED} for row in tickets},
-            closures={(row["ticket_id"], row["closed_at"]) for row in database.rows(connection, "demo", "closures")},
+            typed={row["ticket_id"]: {name: row.get(name) for name in _TYPED} for row in tickets},
+            closures={
+                (row["ticket_id"], row["closed_at"]): {name: row[name] for name in INC.closure}
+                for row in database.rows(connection, "demo", "closures")
+            },
             rejects={
                 (row["key"].removeprefix(folder), row["line"]): row["raw"]
                 for row in database.rows(connection, "demo", "rejects")

@@ -12,9 +12,9 @@ from threading import Event
 from consumer.demo import children, observing, services
 from consumer.demo.checks import Holdings, check
 from consumer.demo.children import CODE, DemoFailed
-from consumer.demo.expected import expect
-from consumer.demo.feed import ChangeFile, Feed, make_feed
+from consumer.demo.feed import Feed, make_feed
 from consumer.demo.observing import Whereabouts
+from consumer.demo.oracle import ChangeFile, foretell
 from consumer.demo.services import Services
 from consumer.demo.stage import Stage, ready, where_to_look
 from consumer.demo.view import Lines, Summary
@@ -71,7 +71,7 @@ def play(plan: Plan, view: Lines, report: Callable[[Summary], None]) -> bool:
             laps.end("play")
             # Stopped before anything is compared: what is there then is there to stay.
             children.stop(list(stage.processes))
-            checks = check(feed, expect(feed.files), _holdings(stage, progress, began))
+            checks = check(feed, foretell(feed.files), _holdings(stage, progress, began))
             laps.end("compare")
             summary = Summary(
                 seed=plan.seed,
@@ -119,9 +119,9 @@ class _Exporter:
     def _put(self, file: ChangeFile, due: float) -> None:
         if self._stop.wait(max(0.0, due - time.monotonic())):
             return
-        key = self._stage.folder.changes + file.name
+        key = self._stage.folder.changes + file.key
         self._stage.bucket.put(key, file.body)
-        if file.name == self._feed.announced_twice:
+        if file.key == self._feed.announced_twice:
             arrived = ChangeFileArrived(
                 bucket=self._stage.settings.bucket, keys=(key,), seen_by="notification", event_time=datetime.now(UTC)
             )

@@ -45,8 +45,8 @@ def ready(services: Services, logs: Path) -> Iterator[Stage]:
     """
     given = services.environment
     bucket_settings = _bucket_settings(given)
-    with fresh.fresh_database(given["DATABASE_URL"]) as database_url:
-        rabbitmq_url = fresh.fresh_virtual_host(given["RABBITMQ_URL"], given.get("RABBITMQ_MANAGEMENT_URL"))
+    with fresh.demo_database(given["DATABASE_URL"]) as database_url:
+        rabbitmq_url = fresh.demo_virtual_host(given["RABBITMQ_URL"], given.get("RABBITMQ_MANAGEMENT_URL"))
         broker_settings = load(BrokerSettings, rabbitmq_url=rabbitmq_url)
         environment = {
             "DATABASE_URL": database_url,
@@ -61,18 +61,18 @@ def ready(services: Services, logs: Path) -> Iterator[Stage]:
         bucket = DemoBucket(bucket_settings, CONNECTIONS)
         processes: list[Child] = []
 
-        def start(package: str, *arguments: str) -> Child:
-            child = children.start([package, *arguments], environment, logs / f"{arguments[0]}.log")
+        def start(*arguments: str) -> Child:
+            child = children.start(["consumer", *arguments], environment, logs / f"{arguments[0]}.log")
             processes.append(child)
             return child
 
         try:
-            migrate, topology = start("consumer", "migrate"), start("consumer", "topology")
+            migrate, topology = start("migrate"), start("topology")
             bucket.make()
             children.finish(topology, seconds=_READY_SECONDS)
             refusal = _refusal(bucket_settings, broker_settings)
             children.finish(migrate, seconds=_MIGRATE_SECONDS)
-            working = (start("consumer", "consume"), start("consumer", "poll", "--every", "1" if refusal else "5"))
+            working = (start("consume"), start("poll", "--every", "1" if refusal else "5"))
             _wait_for_consumer(broker_settings, working)
             database_settings = load(DatabaseSettings, database_url=database_url)
             folder = packaged_feeds().named("inc").folder

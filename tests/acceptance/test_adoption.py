@@ -10,12 +10,12 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from tests.acceptance.conftest import MakeStage
-from tests.acceptance.feeds import csv, ticket
-from tests.acceptance.geocoder import KEY, LocationIQ
-from tests.acceptance.stage import Stage
-from tests.acceptance.store import CHANGES, PROCESSED
 from tests.acceptance.test_restore import dumped, turn_to, unrecorded
 from tests.conftest import Database
+from tests.doubles.geocoder import KEY, LocationIQ
+from tests.stage.feeds import csv, ticket
+from tests.stage.stage import Stage
+from tests.stage.store import CHANGES, PROCESSED
 
 MIGRATIONS = Path(__file__).parents[2] / "sql" / "migrations"
 WATERMARK = f"{CHANGES}2026-06-25T142000.csv"

@@ -12,13 +12,14 @@ import requests
 from pika.exceptions import AMQPError, NackError
 from rabbitmq import RabbitMQ
 
-from tests.acceptance.broker import DEAD_FILES, FILES, GEOCODE, Broker
-from tests.acceptance.comparing import assert_equals_reference
-from tests.acceptance.faulty_store import FaultyStore
-from tests.acceptance.feeds import ChangeFile, RandomFeed, key_at
-from tests.acceptance.private import private_cluster, private_rabbitmq
-from tests.acceptance.proxy import Proxy
-from tests.acceptance.stage import Process, Stage, wait_until
+from consumer.demo.oracle import ChangeFile
+from tests.doubles.faulty_store import FaultyStore
+from tests.doubles.proxy import Proxy
+from tests.stage.broker import DEAD_FILES, FILES, GEOCODE, Broker
+from tests.stage.comparing import assert_equals_oracle
+from tests.stage.feeds import RandomFeed, key_at
+from tests.stage.private import private_cluster, private_rabbitmq
+from tests.stage.stage import Process, Stage, wait_until
 
 BAD = b"ticket_id\nM\xfc\n"
 
@@ -38,9 +39,10 @@ def assert_as_if_nothing_had_happened(stage: Stage, consumer: Process, files: li
     assert stage.one("SELECT sum(attempts) FROM ingest.ledger") == 0
     assert stage.broker.ready(DEAD_FILES) == 0
     assert stage.waiting() == []
-    assert_equals_reference(stage, files)
+    assert_equals_oracle(stage, files)
 
 
+@pytest.mark.promise("Exactly once", "Nothing lost")
 def test_connections_that_are_cut_again_and_again(stage: Stage) -> None:
     files = feed(stage, seed=31, count=50)
     with Proxy(stage.broker.url) as proxy:
@@ -72,6 +74,7 @@ def test_what_a_lost_connection_delivered_and_nobody_began_is_left_to_its_redeli
     assert {line["key"] for line in lines} == {file.key for file in files}
 
 
+@pytest.mark.promise("One bad thing stays one bad thing")
 def test_a_full_follow_on_queue_holds_no_file_back_and_spends_nothing(stage: Stage) -> None:
     files = feed(stage, seed=32, count=12)
     with full(stage.broker, GEOCODE):
@@ -88,6 +91,7 @@ def test_a_full_follow_on_queue_holds_no_file_back_and_spends_nothing(stage: Sta
     assert_as_if_nothing_had_happened(stage, consumer, files)
 
 
+@pytest.mark.promise("Nothing lost", "One bad thing stays one bad thing")
 def test_full_dead_letters_keep_a_bad_file_undecided_and_good_ones_going(stage: Stage) -> None:
     files, bad = feed(stage, seed=33, count=12), key_at(-1)
     stage.bucket.put(bad, BAD)
@@ -157,6 +161,7 @@ def unconfirmed(rabbitmq: RabbitMQ, queue: str) -> Iterator[None]:
         rabbitmq.control("eval", f"sys:resume({member}).")
 
 
+@pytest.mark.promise("One bad thing stays one bad thing")
 def test_a_queue_that_confirms_nothing_keeps_only_its_own_waiting(
     private_stage: Stage, private_broker: RabbitMQ
 ) -> None:
@@ -182,7 +187,7 @@ def test_a_queue_that_confirms_nothing_keeps_only_its_own_waiting(
     # One that was published and not confirmed in time stays there as well.
     letters = {message.headers["fleettickets-key"] for message in stage.broker.messages(DEAD_FILES)}
     assert letters == set(bad)
-    assert_equals_reference(stage, files)
+    assert_equals_oracle(stage, files)
 
 
 def test_a_command_whose_message_nobody_confirms_says_so_and_ends(
@@ -196,6 +201,7 @@ def test_a_command_whose_message_nobody_confirms_says_so_and_ends(
     assert "did not confirm a message within 10 s" in ended.stderr
 
 
+@pytest.mark.promise("Nothing lost")
 @pytest.mark.faults
 @pytest.mark.timeout(300)
 def test_a_restarted_broker_has_everything_still(private_stage: Stage, private_broker: RabbitMQ) -> None:
@@ -214,6 +220,7 @@ def test_a_restarted_broker_has_everything_still(private_stage: Stage, private_b
     assert_as_if_nothing_had_happened(stage, consumers.pop(), files)
 
 
+@pytest.mark.promise("Nothing lost")
 @pytest.mark.faults
 @pytest.mark.timeout(300)
 def test_letters_that_were_in_hand_when_a_look_was_cut_off_survive_a_restart(
@@ -241,6 +248,7 @@ def test_letters_that_were_in_hand_when_a_look_was_cut_off_survive_a_restart(
     assert sorted(letters) == sorted(set(keys[:-1]) - replayed)
 
 
+@pytest.mark.promise("Nothing lost")
 @pytest.mark.faults
 @pytest.mark.timeout(300)
 def test_a_memory_alarm_is_waited_for(private_stage: Stage, private_broker: RabbitMQ) -> None:
@@ -258,6 +266,7 @@ def test_a_memory_alarm_is_waited_for(private_stage: Stage, private_broker: Rabb
     assert_as_if_nothing_had_happened(stage, consumer, files)
 
 
+@pytest.mark.promise("Nothing lost")
 @pytest.mark.faults
 @pytest.mark.timeout(400)
 def test_a_cluster_that_loses_the_leader_of_the_queue_under_load(stage: Stage, tmp_path: Path) -> None:

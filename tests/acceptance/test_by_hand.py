@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.broker import GEOCODE
-from tests.acceptance.comparing import assert_equals_reference, tickets
-from tests.acceptance.feeds import RandomFeed, csv, key_at, ticket
-from tests.acceptance.program import PROGRAM
-from tests.acceptance.stage import Stage, wait_until
-from tests.acceptance.store import CHANGES, PROCESSED
+from tests.stage.broker import GEOCODE
+from tests.stage.comparing import assert_equals_oracle, tickets
+from tests.stage.feeds import RandomFeed, csv, key_at, ticket
+from tests.stage.program import PROGRAM
+from tests.stage.stage import Stage, wait_until
+from tests.stage.store import CHANGES, PROCESSED
 
 NO_BROKER = {"RABBITMQ_URL": "amqp://127.0.0.1:1/"}
 TABLES = ("tickets.inc", "tickets.closure_events", "tickets.import_meta", "ingest.ledger", "ingest.positions",
@@ -30,6 +30,7 @@ def state(stage: Stage) -> dict[str, list[dict[str, object]]]:
     return {table: stage.query(f"SELECT * FROM {table}") for table in TABLES}  # noqa: S608
 
 
+@pytest.mark.promise("Order-free", "Late files count")
 def test_drain_applies_everything_oldest_to_newest_without_a_broker(stage: Stage) -> None:
     files = RandomFeed(seed=7, tickets=60).files(25, rows=12)
     stage.bucket.put_all({file.key: file.body for file in files})
@@ -42,7 +43,7 @@ def test_drain_applies_everything_oldest_to_newest_without_a_broker(stage: Stage
 
     drained = stage.run("drain", "--apply", **NO_BROKER)
     assert drained.returncode == 0, drained.stderr
-    assert_equals_reference(stage, files)
+    assert_equals_oracle(stage, files)
     assert stage.waiting() == []
     assert stage.bucket.read_all(PROCESSED) == {file.key.replace(CHANGES, PROCESSED): file.body for file in files}
     rows = stage.query("SELECT decision, first_seen_by, state FROM ingest.ledger")
@@ -66,6 +67,7 @@ def test_a_dry_run_says_what_the_run_then_does(stage: Stage) -> None:
     assert stage.waiting() == [f"{CHANGES}notes.csv"]
 
 
+@pytest.mark.promise("One bad thing stays one bad thing")
 def test_a_broken_file_stops_neither_the_drain_nor_its_later_dead_letter(stage: Stage) -> None:
     broken, good = key_at(1), key_at(2)
     stage.bucket.put(broken, b"ticket_id\nM\xfc\n")
@@ -83,6 +85,7 @@ def test_a_broken_file_stops_neither_the_drain_nor_its_later_dead_letter(stage: 
     assert [letter["key"] for letter in stage.ask("dead-letters", "list", "--each")] == [broken]
 
 
+@pytest.mark.promise("Exactly once")
 @pytest.mark.parametrize("point", ["after commit, before archive", "after delete, before state"])
 def test_a_drain_finishes_what_a_killed_consumer_left(stage: Stage, point: str) -> None:
     key, body = key_at(1), csv([ticket("HALF")])
@@ -223,6 +226,7 @@ def test_a_drain_that_fails_again_makes_no_second_dead_letter(stage: Stage) -> N
     assert stage.ask("status")["database"]["backlog"]["set_aside"] == {"dead letters": 1}
 
 
+@pytest.mark.promise("No silent decision")
 def test_a_drain_names_what_it_leaves_alone_and_the_ledger_knows(stage: Stage) -> None:
     stray = f"{CHANGES}read me.txt"
     stage.bucket.put(stray, b"hello")

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.acceptance.broker import DEAD_FILES, FILES
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.stage import Stage, wait_until
-from tests.acceptance.store import PROCESSED
+from tests.stage.broker import DEAD_FILES, FILES
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.stage import Stage, wait_until
+from tests.stage.store import PROCESSED
 
 KEY, BETWEEN = key_at(0), key_at(10)
 COLUMNS = ("ticket_id", "owner")
@@ -35,6 +35,7 @@ def kept(stage: Stage) -> list[bytes]:
     return sorted(stage.bucket.read(key) for key in [*stage.waiting(), *stage.bucket.keys(PROCESSED)])
 
 
+@pytest.mark.promise("No silent decision")
 @pytest.mark.parametrize(
     ("policy", "decided", "waiting", "result"),
     [

@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.acceptance.broker import FILES
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.stage import Stage, wait_until
-from tests.acceptance.store import CHANGES
+from tests.stage.broker import FILES
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.stage import Stage, wait_until
+from tests.stage.store import CHANGES
 
 NOWHERE = {
     "RABBITMQ_URL": "amqp://guest:guest@nowhere.invalid:5672/",

@@ -8,12 +8,12 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from tests.acceptance.broker import GEOCODE, fresh_vhost
-from tests.acceptance.geocoder import KEY, LocationIQ
-from tests.acceptance.logins import Owner, logged_in, role_of
-from tests.acceptance.stage import Stage
-from tests.acceptance.store import CHANGES
 from tests.conftest import Database
+from tests.doubles.geocoder import KEY, LocationIQ
+from tests.stage.broker import GEOCODE, fresh_vhost
+from tests.stage.logins import Owner, logged_in, role_of
+from tests.stage.stage import Stage
+from tests.stage.store import CHANGES
 
 FINE = {
     "postgres",
@@ -185,11 +185,11 @@ def test_queues_that_are_missing_or_otherwise(sound: Stage, services: dict[str, 
     management = services.get("RABBITMQ_MANAGEMENT_URL")
     if management is None:
         pytest.skip("no management API that could make a virtual host")
-    with fresh_vhost(services["RABBITMQ_URL"], management, f"fleettickets-doctor-{worker_id}") as other:
-        with other.channel() as channel:
-            channel.queue_declare(GEOCODE, durable=True)
-        environment = {"RABBITMQ_URL": other.url, "RABBITMQ_MANAGEMENT_URL": management}
-        status, findings = examined(sound, **environment)
+    other = fresh_vhost(services["RABBITMQ_URL"], management, f"fleettickets-doctor-{worker_id}")
+    with other.channel() as channel:
+        channel.queue_declare(GEOCODE, durable=True)
+    environment = {"RABBITMQ_URL": other.url, "RABBITMQ_MANAGEMENT_URL": management}
+    status, findings = examined(sound, **environment)
     assert status == 1
     assert findings[f"queue {GEOCODE}"]["found"] != "missing"
     assert findings["queue fleettickets.files"]["found"] == "missing"

@@ -10,9 +10,9 @@ import pytest
 
 from consumer.feeds.declared import packaged_feeds
 from consumer.feeds.feed import Feed
-from tests.acceptance.broker import FILES, GEOCODE
-from tests.acceptance.feeds import lines
-from tests.acceptance.stage import Stage, wait_until
+from tests.stage.broker import FILES, GEOCODE
+from tests.stage.feeds import lines
+from tests.stage.stage import Stage, wait_until
 
 FEEDS = packaged_feeds()
 each_feed = pytest.mark.parametrize("feed", FEEDS.served, ids=lambda feed: feed.name)
@@ -44,6 +44,7 @@ def assert_accounted_for(stage: Stage, *, old: str = "0") -> None:
     assert ended.returncode == 0, ended.stdout
 
 
+@pytest.mark.promise("Order-free", "Late files count")
 @each_feed
 @pytest.mark.parametrize("order", list(itertools.permutations((1, 2, 3)))[::2])
 def test_files_in_any_order_end_the_same(stage: Stage, feed: Feed, order: tuple[int, ...]) -> None:
@@ -60,6 +61,7 @@ def test_files_in_any_order_end_the_same(stage: Stage, feed: Feed, order: tuple[
     assert_accounted_for(stage)
 
 
+@pytest.mark.promise("Exactly once")
 @each_feed
 def test_a_file_announced_often_is_applied_once(stage: Stage, feed: Feed) -> None:
     first, second = stage.start("consume"), stage.start("consume")
@@ -75,6 +77,7 @@ def test_a_file_announced_often_is_applied_once(stage: Stage, feed: Feed) -> Non
     assert_accounted_for(stage)
 
 
+@pytest.mark.promise("Nothing lost", "One transaction")
 @each_feed
 @pytest.mark.parametrize(
     "point",
@@ -99,6 +102,7 @@ def test_killed_anywhere_nothing_is_lost_and_nothing_twice(stage: Stage, feed: F
     assert_accounted_for(stage)
 
 
+@pytest.mark.promise("One bad thing stays one bad thing")
 @each_feed
 def test_rows_that_cannot_be_tickets_are_kept_and_the_sentinel_is_dropped(stage: Stage, feed: Feed) -> None:
     rows = [("GOOD", "a", ""), ("BAD", "b", "yesterday"), ("", "c", ""), (str(feed.sentinel), "", "")]
@@ -129,6 +133,7 @@ def test_a_file_without_the_feeds_id_is_a_dead_letter_that_can_be_mended(stage: 
     consumer.stop()
 
 
+@pytest.mark.promise("Nothing lost")
 @each_feed
 def test_a_database_that_was_lost_is_brought_back_from_the_archive(stage: Stage, feed: Feed) -> None:
     contents = {minute: body(feed, (f"T{minute}", "x"), ("SHARED", str(minute))) for minute in (1, 2)}
@@ -144,6 +149,7 @@ def test_a_database_that_was_lost_is_brought_back_from_the_archive(stage: Stage,
     assert_accounted_for(stage, old="300")
 
 
+@pytest.mark.promise("Nothing lost")
 @each_feed
 def test_the_poller_offers_what_nobody_announced(stage: Stage, feed: Feed) -> None:
     consumer = stage.start("consume")

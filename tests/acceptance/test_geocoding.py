@@ -9,11 +9,11 @@ import requests
 
 from consumer.geocoding.gazetteer import MANY
 from consumer.geocoding.locationiq import ATTEMPTS
-from tests.acceptance.broker import GEOCODE
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.geocoder import INVALID_REQUEST, KEY, LIMITED, UNKNOWN, Fault, Known, LocationIQ, error
-from tests.acceptance.receiver import free_port
-from tests.acceptance.stage import Process, Stage, wait_until
+from tests.doubles.geocoder import INVALID_REQUEST, KEY, LIMITED, UNKNOWN, Fault, Known, LocationIQ, error
+from tests.doubles.receiver import free_port
+from tests.stage.broker import GEOCODE
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.stage import Process, Stage, wait_until
 
 WESTLANDS, QUARRY_ROAD, GATE, FAR = (-1.2676, 36.8108), (-1.2622, 36.8519), (-1.2650, 36.8020), (-4.0435, 39.6682)
 KNOWN: dict[str, Known] = {

@@ -14,10 +14,10 @@ from pika.exceptions import AMQPError
 
 from publisher.broker import channels, header_tables
 from publisher.settings import BrokerSettings
-from tests.acceptance.broker import DEAD, DEAD_FILES, EVENTS, FILES
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.header_tables import ODD, RawProperties, entry, of, random_table, timestamp
-from tests.acceptance.stage import Stage, wait_until
+from tests.doubles.header_tables import ODD, RawProperties, entry, of, random_table, timestamp
+from tests.stage.broker import DEAD, DEAD_FILES, EVENTS, FILES
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.stage import Stage, wait_until
 
 HUGE = 130_900
 """A header of this length fits into a frame, as RabbitMQ has it, and nothing fits beside it."""

@@ -10,11 +10,12 @@ import pytest
 from psycopg import errors, sql
 from psycopg.rows import dict_row
 
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.geocoder import KEY, LocationIQ
-from tests.acceptance.logins import PASSWORD, Login, logged_in, role_of
-from tests.acceptance.stage import Stage, wait_until
-from tests.conftest import Database, fresh_database
+from tests.conftest import Database
+from tests.doubles.geocoder import KEY, LocationIQ
+from tests.stage.database import fresh_database
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.logins import PASSWORD, Login, logged_in, role_of
+from tests.stage.stage import Stage, wait_until
 
 
 @pytest.fixture

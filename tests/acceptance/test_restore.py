@@ -12,11 +12,12 @@ import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from tests.acceptance.comparing import closures, tickets
-from tests.acceptance.feeds import ChangeFile, RandomFeed, csv, key_at, ticket
-from tests.acceptance.stage import Stage, wait_until
-from tests.acceptance.store import CHANGES, PROCESSED
+from consumer.demo.oracle import ChangeFile
 from tests.conftest import Database
+from tests.stage.comparing import closures, tickets
+from tests.stage.feeds import RandomFeed, csv, key_at, ticket
+from tests.stage.stage import Stage, wait_until
+from tests.stage.store import CHANGES, PROCESSED
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CompletedMultipartUploadTypeDef
@@ -113,6 +114,7 @@ def made_anew_from_the_archive(stage: Stage, url: str, lost: dict[str, Any]) -> 
         assert made[table] == rows, table
 
 
+@pytest.mark.promise("One transaction", "Nothing lost")
 def test_after_a_restore_the_missing_files_are_named_and_applied_from_the_archive(
     stage: Stage, empty_database: Database
 ) -> None:
@@ -175,6 +177,7 @@ def test_after_a_restore_the_missing_files_are_named_and_applied_from_the_archiv
         assert stage.bucket.read_all(PROCESSED) == archive, "the archive stays as it is"
 
 
+@pytest.mark.promise("Order-free")
 def test_each_file_goes_to_the_epoch_it_was_archived_in(stage: Stage) -> None:
     """Without it, the older-stamped file of the newer epoch would lose."""
     with dumped(stage) as dump:

@@ -7,10 +7,10 @@ from datetime import datetime
 
 import pytest
 
-from tests.acceptance.broker import DEAD_FILES, FILES
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.stage import Stage, wait_until
-from tests.acceptance.store import PROCESSED
+from tests.stage.broker import DEAD_FILES, FILES
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.stage import Stage, wait_until
+from tests.stage.store import PROCESSED
 
 KEY = key_at(0)
 COLUMNS = ("ticket_id", "owner")
@@ -69,6 +69,7 @@ def modified(stage: Stage, key: str) -> datetime:
     return stage.bucket.s3.head_object(Bucket=stage.bucket.name, Key=key)["LastModified"]
 
 
+@pytest.mark.promise("Nothing lost")
 @pytest.mark.parametrize("by", ["sweep", "drain"])
 def test_bytes_that_return_are_not_taken_for_those_that_a_dead_process_left(stage: Stage, by: str) -> None:
     half_finished(stage)
@@ -92,6 +93,7 @@ def test_bytes_that_return_are_not_taken_for_those_that_a_dead_process_left(stag
     assert_accounted_for(stage)
 
 
+@pytest.mark.promise("Nothing lost")
 def test_bytes_that_return_within_the_second_of_those_before_are_not_deleted_unapplied(stage: Stage) -> None:
     """The store's clock tells the first put and the last one apart by nothing; the ledger knows what came between."""
     half_finished(stage)
@@ -127,6 +129,7 @@ def test_the_archive_applied_once_more_leaves_what_lies_in_changes_to_its_own_de
     assert (owner(stage), stage.waiting()) == ("a", [])
 
 
+@pytest.mark.promise("Exactly once")
 def test_the_same_bytes_stored_twice_are_one_version_and_both_puts_end(stage: Stage) -> None:
     half_finished(stage)
     stage.bucket.put(KEY, A)
@@ -140,6 +143,7 @@ def test_the_same_bytes_stored_twice_are_one_version_and_both_puts_end(stage: St
     assert_accounted_for(stage)
 
 
+@pytest.mark.promise("Order-free")
 def test_a_b_a_with_the_first_two_within_one_second_ends_with_a(stage: Stage) -> None:
     consumer = stage.start("consume")
     for minute in range(20):

@@ -17,12 +17,12 @@ import pytest
 import requests
 from psycopg import sql
 
-from tests.acceptance.broker import DEAD_FILES, Broker
 from tests.acceptance.conftest import MakeStage
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.private import private_postgres
-from tests.acceptance.receiver import free_port
-from tests.acceptance.stage import Stage, wait_until
+from tests.doubles.receiver import free_port
+from tests.stage.broker import DEAD_FILES, Broker
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.private import private_postgres
+from tests.stage.stage import Stage, wait_until
 
 if TYPE_CHECKING:
     import subprocess

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.acceptance.broker import FILES
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.stage import Process, Stage, wait_until
-from tests.acceptance.store import Bucket
+from tests.stage.broker import FILES
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.stage import Process, Stage, wait_until
+from tests.stage.store import Bucket
 
 OTHER_PREFIX = "automations/other/"
 

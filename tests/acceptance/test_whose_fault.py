@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.broker import DEAD_FILES, FILES
-from tests.acceptance.faulty_store import FaultyStore
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.stage import Stage, wait_until
+from tests.doubles.faulty_store import FaultyStore
+from tests.stage.broker import DEAD_FILES, FILES
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.stage import Stage, wait_until
 
 BAD = [key_at(minute) for minute in range(4)]  # as many as one consumer has in hand
 GOOD = [key_at(minute) for minute in range(10, 15)]
@@ -60,6 +60,7 @@ def others_go_on_until_it_is_their_own(stage: Stage, *keys: str) -> None:
     wait_until(others_go_on, "each has an attempt and its row", timeout=180)
 
 
+@pytest.mark.promise("One bad thing stays one bad thing")
 @pytest.mark.parametrize(
     "how",
     [
@@ -182,6 +183,7 @@ def test_a_death_right_after_a_setback_was_recorded_changes_nothing(stage: Stage
     assert (row["attempts"], row["held_since"], row["rows_inserted"], row["decision"]) == (0, None, 1, "new")
 
 
+@pytest.mark.promise("No silent decision")
 def test_a_version_is_in_the_ledger_at_first_sight(stage: Stage) -> None:
     key = GOOD[0]
     stage.bucket.put(key, csv(ticket(f"T{row}") for row in range(50)))
@@ -201,6 +203,7 @@ def test_a_version_is_in_the_ledger_at_first_sight(stage: Stage) -> None:
     assert (row["attempts"], row["duplicates"], row["rows_inserted"], row["decision"]) == (0, 0, 50, "new")
 
 
+@pytest.mark.promise("One bad thing stays one bad thing")
 @pytest.mark.parametrize("rows", [50, 12_000])
 def test_bodies_that_trickle_hold_no_thread_for_good(stage: Stage, rows: int) -> None:
     """A byte now and then keeps the connection from being silent, and would keep its reader for good.
@@ -225,6 +228,7 @@ def test_bodies_that_trickle_hold_no_thread_for_good(stage: Stage, rows: int) ->
         consumer.stop()
 
 
+@pytest.mark.promise("No silent decision")
 def test_what_was_held_and_is_gone_or_replaced_meanwhile_is_decided(stage: Stage) -> None:
     gone, replaced = BAD[:2]
     put(stage, [gone, replaced], "FIRST")

@@ -4,9 +4,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from tests.acceptance.feeds import csv
-from tests.acceptance.store import CHANGES
 from tests.hostile.hostility import Act, Hostility, publish
+from tests.stage.feeds import csv
+from tests.stage.store import CHANGES
 
 MB = 1 << 20
 

@@ -61,6 +61,7 @@ def crash() -> None:
     raise Crash
 
 
+@pytest.mark.promise("Nothing lost")
 def test_a_file_moves_to_processed_with_every_byte(bucket: Bucket) -> None:
     stored = put(bucket, KEY, b"ticket_id\n")
     assert bucket.archive(stored, sha256(b"ticket_id\n"), nothing) == ARCHIVED
@@ -68,6 +69,7 @@ def test_a_file_moves_to_processed_with_every_byte(bucket: Bucket) -> None:
     assert content(bucket, ARCHIVED) == b"ticket_id\n"
 
 
+@pytest.mark.promise("Nothing lost")
 def test_archiving_twice_is_archiving_once(bucket: Bucket) -> None:
     stored = put(bucket, KEY, b"a")
     for _ in range(2):
@@ -85,6 +87,7 @@ def test_a_crash_between_copy_and_delete_is_taken_up_there(bucket: Bucket) -> No
     assert [found.key for found in bucket.waiting()] == []
 
 
+@pytest.mark.promise("Nothing lost")
 def test_a_taken_name_with_other_bytes_is_not_overwritten(bucket: Bucket) -> None:
     put(bucket, ARCHIVED, b"older")
     stored = put(bucket, KEY, b"newer")
@@ -94,6 +97,7 @@ def test_a_taken_name_with_other_bytes_is_not_overwritten(bucket: Bucket) -> Non
     assert bucket.head(KEY) is None
 
 
+@pytest.mark.promise("Nothing lost")
 def test_a_version_that_came_after_the_one_applied_is_not_deleted(bucket: Bucket) -> None:
     applied = put(bucket, KEY, b"applied")
     put(bucket, KEY, b"newer")

@@ -63,6 +63,7 @@ def test_a_queue_that_the_server_has_otherwise_is_named(
         topology.declare(channel)
 
 
+@pytest.mark.promise("Nothing lost")
 def test_a_message_that_no_queue_takes_is_an_error_not_a_confirm(channel: BlockingChannel) -> None:
     with pytest.raises(Misconfigured, match="no queue is bound"):
         publishing.publish(channel, Outgoing(REQUESTS, "nowhere", b"{}"))
@@ -261,6 +262,7 @@ def test_an_interrupted_replay_loses_no_letter(broker_settings: BrokerSettings, 
     assert settled_depths(channel, 3) == (1, 2)
 
 
+@pytest.mark.promise("Nothing lost")
 def test_a_crash_between_publish_and_settle_leaves_the_letter_in_both_places(
     broker_settings: BrokerSettings, channel: BlockingChannel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,6 +287,7 @@ def test_a_replay_that_is_refused_leaves_the_letter(broker_settings: BrokerSetti
     assert settled_depths(channel, 1) == (0, 1)
 
 
+@pytest.mark.promise("Nothing lost")
 def test_dead_letters_are_for_ever(channel: BlockingChannel) -> None:
     # Only the wait queues have a time to live: redeclaring the queue without one would be refused otherwise.
     for queue in Queue:
@@ -292,6 +295,7 @@ def test_dead_letters_are_for_ever(channel: BlockingChannel) -> None:
         channel.queue_declare(queue.dead_letters, durable=True, arguments=arguments)
 
 
+@pytest.mark.promise("Bounded")
 def test_polling_again_and_again_publishes_each_file_once(channel: BlockingChannel, bucket: Bucket) -> None:
     for number in range(30):
         bucket._s3.put_object(  # noqa: SLF001 - the program never puts

@@ -12,8 +12,8 @@ from consumer.postgres import database as postgres
 from consumer.postgres.database import Pool
 from consumer.settings import HistorySettings
 from publisher.errors import LockTimeout
-from tests.acceptance.stage import wait_until
 from tests.integration.change_files import ChangeFile
+from tests.stage.stage import wait_until
 
 FILE = "ticket_id,cluster,created_at_service,closed_at\nINC{0},QOA,2026-06-25 10:00,\n"
 
@@ -45,6 +45,7 @@ def test_a_file_applied_after_a_capture_asks_again(pool: Pool, apply: Any) -> No
     assert captured_open(pool) == [("QOA", 2)]
 
 
+@pytest.mark.promise("Exactly once")
 def test_captures_asked_for_at_once_cover_each_request_once(pool: Pool, apply: Any) -> None:
     for number in range(6):
         apply(ChangeFile(f"2026-06-25T14200{number}", FILE.format(number)))

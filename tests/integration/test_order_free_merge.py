@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -86,6 +87,7 @@ def forget_everything(pool: Pool) -> None:
         )
 
 
+@pytest.mark.promise("Order-free", "Late files count")
 @settings(
     max_examples=40,
     deadline=None,
@@ -109,6 +111,7 @@ def test_any_permutation_and_duplication_gives_one_result(data: st.DataObject, p
     assert outcome(pool) == expected
 
 
+@pytest.mark.promise("Order-free")
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(drawn=st.lists(FILE, min_size=2, max_size=8, unique_by=lambda file: (file[0], file[2])))
 def test_files_merged_at_the_same_time_give_the_same_result(

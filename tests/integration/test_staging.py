@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from consumer.demo import model
 from consumer.feeds.declared import packaged_feeds
 from consumer.files import proportion
 from consumer.files.cleaning import Cleaner, RowReject, TicketRow
@@ -14,15 +15,14 @@ from consumer.postgres import database as postgres
 from consumer.postgres.database import Pool
 from consumer.settings import DatabaseSettings
 from publisher.errors import FleetticketsError
-from tests.acceptance.feeds import COLUMNS, csv, ticket
-from tests.acceptance.reference import KEPT_EMPTY
 from tests.conftest import Database
 from tests.integration.change_files import ChangeFile, apply_to
+from tests.stage.feeds import COLUMNS, csv, ticket
 
 INC = packaged_feeds().named("inc")
 
 RANDOM = random.Random(3)
-WIDE = ["ticket_id", *sorted(KEPT_EMPTY - {"ticket_id"})]
+WIDE = ["ticket_id", *sorted(model.INC.columns - {"ticket_id"})]
 LONG = ["ticket_id", RANDOM.randbytes(200).hex()]
 ROWS = 10_000
 
@@ -50,6 +50,7 @@ def cost(body: bytes) -> int:
     return counted.bytes
 
 
+@pytest.mark.promise("Bounded")
 @pytest.mark.parametrize(
     "body",
     [

@@ -21,11 +21,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from consumer.postgres.queries import statements
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.geocoder import KEY, LocationIQ
-from tests.acceptance.stage import Stage
+from tests.doubles.geocoder import KEY, LocationIQ
 from tests.load.atlas import Atlas, Known, Ward, Written, written
 from tests.load.stages import load_stage, say
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.stage import Stage
 
 BESIDE = Path(__file__).parents[3] / "shared" / "data"
 RATIO = 1.3

@@ -31,8 +31,8 @@ from consumer.geocoding.locationiq import (
 )
 from consumer.settings import GeocoderSettings
 from publisher.errors import DependencyDown, FleetticketsError, Refused
-from tests.acceptance.certificates import Authority, TlsFront
-from tests.acceptance.geocoder import (
+from tests.doubles.certificates import Authority, TlsFront
+from tests.doubles.geocoder import (
     DAY,
     GARBAGE,
     HTML,

@@ -14,12 +14,14 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from consumer.demo.fresh import remove_bucket
+from consumer.feeds.declared import packaged_feeds
+
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
     from mypy_boto3_sns import SNSClient
 
-    from tests.acceptance.broker import Broker
+    from tests.stage.broker import Broker
 
 CHANGES = "automations/inc/changes/"
 PROCESSED = "automations/inc/processed/"
@@ -107,11 +109,12 @@ class Bucket:
             NotificationConfiguration={
                 "TopicConfigurations": [
                     {
-                        "Id": "changes",
+                        "Id": f"changes-{folder.feed}",
                         "TopicArn": self._topic,
                         "Events": ["s3:ObjectCreated:*"],
-                        "Filter": {"Key": {"FilterRules": [{"Name": "prefix", "Value": CHANGES}]}},
+                        "Filter": {"Key": {"FilterRules": [{"Name": "prefix", "Value": folder.changes}]}},
                     }
+                    for folder in packaged_feeds().folders
                 ]
             },
         )
@@ -153,11 +156,7 @@ class Bucket:
 
     def remove(self) -> None:
         """Empty the bucket and delete it with its topic."""
-        keys = self.keys()
-        for start in range(0, len(keys), 1000):
-            found: list[ObjectIdentifierTypeDef] = [{"Key": key} for key in keys[start : start + 1000]]
-            self.s3.delete_objects(Bucket=self.name, Delete={"Objects": found, "Quiet": True})
-        self.s3.delete_bucket(Bucket=self.name)
+        remove_bucket(self.s3, self.name)
         if self._topics is not None:
             with contextlib.suppress(ClientError):
                 self._topics.delete_topic(TopicArn=self._topic)

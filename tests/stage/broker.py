@@ -11,6 +11,8 @@ import requests
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker
 
+from consumer.demo.fresh import fresh_virtual_host
+
 EVENTS = "fleettickets.events"
 DEAD = "fleettickets.dead"
 FILES = "fleettickets.files"
@@ -107,21 +109,10 @@ class Broker:
                 channel.queue_purge(queue)
 
 
-@contextlib.contextmanager
-def fresh_vhost(url: str, management: str | None, name: str) -> Iterator[Broker]:
+def fresh_vhost(url: str, management: str | None, name: str) -> Broker:
     """A vhost of its own where the management API can make one, else the one of the URL.
 
     It is made anew and left behind: the Ceph gateway never forgets an endpoint it once published to, and keeps trying
     to connect to one that is gone.
     """
-    if management is None:
-        yield Broker(url, None)
-        return
-    address = f"{management}/api/vhosts/{name}"
-    user = urlsplit(url).username or "guest"
-    everything = {"configure": ".*", "write": ".*", "read": ".*"}
-    requests.delete(address, timeout=30)
-    requests.put(address, timeout=30).raise_for_status()
-    permissions = f"{management}/api/permissions/{name}/{user}"
-    requests.put(permissions, json=everything, timeout=30).raise_for_status()
-    yield Broker(urlsplit(url)._replace(path=f"/{name}").geturl(), management)
+    return Broker(url if management is None else fresh_virtual_host(url, management, name), management)

@@ -13,7 +13,10 @@ from place import Place
 from postgres import Postgres
 from rabbitmq import RabbitMQ
 
-from tests.acceptance.program import Forked
+from tests.stage.broker import Broker
+from tests.stage.program import Forked
+from tests.stage.stage import Stage
+from tests.stage.store import Bucket
 
 
 def settled(folder: Path) -> Place:
@@ -81,6 +84,22 @@ def private_stack(folder: Path) -> Iterator[PrivateStack]:
     finally:
         for service in (stack.postgres, stack.rabbitmq, stack.ceph):
             service.stop()
+
+
+@contextlib.contextmanager
+def private_stage(folder: Path, bucket: str) -> Iterator[tuple[PrivateStack, Stage]]:
+    """A stage on such services, and what its processes log in the folder, whatever comes of it."""
+    with private_stack(folder) as stack:
+        services = stack.environment()
+        broker = Broker(stack.rabbitmq.url, services["RABBITMQ_MANAGEMENT_URL"])
+        (folder / "processes").mkdir()
+        stage = Stage(services, stack.postgres.url, broker, Bucket(services, bucket), folder / "processes")
+        try:
+            yield stack, stage
+        finally:
+            stage.end()
+            stage.connection.close()
+            stage.bucket.s3.close()
 
 
 def run(command: str, environment: Mapping[str, str], folder: Path) -> None:

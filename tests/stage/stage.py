@@ -16,9 +16,9 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from tests.acceptance.broker import FILES, Broker
-from tests.acceptance.program import Forked, executed
-from tests.acceptance.store import CHANGES, Bucket
+from tests.stage.broker import FILES, Broker
+from tests.stage.program import Forked, executed
+from tests.stage.store import CHANGES, Bucket
 
 LOG_TAIL = 2000
 RUN_SECONDS = 240

@@ -319,3 +319,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
         pass
+
+
+class Odd(LocationIQ):
+    """A provider that has one `reply` to everything that begins with `prefix`, and good ones to all else."""
+
+    prefix = "Odd"
+    reply = error(UNKNOWN)
+
+    def _answer(self, asked: Asked) -> tuple[int, bytes, str]:
+        if asked.query.startswith(self.prefix):
+            return *self.reply, "application/json"
+        return super()._answer(asked)

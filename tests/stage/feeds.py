@@ -1,12 +1,14 @@
 """Change files: single ones written by hand, and random feeds of many files about the same tickets."""
 
 import random
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import ClassVar
 
-from tests.acceptance.reference import EAT
-from tests.acceptance.store import CHANGES
+from consumer.demo.feed import CLUSTERS, Exporter
+from consumer.demo.model import INC, FeedModel
+from consumer.demo.oracle import EAT, ChangeFile
+from tests.stage.store import CHANGES
 
 COLUMNS = (
     "ticket_id",
@@ -27,21 +29,13 @@ COLUMNS = (
     "longitude",
     "is_alarm",
 )
+LEFT_OUT = {"scheduled_at", "first_seen_at", "last_seen_at", "bucket"}
+"""Columns that a random feed does not name, as a feed need not."""
 START = datetime(2026, 6, 1, 6, tzinfo=EAT)
 KEY_FORMS = ("%Y-%m-%dT%H%M%S", "%Y-%m-%dT%H-%M-%S", "%Y%m%d_%H%M%S", "%Y-%m-%d %H:%M:%S+03:00")
 TIME_FORMS = ("%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M:%S.25", "%Y-%m-%dT%H:%M:%S+03:00")
-CLUSTERS = ("Westlands", "Kasarani", "Quarry Road", "Nyali", "")
 PLACES = ("Gate B", 'The "Old" Mill', "Two\nlines", "Ruaka, phase 2", "Kīsumu Ndogo", "")
 BAD_TIMES = ("yesterday", "2026-02-30 10:00", "25-06-2026 14:20", "2026-06-25 25:00")
-
-
-@dataclass(frozen=True)
-class ChangeFile:
-    key: str
-    key_time: datetime
-    body: bytes
-    version: int = 0
-    """Of two files under one key, the one with the greater version was put later."""
 
 
 class OddKeys:
@@ -106,14 +100,17 @@ def ticket(name: str, **values: str) -> dict[str, str]:
     }
 
 
-class RandomFeed:
-    """Files about a few hundred tickets, with everything in them that a row can be."""
+class RandomFeed(Exporter):
+    """An exporter whose files are about few tickets, in every form that a file or a row can have."""
 
-    def __init__(self, seed: int, tickets: int) -> None:
-        self.random = random.Random(seed)
-        self.names = [f"INC{number:07}" for number in range(tickets)]
-        # A ticket has coordinates in all of its rows or in none: what a gap means is a question of its own.
-        self.placed = set(self.random.sample(self.names, tickets // 3))
+    shares: ClassVar[dict[str, float]] = {
+        "new": 0.12, "update": 0.32, "close": 0.18, "correct": 0.12, "reopen": 0.16, "alarm": 0.09, "repeat": 0.01,
+    }  # fmt: skip
+    stamps: ClassVar[tuple[str, ...]] = TIME_FORMS
+
+    def __init__(self, seed: int, tickets: int, model: FeedModel = INC, folder: str = CHANGES) -> None:
+        super().__init__(random.Random(seed), model, tickets)
+        self._folder = folder
 
     def files(self, count: int, rows: int) -> list[ChangeFile]:
         return [self._file(index, rows) for index in range(count)]
@@ -121,34 +118,47 @@ class RandomFeed:
     def _file(self, index: int, rows: int) -> ChangeFile:
         # Three files in a hundred share their instant with the one before, so the key has to decide.
         when = START + timedelta(minutes=7 * (index - (index % 33 == 1)))
-        key = f"{CHANGES}{when.strftime(KEY_FORMS[index % 4])}{'.5' if index % 4 == 3 else ''}.csv"
-        key_time = when
-        if index % 4 == 3:
-            key = f"{CHANGES}{when:%Y-%m-%d %H:%M:%S}.5+03:00.csv"
-            key_time = when + timedelta(milliseconds=500)
-        columns = [*COLUMNS, *(["note"] if index % 5 == 0 else [])]
-        self.random.shuffle(columns)
-        found = [columns, *(self._row(columns, when) for _ in range(self.random.randint(rows - 3, rows + 3)))]
-        body = lines(found)
-        if index % 7 == 0:
-            body = body.replace(b"\n", b"\r\n")
-        return ChangeFile(key, key_time, b"\xef\xbb\xbf" + body if index % 10 == 0 else body)
+        return self.export(index, when, self.random.randint(rows - 3, rows + 3))
 
-    def _row(self, columns: list[str], when: datetime) -> list[str]:
-        row = self._ticket(when)
-        kind = self.random.random()
-        if kind < 0.08:
-            row["is_alarm"] = self.random.choice(("true", "T", "1"))
-        elif kind < 0.11:
-            row = {"ticket_id": "EXPORT STOPPED: row limit reached"}
-        elif kind < 0.19:
-            return self._bad(row, columns)
-        return [row.get(name, "") for name in columns]
+    def key(self, number: int, time: datetime) -> tuple[str, datetime]:
+        if number % 4 == 3:
+            return f"{self._folder}{time:%Y-%m-%d %H:%M:%S}.5+03:00.csv", time + timedelta(milliseconds=500)
+        return f"{self._folder}{time.strftime(KEY_FORMS[number % 4])}.csv", time
+
+    def columns(self, number: int) -> list[str]:
+        columns = [name for name in super().columns(number) if name not in LEFT_OUT]
+        columns += ["note"] if number % 5 == 0 else []
+        self.random.shuffle(columns)
+        return columns
+
+    def kinds(self, rows: int) -> list[str]:
+        return self.random.choices(list(self.shares), list(self.shares.values()), k=rows)
+
+    def body(self, number: int, lines_: Iterable[Sequence[str]]) -> bytes:
+        body = lines(lines_)
+        if number % 7 == 0:
+            body = body.replace(b"\n", b"\r\n")
+        return b"\xef\xbb\xbf" + body if number % 10 == 0 else body
+
+    def spoilt(self, _number: int, columns: list[str], lines: list[list[str]]) -> list[list[str]]:
+        """Some rows are bad, though never so many that the file fails for it."""
+        found, bad_left = [], len(lines) // 3
+        for line in lines:
+            chance = self.random.random()
+            if chance < 0.03 and self.model.sentinel:
+                cut = {self.model.id_column: f"{self.model.sentinel}: row limit reached"}
+                found.append([cut.get(name, "") for name in columns])
+            elif chance < 0.11 and bad_left:
+                bad_left -= 1
+                found.append(self._bad(dict(zip(columns, line, strict=True)), columns))
+            else:
+                found.append(line)
+        return found
 
     def _bad(self, row: dict[str, str], columns: list[str]) -> list[str]:
         spoilt: dict[str, str] = self.random.choice(
             [
-                {"ticket_id": ""},
+                {self.model.id_column: ""},
                 {"owner": "nul\x00byte"},
                 {"created_at_service": self.random.choice(BAD_TIMES)},
                 {"is_actionable": "maybe"},
@@ -159,29 +169,26 @@ class RandomFeed:
         values = [(row | spoilt).get(name, "") for name in columns]
         return values if spoilt else values[: self.random.choice((2, len(values) - 1))]
 
-    def _ticket(self, when: datetime) -> dict[str, str]:
-        pick = self.random.choice
-        name = pick(self.names)
-        closed = self.random.random() < 0.3
-        row = ticket(
-            name,
-            normalized_status="closed" if closed else pick(("open", "pending")),
-            raw_status=pick(("Closed", "Resolved")) if closed else pick(("New", "in progress", "Reopened")),
-            is_actionable=pick(("true", "FALSE", "t", "0", "")),
-            cluster=pick(CLUSTERS),
-            region=pick(("Nairobi", "COAST", "western", "")),
-            location_name=pick(PLACES),
-            assigned_team=pick(("Team 1", "Team 2", "")),
-            owner=pick(("Wanjikũ", "Otieno", "")),
-            source_updated_at=self._time(when),
-        )
-        if closed:
-            # Few moments, so that the same closure stands in several files with other details.
-            moment = START + timedelta(days=pick((1, 2, 3)), hours=int(name[3:]) % 5)
-            row |= {"closed_at": self._time(moment), "mttr": pick(("90", "90.5", "12.49", ""))}
-        if name in self.placed:
-            row |= {"latitude": f"{self.random.uniform(-4, 4):.5f}", "longitude": "36.82"}
-        return row
+    def alarm(self, now: datetime) -> dict[str, str]:
+        """Of a ticket that is there, and that it must not touch."""
+        return self.change("update", now)
 
-    def _time(self, when: datetime) -> str:
-        return when.strftime(self.random.choice(TIME_FORMS))
+    def progress(self, now: datetime) -> dict[str, str]:
+        pick = self.random.choice
+        return super().progress(now) | {
+            "normalized_status": pick(("open", "pending")),
+            "raw_status": pick(("New", "in progress", "Reopened")),
+            "is_actionable": pick(("true", "FALSE", "t", "0", "")),
+            "cluster": pick((*CLUSTERS, "")),
+            "region": pick(("Nairobi", "COAST", "western", "")),
+            "location_name": pick(PLACES),
+            "owner": pick(("Wanjikũ", "Otieno", "")),
+        }
+
+    def closure(self) -> dict[str, str]:
+        return super().closure() | {"mttr": self.random.choice(("90", "90.5", "12.49", ""))}
+
+    def closed_at(self, ticket: dict[str, str], _now: datetime) -> datetime:
+        """Few moments, so that a closure that was undone comes again with other details."""
+        number = int(ticket[self.model.id_column].removeprefix(self.model.name.upper()))
+        return START + timedelta(days=self.random.choice((1, 2, 3)), hours=number % 5)

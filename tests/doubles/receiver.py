@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import requests
 
-from tests.acceptance.stage import Process, Stage, wait_until
+from tests.stage.stage import Process, Stage, wait_until
 
 TOKEN = "t0ken-of-the-store"
 RIGHT = {"Authorization": f"Bearer {TOKEN}"}

@@ -21,7 +21,7 @@ CLOCK_BEHIND = "TESTS_CLOCK_BEHIND_SECONDS"
 PROGRAM = str(Path(sys.executable).with_name("fleettickets"))
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["consumer.program", "uvicorn", "fastapi", __name__, "tests.acceptance.shared"])
+_FORKS.set_forkserver_preload(["consumer.program", "uvicorn", "fastapi", __name__, "tests.stage.preloaded"])
 
 
 class Forked:
