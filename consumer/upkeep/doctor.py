@@ -143,7 +143,7 @@ def _merge(feeds: Feeds) -> Finding:
                 do = "nothing can be applied until that is mended; it is the server's own word"
         return Finding("merge", Level.WRONG, f"a file of two rows cannot be applied: {error.detail}", do)
     if not is_whole:
-        do = "look for triggers and rules on tickets.inc, tickets.closure_events and the tables of ingest"
+        do = "look for triggers and rules on the tables of tickets and ingest"
         return Finding("merge", Level.WRONG, "a file of two rows was applied, and its rows were not there", do)
     return Finding("merge", Level.OK, "a file of two rows, applied as the consumer does it and rolled back")
 
