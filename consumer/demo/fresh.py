@@ -4,13 +4,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-import psycopg
 import requests
 from botocore.exceptions import BotoCoreError, ClientError
-from psycopg import sql
 
 from consumer.demo.children import DemoFailed
 from consumer.postgres import database
@@ -26,29 +24,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
-DATABASE = "fleettickets_demo"
 VIRTUAL_HOST = "fleettickets-demo"
 BUCKET_NAME = "fleettickets-demo"
-_CHOOSES_HOW_TO_COPY = 150_000
-"""The first version of the server that asks how to copy a database."""
-
-
-def create_database(server: psycopg.Connection[Any], name: str, template: str | None = None) -> None:
-    """Create a database, empty or a copy of the template."""
-    create = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
-    if template:
-        create += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
-        if server.info.server_version >= _CHOOSES_HOW_TO_COPY:
-            # The default there writes every page to the WAL as well, and takes twice as long.
-            create += sql.SQL(" STRATEGY file_copy")
-    server.execute(create)
-
-
-def drop_database(server: psycopg.Connection[Any], name: str) -> None:
-    """Drop a database, whoever is connected to it, and its roles; one that is not there is fine."""
-    server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
-    for kind in ("ingest", "read"):
-        server.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(f"fleettickets_{kind}_{name}")))
 
 
 def at(server_url: str, name: str) -> str:
@@ -67,9 +44,12 @@ def demo_database(server_url: str) -> Iterator[str]:
             locked = connection.execute("SELECT pg_try_advisory_lock(hashtextextended('fleettickets demo', 0)) AS had")
             if not (had := locked.fetchone()) or not had["had"]:
                 raise DemoFailed("another demo is running on this PostgreSQL server")
-            drop_database(connection, DATABASE)
-            create_database(connection, DATABASE)
-        yield at(server_url, DATABASE)
+            connection.execute("DROP DATABASE IF EXISTS fleettickets_demo WITH (FORCE)")
+            connection.execute(
+                "DROP ROLE IF EXISTS fleettickets_ingest_fleettickets_demo, fleettickets_read_fleettickets_demo"
+            )
+            connection.execute("CREATE DATABASE fleettickets_demo")
+        yield at(server_url, "fleettickets_demo")
 
 
 def demo_virtual_host(rabbitmq_url: str, management_url: str | None) -> str:
