@@ -32,7 +32,7 @@ def test_sixty_good_files_outlive_a_broken_schema(stage: Stage) -> None:
     consumer = stage.start("consume")
     wait_until(lambda: SAYS in consumer.output(), "the consumer says that everything fails")
     time.sleep(6)  # the first retries are due after five seconds
-    (spent,) = stage.query("SELECT count(*) AS files, max(attempts) AS attempts FROM ingest.ledger")
+    (spent,) = stage.query("SELECT count(*) AS files, max(attempts) AS attempts FROM ingest.ledger WHERE attempts > 0")
     assert spent["files"] <= 19, "one less than the limit"
     assert spent["attempts"] == 1
     assert consumer.running
@@ -78,7 +78,7 @@ def test_a_replay_in_the_meantime_is_not_forgotten(stage: Stage) -> None:
     stage.announce(key)
     wait_until(lambda: stage.query("SELECT 1 FROM ingest.ledger WHERE dead_lettered_at IS NOT NULL"), "a dead letter")
     # The same version, now for another reason: that an object cannot be read is no property of its bytes.
-    execute(stage, DENY.replace("tickets.inc", "ingest.ledger").replace("BEFORE INSERT OR UPDATE", "BEFORE INSERT"))
+    execute(stage, DENY.replace("tickets.inc", "ingest.ledger").replace("BEFORE INSERT OR UPDATE", "BEFORE UPDATE"))
     stage.ask("dead-letters", "replay", "--all")
     wait_until(lambda: SAYS in consumer.output(), "the consumer says that everything fails")
     wait_until(lambda: "not now" in consumer.output(), "the message is put aside")
