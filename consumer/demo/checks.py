@@ -13,7 +13,7 @@ _DIFFERENCES_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Observed:
     """What the services hold at the end; keys without their folder."""
 
     tables: Tables
@@ -37,7 +37,7 @@ class Check:
         return self.different == 0
 
 
-def check(feed: Feed, expected: Expected, found: Found) -> list[Check]:
+def check(feed: Feed, expected: Expected, found: Observed) -> list[Check]:
     """Compare everything; the order is that of the way of a file, backwards."""
     tables = found.tables
     states = {key: ["done"] for key in expected.applied} | {key: ["failed"] for key in expected.dead}

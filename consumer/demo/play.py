@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Event
 
 from consumer.demo import children, observing, services
-from consumer.demo.checks import Found, check
+from consumer.demo.checks import Observed, check
 from consumer.demo.children import CODE, DemoFailed
 from consumer.demo.expected import expect
 from consumer.demo.feed import ChangeFile, Feed, make_feed
@@ -153,11 +153,11 @@ class _Exporter:
             time.sleep(_LOOK_EVERY)
 
 
-def _found(stage: Stage, progress: Progress, began: datetime) -> Found:
+def _found(stage: Stage, progress: Progress, began: datetime) -> Observed:
     changes = stage.settings.changes_prefix
     with database.connect(stage.database, Role.READ) as connection:
         tables = observing.tables(connection, changes)
-    return Found(
+    return Observed(
         tables=tables,
         rows=progress.rows,
         dead=[key.removeprefix(changes) for key in observing.dead_keys(stage.broker, began)],
