@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 from consumer.fail_points import nowhere
 from consumer.files.applying import Applied, Sighting, apply_file, lock_key
 from consumer.postgres import database
-from consumer.settings import ApplySettings, DatabaseSettings
+from consumer.postgres.database import Pool
+from consumer.settings import ApplySettings
 from publisher.arrivals.keys import ChangeFileKey, read_key
 
 _FOLDER = "doctor/"
 
 
-def rehearse(settings: DatabaseSettings) -> bool:
+def rehearse(pool: Pool) -> bool:
     """Claim, stage, merge, closures, rejects, outbox and watermark. Gives whether each had its effect; none stays.
 
     Locks are waited for no longer than seconds.
@@ -31,7 +32,7 @@ def rehearse(settings: DatabaseSettings) -> bool:
     now = datetime.now(UTC)
     sighting = Sighting(f"doctor-{name}", _FOLDER, key, name, len(body), now, None, now, "poller")
     every_reject = ApplySettings.model_validate({"FLEETTICKETS_MAX_REJECT_SHARE": 1})
-    with database.open_pool(settings, 1, "doctor") as pool, database.transaction(pool, keep=False) as connection:
+    with database.transaction(pool, keep=False) as connection:
         database.row(connection, "doctor", "bound_rehearsal")
         lock_key(connection, sighting.bucket, key.key)
         outcome = apply_file(
