@@ -579,7 +579,11 @@ def test_no_log_and_no_traceback_shows_the_key(server: LocationIQ, tmp_path: Pat
     shown = ended.stdout + ended.stderr
     assert shown.count('"failed"') == 2 * len(EVERY_FAULT), shown
     assert "Nairobi, Kenya" in shown
-    assert shown.rstrip().splitlines()[-1].startswith("consumer.geocoding.locationiq.GeocoderDown: the geocoder is not available")
+    assert (
+        shown.rstrip()
+        .splitlines()[-1]
+        .startswith("consumer.geocoding.locationiq.GeocoderDown: the geocoder is not available")
+    )
     require_silence(shown)
 
 
