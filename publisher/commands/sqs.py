@@ -13,6 +13,7 @@ from publisher.settings import (
     BrokerSettings,
     SqsSettings,
     load,
+    log_settings,
 )
 from publisher.sources.sqs import Batch, Bridge, SqsQueue
 
@@ -38,6 +39,7 @@ def carry_from_sqs(
                 batch = bridge.drain(channel, stop)
             _report_batch(batch, as_json=as_json)
             return
+        log_settings(broker_settings, sqs_settings)
         try:
             bridge.run(broker_settings, stop, _log_batch)
         except FleetticketsError:

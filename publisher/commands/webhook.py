@@ -10,6 +10,7 @@ from publisher.settings import (
     BrokerSettings,
     WebhookSettings,
     load,
+    log_settings,
 )
 
 
@@ -27,5 +28,6 @@ def webhook(
     from publisher.sources.webhook import listen, serve  # noqa: PLC0415
 
     broker_settings, settings = load(BrokerSettings), load(WebhookSettings)
+    log_settings(broker_settings, settings)
     stop = stop_on_signals()
     asyncio.run(serve(listen(host, port), broker_settings, settings, stop))
