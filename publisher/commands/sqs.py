@@ -1,6 +1,7 @@
 """`sqs`."""
 
 import json
+from functools import partial
 from typing import Annotated
 
 import structlog
@@ -39,9 +40,8 @@ def carry_from_sqs(
                 batch = bridge.drain(channel, stop)
             _report_batch(batch, as_json=as_json)
             return
-        log_settings(broker_settings, sqs_settings)
         try:
-            bridge.run(broker_settings, stop, _log_batch)
+            bridge.run(broker_settings, stop, partial(log_settings, broker_settings, sqs_settings), _log_batch)
         except FleetticketsError:
             if not stop.is_set():
                 raise

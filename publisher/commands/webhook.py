@@ -28,6 +28,7 @@ def webhook(
     from publisher.sources.webhook import listen, serve  # noqa: PLC0415
 
     broker_settings, settings = load(BrokerSettings), load(WebhookSettings)
-    log_settings(broker_settings, settings)
     stop = stop_on_signals()
-    asyncio.run(serve(listen(host, port), broker_settings, settings, stop))
+    listening = listen(host, port)
+    log_settings(broker_settings, settings)
+    asyncio.run(serve(listening, broker_settings, settings, stop))
