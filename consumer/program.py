@@ -12,11 +12,11 @@ from consumer.commands.geocode import geocode
 from consumer.commands.import_csv import import_local_file
 from consumer.commands.migrate import migrate_database
 from consumer.commands.reseed import reseed
+from consumer.commands.served import served_folders
+from consumer.commands.settling import settled_by_ledger
 from consumer.commands.status import show_status
 from consumer.commands.verify import verify
 from consumer.demo.command import demo
-from consumer.feeds.declared import served_folders
-from consumer.upkeep.verdicts import settled_by_ledger
 from publisher.commands.broker_users import make_broker_users
 from publisher.commands.dead_letters import letters
 from publisher.commands.notifications import set_notifications

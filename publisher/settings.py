@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AmqpDsn, Field, HttpUrl, SecretStr, TypeAdapter, ValidationError, field_validator
+import structlog
+from pydantic import AmqpDsn, AnyUrl, Field, HttpUrl, SecretStr, TypeAdapter, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from publisher import tls
@@ -32,6 +33,7 @@ def require_encoded_login(url: str) -> None:
         raise ValueError(LOGIN_RULE)
 
 
+MASK = "***"
 LOGIN_RULE = "in user and password, write special characters percent-encoded (a slash is %2F, an @ is %40)"
 
 
@@ -150,6 +152,46 @@ class WebhookSettings(BaseSettings):
         if not bare or not bare.isascii() or not bare.isprintable():
             raise ValueError("a token of printable ASCII characters is needed")
         return SecretStr(bare)
+
+
+def masked(*groups: BaseSettings) -> dict[str, Any]:
+    """Every setting of the groups by the name of its variable, ready to be logged.
+
+    Of a URL its password and query are `***`, of any other secret all of it.
+    """
+    return {
+        str(field.validation_alias or name): _masked(name, getattr(group, name))
+        for group in groups
+        for name, field in type(group).model_fields.items()
+    }
+
+
+def _masked(name: str, value: object) -> object:
+    match value:
+        case SecretStr() if name.endswith("url"):
+            return _masked_url(value.get_secret_value())
+        case SecretStr():
+            return MASK
+        case AnyUrl():
+            return _masked_url(str(value))
+        case Path():
+            return str(value)
+        case _:
+            return value
+
+
+def _masked_url(url: str) -> str:
+    parts = urlsplit(url)
+    login, at, host = parts.netloc.rpartition("@")
+    user, colon, _ = login.partition(":")
+    return parts._replace(
+        netloc=f"{user}{colon and f':{MASK}'}{at}{host}", query=parts.query and MASK, fragment=parts.fragment and MASK
+    ).geturl()
+
+
+def log_settings(*groups: BaseSettings) -> None:
+    """Say once, at the start of what runs for long, what it was told; no secret is in it."""
+    structlog.get_logger().info("settings", **masked(*groups))
 
 
 AnySettings = TypeVar("AnySettings", bound=BaseSettings)

@@ -9,7 +9,7 @@ import structlog
 import typer
 
 from consumer import fail_points, metrics
-from consumer.feeds.declared import served_feeds
+from consumer.commands.served import served_feeds
 from consumer.feeds.feed import Feeds
 from consumer.files import ledger
 from consumer.files.failures import Failures
@@ -38,7 +38,7 @@ from publisher import program
 from publisher.broker.consuming import Link
 from publisher.broker.topology import Queue
 from publisher.errors import DependencyDown, FleetticketsError
-from publisher.settings import BrokerSettings, BucketSettings, WorkSettings, load
+from publisher.settings import BrokerSettings, BucketSettings, WorkSettings, load, log_settings
 from publisher.store.bucket import Bucket
 
 
@@ -66,7 +66,12 @@ def consume(
     apply_settings, history_settings, gazetteer_settings = (
         load(ApplySettings), load(HistorySettings), load(GazetteerSettings),
     )  # fmt: skip
-    limit = load(FailureSettings).in_a_row
+    failure_settings = load(FailureSettings)
+    log_settings(
+        database_settings, broker_settings, bucket_settings, work, apply_settings, history_settings,
+        gazetteer_settings, failure_settings, *([geocoder_settings] if geocoder_settings else []),
+    )  # fmt: skip
+    limit = failure_settings.in_a_row
     if metrics_port is not None:
         metrics.serve(metrics_host, metrics_port)
     stop = program.stop_on_signals()

@@ -7,7 +7,7 @@ import typer
 
 from consumer import fail_points
 from consumer.commands.drained import Apply, conclude, words
-from consumer.feeds.declared import served_feeds
+from consumer.commands.served import served_feeds
 from consumer.files.ledger import Epoch
 from consumer.postgres import database, feed_tables, migrate
 from consumer.postgres.database import Role

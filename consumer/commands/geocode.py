@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from consumer import fail_points
-from consumer.feeds.declared import served_feeds
+from consumer.commands.served import served_feeds
 from consumer.geocoding.gazetteer import (
     Batch,
     Cluster,

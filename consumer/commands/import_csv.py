@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from consumer.commands.drained import Apply, conclude, words
-from consumer.feeds.declared import served_feeds
+from consumer.commands.served import served_feeds
 from consumer.feeds.feed import Feed
 from consumer.postgres import database, feed_tables, migrate
 from consumer.postgres.database import Role

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from psycopg.errors import Diagnostic
 
-from consumer.feeds.declared import served_feeds
+from consumer.commands.served import served_feeds
 from consumer.postgres import database, migrate
 from consumer.settings import (
     DatabaseSettings,

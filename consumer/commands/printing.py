@@ -2,30 +2,25 @@
 
 import json
 from datetime import UTC, datetime
-from typing import Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from consumer.upkeep.explain import Row
+from consumer.upkeep.views import View
 from publisher import program
 from publisher.terminal import printable
 
 
-def print_json(value: Any) -> None:
-    """Times in ISO 8601."""
-    typer.echo(json.dumps(value, default=_plain))
+def print_json(view: View) -> None:
+    """On one line."""
+    typer.echo(json.dumps(view.model_dump(mode="json")))
 
 
-def _plain(value: object) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
-
-
-def print_fields(row: Row, leaving_out: set[str]) -> None:
+def print_fields(view: View, leaving_out: set[str]) -> None:
     """Each that has a value and is no zero count, one below the other."""
     table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in row.items():
+    for name, value in view:
         if value not in (None, "", 0) and name not in leaving_out:
             table.add_row(f"    {name}", escape(printable(shown(value))))
     program.console().print(table)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from consumer.feeds.declared import served_feeds
+from consumer.commands.served import served_feeds
 from consumer.feeds.feed import Feed
 from consumer.files import ledger
 from consumer.postgres import database, feed_tables, migrate

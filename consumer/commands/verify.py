@@ -1,20 +1,21 @@
 """`verify`."""
 
-from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from consumer.commands.printing import print_json
-from consumer.feeds.declared import served_feeds
+from consumer.commands.served import served_feeds
 from consumer.postgres import database, feed_tables, migrate
 from consumer.postgres.database import Role
 from consumer.settings import DatabaseSettings
 from consumer.upkeep import verify as verifying
-from consumer.upkeep.verify import MEANING, Contents, Verdict
+from consumer.upkeep.verify import Contents, OnProgress, Verification
+from publisher.broker import channels
 from publisher.errors import Misconfigured
 from publisher.program import EXIT_FAILED, AsJson, OfFeeds
 from publisher.settings import BrokerSettings, BucketSettings, load
@@ -56,11 +57,10 @@ def verify(  # noqa: PLR0917 - its parameters are its options
     if not content and (since is not None or limit is not None):
         raise Misconfigured("--since and --limit go with --content")
     database_settings, bucket_settings = load(DatabaseSettings), load(BucketSettings)
-    broker_settings = None if without_broker else load(BrokerSettings)
+    open_channel = None if without_broker else partial(channels.confirming_channel, load(BrokerSettings), "verify")
+    feeds = served_feeds(feed)
     if since is not None:
         since = since.astimezone(UTC)
-    feeds = served_feeds(feed)
-    began = datetime.now(UTC)
     # Who only reads may have no temporary tables, which this needs.
     with database.connect(database_settings, Role.INGEST) as connection, _progress() as bar:
         migrate.require_migrated(connection)
@@ -69,12 +69,12 @@ def verify(  # noqa: PLR0917 - its parameters are its options
         bucket.require()
         listing = bar.add_task("listing", total=None)
         reading = bar.add_task("reading", total=None, visible=False)
-        verdict = verifying.verify(
+        verification = verifying.verify(
             connection,
             bucket,
             feeds.served,
-            broker_settings,
-            verifying.Progress(
+            open_channel,
+            OnProgress(
                 listed=lambda objects: bar.update(listing, completed=objects),
                 read=lambda done, total: bar.update(reading, completed=done, total=total, visible=True),
             ),
@@ -82,12 +82,11 @@ def verify(  # noqa: PLR0917 - its parameters are its options
             contents=Contents(since, limit) if content else None,
             examples=examples,
         )
-    seconds = round((datetime.now(UTC) - began).total_seconds(), 1)
     if as_json:
-        print_json(_plain_verdict(verdict) | {"seconds": seconds})
+        print_json(verification)
     else:
-        _print_verdict(verdict, seconds, with_letters=not without_broker)
-    if verdict.found:
+        _print_verification(verification, with_letters=not without_broker)
+    if not verification.accounted_for:
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -98,43 +97,23 @@ def _progress() -> Progress:
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
-def _plain_verdict(verdict: Verdict) -> dict[str, Any]:
-    return {
-        "accounted_for": not verdict.found,
-        "discrepancies": {
-            found.kind.value: {
-                "count": found.count,
-                "meaning": MEANING[found.kind][0],
-                "do": MEANING[found.kind][1],
-                "examples": found.examples,
-            }
-            for found in verdict.found
-        },
-        "objects": asdict(verdict.listed),
-        "contents_read": verdict.contents_read,
-        "notes": verdict.notes,
-    }
-
-
-def _print_verdict(verdict: Verdict, seconds: float, *, with_letters: bool) -> None:
-    for found in verdict.found:
-        meaning, do = MEANING[found.kind]
-        typer.echo(f"{found.kind.value}: {found.count} - {meaning}")
+def _print_verification(verification: Verification, *, with_letters: bool) -> None:
+    for kind, found in verification.discrepancies.items():
+        typer.echo(f"{kind.value}: {found.count} - {found.meaning}")
         for example in found.examples:
-            typer.echo(f"    {printable(example['subject'])}: {printable(example['detail'])}")
+            typer.echo(f"    {printable(example.subject)}: {printable(example.detail)}")
         if found.count > len(found.examples):
             typer.echo(f"    and {found.count - len(found.examples)} more")
-        typer.echo(f"    what to do: {do}")
-    rows = verdict.notes["ledger_rows"]
-    read = f", {verdict.contents_read} contents read" if verdict.contents_read else ""
+        typer.echo(f"    what to do: {found.do}")
+    read = f", {verification.contents_read} contents read" if verification.contents_read else ""
     typer.echo(
-        f"{verdict.listed.changes} objects in changes/, {verdict.listed.processed} in processed/, "
-        f"{rows} ledger rows{read}, {seconds} s"
+        f"{verification.objects.changes} objects in changes/, {verification.objects.processed} in processed/, "
+        f"{verification.notes.ledger_rows} ledger rows{read}, {verification.seconds} s"
     )
-    notes = [f"{count} {name.replace('_', ' ')}" for name, count in verdict.notes.items() if count]
+    notes = [f"{count} {name.replace('_', ' ')}" for name, count in verification.notes if count]
     if worth_knowing := [note for note in notes if not note.endswith("ledger rows")]:
         typer.echo(f"accounted for: {', '.join(worth_knowing)}")
     if not with_letters:
         typer.echo("not looked at: dead letters and queues")
-    total = sum(found.count for found in verdict.found)
+    total = sum(found.count for found in verification.discrepancies.values())
     typer.echo(f"{total} discrepancies" if total else "everything is accounted for")

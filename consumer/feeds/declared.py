@@ -1,7 +1,7 @@
 """The declarations: the package's and the operator's own, checked once, before anything is touched."""
 
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from importlib import resources
 from typing import Protocol
 
@@ -9,9 +9,7 @@ from pydantic import ValidationError
 
 from consumer.feeds.feed import Feed, Feeds, overlapping
 from consumer.settings import FeedsSettings
-from publisher.arrivals.folders import Folder
 from publisher.errors import Misconfigured
-from publisher.settings import load
 
 
 class _File(Protocol):
@@ -75,22 +73,6 @@ def _complaints(error: ValidationError) -> Iterator[str]:
         yield f"{place}: {told}" if place else told
 
 
-def served_feeds(names: Iterable[str] | None = ()) -> Feeds:
-    """Those that the settings say, or of these the ones of the given names.
-
-    Raises: Misconfigured.
-    """
-    return declared_feeds(load(FeedsSettings)).narrowed(names or ())
-
-
 def packaged_feeds() -> Feeds:
     """Those that come with the program."""
     return declared_feeds(FeedsSettings.model_construct(names=(), folder=None, former_prefix=None))
-
-
-def served_folders(names: Iterable[str]) -> tuple[Folder, ...]:
-    """Where in the bucket they are.
-
-    Raises: Misconfigured.
-    """
-    return served_feeds(names).folders

@@ -4,21 +4,22 @@ So a bucket of any size is compared with a ledger of any length by the database,
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+
+from pydantic import Field
 
 from consumer.postgres import database
 from consumer.postgres.database import Connection
 from consumer.postgres.queries import statements
+from consumer.upkeep.views import View
 from publisher.arrivals.keys import ChangeFileKey, read_key
 from publisher.store.bucket import Bucket, ObjectSummary
 
 
-@dataclass(slots=True)
-class Listed:
+class Listed(View):
     """How many objects there are."""
 
-    changes: int = 0
-    processed: int = 0
+    changes: int = Field(description="In changes/; none where they were left out.")
+    processed: int = Field(description="In processed/.")
 
 
 def take(
@@ -31,13 +32,11 @@ def take(
     """
     database.rows(connection, "inventory", "forget_objects")
     database.rows(connection, "inventory", "create_objects")
-    listed = Listed()
-    if with_changes:
-        listed.changes = _copy(connection, bucket, bucket.waiting(), counted)
-    listed.processed = _copy(connection, bucket, bucket.archived(), lambda done: counted(listed.changes + done))
+    changes = _copy(connection, bucket, bucket.waiting(), counted) if with_changes else 0
+    processed = _copy(connection, bucket, bucket.archived(), lambda done: counted(changes + done))
     database.rows(connection, "inventory", "index_objects")
     database.rows(connection, "inventory", "analyze_objects")
-    return listed
+    return Listed(changes=changes, processed=processed)
 
 
 def refresh(connection: Connection, bucket: Bucket, keys: list[str], found: Iterable[ObjectSummary | None]) -> None:

@@ -12,8 +12,8 @@ from consumer.files.attempt import Candidate, Opened, attempt
 from consumer.files.outcomes import Applied
 from consumer.files.versions import Asked, Sighting, Trouble
 from consumer.postgres import database
-from consumer.postgres.database import Connection
-from consumer.settings import ApplySettings, DatabaseSettings
+from consumer.postgres.database import Connection, Pool
+from consumer.settings import ApplySettings
 from publisher.arrivals.keys import ChangeFileKey, read_key
 
 _FOLDER = "doctor/"
@@ -30,7 +30,7 @@ _VALUES = {
 """Of two tickets, where the feed has such a column."""
 
 
-def rehearse(settings: DatabaseSettings, feed: Feed) -> bool:
+def rehearse(pool: Pool, feed: Feed) -> bool:
     """Claim, stage, merge, closures, rejects, outbox and watermark. Gives whether each had its effect; none stays.
 
     Locks are waited for no longer than seconds.
@@ -51,7 +51,7 @@ def rehearse(settings: DatabaseSettings, feed: Feed) -> bool:
     every_reject = ApplySettings.model_validate({"FLEETTICKETS_MAX_REJECT_SHARE": 1})
     opened = Opened(sighting, io.BytesIO(body).read)
     candidate = Candidate(sighting, Asked.BY_ITS_EVENT, every_reject, lambda: nullcontext(opened), _raised)
-    with database.open_pool(settings, 1, "doctor") as pool, database.transaction(pool, keep=False) as connection:
+    with database.transaction(pool, keep=False) as connection:
         database.row(connection, "doctor", "bound_rehearsal")
         (outcome,) = attempt(connection, [candidate], nowhere)
         if not isinstance(outcome, Applied):

@@ -12,18 +12,20 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from pydantic import Field
+
 from consumer.feeds.feed import Feed
 from consumer.postgres import database
 from consumer.postgres.database import Connection
 from consumer.upkeep import inventory
 from consumer.upkeep.inventory import Listed
+from consumer.upkeep.views import OpenChannel, View
 from publisher.arrivals.store_events import NOT_AN_EVENT
 from publisher.broker import channels, dead_letters
 from publisher.broker.channels import Channel
 from publisher.broker.topology import RETRY_DELAYS, Queue, retry_exchange
 from publisher.commands.dead_letters import LOCK
 from publisher.errors import DependencyDown, HeldByAnother, ObjectMissing, Refused
-from publisher.settings import BrokerSettings
 from publisher.store.bucket import Bucket, ObjectSummary
 
 OLD_SECONDS = 900
@@ -35,7 +37,7 @@ _LIST_AGAIN = 1000
 """From so many suspects on, listing a thousand objects with one request is cheaper than asking for each."""
 
 
-class Kind(StrEnum):
+class DiscrepancyKind(StrEnum):
     """Everything that can be wrong."""
 
     UNRECORDED = "unrecorded"
@@ -54,57 +56,60 @@ class Kind(StrEnum):
 
 
 MEANING = {
-    Kind.UNRECORDED: (
+    DiscrepancyKind.UNRECORDED: (
         "in processed/, and the ledger has no such file as applied",
         "after a restored database: fleettickets drain --from-archive; a foreign object: move it elsewhere",
     ),
-    Kind.LOST: (
+    DiscrepancyKind.LOST: (
         "the ledger has it, and the bucket has it no more",
         "put it back from a copy of the bucket; its rows are in the database if it was applied",
     ),
-    Kind.SIZE_DIFFERS: ("the archived object has another size than was applied", "put it back from a copy"),
-    Kind.CONTENT_DIFFERS: ("the archived object has other bytes than were applied", "put it back from a copy"),
-    Kind.TAIL_UNFINISHED: (
+    DiscrepancyKind.SIZE_DIFFERS: ("the archived object has another size than was applied", "put it back from a copy"),
+    DiscrepancyKind.CONTENT_DIFFERS: (
+        "the archived object has other bytes than were applied",
+        "put it back from a copy",
+    ),
+    DiscrepancyKind.TAIL_UNFINISHED: (
         "applied long ago, and not archived, relayed or removed from changes/",
         "start a consumer: it finishes what it finds; still there: fleettickets drain --apply",
     ),
-    Kind.WAITING_TOO_LONG: (
+    DiscrepancyKind.WAITING_TOO_LONG: (
         "in changes/ for long, and neither applied nor failed",
         "run: fleettickets poll; then see that a consumer runs: fleettickets status",
     ),
-    Kind.FAILED_WITHOUT_LETTER: (
+    DiscrepancyKind.FAILED_WITHOUT_LETTER: (
         "failed, still in changes/, and there is no dead letter to replay",
         "mend the file, or wait for the day that its name says; then: fleettickets drain --apply",
     ),
-    Kind.LETTER_OF_APPLIED_FILE: (
+    DiscrepancyKind.LETTER_OF_APPLIED_FILE: (
         "a dead letter whose file was applied after all",
         "fleettickets dead-letters replay --key KEY is harmless and clears it",
     ),
-    Kind.LETTER_WITHOUT_FAILURE: (
+    DiscrepancyKind.LETTER_WITHOUT_FAILURE: (
         "a dead letter of a file that the ledger does not have as failed",
         "fleettickets dead-letters replay --key KEY",
     ),
-    Kind.REQUEST_UNSENT: (
+    DiscrepancyKind.REQUEST_UNSENT: (
         "a follow-on request that waits in the outbox",
         "start a consumer with a broker: it relays what waits",
     ),
-    Kind.REQUEST_LOST: (
+    DiscrepancyKind.REQUEST_LOST: (
         "a follow-on request that was sent, is in no queue, and was never handled; or that was never made",
         "history: fleettickets capture-history; geocode: the next file with changes; never made: as rows_missing",
     ),
-    Kind.ROWS_MISSING: (
+    DiscrepancyKind.ROWS_MISSING: (
         "rows that the ledger counts are not in the database",
         "restore the database from a dump, then: fleettickets drain --from-archive",
     ),
-    Kind.LEDGER_INCONSISTENT: (
+    DiscrepancyKind.LEDGER_INCONSISTENT: (
         "what the ledger says of a file contradicts itself",
         "restore the database from a dump, then: fleettickets drain --from-archive",
     ),
 }
 """For each kind what it means, and what to do."""
 
-_LETTER_KINDS = frozenset({Kind.LETTER_OF_APPLIED_FILE, Kind.LETTER_WITHOUT_FAILURE})
-_BY_CONTENT = Kind.CONTENT_DIFFERS
+_LETTER_KINDS = frozenset({DiscrepancyKind.LETTER_OF_APPLIED_FILE, DiscrepancyKind.LETTER_WITHOUT_FAILURE})
+_BY_CONTENT = DiscrepancyKind.CONTENT_DIFFERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,27 +120,52 @@ class Contents:
     limit: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """All of one kind: how many, and the first few."""
+class Example(View):
+    """One object or row that is not accounted for."""
 
-    kind: Kind
+    subject: str = Field(description="The object's key, or what else it is.")
+    key: str | None = Field(description="The key in changes/ that it belongs to.")
+    detail: str
+
+
+class Discrepancy(View):
+    """All of one kind."""
+
     count: int
-    examples: list[dict[str, Any]]
+    meaning: str
+    do: str = Field(description="What to do about them.")
+    examples: list[Example] = Field(description="The first few.")
 
 
-@dataclass(slots=True)
-class Verdict:
-    """`found` is empty when all is accounted for; `notes` counts what is accounted for and worth knowing."""
+class Notes(View):
+    """Counts of what is accounted for and worth knowing."""
 
-    listed: Listed
-    found: list[Found] = field(default_factory=list)
-    notes: dict[str, int] = field(default_factory=dict)
-    contents_read: int = 0
+    waiting: int = Field(description="Versions in changes/ that the ledger has not seen.")
+    misnamed: int = Field(description="Objects in changes/ that are no change files.")
+    before_the_ledger: int = Field(description="Objects in processed/ from before the ledger was begun.")
+    ledger_rows: int
+    in_progress: int = Field(description="Applied files whose archive or requests are not done.")
+    retrying: int = Field(description="Failed files that are tried again by themselves.")
+    failed: int = Field(description="Failed files that are not.")
+    superseded: int = Field(description="Failed files of which a newer version is there.")
+    missing: int = Field(description="Files that were announced and never seen.")
+    passed_over: int = Field(description="Changed files that the policy does not apply.")
+    gone_before_archived: int = Field(description="Applied files whose object went away before it was archived.")
+
+
+class Verification(View):
+    """Whether every object and every row is accounted for, and each that is not."""
+
+    accounted_for: bool
+    discrepancies: dict[DiscrepancyKind, Discrepancy]
+    objects: Listed
+    contents_read: int = Field(description="Archived objects whose bytes were compared.")
+    notes: Notes
+    seconds: float = Field(description="How long it took.")
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class OnProgress:
     """Told how far a verification is: objects listed so far, and objects read so far of how many."""
 
     listed: Callable[[int], None]
@@ -155,22 +185,22 @@ def verify(
     connection: Connection,
     bucket: Bucket,
     feeds: Sequence[Feed],
-    broker_settings: BrokerSettings | None,
-    progress: Progress,
+    open_channel: OpenChannel | None,
+    progress: OnProgress,
     *,
     old_seconds: float = OLD_SECONDS,
     contents: Contents | None = None,
     examples: int = 10,
-) -> Verdict:
-    """Compare everything; without `broker_settings` the dead letters are left out.
+) -> Verification:
+    """Compare everything; without `open_channel` the dead letters are left out.
 
     Changes nothing but temporary tables of `connection`.
     Raises: DependencyDown, Misconfigured, Refused.
     """
     with database.translated_errors():
-        return _Verification(
-            connection, bucket, feeds, broker_settings, old_seconds=old_seconds, progress=progress
-        ).run(contents, examples)
+        return _Verification(connection, bucket, feeds, open_channel, old_seconds=old_seconds, progress=progress).run(
+            contents, examples
+        )
 
 
 class _Verification:
@@ -179,15 +209,15 @@ class _Verification:
         connection: Connection,
         bucket: Bucket,
         feeds: Sequence[Feed],
-        broker_settings: BrokerSettings | None,
+        open_channel: OpenChannel | None,
         *,
         old_seconds: float,
-        progress: Progress,
+        progress: OnProgress,
     ) -> None:
         self._connection = connection
         self._bucket = bucket
         self._feeds = feeds
-        self._broker = broker_settings
+        self._open_channel = open_channel
         self._progress = progress
         began: datetime = database.rows(connection, "verify", "now")[0]["now"]
         self._parameters: dict[str, Any] = {
@@ -198,22 +228,33 @@ class _Verification:
             "old": began - timedelta(seconds=old_seconds),
         }
 
-    def run(self, contents: Contents | None, examples: int) -> Verdict:
+    def run(self, contents: Contents | None, examples: int) -> Verification:
+        began = time.monotonic()
         for table in ("create_findings", "create_letters", "create_contents"):
             self._run(table)
         queues = self._read_broker()
-        verdict = Verdict(inventory.take(self._connection, self._bucket, self._progress.listed))
+        objects = inventory.take(self._connection, self._bucket, self._progress.listed)
         self._judge(1, queues)
         if self._one("count_findings", look=1)["findings"]:
             self._look_again()
-        verdict.contents_read = self._read_contents(contents)
-        for counted in self._run("counts"):
-            kind = Kind(counted["kind"])
-            verdict.found.append(
-                Found(kind, counted["findings"], self._run("examples", kind=kind.value, examples=examples))
-            )
-        verdict.notes = self._one("notes")
-        return verdict
+        contents_read = self._read_contents(contents)
+        discrepancies = {
+            (kind := DiscrepancyKind(counted["kind"])): self._discrepancy(kind, counted["findings"], examples)
+            for counted in self._run("counts")
+        }
+        return Verification(
+            accounted_for=not discrepancies,
+            discrepancies=discrepancies,
+            objects=objects,
+            contents_read=contents_read,
+            notes=Notes(**self._one("notes")),
+            seconds=round(time.monotonic() - began, 1),
+        )
+
+    def _discrepancy(self, kind: DiscrepancyKind, count: int, examples: int) -> Discrepancy:
+        meaning, do = MEANING[kind]
+        shown = [Example(**row) for row in self._run("examples", kind=kind.value, examples=examples)]
+        return Discrepancy(count=count, meaning=meaning, do=do, examples=shown)
 
     def _judge(self, look: int, queues: _Queues) -> None:
         parameters = {
@@ -224,14 +265,12 @@ class _Verification:
         }
         with self._connection.transaction():
             self._run("begin_snapshot")
-            for kind in Kind:
-                if kind is Kind.ROWS_MISSING:
+            for kind in DiscrepancyKind:
+                if kind is DiscrepancyKind.ROWS_MISSING:
                     for feed in self._feeds:
-                        database.rows(
-                            self._connection, "verify", f"find_{kind.value}",
-                            self._parameters | parameters | {"feed": feed.name}, feed=feed,
-                        )  # fmt: skip
-                elif kind is Kind.REQUEST_LOST:
+                        of_feed = self._parameters | parameters | {"feed": feed.name}
+                        database.rows(self._connection, "verify", f"find_{kind.value}", of_feed, feed=feed)
+                elif kind is DiscrepancyKind.REQUEST_LOST:
                     self._run(f"find_{kind.value}", **parameters, **self._follow_ons())
                 elif kind is not _BY_CONTENT and (queues.letters_are_read or kind not in _LETTER_KINDS):
                     self._run(f"find_{kind.value}", **parameters, feeds=[feed.name for feed in self._feeds])
@@ -275,9 +314,9 @@ class _Verification:
             return error
 
     def _read_broker(self) -> _Queues:
-        if self._broker is None:
+        if self._open_channel is None:
             return _Queues()
-        with channels.confirming_channel(self._broker, "verify") as channel:
+        with self._open_channel() as channel:
             try:
                 with channels.alone(channel, LOCK):
                     self._read_letters(channel)
@@ -321,7 +360,7 @@ class _Verification:
     def _keep_content_finding(self, file: dict[str, Any], digest: str) -> None:
         self._run(
             "keep_finding",
-            kind=(Kind.CONTENT_DIFFERS if digest else Kind.LOST).value,
+            kind=(DiscrepancyKind.CONTENT_DIFFERS if digest else DiscrepancyKind.LOST).value,
             subject=file["archive_key"],
             key=file["key"],
             detail=f"sha256 {digest or 'of nothing'}, should be {file['sha256']}",

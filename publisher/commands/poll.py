@@ -16,6 +16,7 @@ from publisher.settings import (
     BucketSettings,
     WorkSettings,
     load,
+    log_settings,
 )
 from publisher.sources.poller import Poll, Poller
 from publisher.store.bucket import Bucket
@@ -57,6 +58,7 @@ def poll(
                 done = None
         _report(done, as_json=as_json)
         return
+    log_settings(broker_settings, bucket_settings, work)
     stop = stop_on_signals()
     with contextlib.suppress(DependencyDown):  # a store that is away now is waited for
         bucket.require()

@@ -1,6 +1,7 @@
 """`sqs`."""
 
 import json
+from functools import partial
 from typing import Annotated
 
 import structlog
@@ -13,6 +14,7 @@ from publisher.settings import (
     BrokerSettings,
     SqsSettings,
     load,
+    log_settings,
 )
 from publisher.sources.sqs import Bridge, Carried, SqsQueue
 
@@ -39,7 +41,7 @@ def carry_from_sqs(
             _report_batch(batch, as_json=as_json)
             return
         try:
-            bridge.run(broker_settings, stop, _log_batch)
+            bridge.run(broker_settings, stop, partial(log_settings, broker_settings, sqs_settings), _log_batch)
         except FleetticketsError:
             if not stop.is_set():
                 raise

@@ -10,6 +10,7 @@ from publisher.settings import (
     BrokerSettings,
     WebhookSettings,
     load,
+    log_settings,
 )
 
 
@@ -28,4 +29,6 @@ def webhook(
 
     broker_settings, settings = load(BrokerSettings), load(WebhookSettings)
     stop = stop_on_signals()
-    asyncio.run(serve(listen(host, port), broker_settings, settings, stop))
+    listening = listen(host, port)
+    log_settings(broker_settings, settings)
+    asyncio.run(serve(listening, broker_settings, settings, stop))

@@ -151,12 +151,15 @@ class Bridge:
             except (DependencyDown, Misconfigured) as error:
                 log.info("messages come again later", messages=len(messages), detail=str(error))
 
-    def run(self, settings: BrokerSettings, stop: Event, report: Callable[[Carried], None]) -> None:
-        """Carry until `stop`, through losses of the broker and of SQS.
+    def run(
+        self, settings: BrokerSettings, stop: Event, begun: Callable[[], None], report: Callable[[Carried], None]
+    ) -> None:
+        """Carry until `stop`, through losses of the broker and of SQS; `begun` is called once both have answered.
 
         Raises: DependencyDown, only when stopped while one of them is away; Misconfigured.
         """
         attempts = channels.Reconnecting(stop)
+        has_begun = False
         for attempt in attempts:
             with attempt, channels.confirming_channel(settings, "sqs") as channel:
                 with channels.translated_errors():
@@ -164,6 +167,9 @@ class Bridge:
                 while not stop.is_set():
                     batch = self._carry(channel, stop, _LONG_POLL)
                     attempts.held(attempt)
+                    if not has_begun:
+                        begun()
+                        has_begun = True
                     if batch.published:
                         report(batch)
 

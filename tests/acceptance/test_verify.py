@@ -1,5 +1,6 @@
 """A system at work has no discrepancies, and what looks like one is looked at twice."""
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,18 +26,18 @@ FEEDS = packaged_feeds()
 def test_what_a_file_on_its_way_looks_like_is_looked_at_twice(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the two looks the file arrives: the first alone would have told of it."""
     looks: list[Any] = []
-    clock = SimpleNamespace(sleep=lambda _seconds: [look() for look in looks])
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _seconds: [look() for look in looks])
     monkeypatch.setattr(verify, "time", clock)
     for name in ("DATABASE_URL", "RUSTFS_BUCKET", "RUSTFS_ENDPOINT", "RUSTFS_ACCESS_KEY", "RUSTFS_SECRET_KEY"):
         monkeypatch.setenv(name, stage.environment[name])
 
     def kinds() -> list[str]:
-        progress = verify.Progress(lambda _listed: None, lambda _read, _of: None)
+        progress = verify.OnProgress(lambda _listed: None, lambda _read, _of: None)
         with database.connect(load(DatabaseSettings), Role.READ) as connection:
-            verdict = verify.verify(
+            verification = verify.verify(
                 connection, S3Bucket(load(BucketSettings), FEEDS.folders), FEEDS.served, None, progress, old_seconds=-60
             )
-        return [found.kind.value for found in verdict.found]
+        return [kind.value for kind in verification.discrepancies]
 
     stage.bucket.put(key_at(1), csv([ticket("INC1")]))
     assert kinds() == ["waiting_too_long"]

@@ -8,7 +8,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
-from consumer.feeds.declared import served_feeds
+from consumer.commands.served import served_feeds
 from consumer.postgres.database import address
 from consumer.settings import (
     ApplySettings,
