@@ -1,5 +1,6 @@
--- Several feeds in one database: ledger, epochs and positions are a feed's. Everything from before is INC's, and so is what the
--- program of before writes, which goes on running until it is replaced: its columns have their defaults, and its positions a view.
+-- Several feeds in one database: ledger, epochs and positions are a feed's. Everything from before is INC's, and so
+-- is what the program of before writes, which goes on running until it is replaced: its columns have their defaults,
+-- and its positions a view.
 CREATE TABLE ingest.feeds (
     feed        text PRIMARY KEY,
     prefix      text NOT NULL,
@@ -7,7 +8,8 @@ CREATE TABLE ingest.feeds (
     made_at     timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE ingest.feeds IS
-    'Feeds that have their tables here, as they were declared when `migrate` ran last. One whose declaration is gone keeps its rows.';
+    'Feeds that have their tables here, as they were declared when `migrate` ran last. One whose declaration is gone '
+    'keeps its rows.';
 
 ALTER TABLE ingest.ledger ADD COLUMN feed text NOT NULL DEFAULT 'inc';
 ALTER TABLE ingest.epochs ADD COLUMN feed text NOT NULL DEFAULT 'inc';

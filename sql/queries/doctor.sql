@@ -6,8 +6,8 @@ SELECT current_setting('server_version') AS version, current_setting('server_ver
        current_user AS "user"
 
 -- name: rights
--- What the role that the login acts as may not do, of what the consumer does; found by number, since a name cannot even be
--- read in a schema that is closed.
+-- What the role that the login acts as may not do, of what the consumer does; found by number, since a name cannot
+-- even be read in a schema that is closed.
 WITH needed (relation, rights) AS (
     SELECT unnest(ARRAY[format('tickets.%%s', feed), format('ingest.%%s_positions', feed)]),
            ARRAY['SELECT', 'INSERT', 'UPDATE']
@@ -45,9 +45,11 @@ WITH needed (relation, rights) AS (
 )
 SELECT quote_ident(current_user) AS "user",
        (SELECT quote_ident(rolname) FROM pg_roles
-        WHERE starts_with(rolname::text, %(role)s::text) AND has_schema_privilege(oid, to_regnamespace('ingest'), 'USAGE')
+        WHERE starts_with(rolname::text, %(role)s::text)
+          AND has_schema_privilege(oid, to_regnamespace('ingest'), 'USAGE')
         ORDER BY rolname DESC LIMIT 1) AS role,
-       array_agg(format('%%s on %%s', right_needed, name) ORDER BY name, right_needed) FILTER (WHERE NOT is_given) AS missing
+       array_agg(format('%%s on %%s', right_needed, name) ORDER BY name, right_needed)
+           FILTER (WHERE NOT is_given) AS missing
 FROM answered
 
 -- name: bound_rehearsal

@@ -33,15 +33,16 @@ $$
 SELECT ingest.close_to(name) FROM unnest(ARRAY['fleettickets_ingest', 'fleettickets_read']) AS name
 
 -- name: close_others
--- One that nobody needs here any more; and that of another database, of which this one is a copy. A session that was begun
--- before the database had roles of its own can act as a former one, whoever's it is: it is left to its end.
+-- One that nobody needs here any more; and that of another database, of which this one is a copy. A session that was
+-- begun before the database had roles of its own can act as a former one, whoever's it is: it is left to its end.
 SELECT ingest.close_to(name)
 FROM ingest.other_roles()
 WHERE is_elsewhere AND name <> 'fleettickets_' || kind
    OR logins = '{}'
       AND NOT EXISTS (SELECT FROM pg_stat_activity AS session JOIN public.fleettickets_migrations AS known
                           ON known.name = '22_roles' AND session.backend_start < known.applied_at
-                      WHERE session.datname = current_database() AND starts_with(session.application_name, 'fleettickets')
+                      WHERE session.datname = current_database()
+                        AND starts_with(session.application_name, 'fleettickets')
                         AND session.pid <> pg_backend_pid())
 
 -- name: others
@@ -77,7 +78,8 @@ BEGIN
         FROM pg_attribute
         WHERE attrelid = ANY(positions || ARRAY['ingest.ledger'::regclass::oid, 'ingest.outbox'::regclass::oid])
           AND attnum > 0 AND NOT attisdropped
-          AND attname NOT IN ('file_id', 'feed', 'bucket', 'prefix', 'key', 'etag', 'event_time', 'first_seen_at', 'first_seen_by',
+          AND attname NOT IN ('file_id', 'feed', 'bucket', 'prefix', 'key', 'etag', 'event_time', 'first_seen_at',
+                              'first_seen_by',
                               'ticket_id', 'kind')
              OR attrelid = ANY(positions) AND attname = 'file_id'
         GROUP BY attrelid
@@ -114,7 +116,8 @@ $$
 -- Tables whose rows a policy keeps from the current user.
 SELECT quote_ident(current_user) AS "user", array_agg(format('%%s', oid::regclass) ORDER BY relname) AS tables
 FROM pg_class
-WHERE relnamespace IN (to_regnamespace('tickets'), to_regnamespace('ingest')) AND relrowsecurity AND row_security_active(oid)
+WHERE relnamespace IN (to_regnamespace('tickets'), to_regnamespace('ingest'))
+  AND relrowsecurity AND row_security_active(oid)
 
 -- name: tell_of_rights
 DO $$
@@ -135,7 +138,8 @@ BEGIN
             ON ours.rolname IN (ingest.role_name('ingest'), ingest.role_name('read')) AND NOT ours.rolbypassrls
         WHERE class.relnamespace IN ('tickets'::regnamespace, 'ingest'::regnamespace) AND class.relrowsecurity
     LOOP
-        RAISE WARNING 'row-level security is on for %%, and would hide rows from %%: ALTER ROLE %% BYPASSRLS, or ALTER TABLE %% '
+        RAISE WARNING 'row-level security is on for %%, and would hide rows from %%: ALTER ROLE %% BYPASSRLS, or '
+            'ALTER TABLE %% '
             'DISABLE ROW LEVEL SECURITY', found.filtered, found.rolname, quote_ident(found.rolname), found.filtered;
     END LOOP;
 END

@@ -1,7 +1,7 @@
 -- name: of_waiting
--- What the ledger has decided of versions that lie in changes/, by their numbers from 1: a delivery would do nothing with
--- them now. Bytes that are back after another version was applied are decided anew, and so is what a policy that is no
--- more passed over.
+-- What the ledger has decided of versions that lie in changes/, by their numbers from 1: a delivery would do nothing
+-- with them now. Bytes that are back after another version was applied are decided anew, and so is what a policy that
+-- is no more passed over.
 SELECT waiting.number,
        CASE WHEN file.state = 'done' THEN 'ignored'
             WHEN file.discarded_at IS NOT NULL THEN 'discarded'

@@ -39,7 +39,8 @@ CREATE TEMPORARY TABLE contents (
 INSERT INTO findings (look, kind, subject, key, detail)
 SELECT %(look)s, 'unrecorded', object.object_key, object.key,
        format('%%s bytes, archived %%s', object.size, object.modified)
-FROM bucket_objects AS object JOIN ingest.epochs AS first_epoch ON first_epoch.feed = object.feed AND first_epoch.epoch = 1
+FROM bucket_objects AS object
+JOIN ingest.epochs AS first_epoch ON first_epoch.feed = object.feed AND first_epoch.epoch = 1
 WHERE object.is_archived
   AND NOT ingest.is_before_ledger(object.key, object.key_time, object.modified, first_epoch)
   AND NOT EXISTS (SELECT FROM ingest.ledger AS file
@@ -47,9 +48,9 @@ WHERE object.is_archived
                     AND (file.archive_key = object.object_key OR file.etag = object.etag))
 
 -- name: find_lost
--- Archived before the listing began, so it had to be in it. A reason says that the object was gone or replaced before it
--- could be archived. A version that failed needs an object too, unless a later one was applied or somebody let go of it:
--- whatever its key has in changes/, or its own bytes in the archive.
+-- Archived before the listing began, so it had to be in it. A reason says that the object was gone or replaced before
+-- it could be archived. A version that failed needs an object too, unless a later one was applied or somebody let go
+-- of it: whatever its key has in changes/, or its own bytes in the archive.
 INSERT INTO findings (look, kind, subject, key, detail)
 SELECT %(look)s, 'lost', coalesce(file.archive_key, file.key), file.key,
        format('applied %%s, %%s bytes, sha256 %%s', file.applied_at, file.size, file.sha256)
@@ -171,10 +172,10 @@ WHERE file.applied_at IS NOT NULL AND file.rows_inserted + file.rows_updated > 0
                   WHERE request.file_id = file.file_id AND request.kind = asked.kind)
 
 -- name: find_rows_missing
--- Of one feed. In turn: a position without its ticket; a ticket that was written since the ledger began and has no position; fewer
--- tickets than were adopted and inserted, where neither tells of the other (a batch import whose watermark was not known
--- may have counted otherwise); rejected rows that are not kept; and the file
--- that outranks all others, which has to own every ticket that it moved, since nothing can have moved them on.
+-- Of one feed. In turn: a position without its ticket; a ticket that was written since the ledger began and has no
+-- position; fewer tickets than were adopted and inserted, where neither tells of the other (a batch import whose
+-- watermark was not known may have counted otherwise); rejected rows that are not kept; and the file that outranks
+-- all others, which has to own every ticket that it moved, since nothing can have moved them on.
 INSERT INTO findings (look, kind, subject, key, detail)
 SELECT %(look)s, 'rows_missing', format('ticket %%s', known.ticket_id), (known.position).key,
        format('written by line %%s', (known.position).line)
@@ -184,14 +185,17 @@ UNION ALL
 SELECT %(look)s, 'rows_missing', format('position of ticket %%s', ticket.ticket_id), NULL,
        format('the ticket was written %%s', ticket.ingested_at)
 FROM {tickets} AS ticket LEFT JOIN {positions} AS known USING (ticket_id)
-WHERE known.ticket_id IS NULL AND ticket.ingested_at >= (SELECT began_at FROM ingest.epochs WHERE feed = %(feed)s AND epoch = 1)
+WHERE known.ticket_id IS NULL
+  AND ticket.ingested_at >= (SELECT began_at FROM ingest.epochs WHERE feed = %(feed)s AND epoch = 1)
 UNION ALL
-SELECT %(look)s, 'rows_missing', format('tickets of %%s', %(feed)s::text), NULL, format('%%s of %%s are there', there.rows, counted.rows)
+SELECT %(look)s, 'rows_missing', format('tickets of %%s', %(feed)s::text), NULL,
+       format('%%s of %%s are there', there.rows, counted.rows)
 FROM (SELECT count(*) AS rows FROM {tickets} FULL JOIN {positions} USING (ticket_id)) AS there
 CROSS JOIN (SELECT CASE WHEN first_epoch.adopted_key IS NOT NULL
                           OR NOT EXISTS (SELECT FROM public.fleettickets_migrations WHERE how = 'adopted')
                         THEN (SELECT row_count FROM tickets.import_meta WHERE source = %(feed)s)
-                        ELSE (SELECT sum(rows_inserted) FROM ingest.ledger WHERE feed = %(feed)s AND applied_at IS NOT NULL) END AS rows
+                        ELSE (SELECT sum(rows_inserted) FROM ingest.ledger
+                              WHERE feed = %(feed)s AND applied_at IS NOT NULL) END AS rows
             FROM ingest.epochs AS first_epoch
             WHERE first_epoch.feed = %(feed)s AND first_epoch.epoch = 1) AS counted
 WHERE there.rows < counted.rows
@@ -206,7 +210,8 @@ SELECT %(look)s, 'rows_missing', format('positions of %%s', file.key), file.key,
        format('%%s of %%s are there', owned.rows, file.moved)
 FROM (SELECT file_id, key, rows_inserted + rows_updated + rows_unchanged AS moved
       FROM ingest.ledger
-      WHERE feed = %(feed)s AND applied_at IS NOT NULL AND state <> 'failed'  -- what is back and failed has the time of its return
+      -- What is back and failed has the time of its return.
+      WHERE feed = %(feed)s AND applied_at IS NOT NULL AND state <> 'failed'
       ORDER BY epoch DESC, key_time DESC NULLS LAST, key DESC, object_time DESC NULLS LAST, etag DESC
       LIMIT 1) AS file
 CROSS JOIN LATERAL (SELECT count(*) AS rows FROM {positions} AS written WHERE written.file_id = file.file_id) AS owned
@@ -220,7 +225,8 @@ FROM (SELECT key,
              CASE WHEN applied_at IS NOT NULL AND sha256 IS NULL THEN 'applied, and its sha256 is not known'
                   WHEN applied_at IS NOT NULL AND state = 'seen' THEN 'applied, and seen'
                   WHEN applied_at IS NULL AND state IN ('applied', 'archived') THEN state || ', and never applied'
-                  WHEN applied_at IS NULL AND state = 'done' AND reason IS NULL THEN 'done, and neither applied nor why not'
+                  WHEN applied_at IS NULL AND state = 'done' AND reason IS NULL
+                      THEN 'done, and neither applied nor why not'
              END AS contradiction
       FROM ingest.ledger
       WHERE feed = ANY(%(feeds)s)) AS file
@@ -304,7 +310,8 @@ SELECT (SELECT count(*) FROM bucket_objects AS object
                           WHERE file.bucket = %(bucket)s AND file.key = object.key AND file.etag = object.etag))
            AS waiting,
        (SELECT count(*) FROM bucket_objects WHERE NOT is_archived AND key_time IS NULL) AS misnamed,
-       (SELECT count(*) FROM bucket_objects AS object JOIN ingest.epochs AS first_epoch ON first_epoch.feed = object.feed AND first_epoch.epoch = 1
+       (SELECT count(*) FROM bucket_objects AS object
+        JOIN ingest.epochs AS first_epoch ON first_epoch.feed = object.feed AND first_epoch.epoch = 1
         WHERE object.is_archived
           AND ingest.is_before_ledger(object.key, object.key_time, object.modified, first_epoch)) AS before_the_ledger,
        count(*) AS ledger_rows,
@@ -316,5 +323,6 @@ SELECT (SELECT count(*) FROM bucket_objects AS object
        count(*) FILTER (WHERE decision = 'changed' AND state = 'done' AND applied_at IS NULL) AS passed_over,
        count(*) FILTER (WHERE applied_at IS NOT NULL AND archive_key IS NULL AND reason IS NOT NULL
                           AND state IN ('archived', 'done')) AS gone_before_archived
-FROM (SELECT file.*, file.state = 'failed' AND ingest.is_superseded(file) AS is_superseded FROM ingest.ledger AS file) AS file
+FROM (SELECT file.*, file.state = 'failed' AND ingest.is_superseded(file) AS is_superseded
+      FROM ingest.ledger AS file) AS file
 WHERE bucket = %(bucket)s AND prefix = ANY(%(prefixes)s)
