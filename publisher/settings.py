@@ -154,16 +154,18 @@ class WebhookSettings(BaseSettings):
         return SecretStr(bare)
 
 
-def masked(*groups: BaseSettings) -> dict[str, Any]:
-    """Every setting of the groups by the name of its variable, ready to be logged.
+def log_settings(*groups: BaseSettings) -> None:
+    """Say once, at the start of what runs for long, what it was told; each group under its name.
 
     Of a URL its password and query are `***`, of any other secret all of it.
     """
-    return {
-        str(field.validation_alias or name): _masked(name, getattr(group, name))
+    told = {
+        type(group).__name__.removesuffix("Settings").lower(): {
+            name: _masked(name, getattr(group, name)) for name in type(group).model_fields
+        }
         for group in groups
-        for name, field in type(group).model_fields.items()
     }
+    structlog.get_logger().info("settings", **told)
 
 
 def _masked(name: str, value: object) -> object:
@@ -187,11 +189,6 @@ def _masked_url(url: str) -> str:
     return parts._replace(
         netloc=f"{user}{colon and f':{MASK}'}{at}{host}", query=parts.query and MASK, fragment=parts.fragment and MASK
     ).geturl()
-
-
-def log_settings(*groups: BaseSettings) -> None:
-    """Say once, at the start of what runs for long, what it was told; no secret is in it."""
-    structlog.get_logger().info("settings", **masked(*groups))
 
 
 AnySettings = TypeVar("AnySettings", bound=BaseSettings)

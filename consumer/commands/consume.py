@@ -67,13 +67,13 @@ def consume(
         load(ApplySettings), load(HistorySettings), load(GazetteerSettings),
     )  # fmt: skip
     failure_settings = load(FailureSettings)
+    if metrics_port is not None:
+        metrics.serve(metrics_host, metrics_port)
     log_settings(
         database_settings, broker_settings, bucket_settings, work, apply_settings, history_settings,
         gazetteer_settings, failure_settings, *([geocoder_settings] if geocoder_settings else []),
     )  # fmt: skip
     limit = failure_settings.in_a_row
-    if metrics_port is not None:
-        metrics.serve(metrics_host, metrics_port)
     stop = program.stop_on_signals()
     reached = fail_points.chosen(os.environ)
     if not _wait_for_schema(database_settings, feeds, stop):
