@@ -13,7 +13,7 @@ from consumer.postgres import database, migrate
 from consumer.postgres.database import Role
 from consumer.settings import DatabaseSettings
 from consumer.upkeep import verify as verifying
-from consumer.upkeep.verify import MEANING, Contents, Verdict
+from consumer.upkeep.verify import MEANING, READERS, Contents, Verdict
 from publisher.errors import Misconfigured
 from publisher.program import EXIT_FAILED, AsJson
 from publisher.settings import BrokerSettings, BucketSettings, load
@@ -61,7 +61,7 @@ def verify(  # noqa: PLR0917 - its parameters are its options
     # Who only reads may have no temporary tables, which this needs.
     with database.connect(database_settings, Role.INGEST) as connection, _progress() as bar:
         migrate.require_migrated(connection)
-        bucket = Bucket(bucket_settings)
+        bucket = Bucket(bucket_settings, slow=READERS)
         bucket.require()
         listing = bar.add_task("listing", total=None)
         reading = bar.add_task("reading", total=None, visible=False)

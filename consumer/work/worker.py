@@ -52,6 +52,7 @@ from publisher.errors import (
     NotConfirmed,
     ObjectUnavailable,
     Permanent,
+    SlowBody,
 )
 from publisher.settings import WorkSettings
 
@@ -346,7 +347,7 @@ class _HeldLongEnough(tenacity.stop.stop_base):
                 return seconds >= OWN_HOLD_SECONDS
             case FailsForThisOne() | NotConfirmed():
                 limit = OWN_HOLD_SECONDS
-            case KeyInHand() | LockTimeout():
+            case KeyInHand() | LockTimeout() | SlowBody():
                 limit = IN_HAND_HOLD_SECONDS
             case _:
                 limit = HOLD_SECONDS
