@@ -89,7 +89,7 @@ def consume(
         if Queue.FILES in queues:
             failed = breakers[Queue.FILES].failed
             failures = Failures(pool, link.publish, apply_settings, failed=failed, run=limit, reached=reached)
-            files = FilesHandler(pool, bucket, link.publish, apply_settings, failures, reached=reached)
+            files = FilesHandler(pool, bucket, link.publish_all, apply_settings, failures, reached=reached)
             handlers[Queue.FILES] = files.handle
         if Queue.HISTORY in queues:
             handlers[Queue.HISTORY] = HistoryHandler(pool, history_settings, stop, reached).handle

@@ -1,6 +1,7 @@
 """RabbitMQ cut off, full, alarmed, restarted, or a cluster losing its leader: nothing is lost and no attempt spent."""
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -144,6 +145,48 @@ def private_stage(stage: Stage, private_broker: RabbitMQ) -> Stage:
     stage.broker = Broker(private_broker.url, private_broker.environment()["RABBITMQ_MANAGEMENT_URL"])
     stage.environment["RABBITMQ_URL"] = private_broker.url
     return stage
+
+
+def several(stage: Stage, count: int) -> bytes:
+    """One body that announces so many files."""
+    records = [json.loads(stage.bucket.event(key_at(number)))["Records"][0] for number in range(count)]
+    names = ("eventSource", "eventName", "s3")
+    return json.dumps({"Records": [{name: record[name] for name in names} for record in records]}).encode()
+
+
+def test_a_body_of_many_events_is_spread_soon_by_a_broker_that_confirms_slowly_and_stops_when_told(
+    stage: Stage,
+) -> None:
+    """One after the other, a thousand confirms of a quarter of a second would take four minutes."""
+    stop = threading.Event()
+
+    def pulse() -> None:
+        while not stop.wait(0.02):
+            proxy.stall()
+            stop.wait(0.25)
+            proxy.restore()
+
+    with Proxy(stage.environment["RABBITMQ_URL"]) as proxy:
+        consumer = stage.start("consume", "--queue", "files", RABBITMQ_URL=proxy.url)
+        wait_until(lambda: '"consuming"' in consumer.output(), "it consumes")
+        pulsing = threading.Thread(target=pulse)
+        pulsing.start()
+        try:
+            stage.broker.publish([several(stage, 900)])
+            wait_until(lambda: stage.broker.ready(FILES) > 100, "some are spread", timeout=20)
+            consumer.terminate()
+            assert consumer.ends_within(20), "between two of its messages"
+        finally:
+            stop.set()
+            pulsing.join()
+    assert consumer.wait() == 0, consumer.output()
+    spread = stage.one("SELECT count(*) FROM ingest.ledger") + stage.broker.ready(FILES)
+    assert 100 < spread < 900
+    consumer = stage.start("consume", "--queue", "files")
+    wait_until(lambda: stage.one("SELECT count(*) FROM ingest.ledger WHERE decision = 'missing'") == 900, "all are")
+    wait_until(lambda: stage.broker.ready(FILES) == 0, "every delivery is settled")
+    consumer.stop()
+    assert stage.broker.ready(DEAD_FILES) == 0
 
 
 @contextmanager
