@@ -131,7 +131,7 @@ def _read_ledger(life: Life) -> None:
 
 def _read_letters(life: Life, bucket: Bucket) -> None:
     with (
-        channels.confirming_channel(load(BrokerSettings), "explain") as channel,
+        channels.confirming_channel(load(BrokerSettings), "explain", channels.LOOKING_HEARTBEAT) as channel,
         dead_letters.browsing(channel, Queue.FILES) as letters,
     ):
         life.dead_letters = [

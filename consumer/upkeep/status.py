@@ -82,7 +82,7 @@ def _bucket(settings: BucketSettings, ledger: Ledger, backlog: _Files, set_aside
 
 
 def _broker(settings: BrokerSettings) -> dict[str, Any]:
-    with channels.confirming_channel(settings, "status") as channel:
+    with channels.confirming_channel(settings, "status", channels.LOOKING_HEARTBEAT) as channel:
         queues = {}
         for queue in Queue:
             ready, consumers = channels.queue_depth(channel, queue.broker_name)

@@ -19,6 +19,7 @@ from tests.acceptance.faulty_store import FaultyStore
 from tests.acceptance.feeds import ChangeFile, RandomFeed, key_at
 from tests.acceptance.private import private_cluster, private_rabbitmq
 from tests.acceptance.proxy import Proxy
+from tests.acceptance.receiver import free_port
 from tests.acceptance.stage import Process, Stage, wait_until
 
 BAD = b"ticket_id\nM\xfc\n"
@@ -189,6 +190,20 @@ def test_a_body_of_many_events_is_spread_soon_by_a_broker_that_confirms_slowly_a
     assert stage.broker.ready(DEAD_FILES) == 0
 
 
+@pytest.mark.faults
+def test_a_broker_that_falls_silent_is_told_within_half_a_minute(stage: Stage) -> None:
+    looks = (
+        ("status",), ("doctor",), ("explain", key_at(1)), ("dead-letters", "list"), ("dead-letters", "show", "1"),
+        ("dead-letters", "replay", "--all", "--dry-run"),
+    )  # fmt: skip
+    with Proxy(stage.environment["RABBITMQ_URL"], losing=b"fleettickets.", after=True, holding=True) as proxy:
+        looking = [stage.start(*arguments, RABBITMQ_URL=proxy.url) for arguments in looks]
+        end = time.monotonic() + 45
+        for process in looking:
+            assert process.ends_within(max(0, end - time.monotonic())), process.log
+            assert process.wait() != 0, process.output()
+
+
 @contextmanager
 def unconfirmed(rabbitmq: RabbitMQ, queue: str) -> Iterator[None]:
     """The queue takes no message and refuses none, as one that has lost its quorum."""
@@ -357,10 +372,15 @@ def leading(broker: Broker, nodes: list[RabbitMQ]) -> RabbitMQ:
 
 @pytest.mark.faults
 @pytest.mark.parametrize("command", ["consume", "webhook"])
-def test_a_declaration_that_nobody_answers_ends_and_keeps_nobody_from_ending(stage: Stage, command: str) -> None:
-    token = {"FLEETTICKETS_WEBHOOK_TOKEN": "a"}
-    with Proxy(stage.environment["RABBITMQ_URL"], losing=b"fleettickets.retry.5s", holding=True) as proxy:
-        process = stage.start(command, RABBITMQ_URL=proxy.url, **token)
+@pytest.mark.parametrize("how", ["silent", "living"])
+def test_a_declaration_that_nobody_answers_ends_and_keeps_nobody_from_ending(
+    stage: Stage, command: str, how: str
+) -> None:
+    """Of a living broker that request alone is lost: its heartbeats go on."""
+    arguments = {"consume": ("consume",), "webhook": ("webhook", "--port", str(free_port()))}[command]
+    lost, living = b"fleettickets.retry.5s", how == "living"
+    with Proxy(stage.environment["RABBITMQ_URL"], losing=lost, holding=not living, swallowing=living) as proxy:
+        process = stage.start(*arguments, RABBITMQ_URL=proxy.url, FLEETTICKETS_WEBHOOK_TOKEN="a")
         assert proxy.lost.wait(30)
         wait_until(lambda: '"waiting"' in process.output(), "it says that it waits", timeout=60)
         process.terminate()
