@@ -60,6 +60,14 @@ class KeyInHand(HeldByAnother):
     """Somebody else has this key in hand, in whatever version."""
 
 
+class SlowBody(HeldByAnother):
+    """This object's body comes slowly, and no more of that kind is read now, or none at all since the process ends."""
+
+    def __init__(self, dependency: str, detail: str) -> None:
+        super().__init__(dependency, detail)
+        self.args = (f"{dependency} gives it slowly: {detail}",)
+
+
 class LockTimeout(HeldByAnother):
     """A lock of the database was not had in time; `detail` says who may have it."""
 

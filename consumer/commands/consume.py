@@ -87,7 +87,9 @@ def consume(
             before[Queue.FILES] = ledger.failures_in_a_row(connection, UNEXPECTED)
         breakers = {queue: Breaker(limit, failed_before=before.get(queue, 0)) for queue in queues}
         link = Link(broker_settings, bucket_settings.bucket)
-        bucket = Bucket(bucket_settings, feeds.folders, connections=work.prefetch + 2)
+        # Slow bodies leave one of the files in hand to the others.
+        slow = max(1, work.files_in_hand - 1)
+        bucket = Bucket(bucket_settings, feeds.folders, connections=work.prefetch + 2, slow=slow, stop=stop)
         _warn_of_bucket(bucket)
         relay = Relay(pool, link.publish, reached)
         handlers: dict[Queue, Handle] = {}
@@ -95,7 +97,7 @@ def consume(
             failed = breakers[Queue.FILES].failed
             failures = Failures(pool, link.publish, apply_settings, failed=failed, run=limit, reached=reached)
             files = FilesHandler(
-                pool, bucket, feeds, link.publish, settings=apply_settings, failures=failures, reached=reached
+                pool, bucket, feeds, link.publish_all, settings=apply_settings, failures=failures, reached=reached
             )
             handlers[Queue.FILES] = files.handle
         if Queue.HISTORY in queues:

@@ -56,7 +56,7 @@ def explain(
         # A setting that is missing is as bad as what it would lead to, and no worse: the rest is told.
         lambda: database.connect(load(DatabaseSettings), Role.READ),
         Bucket(load(BucketSettings), feeds.folders),
-        lambda: channels.confirming_channel(load(BrokerSettings), "explain"),
+        lambda: channels.confirming_channel(load(BrokerSettings), "explain", channels.LOOKING_HEARTBEAT),
         feeds,
         key or "",
     )

@@ -41,7 +41,7 @@ def show_status(feed: OfFeeds = None, as_json: AsJson = False) -> None:
     feeds = served_feeds(feed)
     status = read_status(
         partial(database.connect, database_settings, Role.READ),
-        partial(channels.confirming_channel, broker_settings, "status"),
+        partial(channels.confirming_channel, broker_settings, "status", channels.LOOKING_HEARTBEAT),
         Bucket(bucket_settings, feeds.folders),
         feeds.served,
         GeocoderAccount(_account(), load(GeocoderLimits).per_day),

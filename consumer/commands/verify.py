@@ -14,7 +14,7 @@ from consumer.postgres import database, feed_tables, migrate
 from consumer.postgres.database import Role
 from consumer.settings import DatabaseSettings
 from consumer.upkeep import verify as verifying
-from consumer.upkeep.verify import Contents, OnProgress, Verification
+from consumer.upkeep.verify import READERS, Contents, OnProgress, Verification
 from publisher.broker import channels
 from publisher.errors import Misconfigured
 from publisher.program import EXIT_FAILED, AsJson, OfFeeds
@@ -65,7 +65,7 @@ def verify(  # noqa: PLR0917 - its parameters are its options
     with database.connect(database_settings, Role.INGEST) as connection, _progress() as bar:
         migrate.require_migrated(connection)
         feed_tables.require(connection, feeds.served)
-        bucket = Bucket(bucket_settings, feeds.folders)
+        bucket = Bucket(bucket_settings, feeds.folders, slow=READERS)
         bucket.require()
         listing = bar.add_task("listing", total=None)
         reading = bar.add_task("reading", total=None, visible=False)

@@ -1,6 +1,6 @@
 """One delivery of the files queue, from its body to its outcome. Everything here may be repeated at any point."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Literal
@@ -50,7 +50,7 @@ class FilesHandler:
         pool: Pool,
         bucket: Bucket,
         feeds: Feeds,
-        publish: Callable[[Outgoing], None],
+        publish_all: Callable[[Sequence[Outgoing]], None],
         *,
         settings: ApplySettings,
         failures: Failures,
@@ -59,7 +59,7 @@ class FilesHandler:
         self._pool = pool
         self._bucket = bucket
         self._feeds = feeds
-        self._publish = publish
+        self._publish_all = publish_all
         self._settings = settings
         self._failures = failures
         self._reached = reached
@@ -77,8 +77,10 @@ class FilesHandler:
                     ledger.count_ignored_events(connection, found.ignored)
             if found.broken is not None or len(found.to_spread) > 1:
                 # Each key gets a message of its own, so that each can fail, wait and be replayed by itself.
-                for arrived in found.to_spread:
-                    self._publish(publishing.arrival(arrived.model_dump_json().encode()))
+                # What ends this half-way repeats it, no more than the broker's limit of deliveries: that does no harm.
+                self._publish_all(
+                    [publishing.arrival(arrived.model_dump_json().encode()) for arrived in found.to_spread]
+                )
                 if found.broken is not None:
                     raise found.broken  # the whole body is kept; replaying it repeats the others, which does no harm
                 return Spread(len(found.to_spread))

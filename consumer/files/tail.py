@@ -15,7 +15,7 @@ from consumer.files.versions import LedgerFile
 from consumer.follow_ons.relay import Relay
 from consumer.postgres import database
 from consumer.postgres.database import Pool
-from publisher.errors import FleetticketsError, KeyInHand, ObjectChanged, ObjectRefused, ObjectUnavailable
+from publisher.errors import FleetticketsError, KeyInHand, ObjectChanged, ObjectRefused, ObjectUnavailable, SlowBody
 from publisher.store.bucket import Bucket
 
 _LEFT_ALONE_SECONDS = 60
@@ -133,8 +133,8 @@ class Tail:
                 return
             try:
                 archive_file(self._pool, self._bucket, file, self._reached)
-            except KeyInHand:
-                continue  # by a delivery, which brings it to its end
+            except (KeyInHand, SlowBody):
+                continue  # by a delivery, which brings it to its end; or its turn comes with another sweep
             except (ObjectRefused, ObjectUnavailable) as error:
                 # Its turn comes again, later each time; others' tails and requests are not to wait for it.
                 leave_unarchived(self._pool, file, error)

@@ -47,7 +47,8 @@ class HistoryHandler:
             if not outbox.unhandled(connection, Queue.HISTORY):
                 return 0.0
             since = outbox.seconds_since_last_handled(connection, Queue.HISTORY)
-        return 0.0 if since is None else max(0.0, self._interval - since)
+        # The database's clock may have been set back since: then the last one lies in the future.
+        return 0.0 if since is None else min(self._interval, max(0.0, self._interval - since))
 
 
 def capture(pool: Pool, *, unasked: bool, reached: Reached = nowhere) -> int:

@@ -205,7 +205,10 @@ def _postgis(installed: str | None, to_be_had: str | None) -> Finding:
 
 
 def _rabbitmq(settings: BrokerSettings) -> Iterator[Finding]:
-    with channels.confirming_channel(settings, "doctor") as channel, channels.translated_errors():
+    with (
+        channels.confirming_channel(settings, "doctor", channels.LOOKING_HEARTBEAT) as channel,
+        channels.translated_errors(),
+    ):
         version = channels.server_version(channel)
         number = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
         if number and number < _OLDEST_RABBITMQ:

@@ -32,7 +32,8 @@ OLD_SECONDS = 900
 """Longer than anything takes that goes well: the longest retry delay and the longest hold are ten minutes."""
 
 _PAUSE_SECONDS = 0.5
-_THREADS = 8
+READERS = 8
+"""Of objects, at a time."""
 _LIST_AGAIN = 1000
 """From so many suspects on, listing a thousand objects with one request is cheaper than asking for each."""
 
@@ -299,7 +300,7 @@ class _Verification:
 
     def _refresh_suspects(self) -> None:
         after = ""
-        with ThreadPoolExecutor(_THREADS) as threads:
+        with ThreadPoolExecutor(READERS) as threads:
             while suspects := [row["object_key"] for row in self._run("suspects", look=1, after=after)]:
                 looked = dict(zip(suspects, threads.map(self._head, suspects), strict=True))
                 seen = [key for key, found in looked.items() if not isinstance(found, Refused)]
@@ -346,7 +347,7 @@ class _Verification:
             self._run("choose_by_content", since=contents.since, limit=contents.limit)
         total = self._one("count_contents")["contents"]
         done, after = 0, -1
-        with ThreadPoolExecutor(_THREADS) as threads:
+        with ThreadPoolExecutor(READERS) as threads:
             while files := self._run("next_contents", after=after):
                 digests = threads.map(self._digest, [file["archive_key"] for file in files])
                 for file, digest in zip(files, digests, strict=True):

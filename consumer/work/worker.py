@@ -53,6 +53,7 @@ from publisher.errors import (
     NotConfirmed,
     ObjectUnavailable,
     Permanent,
+    SlowBody,
 )
 from publisher.settings import WorkSettings
 
@@ -356,7 +357,7 @@ class _HeldLongEnough(tenacity.stop.stop_base):
                 return seconds >= OWN_HOLD_SECONDS
             case FailsForThisOne() | NotConfirmed():
                 limit = OWN_HOLD_SECONDS
-            case KeyInHand() | LockTimeout():
+            case KeyInHand() | LockTimeout() | SlowBody():
                 limit = IN_HAND_HOLD_SECONDS
             case _:
                 limit = HOLD_SECONDS

@@ -5,8 +5,9 @@ pika's BlockingConnection belongs to one thread; only `add_callback_threadsafe` 
 
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from threading import Event
+from typing import Any
 from urllib.parse import urlsplit
 
 import pika
@@ -27,6 +28,8 @@ Channel = BlockingChannel
 """For those who only pass it on, or publish on it."""
 
 BROKER = "rabbitmq"
+LOOKING_HEARTBEAT = 10
+"""Seconds, for who only looks: a broker that falls silent is told of within half a minute."""
 POLL = "poll"
 """What only one poller does at a time."""
 RECONNECT_WAIT = tenacity.wait_exponential_jitter(multiplier=0.5, max=30)
@@ -162,20 +165,37 @@ def log_loss(state: tenacity.RetryCallState) -> None:
 
 
 @contextmanager
-def confirming_channel(
-    settings: BrokerSettings, purpose: str, heartbeat: int | None = None
-) -> Iterator[BlockingChannel]:
-    """A channel in confirm mode for one piece of work, closed afterwards."""
-    connection = connect(settings, purpose, heartbeat)
+def ending_after(seconds: float, connection: BlockingConnection, late: str) -> Iterator[None]:
+    """End the connection with the error `late` when the work takes longer.
+
+    For an answer that a living broker does not give pika would wait for ever, and take nothing else meanwhile.
+    """
+    inner: Any = getattr(connection, "_impl")  # noqa: B009 - pika keeps it to itself, and so its timers
+    error = pika.exceptions.AMQPConnectionError(late)
+    timer = inner._adapter_call_later(seconds, lambda: inner._terminate_stream(error))  # noqa: SLF001
     try:
-        with translated_errors():
-            channel = connection.channel()
-            channel.confirm_delivery()
-        yield channel
+        yield
     finally:
-        if connection.is_open:
+        inner._adapter_remove_timeout(timer)  # noqa: SLF001
+
+
+@contextmanager
+def confirming_channel(
+    settings: BrokerSettings, purpose: str, heartbeat: int | None = None, limit: float | None = None
+) -> Iterator[BlockingChannel]:
+    """A channel in confirm mode for one piece of work, closed afterwards; with a `limit` after so many seconds."""
+    connection = connect(settings, purpose, heartbeat)
+    late = f"it did not answer everything within {limit} s"
+    with nullcontext() if limit is None else ending_after(limit, connection, late):
+        try:
             with translated_errors():
-                connection.close()
+                channel = connection.channel()
+                channel.confirm_delivery()
+            yield channel
+        finally:
+            if connection.is_open:
+                with translated_errors():
+                    connection.close()
 
 
 def lock_name(purpose: str) -> str:

@@ -5,12 +5,12 @@ other queues' messages waiting. A lost connection fails what is being published 
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from threading import Event
+from threading import Event, Lock
 from typing import Any
 
 import structlog
@@ -64,6 +64,7 @@ class _Running:
 
     loop: asyncio.AbstractEventLoop
     link: AsyncLink
+    stop: Event
 
 
 class Link:
@@ -76,16 +77,38 @@ class Link:
         self._settings = settings
         self._bucket = bucket
         self._running: _Running | None = None
+        self._spreading = Lock()
 
     def publish(self, outgoing: Outgoing) -> None:
         """From any other thread: publish and wait until the broker has the message in a queue, on disk.
 
         Raises: NotConfirmed, at the latest after CONFIRM_SECONDS.
         """
+        self._publish_together((outgoing,))
+
+    def publish_all(self, outgoing: Sequence[Outgoing]) -> None:
+        """From any other thread: publish many messages of one exchange and routing key, several of them at a time.
+
+        Nobody else publishes many meanwhile, for whom there would be no room.
+        Raises: NotConfirmed, also when stopped meanwhile; the first ones may have arrived.
+        """
+        with self._spreading:
+            for begin in range(0, len(outgoing), _UNCONFIRMED):
+                running = self._running
+                if running is None or running.stop.is_set():
+                    raise NotConfirmed("away", f"stopped after {begin} of {len(outgoing)} messages")
+                self._publish_together(outgoing[begin : begin + _UNCONFIRMED])
+
+    def _publish_together(self, outgoing: Sequence[Outgoing]) -> None:
         published: Future[None] = Future()
 
+        async def publish(link: AsyncLink) -> None:
+            answers = await asyncio.gather(*(link.publish(one) for one in outgoing), return_exceptions=True)
+            for error in filter(None, answers):
+                raise error
+
         def begin(link: AsyncLink) -> None:
-            asyncio.ensure_future(link.publish(outgoing)).add_done_callback(end)
+            asyncio.ensure_future(publish(link)).add_done_callback(end)
 
         def end(publishing: "asyncio.Task[None]") -> None:
             if publishing.cancelled():
@@ -147,7 +170,7 @@ class Link:
         asyncio.run(self._run(link, stop, is_idle))
 
     async def _run(self, link: AsyncLink, stop: Event, is_idle: Callable[[], bool]) -> None:
-        self._running = _Running(asyncio.get_running_loop(), link)
+        self._running = _Running(asyncio.get_running_loop(), link, stop)
         running = asyncio.create_task(link.run())
         try:
             while not (stop.is_set() and is_idle()):

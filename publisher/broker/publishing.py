@@ -1,15 +1,14 @@
 """What is published, and where it goes; publishing is not done until the broker has confirmed it."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pika
 import pika.exceptions
-from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
+from pika.adapters.blocking_connection import BlockingChannel
 
-from publisher.broker.channels import translated_errors
+from publisher.broker.channels import ending_after, translated_errors
 from publisher.broker.topology import EVENTS, REQUESTS, Queue, retry_exchange
 from publisher.errors import DependencyDown, Misconfigured
 
@@ -64,7 +63,8 @@ def publish(channel: BlockingChannel, outgoing: Outgoing) -> None:
     queue is bound there (a plain confirm would hide that).
     """
     try:
-        with translated_errors(), _in_time(channel.connection):
+        late = f"it did not confirm a message within {CONFIRM_SECONDS:g} s"
+        with translated_errors(), ending_after(CONFIRM_SECONDS, channel.connection, late):
             channel.basic_publish(
                 outgoing.exchange, outgoing.routing_key, outgoing.body, outgoing.properties(), mandatory=True
             )
@@ -75,15 +75,3 @@ def publish(channel: BlockingChannel, outgoing: Outgoing) -> None:
         if isinstance(error.__cause__, pika.exceptions.ChannelClosedByBroker):
             raise Misconfigured(f"the broker refuses to publish to {outgoing.exchange!r}: {error.detail}") from error
         raise
-
-
-@contextmanager
-def _in_time(connection: BlockingConnection) -> Iterator[None]:
-    """End the connection when its confirm does not come: pika would wait for ever, and take nothing else meanwhile."""
-    inner: Any = getattr(connection, "_impl")  # noqa: B009 - pika keeps it to itself, and so its timers
-    late = pika.exceptions.AMQPConnectionError(f"it did not confirm a message within {CONFIRM_SECONDS:g} s")
-    timer = inner._adapter_call_later(CONFIRM_SECONDS, lambda: inner._terminate_stream(late))  # noqa: SLF001
-    try:
-        yield
-    finally:
-        inner._adapter_remove_timeout(timer)  # noqa: SLF001

@@ -56,12 +56,12 @@ letters = typer.Typer(help="Look at dead letters, send them back, or let go of t
 
 
 @contextmanager
-def holding(queue: Queue, purpose: str) -> Iterator[tuple[BlockingChannel, Held]]:
+def holding(queue: Queue, purpose: str, heartbeat: int | None = None) -> Iterator[tuple[BlockingChannel, Held]]:
     """The queue's dead letters on a channel of their own; the topology is there.
 
     Raises: DependencyDown, Misconfigured.
     """
-    with channels.confirming_channel(load(BrokerSettings), purpose) as channel:
+    with channels.confirming_channel(load(BrokerSettings), purpose, heartbeat) as channel:
         with channels.translated_errors():
             topology.declare(channel)
         with dead_letters.browsing(channel, queue) as held:
@@ -111,7 +111,7 @@ def list_letters(
     A group is a fingerprint of the reason: failures that differ only in numbers and names are one group.
     """
     chosen = Selection(None, key, group, older_than, newer_than, limit)
-    with holding(queue, "dead letters") as (_, held):
+    with holding(queue, "dead letters", channels.LOOKING_HEARTBEAT) as (_, held):
         # Of each only what is shown is kept, whatever the size of its body and headers; in groups none is.
         seen = chosen.among(replace(letter, body=b"", headers={}) for letter in held)
         ranked = [(letter.rank, describe(letter)) for letter in seen] if each else []
@@ -148,7 +148,7 @@ def show_letter(
     as_json: AsJson = False,
 ) -> None:
     """Show one dead letter whole: reason, history, headers, body."""
-    with holding(queue, "dead letters") as (_, held):
+    with holding(queue, "dead letters", channels.LOOKING_HEARTBEAT) as (_, held):
         letter = next(Selection(id=letter_id).of(held))
     # The history has lines of its own.
     headers = {name: str(value) for name, value in letter.headers.items() if name != messages.HISTORY}
@@ -193,7 +193,10 @@ def replay_letters(
     """
     chosen = required(Selection(letter_id, key, group, older_than, newer_than, limit), every=every_letter)
     if dry_run:
-        with holding(queue, "replay") as (_, held), telling("would replay", as_json=as_json) as outcome:
+        with (
+            holding(queue, "replay", channels.LOOKING_HEARTBEAT) as (_, held),
+            telling("would replay", as_json=as_json) as outcome,
+        ):
             for letter in chosen.of(held):
                 outcome.add(letter)
     else:

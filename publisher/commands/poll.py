@@ -3,6 +3,7 @@
 import contextlib
 import json
 from dataclasses import asdict
+from threading import Event
 from typing import Annotated
 
 import structlog
@@ -52,7 +53,7 @@ def poll(
             try:
                 with channels.alone(channel, channels.POLL):
                     serving.claim_if_allowed(channel, bucket.name)
-                    done = poller.poll(channel)
+                    done = poller.poll(channel, Event())  # a signal ends the process
             except HeldByAnother:
                 typer.echo("another poll is running, this one is not needed", err=True)
                 done = None

@@ -10,6 +10,7 @@ from threading import Event
 
 from pika.adapters.blocking_connection import BlockingChannel
 
+from publisher.arrivals.folders import Folder
 from publisher.arrivals.messages import ChangeFileArrived
 from publisher.broker import channels, publishing, serving
 from publisher.broker.topology import Queue
@@ -18,6 +19,8 @@ from publisher.store.bucket import Bucket, ObjectSummary, pages
 _OFFER_AGAIN_AFTER = 30.0
 """Seconds after which a poller repeats itself about the same version of a key; then twice as many, and so on."""
 _OFFER_AGAIN_AT_MOST = 3600.0
+_SERVED_SECONDS = 1.0
+"""The broker hears from a poller at least so often, as far as the requests of a listing take no longer."""
 _HELD = 10_000
 """So many versions of a listing are held until it is known how many to publish; for more it is read on from there."""
 _REMEMBERED = 50_000
@@ -88,8 +91,8 @@ class Poller:
         self._offered: dict[int, _Offer] = {}
         self._folders = deque(bucket.folders)
 
-    def poll(self, channel: BlockingChannel) -> Poll:
-        """Publish what is missing from the queue.
+    def poll(self, channel: BlockingChannel, stop: Event) -> Poll | None:
+        """Publish what is missing from the queue; None when `stop` came before the end of it.
 
         Raises: DependencyDown, Misconfigured.
         """
@@ -99,22 +102,40 @@ class Poller:
             # Looked at before and after the listing: files that arrive or leave meanwhile are then never counted
             # as missing from the queue.
             before, _ = channels.queue_depth(channel, Queue.FILES.broker_name)
-            listing = self._list(settled)
+            listing = self._list(channel, settled, stop)
+            if stop.is_set():
+                return None
             after, consumers = channels.queue_depth(channel, Queue.FILES.broker_name)
             queued = max(before, after)
             missing = missing_from_queue(listing.waiting, queued, consumers * self._prefetch)
             published = 0
-            for found in islice(self._due(listing, settled), missing):
+            for found in islice(self._due(listing, channel, settled, stop), missing):
+                if stop.is_set():
+                    return None
                 self._publish(channel, found)
                 published += 1
         return Poll(listing.waiting, listing.set_aside, queued, published)
 
-    def _list(self, settled: Settled) -> _Listing:
+    def _waiting_in(
+        self, folder: Folder, channel: BlockingChannel, stop: Event, after: str = ""
+    ) -> Iterator[ObjectSummary]:
+        """What waits, until `stop`; the channel's connection is kept alive however many requests that takes."""
+        served = self._clock()
+        for found in self._bucket.waiting_in(folder, after=after):
+            if stop.is_set():
+                return
+            if self._clock() - served >= _SERVED_SECONDS:
+                with channels.translated_errors():
+                    channel.connection.process_data_events(time_limit=0)
+                served = self._clock()
+            yield found
+
+    def _list(self, channel: BlockingChannel, settled: Settled, stop: Event) -> _Listing:
         listing = _Listing(0, 0, [], 0)
         known, self._offered = self._offered, {}
         now = self._clock()
         for number, folder in enumerate(self._folders):
-            for page in pages(self._bucket.waiting_in(folder)):
+            for page in pages(self._waiting_in(folder, channel, stop)):
                 for found, is_settled in zip(page, settled(page), strict=True):
                     if is_settled:
                         listing.set_aside += 1
@@ -128,13 +149,16 @@ class Poller:
                         listing.folder = number
         return listing
 
-    def _due(self, listing: _Listing, settled: Settled) -> Iterator[ObjectSummary]:
+    def _due(
+        self, listing: _Listing, channel: BlockingChannel, settled: Settled, stop: Event
+    ) -> Iterator[ObjectSummary]:
         yield from listing.due
         if len(listing.due) < _HELD:
             return
         begun, *others = list(self._folders)[listing.folder :]
-        rest = self._bucket.waiting_in(begun, after=listing.due[-1].key)
-        for page in pages(chain(rest, *map(self._bucket.waiting_in, others))):
+        rest = self._waiting_in(begun, channel, stop, after=listing.due[-1].key)
+        more = (self._waiting_in(folder, channel, stop) for folder in others)
+        for page in pages(chain(rest, *more)):
             for found, is_settled in zip(page, settled(page), strict=True):
                 offer = self._offered.get(_name(found))
                 if not is_settled and (offer is None or offer.due <= self._clock()):
@@ -165,7 +189,9 @@ class Poller:
         while not stop.is_set():
             due = self._clock() + seconds
             may_claim = may_claim and serving.claim_if_allowed(channel, self._bucket.name)
-            report(self.poll(channel))
+            done = self.poll(channel, stop)
+            if done is not None:
+                report(done)
             while not stop.is_set() and (left := due - self._clock()) > 0:
                 with channels.translated_errors():
                     channel.connection.process_data_events(time_limit=min(left, 0.5))

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
+from threading import Event, Semaphore
 from typing import TYPE_CHECKING, TypedDict
 
 import boto3
+import structlog
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.response import StreamingBody
@@ -26,6 +28,7 @@ from publisher.errors import (
     ObjectMissing,
     ObjectRefused,
     ObjectUnavailable,
+    SlowBody,
 )
 from publisher.settings import BucketSettings
 
@@ -38,16 +41,20 @@ if TYPE_CHECKING:
         StartAfter: str
 
 
+log = structlog.get_logger()
+
 BUCKET = "the bucket's store"
 _CHUNK = 1 << 20
 _PAGE = 1000
 """Objects to a listing request, where the store does not give less."""
 _SILENT_SECONDS = 20
 """Without a byte a connection of the store ends."""
-_LEAST_PACE = 1024
+_LEAST_PACE = 16 * 1024
 """Bytes a second: whoever reads a body that only trickles would be kept for good."""
 _PACED_SECONDS = 10
 """The pace is that of the last so many seconds of waiting: a body can be fast to its middle, and trickle from there."""
+_SLOW_SECONDS = 10
+"""A body that has been waited for longer than this in all is slow."""
 _MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
 _TRY_AGAIN = frozenset({408, 429})
 _CHANGED = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict"})
@@ -95,28 +102,59 @@ def pages(objects: Iterable[ObjectSummary]) -> Iterator[list[ObjectSummary]]:
         yield page
 
 
+class SlowBodies:
+    """The places for bodies that come slowly, so many at a time. Safe to share between threads.
+
+    Once `stop` is set there are none, and those that are taken are to be left.
+    """
+
+    def __init__(self, places: int, stop: Event) -> None:
+        self._places = places
+        self._free = Semaphore(places)
+        self._stop = stop
+
+    def take(self, key: str) -> None:
+        """Raises: SlowBody, when no place is free."""
+        self.require_going_on(key)
+        if not self._free.acquire(blocking=False):
+            raise SlowBody(BUCKET, f"{key!r} waits until one of {self._places} others that are slow has been read")
+
+    def require_going_on(self, key: str) -> None:
+        """Raises: SlowBody, when the process is to end."""
+        if self._stop.is_set():
+            raise SlowBody(BUCKET, f"{key!r} is left, since the process ends")
+
+    def leave(self) -> None:
+        self._free.release()
+
+
 class OpenObject:
     """An object being read: what the GET said of it, and the bytes still to come."""
 
-    def __init__(self, summary: ObjectSummary, body: StreamingBody) -> None:
+    def __init__(self, summary: ObjectSummary, body: StreamingBody, slow_bodies: SlowBodies) -> None:
         self.summary = summary
+        self._slow_bodies = slow_bodies
+        self._is_slow = False
         # Not by way of `body`, which waits until all is there that it was asked for, at whatever pace.
         self._stream: HTTPResponse = getattr(body, "_raw_stream")  # noqa: B009 - it keeps it to itself
         self._read = 0
-        self._waited, self._paced = 0.0, 0
+        self._waited_in_all, self._waited, self._paced = 0.0, 0.0, 0
 
     def read(self, amount: int) -> bytes:
         """Give up to `amount` bytes, b"" at the end.
 
         Raises: ObjectUnavailable, also for a body shorter than the store announced, or one that trickles: it has just
-        given the head of it.
+        given the head of it; SlowBody.
         """
+        self._require_place()
         began = time.monotonic()
         try:
             found = self._stream.read1(amount)
         except (BotoCoreError, HTTPError, OSError) as error:
             raise ObjectUnavailable(BUCKET, f"reading {self.summary.key!r} broke off: {_one_line(error)}") from error
-        self._waited += time.monotonic() - began
+        waited = time.monotonic() - began
+        self._waited_in_all += waited
+        self._waited += waited
         self._read += len(found)
         self._paced += len(found)
         if not found and self._read < self.summary.size:
@@ -132,6 +170,26 @@ class OpenObject:
                 )
             self._waited, self._paced = 0.0, 0
         return found
+
+    def close(self) -> None:
+        """Leave the place that it has, if it is slow."""
+        if self._is_slow:
+            self._is_slow = False
+            self._slow_bodies.leave()
+
+    def _require_place(self) -> None:
+        if self._is_slow:
+            self._slow_bodies.require_going_on(self.summary.key)
+        elif self._waited_in_all > _SLOW_SECONDS and self._read < self.summary.size:
+            self._slow_bodies.take(self.summary.key)
+            self._is_slow = True
+            log.warning(
+                "slow body",
+                key=self.summary.key,
+                read=self._read,
+                size=self.summary.size,
+                seconds=round(self._waited_in_all, 1),
+            )
 
 
 def s3_client(settings: BucketSettings, connections: int = 10, attempts: int = 3) -> "S3Client":
@@ -168,11 +226,23 @@ def verified_by(ca_file: Path | None) -> str | None:
 
 
 class Bucket:
-    """One bucket and the feeds' folders in it, at least one. Safe to share between threads."""
+    """One bucket and the feeds' folders in it, at least one. Safe to share between threads.
 
-    def __init__(self, settings: BucketSettings, folders: Sequence[Folder], connections: int = 10) -> None:
+    Of the bodies that come slowly `slow` are read at a time, and none to its end once `stop` is set.
+    """
+
+    def __init__(
+        self,
+        settings: BucketSettings,
+        folders: Sequence[Folder],
+        connections: int = 10,
+        *,
+        slow: int = 1,
+        stop: Event | None = None,
+    ) -> None:
         self.name = settings.bucket
         self.folders = tuple(folders)
+        self._slow_bodies = SlowBodies(slow, stop or Event())
         self._s3 = s3_client(settings, connections)
         # Copies and deletes are not for the client to repeat. One whose answer was lost is done, and by the time of
         # another attempt the key can hold a version that nobody has read: `archive` looks again first.
@@ -264,9 +334,11 @@ class Bucket:
         """
         with self._translated_errors(key):
             answer = self._s3.get_object(Bucket=self.name, Key=key)
+        opened = OpenObject(_summary(key, answer), answer["Body"], self._slow_bodies)
         try:
-            yield OpenObject(_summary(key, answer), answer["Body"])
+            yield opened
         finally:
+            opened.close()
             answer["Body"].close()
 
     def head(self, key: str, version_id: str | None = None) -> ObjectSummary | None:
@@ -297,6 +369,8 @@ class Bucket:
             raise ValueError(f"{put.key!r} is no change file")
         try:
             return self._archive(put, sha256, copied, may_delete=may_delete)
+        except SlowBody:
+            raise
         except DependencyDown:
             return self._archive(put, sha256, copied, may_delete=may_delete)
 

@@ -1,6 +1,7 @@
 """RabbitMQ cut off, full, alarmed, restarted, or a cluster losing its leader: nothing is lost and no attempt spent."""
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from rabbitmq import RabbitMQ
 from consumer.demo.oracle import ChangeFile
 from tests.doubles.faulty_store import FaultyStore
 from tests.doubles.proxy import Proxy
+from tests.doubles.receiver import free_port
 from tests.stage.broker import DEAD_FILES, FILES, GEOCODE, Broker
 from tests.stage.comparing import assert_equals_oracle
 from tests.stage.feeds import RandomFeed, key_at
@@ -148,6 +150,62 @@ def private_stage(stage: Stage, private_broker: RabbitMQ) -> Stage:
     stage.broker = Broker(private_broker.url, private_broker.environment()["RABBITMQ_MANAGEMENT_URL"])
     stage.environment["RABBITMQ_URL"] = private_broker.url
     return stage
+
+
+def several(stage: Stage, count: int) -> bytes:
+    """One body that announces so many files."""
+    records = [json.loads(stage.bucket.event(key_at(number)))["Records"][0] for number in range(count)]
+    names = ("eventSource", "eventName", "s3")
+    return json.dumps({"Records": [{name: record[name] for name in names} for record in records]}).encode()
+
+
+def test_a_body_of_many_events_is_spread_soon_by_a_broker_that_confirms_slowly_and_stops_when_told(
+    stage: Stage,
+) -> None:
+    """One after the other, a thousand confirms of a quarter of a second would take four minutes."""
+    stop = threading.Event()
+
+    def pulse() -> None:
+        while not stop.wait(0.02):
+            proxy.stall()
+            stop.wait(0.25)
+            proxy.restore()
+
+    with Proxy(stage.environment["RABBITMQ_URL"]) as proxy:
+        consumer = stage.start("consume", "--queue", "files", RABBITMQ_URL=proxy.url)
+        wait_until(lambda: '"consuming"' in consumer.output(), "it consumes")
+        pulsing = threading.Thread(target=pulse)
+        pulsing.start()
+        try:
+            stage.broker.publish([several(stage, 900)])
+            wait_until(lambda: stage.broker.ready(FILES) > 100, "some are spread", timeout=20)
+            consumer.terminate()
+            assert consumer.ends_within(20), "between two of its messages"
+        finally:
+            stop.set()
+            pulsing.join()
+    assert consumer.wait() == 0, consumer.output()
+    spread = stage.one("SELECT count(*) FROM ingest.ledger") + stage.broker.ready(FILES)
+    assert 100 < spread < 900
+    consumer = stage.start("consume", "--queue", "files")
+    wait_until(lambda: stage.one("SELECT count(*) FROM ingest.ledger WHERE decision = 'missing'") == 900, "all are")
+    wait_until(lambda: stage.broker.ready(FILES) == 0, "every delivery is settled")
+    consumer.stop()
+    assert stage.broker.ready(DEAD_FILES) == 0
+
+
+@pytest.mark.faults
+def test_a_broker_that_falls_silent_is_told_within_half_a_minute(stage: Stage) -> None:
+    looks = (
+        ("status",), ("doctor",), ("explain", key_at(1)), ("dead-letters", "list"), ("dead-letters", "show", "1"),
+        ("dead-letters", "replay", "--all", "--dry-run"),
+    )  # fmt: skip
+    with Proxy(stage.environment["RABBITMQ_URL"], losing=b"fleettickets.", after=True, holding=True) as proxy:
+        looking = [stage.start(*arguments, RABBITMQ_URL=proxy.url) for arguments in looks]
+        end = time.monotonic() + 45
+        for process in looking:
+            assert process.ends_within(max(0, end - time.monotonic())), process.log
+            assert process.wait() != 0, process.output()
 
 
 @contextmanager
@@ -323,10 +381,15 @@ def leading(broker: Broker, nodes: list[RabbitMQ]) -> RabbitMQ:
 
 @pytest.mark.faults
 @pytest.mark.parametrize("command", ["consume", "webhook"])
-def test_a_declaration_that_nobody_answers_ends_and_keeps_nobody_from_ending(stage: Stage, command: str) -> None:
-    token = {"FLEETTICKETS_WEBHOOK_TOKEN": "a"}
-    with Proxy(stage.environment["RABBITMQ_URL"], losing=b"fleettickets.retry.5s", holding=True) as proxy:
-        process = stage.start(command, RABBITMQ_URL=proxy.url, **token)
+@pytest.mark.parametrize("how", ["silent", "living"])
+def test_a_declaration_that_nobody_answers_ends_and_keeps_nobody_from_ending(
+    stage: Stage, command: str, how: str
+) -> None:
+    """Of a living broker that request alone is lost: its heartbeats go on."""
+    arguments = {"consume": ("consume",), "webhook": ("webhook", "--port", str(free_port()))}[command]
+    lost, living = b"fleettickets.retry.5s", how == "living"
+    with Proxy(stage.environment["RABBITMQ_URL"], losing=lost, holding=not living, swallowing=living) as proxy:
+        process = stage.start(*arguments, RABBITMQ_URL=proxy.url, FLEETTICKETS_WEBHOOK_TOKEN="a")
         assert proxy.lost.wait(30)
         wait_until(lambda: '"waiting"' in process.output(), "it says that it waits", timeout=60)
         process.terminate()

@@ -2,10 +2,12 @@
 
 import json
 import signal
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.doubles.faulty_store import FaultyStore
 from tests.doubles.proxy import Proxy
 from tests.stage.broker import DEAD_FILES, FILES, GEOCODE
 from tests.stage.feeds import csv, key_at, ticket
@@ -103,6 +105,35 @@ def test_for_cron_a_poll_is_one_line_and_its_end_tells(stage: Stage) -> None:
         away = stage.run("poll", RUSTFS_ENDPOINT=proxy.url)
     assert (away.returncode, away.stdout, len(away.stderr.splitlines())) == (1, "", 1)
     assert stage.broker.ready(FILES) == 3
+
+
+@pytest.fixture
+def slow_listing(stage: Stage) -> Iterator[FaultyStore]:
+    """A store that takes seconds for each of the four requests that a listing needs."""
+    backlog(stage, 3 * stage.bucket.page() + 50)
+    with FaultyStore(stage.environment["RUSTFS_ENDPOINT"]) as store:
+        yield store
+
+
+def test_a_listing_that_takes_longer_than_the_heartbeats_allow_is_published(
+    stage: Stage, slow_listing: FaultyStore
+) -> None:
+    slow_listing.fault("GET", "max-keys=1000", "delayed", 3.5)
+    broker = f"{stage.environment['RABBITMQ_URL']}?heartbeat=3"
+    ended = stage.run("poll", RUSTFS_ENDPOINT=slow_listing.url, RABBITMQ_URL=broker)
+    assert ended.returncode == 0, ended.stderr
+    assert stage.broker.ready(FILES) == 3 * stage.bucket.page() + 50
+
+
+def test_a_signal_ends_a_loop_that_lists_slowly(stage: Stage, slow_listing: FaultyStore) -> None:
+    fault = slow_listing.fault("GET", "max-keys=1000", "delayed", 6)
+    loop = stage.start("poll", "--every", "60", RUSTFS_ENDPOINT=slow_listing.url)
+    assert fault.met.wait(30)
+    loop.terminate()
+    assert loop.ends_within(14), "it ends with the request in hand"
+    assert loop.wait() == 0, loop.output()
+    assert reports(loop) == [], "what it has not listed to its end it says nothing of"
+    assert stage.broker.ready(FILES) == 0
 
 
 def test_one_poll_runs_at_a_time_and_a_dead_one_is_in_nobodys_way(stage: Stage) -> None:

@@ -1,7 +1,9 @@
 """Promise 7: what fails for one file while others are applied is that file's own fault, and holds up nobody."""
 
+import json
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -226,6 +228,34 @@ def test_bodies_that_trickle_hold_no_thread_for_good(stage: Stage, rows: int) ->
         assert stage.run("drain", "--apply").returncode == 0
         assert stage.one("SELECT count(*) FROM ingest.ledger WHERE applied_at IS NOT NULL AND key = ANY(%s)", BAD) == 4
         consumer.stop()
+
+
+@pytest.mark.promise("One bad thing stays one bad thing")
+@pytest.mark.parametrize("pace", [1_500, 20_000])
+def test_slow_bodies_hold_up_no_others_and_no_end(stage: Stage, pace: int) -> None:
+    """At the slower pace they are given up, at the faster one they may take as many places as leave one free."""
+    body = csv(ticket(f"S{row}", owner="o" * 900) for row in range(6000))
+    with FaultyStore(stage.environment["RUSTFS_ENDPOINT"]) as store:
+        for key in BAD:
+            store.fault("GET", key.rpartition("/")[2], "paced", pace)
+        consumer = stage.start("consume", RUSTFS_ENDPOINT=store.url)
+        stage.bucket.put_all(dict.fromkeys(BAD, body))
+        put(stage, GOOD, "GOOD")
+        stage.announce(*BAD)
+        wait_until(lambda: stage.broker.ready(FILES) == 0, "all that are slow are in hand")
+        stage.announce(*GOOD)
+        stage.wait_for("done", *GOOD, timeout=60)
+        consumer.terminate()
+        assert consumer.ends_within(25), "a slow body is given up"
+    assert consumer.wait() == 0
+    assert stage.one("SELECT count(*) FROM ingest.ledger WHERE key = ANY(%s) AND applied_at IS NOT NULL", BAD) == 0
+    if pace > 16_384:
+        lines = [json.loads(line) for line in consumer.output().splitlines()]
+        assert Counter(line["key"] for line in lines if line["event"] == "slow body").most_common(1)[0][1] == 1
+        aside = [line["level"] for line in lines if line["event"] == "not now" and "slow" in line["detail"]]
+        assert aside == ["warning"] * len(aside) != []
+        assert stage.one("SELECT coalesce(sum(attempts), 0) FROM ingest.ledger") == 0
+        assert stage.broker.ready(DEAD_FILES) == 0
 
 
 @pytest.mark.promise("No silent decision")

@@ -19,6 +19,7 @@ HOP = {"connection", "transfer-encoding", "keep-alive"}
 RESET = struct.pack("ii", 1, 0)
 TRICKLE_SECONDS = 0.5
 """Between two bytes: no reader's patience with a silent connection runs out."""
+PACED_SECONDS = 0.2
 
 
 @dataclass
@@ -28,12 +29,14 @@ class Fault:
     `how`: a status to answer with; `cut` or `reset`, which end the connection in the middle of the answer's body;
     `lost`, which does so before the answer though the store has done what it was asked; `slow`, which keeps the
     second half of the body back until the fault is healed, `late`, which does so with all of the answer; `never`, which
-    does that and then loses it; `trickle`, which lets that half go byte by byte until then.
+    does that and then loses it; `trickle`, which lets that half go byte by byte until then, `paced`, which does so at
+    `amount` bytes a second; `delayed`, which keeps the answer back for `amount` seconds.
     """
 
     method: str
     text: str
     how: int | str
+    amount: float = 0
     met: threading.Event = field(default_factory=threading.Event)
     healed: threading.Event = field(default_factory=threading.Event)
 
@@ -66,8 +69,8 @@ class FaultyStore:
         self._server.shutdown()
         self._server.server_close()
 
-    def fault(self, method: str, text: str, how: int | str) -> Fault:
-        made = Fault(method, text, how)
+    def fault(self, method: str, text: str, how: int | str, amount: float = 0) -> Fault:
+        made = Fault(method, text, how, amount)
         self.faults.append(made)
         return made
 
@@ -129,6 +132,8 @@ class _Handler(BaseHTTPRequestHandler):
             fault.met.set()
             if fault.how in {"late", "never"}:
                 fault.healed.wait(60)
+            if fault.how == "delayed":
+                fault.healed.wait(fault.amount)
             if fault.how in {"lost", "never"}:
                 self._end()
                 return
@@ -152,6 +157,10 @@ class _Handler(BaseHTTPRequestHandler):
         while fault.how == "trickle" and begin < len(body) and not fault.healed.wait(TRICKLE_SECONDS):
             self.wfile.write(body[begin : begin + 1])
             begin += 1
+        while fault.how == "paced" and begin < len(body) and not fault.healed.wait(PACED_SECONDS):
+            piece = int(fault.amount * PACED_SECONDS)
+            self.wfile.write(body[begin : begin + piece])
+            begin += piece
         if fault.how in {"cut", "reset"}:
             if fault.how == "reset":
                 time.sleep(0.05)  # so that what was sent is read before the reset throws it away

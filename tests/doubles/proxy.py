@@ -17,7 +17,7 @@ class Proxy:
 
     `losing` is a text that no request gets past; with `after` the request still does, and its answer does not.
     `once` is what a connection has to have sent before that. With `holding` a connection whose answer is lost stays
-    open and silent; otherwise it ends.
+    open and silent; otherwise it ends. With `swallowing` only the request is lost, and all else goes on.
     `http_requests` are the first lines of what passed, where that is HTTP.
     """
 
@@ -29,6 +29,7 @@ class Proxy:
         after: bool = False,
         once: bytes = b"",
         holding: bool = False,
+        swallowing: bool = False,
     ) -> None:
         address = urlsplit(url)
         self._target = (address.hostname or "127.0.0.1", address.port or 5672)
@@ -36,6 +37,7 @@ class Proxy:
         self._lose_answer = after
         self._once = once
         self._holding = holding
+        self._swallowing = swallowing
         self.lost = threading.Event()
         self.http_requests: list[str] = []
         self._open = threading.Event()
@@ -126,6 +128,8 @@ class Proxy:
                     if not self._lose_answer:
                         # The connection stays as it is: whoever sent this waits for an answer.
                         self.lost.set()
+                        if self._swallowing:
+                            continue
                         return
                     answers_lost.set()
                 self.http_requests += [line.decode() for line in HTTP_REQUEST.findall(data)]

@@ -1,7 +1,7 @@
 """A thousand requests do not cause a thousand captures, and none is forgotten."""
 
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event
+from threading import Event, Timer
 from typing import Any
 
 import pytest
@@ -69,6 +69,22 @@ def test_a_stop_ends_the_wait_for_the_next_capture(pool: Pool, apply: Any) -> No
     stop.set()
     assert handler(pool, interval=3600, stop=stop).capture() is None
     assert handler(pool).capture() == 1
+
+
+def test_a_clock_that_was_set_back_holds_no_capture(pool: Pool, apply: Any) -> None:
+    """The last one has the time of a server whose clock was ahead, as before a failover to one that is not."""
+    apply(ChangeFile("2026-06-25T142000", FILE.format(1)))
+    assert handler(pool).capture() == 1
+    with postgres.transaction(pool) as connection:
+        connection.execute("UPDATE ingest.outbox SET handled_at = now() + interval '2 hours' WHERE kind = 'history'")
+    apply(ChangeFile("2026-06-25T142001", FILE.format(2)))
+    stop = Event()
+    giving_up = Timer(20, stop.set)
+    giving_up.start()
+    try:
+        assert handler(pool, interval=0.5, stop=stop).capture() == 1
+    finally:
+        giving_up.cancel()
 
 
 def waits(pool: Pool) -> bool:

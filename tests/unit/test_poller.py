@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
+from threading import Event
 from typing import Any
 
 import pytest
@@ -90,7 +91,7 @@ class Store:
         self.published = []
         self._is_listed = False
         channel: Any = None
-        done = self.poller.poll(channel)
+        done = self.poller.poll(channel, Event())
         queued = max(self.queued, self.queued_after_listing or 0)
         set_aside = len(self.settled.intersection(self.keys))
         assert done == poller.Poll(len(self.keys) - set_aside, set_aside, queued, len(self.published))
@@ -172,7 +173,7 @@ def test_a_poller_does_not_grow_with_what_lies_in_the_bucket(monkeypatch: pytest
     try:
         for now, published in ((0.0, 30_000), (1.0, 27_500), (31.0, 30_000)):
             store.now, store.sent = now, 0
-            store.poller.poll(channel)
+            store.poller.poll(channel, Event())
             assert store.sent == published
         _, peak = tracemalloc.get_traced_memory()
     finally:
