@@ -1,7 +1,7 @@
 """The exactly-once rule: everything that a file means, in one transaction, or nothing of it.
 
-Order matters: claim the version, stage the rows, merge, closures, rejects, ledger, follow-on requests, and the
-watermark last, which every file takes and so must hold for the shortest time.
+Order matters: claim the version, stage the rows, merge, closures, rejects, ledger, follow-on requests, checks that
+were put off, and the watermark last, which every file takes and so must hold for the shortest time.
 """
 
 from dataclasses import dataclass
@@ -84,6 +84,7 @@ def apply_file(
     if kinds := _follow_ons(counts):
         database.rows(connection, "merge", "request_follow_ons", {"file_id": file_id, "kinds": kinds})
     watermark = "count_import" if sighting.seen_by == "import" else "move_watermark"
+    database.rows(connection, "merge", "fire_deferred")
     database.rows(connection, "merge", watermark, parameters | {"inserted": counts.inserted})
     reached("before commit")
     file = LedgerFile(file_id, sighting.put, reader.sha256, "applied", applied_at)
