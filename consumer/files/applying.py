@@ -34,14 +34,24 @@ def takes_changed_back(settings: ApplySettings, asked: Asked) -> bool:
 
 
 def apply_file(
-    connection: Connection, sighting: Sighting, read: Read, settings: ApplySettings, *, asked: Asked, reached: Reached
+    connection: Connection,
+    sighting: Sighting,
+    read: Read,
+    settings: ApplySettings,
+    *,
+    asked: Asked,
+    reached: Reached,
+    released: str | None = None,
 ) -> Applied | AlreadyApplied | Duplicate:
     """Apply one version inside the caller's transaction, which holds the key's lock and keeps or undoes all of it.
 
-    `read` gives up to so many bytes of it at a time. `reached` is told each point that a crash could come at.
+    `read` gives up to so many bytes of it at a time. `reached` is told each point that a crash could come at. Under
+    quarantine a person releases the version with the ETag `released`, or whichever there is when that is None.
     Raises: Permanent, DependencyDown, psycopg.Error.
     """
     reached("before claim")
+    if settings.changed_policy == "quarantine" and released not in (None, sighting.etag):
+        asked = Asked.BY_ITS_RETRY  # of these bytes nobody has seen a letter
     takes_back = takes_changed_back(settings, asked) and not sighting.is_archived
     claim = ledger.claim(connection, sighting, asked, takes_back=takes_back)
     if claim is None:
