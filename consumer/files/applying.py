@@ -1,7 +1,7 @@
 """The exactly-once rule: everything that a file means, in one transaction, or nothing of it.
 
-Order matters: claim the version, stage the rows, merge, closures, rejects, ledger, follow-on requests, and the
-watermark last, which every file takes and so must hold for the shortest time.
+Order matters: claim the version, stage the rows, merge, closures, rejects, ledger, follow-on requests, checks that
+were put off, and the watermark last, which every file takes and so must hold for the shortest time.
 """
 
 from dataclasses import dataclass
@@ -35,14 +35,24 @@ def takes_changed_back(settings: ApplySettings, asked: Asked) -> bool:
 
 
 def apply_file(
-    connection: Connection, sighting: Sighting, read: Read, settings: ApplySettings, *, asked: Asked, reached: Reached
+    connection: Connection,
+    sighting: Sighting,
+    read: Read,
+    settings: ApplySettings,
+    *,
+    asked: Asked,
+    reached: Reached,
+    released: str | None = None,
 ) -> Applied | AlreadyApplied | Duplicate:
     """Apply one version inside the caller's transaction, which holds the key's lock and keeps or undoes all of it.
 
-    `read` gives up to so many bytes of it at a time. `reached` is told each point that a crash could come at.
+    `read` gives up to so many bytes of it at a time. `reached` is told each point that a crash could come at. Under
+    quarantine a person releases the version with the ETag `released`, or whichever there is when that is None.
     Raises: Permanent, DependencyDown, psycopg.Error.
     """
     reached("before claim")
+    if settings.changed_policy == "quarantine" and released not in (None, sighting.etag):
+        asked = Asked.BY_ITS_RETRY  # of these bytes nobody has seen a letter
     takes_back = takes_changed_back(settings, asked) and not sighting.is_archived
     claim = ledger.claim(connection, sighting, asked, takes_back=takes_back)
     if claim is None:
@@ -87,6 +97,7 @@ def apply_file(
     if kinds := _follow_ons(sighting.feed, counts):
         database.rows(connection, "merge", "request_follow_ons", {"file_id": file_id, "kinds": kinds})
     watermark = "count_import" if sighting.seen_by == "import" else "move_watermark"
+    database.rows(connection, "merge", "fire_deferred")
     database.rows(connection, "merge", watermark, parameters | {"inserted": counts.inserted})
     reached("before commit")
     file = LedgerFile(file_id, sighting.put, reader.sha256, "applied", applied_at)

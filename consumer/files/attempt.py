@@ -46,6 +46,7 @@ class Candidate:
 
     `sighting` is what was announced of it; `open` tells what is there. `known` finds a version that was applied under
     another name of the same bytes, before the file is opened; `seen` is told of the version before its work begins.
+    `released` is the ETag of the version that a person asks for, None for whichever is there.
     """
 
     sighting: Sighting
@@ -55,6 +56,7 @@ class Candidate:
     failed: Told
     seen: Callable[[Sighting], None] = _unseen
     known: Callable[[Connection], LedgerFile | None] = _unknown
+    released: str | None = None
 
 
 def attempt(connection: Connection, candidates: Sequence[Candidate], reached: Reached) -> list[Decided | None]:
@@ -101,7 +103,13 @@ def _apply(
     try:
         with database.failing_for_this_one(), connection.transaction():
             return apply_file(
-                connection, opened.sighting, opened.read, candidate.settings, asked=candidate.asked, reached=reached
+                connection,
+                opened.sighting,
+                opened.read,
+                candidate.settings,
+                asked=candidate.asked,
+                reached=reached,
+                released=candidate.released,
             )
     except DependencyDown:
         raise

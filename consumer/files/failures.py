@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from time import monotonic
 
 import structlog
 
@@ -32,7 +33,12 @@ def asked_by(delivery: Delivery) -> Asked:
         case "replay":
             return Asked.BY_A_PERSON
         case _:
-            return Asked.AGAIN
+            return Asked.BY_ITS_RETRY
+
+
+def released_by(delivery: Delivery) -> str | None:
+    """The ETag of the version that a replay releases, "" where its letter tells none; None if it is no replay."""
+    return messages.etag(delivery.headers) if asked_by(delivery) is Asked.BY_A_PERSON else None
 
 
 def outgoing(failure: Failure, delivery: Delivery) -> Outgoing:
@@ -41,9 +47,10 @@ def outgoing(failure: Failure, delivery: Delivery) -> Outgoing:
     tried = f"try {failure.attempts} failed: {failure.reason}: {failure.detail}"
     history = messages.history(delivery.headers, also=tried)
     if delay is not None:
-        # What a person released stays released until it is decided.
-        again = "replay" if asked_by(delivery) is Asked.BY_A_PERSON else "retry"
-        headers = {messages.AGAIN: again, messages.ATTEMPTS: failure.attempts, messages.HISTORY: history}
+        headers = {messages.AGAIN: "retry", messages.ATTEMPTS: failure.attempts, messages.HISTORY: history}
+        if (released := released_by(delivery)) is not None:
+            # What a person released stays released until it is decided.
+            headers |= {messages.AGAIN: "replay", messages.ETAG: released}
         return publishing.retry(queue, body, headers, delay=delay)
     last = LastFailure(failure.key, failure.reason, failure.detail, failure.attempts, history, failure.etag)
     return dead_letters.dead_letter(queue, body, last)
@@ -111,23 +118,24 @@ class Failures:
         return failure
 
     def hold_back(
-        self, sighting: Sighting, error: FailsForThisOne, delivery: Delivery, *, was_read: bool
+        self, sighting: Sighting, error: FailsForThisOne, delivery: Delivery, *, began: float, was_read: bool
     ) -> Failure | Duplicate:
-        """Put on record that a dependency fails this version; its own failure, if others were applied meanwhile.
+        """Put on record that a dependency fails this version; its own failure, if others are applied meanwhile.
 
+        `began`: when this try did, by the monotonic clock.
         Raises: HeldBack, when that cannot be told yet; DependencyDown, when the database is away for others too.
         """
         with database.transaction(self._pool) as connection:
             ledger.lock_key(connection, sighting.bucket, sighting.key.key)
             if not was_read and (known := self._failed_before(connection, sighting, delivery)):
                 return known
-            held = self._held(connection, sighting, error, delivery)
+            held = self._held(connection, sighting, error, delivery, began)
             if held is None and not was_read:
                 if ledger.has_open_tail(connection, sighting):
                     return Duplicate(sighting.key.key, "was applied before")
                 # The version that was announced is decided. What its key has now nobody knows.
                 sighting = replace(sighting, etag="")
-                held = self._held(connection, sighting, error, delivery)
+                held = self._held(connection, sighting, error, delivery, began)
             if held is not None and held.is_own:
                 trouble = Trouble(UNEXPECTED, str(error), error, was_read=was_read)
                 return self.fail(connection, sighting, trouble, delivery)
@@ -137,17 +145,18 @@ class Failures:
         raise HeldBack(error, held.held_seconds) from error
 
     def _held(
-        self, connection: Connection, sighting: Sighting, error: FailsForThisOne, delivery: Delivery
+        self, connection: Connection, sighting: Sighting, error: FailsForThisOne, delivery: Delivery, began: float
     ) -> ledger.Held | None:
         takes_back = takes_changed_back(self._settings, asked_by(delivery))
-        return ledger.record_held(connection, sighting, str(error), _PATIENCE_SECONDS, takes_back=takes_back)
+        tried_seconds = monotonic() - began
+        return ledger.record_held(
+            connection, sighting, str(error), _PATIENCE_SECONDS, tried_seconds, takes_back=takes_back
+        )
 
     @staticmethod
     def _failed_before(connection: Connection, sighting: Sighting, delivery: Delivery) -> Duplicate | None:
         """What could not be read is not claimed either: whether this delivery is one that nobody asked for."""
-        if asked_by(delivery).takes_failed:
-            return None
-        is_dead_letter = ledger.count_duplicate_of_failed(connection, sighting)
+        is_dead_letter = ledger.count_duplicate_of_failed(connection, sighting, asked_by(delivery))
         return None if is_dead_letter is None else duplicate_of_failed(sighting, is_dead_letter=is_dead_letter)
 
     @staticmethod

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from time import monotonic
 from typing import Literal
 
 import structlog
@@ -12,7 +13,7 @@ from consumer.feeds.feed import Feeds
 from consumer.files import ledger
 from consumer.files.arriving import Arrival, Arrivals, read_arrivals
 from consumer.files.attempt import Candidate, Opened, attempt
-from consumer.files.failures import Failures, asked_by
+from consumer.files.failures import Failures, asked_by, released_by
 from consumer.files.ledger import Unread
 from consumer.files.outcomes import (
     UNEXPECTED,
@@ -145,8 +146,10 @@ class FilesHandler:
                 log.error("unexpected", key=key.key, exc_info=trouble.error)
             return self._failures.fail(connection, found, trouble, delivery)
 
-        candidate = Candidate(unread, asked_by(delivery), self._settings, open_object, fail, record_seen)
-        hold_back = partial(self._failures.hold_back, delivery=delivery)
+        candidate = Candidate(
+            unread, asked_by(delivery), self._settings, open_object, fail, record_seen, released=released_by(delivery)
+        )
+        hold_back = partial(self._failures.hold_back, delivery=delivery, began=monotonic())
         outcome: Decided | None
         try:
             with database.transaction(self._pool) as connection:

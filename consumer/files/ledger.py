@@ -107,7 +107,9 @@ def claim(connection: Connection, sighting: Sighting, asked: Asked, *, takes_bac
 
     `takes_back` takes up one that was applied before another one of its key.
     """
-    parameters = sighting.parameters() | {"again": asked.takes_failed, "takes_back": takes_back}
+    parameters = sighting.parameters() | {
+        "takes_failed": asked.takes_failed, "takes_dead_letters": asked.takes_dead_letters, "takes_back": takes_back,
+    }  # fmt: skip
     found = _row(connection, "claim_file", parameters)
     return None if found is None else Claim(**found)
 
@@ -123,12 +125,15 @@ def count_duplicate_of_archived(connection: Connection, bucket: str, keys: Seque
     return None if found is None else ledger_file(found)
 
 
-def count_duplicate_of_failed(connection: Connection, sighting: Sighting) -> bool | None:
+def count_duplicate_of_failed(connection: Connection, sighting: Sighting, asked: Asked) -> bool | None:
     """Count one more delivery of a version that is not to be tried now; whether it is a dead letter.
 
     None when it has not failed, or may be tried.
     """
-    found = _row(connection, "count_duplicate_of_failed", sighting.parameters())
+    if asked.takes_dead_letters:
+        return None
+    parameters = sighting.parameters() | {"takes_failed": asked.takes_failed}
+    found = _row(connection, "count_duplicate_of_failed", parameters)
     return None if found is None else bool(found["is_dead_letter"])
 
 
@@ -183,10 +188,15 @@ def record_failed_by_hand(
 
 
 def record_held(
-    connection: Connection, sighting: Sighting, error: str, patience: float, *, takes_back: bool
+    connection: Connection, sighting: Sighting, error: str, patience: float, tried_seconds: float, *, takes_back: bool
 ) -> Held | None:
-    """A dependency fails the version, which after `patience` seconds may be its own fault. None of a decided one."""
-    parameters = {"error": error, "patience": patience, "takes_back": takes_back}
+    """A dependency fails the version, which after `patience` seconds may be its own fault. None of a decided one.
+
+    It is, if another was applied in the `tried_seconds` that this try took, or the patience before.
+    """
+    parameters = {
+        "error": error, "patience": patience, "tried_seconds": tried_seconds, "takes_back": takes_back,
+    }  # fmt: skip
     found = _row(connection, "record_held", sighting.parameters() | parameters)
     return None if found is None else Held(**found)
 

@@ -17,14 +17,20 @@ class Asked(Enum):
     """Who asks for a version, and so which earlier verdict does not stand in the way."""
 
     BY_ITS_EVENT = "event"
+    BY_ITS_RETRY = "retry"
+    """One that waits for its retry may be taken up."""
     AGAIN = "again"
-    """One that failed before may be taken up: its retry has come, or a drain passes."""
+    """So may one with a dead letter: a drain passes."""
     BY_A_PERSON = "person"
-    """So may one that failed, and whatever the policy for changed files says."""
+    """The same, and whatever the policy for changed files says."""
 
     @property
     def takes_failed(self) -> bool:
         return self is not Asked.BY_ITS_EVENT
+
+    @property
+    def takes_dead_letters(self) -> bool:
+        return self in (Asked.AGAIN, Asked.BY_A_PERSON)
 
 
 @dataclass(frozen=True, slots=True)

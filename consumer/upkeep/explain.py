@@ -294,6 +294,8 @@ def _next(life: Life, bucket: Bucket) -> str:
             return _next_of_failed(life, version)
         case "seen":
             return "it is applied with the next delivery: poll, or drain --apply"
+        case "done" if version.decision == "missing":
+            return "it was missing and is there; it is applied with the next delivery: poll, or drain --apply"
         case "done" if version.applied_at is None:
             return f"nothing: {version.reason}"
         case _:

@@ -15,7 +15,7 @@ REASON = "fleettickets-reason"
 ERROR = "fleettickets-error"
 FINGERPRINT = "fleettickets-fingerprint"
 KEY = "fleettickets-key"
-ETAG = "fleettickets-etag"  # which version of the key it was that failed, as it was read
+ETAG = "fleettickets-etag"  # the version of the key that failed, as it was read; of a replay, the one that it releases
 DEAD_AT = "fleettickets-dead-at"
 HISTORY = "fleettickets-history"  # one line for each failed try and each replay, oldest first
 LEFT = "fleettickets-left"  # it was in the hands of one who does not serve its feed
@@ -24,6 +24,7 @@ PROBED = "fleettickets-probed"  # it was tried while everything failed, and goes
 _MAX_ATTEMPTS = 1000
 _HISTORY_LINES = 20
 _LINE_CHARACTERS = 300
+_ETAG_CHARACTERS = 200
 # All headers of a message have to fit into one frame, 128 KB as RabbitMQ has it: what is published again is therefore
 # made anew of values that have a bound, whoever wrote the ones that came.
 
@@ -43,7 +44,15 @@ def kept(headers: Mapping[str, Any]) -> dict[str, Any]:
         found[ATTEMPTS] = counted
     if lines := lines_of(headers):
         found[HISTORY] = lines
+    if named := etag(headers):
+        found[ETAG] = named
     return found | {name: True for name in (LEFT, PROBED) if headers.get(name) is True}
+
+
+def etag(headers: Mapping[str, Any]) -> str:
+    """Of the version that a message is about, "" where its headers tell none that is one."""
+    named = headers.get(ETAG)
+    return named if isinstance(named, str) and len(named) <= _ETAG_CHARACTERS else ""
 
 
 def lines_of(headers: Mapping[str, Any]) -> list[str]:
@@ -69,7 +78,7 @@ class ChangeFileArrived(_Message):
     bucket: Annotated[str, Field(min_length=1, max_length=255)]
     keys: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]
     """How the key may read, likeliest first: stores differ in whether they form-encode it."""
-    etag: Annotated[str, Field(max_length=200)] = ""
+    etag: Annotated[str, Field(max_length=_ETAG_CHARACTERS)] = ""
     size: int | None = None
     seen_by: SeenBy
     event_time: datetime | None = None

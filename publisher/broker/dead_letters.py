@@ -293,10 +293,13 @@ def replay(
             if stop is not None and stop.is_set():
                 break
             due = time.monotonic() + (1 / per_second if per_second else 0)
-            headers = {
+            ours = _of_ours(letter.headers)
+            headers: dict[str, Any] = {
                 messages.AGAIN: "replay",
-                messages.HISTORY: messages.history(_of_ours(letter.headers), also="replayed by hand"),
+                messages.HISTORY: messages.history(ours, also="replayed by hand"),
             }
+            if named := messages.etag(ours):
+                headers[messages.ETAG] = named
             publishing.publish(channel, publishing.request(queue, letter.body, headers))
             held.settle(letter)
             replayed += 1

@@ -4,11 +4,11 @@ SELECT slot FROM ingest.key_slots WHERE slot = ingest.key_slot(%(bucket)s, %(key
 
 -- name: claim_file
 -- The claim is this INSERT; it gives no row when somebody else's claim of the same version stands. A failed version
--- is free again when its retry is due, when it is sent again on purpose, and when it failed without a broker to take it.
--- So is one that is back after another version of its key was applied, or was passed over, unless changed ones are passed
--- over; and one that stands as seen: a claim is seen only inside its own transaction, so that row tells of a version that
--- nobody has got to apply yet. The
--- epoch is the current one unless it is given, for a file that was claimed in an earlier one.
+-- is free again when its retry comes, when it failed without a broker to take it, and on purpose; one with a dead
+-- letter only on purpose. So is one that is back after another version of its key was applied, or was passed over,
+-- unless changed ones are passed over; one that was missing; and one that stands as seen: a claim is seen only inside
+-- its own transaction, so that row tells of a version that nobody has got to apply yet. The epoch is the current one
+-- unless it is given, for a file that was claimed in an earlier one.
 INSERT INTO ingest.ledger AS ledger
     (feed, bucket, prefix, key, etag, version_id, size, epoch, key_time, object_time, event_time,
      first_seen_at, first_seen_by, decision, state)
@@ -38,10 +38,11 @@ ON CONFLICT (bucket, key, etag) DO UPDATE
 SET state = 'seen', decision = excluded.decision, reason = NULL, epoch = excluded.epoch, key_time = excluded.key_time,
     object_time = excluded.object_time, version_id = excluded.version_id,
     size = excluded.size, retry_at = NULL, dead_lettered_at = NULL, discarded_at = NULL, done_at = NULL
-WHERE (ledger.state IN ('seen', 'failed') OR %(takes_back)s)
+WHERE (ledger.state IN ('seen', 'failed') OR ledger.decision = 'missing' OR %(takes_back)s)
   AND ingest.is_open(ledger, %(object_time)s, excluded.version_id)
    OR ledger.state = 'failed'
-  AND (%(again)s OR ledger.retry_at <= now() OR (ledger.retry_at IS NULL AND ledger.dead_lettered_at IS NULL))
+  AND (%(takes_dead_letters)s
+       OR ledger.dead_lettered_at IS NULL AND (%(takes_failed)s OR ledger.retry_at IS NULL OR ledger.retry_at <= now()))
 RETURNING file_id, epoch, decision, object_time, clock_timestamp() AS now
 
 -- name: count_duplicate
@@ -62,7 +63,7 @@ RETURNING file_id, key, etag, object_time, version_id, sha256, state, applied_at
 -- Of a version that has failed and is not to be tried now.
 UPDATE ingest.ledger SET duplicates = duplicates + 1
 WHERE bucket = %(bucket)s AND key = %(key)s AND etag IN (%(etag)s, '') AND state = 'failed'
-  AND (dead_lettered_at IS NOT NULL OR retry_at > now())
+  AND (dead_lettered_at IS NOT NULL OR NOT %(takes_failed)s AND retry_at > now())
 RETURNING retry_at IS NULL AS is_dead_letter
 
 -- name: has_open_tail
@@ -92,8 +93,9 @@ RETURNING applied_at
 UPDATE ingest.ledger SET state = 'done', done_at = clock_timestamp(), reason = %(reason)s WHERE file_id = %(file_id)s
 
 -- name: standing
--- Of a version whose tail is open, under its key's lock: whether it was applied once more since the tail was begun, which
--- has a tail of its own; and whether another version was, so that an object like it in the bucket is another put.
+-- Of a version whose tail is open, under its key's lock: whether it was applied once more since the tail was begun,
+-- which has a tail of its own; and whether another version was, so that an object like it in the bucket is another
+-- put.
 SELECT state, coalesce(applied_at > %(decided_at)s, false) AS is_applied_again,
        EXISTS (SELECT FROM ingest.ledger AS other
                WHERE other.bucket = file.bucket AND other.key = file.key AND other.file_id <> file.file_id
@@ -123,8 +125,18 @@ WHERE file_id = %(file_id)s AND state = 'archived'
 
 -- name: record_failed
 -- Attempts count here, not in headers: a wait queue resets the broker's own count. They restart when bytes that were
--- applied once return under their key. The time is that of the object that failed now: what is back is younger than what
--- was applied in between. What was applied and is not back stays so, whatever the store answers to a repetition.
+-- applied once return under their key. The time is that of the object that failed now: what is back is younger than
+-- what was applied in between. What was applied and is not back stays so, whatever the store answers to a repetition.
+-- What of the key was seen and not decided, under another ETag than was read, is not there any more.
+WITH passed AS (
+    UPDATE ingest.ledger
+    SET state = 'done', held_since = NULL,
+        decision = CASE state WHEN 'seen' THEN 'missing' ELSE decision END,
+        reason = CASE state WHEN 'seen' THEN 'replaced in the bucket before it could be read' ELSE reason END,
+        done_at = coalesce(done_at, clock_timestamp())
+    WHERE %(was_read)s AND bucket = %(bucket)s AND key = %(key)s AND etag <> %(etag)s
+      AND (state = 'seen' OR state = 'done' AND held_since IS NOT NULL)
+)
 INSERT INTO ingest.ledger AS ledger
     (feed, bucket, prefix, key, etag, size, epoch, key_time, object_time, event_time,
      first_seen_at, first_seen_by, decision, state, attempts, last_error, error_fingerprint, reason)
@@ -137,7 +149,8 @@ SET state = 'failed', decision = 'rejected', last_error = excluded.last_error,
     object_time = excluded.object_time, error_fingerprint = excluded.error_fingerprint, reason = excluded.reason,
     retry_at = NULL, dead_lettered_at = CASE WHEN %(has_letter)s THEN ledger.dead_lettered_at END,
     discarded_at = CASE WHEN %(has_letter)s THEN ledger.discarded_at END
-WHERE ledger.state IN ('seen', 'failed') OR %(was_read)s AND ingest.is_open(ledger, %(object_time)s, %(version_id)s)
+WHERE ledger.state IN ('seen', 'failed')
+   OR (ledger.decision = 'missing' OR %(was_read)s) AND ingest.is_open(ledger, %(object_time)s, %(version_id)s)
 RETURNING file_id, attempts
 
 -- name: record_seen
@@ -153,9 +166,10 @@ FROM set_config('synchronous_commit', 'off', true)
 ON CONFLICT (bucket, key, etag) DO NOTHING
 
 -- name: record_held
--- A dependency fails this version. It is the version's own fault, and an attempt, once another one was applied since and
--- some seconds have passed, by way of a delivery; until then everybody may meet the same. Nothing is held here that the
--- ledger has a verdict on.
+-- A dependency fails this version, as it has for some seconds. It is the version's own fault, and an attempt, once
+-- another one was applied by way of a delivery since, and lately: during this try, or shortly before. Until then
+-- everybody may meet the same, in an outage after the one that this version met first as well. Nothing is held here
+-- that the ledger has a verdict on.
 INSERT INTO ingest.ledger AS ledger
     (feed, bucket, prefix, key, etag, version_id, size, epoch, key_time, object_time, event_time,
      first_seen_at, first_seen_by, decision, state, last_error, held_since)
@@ -165,11 +179,13 @@ VALUES (%(feed)s, %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(version_id)s, %(s
 ON CONFLICT (bucket, key, etag) DO UPDATE
 SET last_error = excluded.last_error, held_since = coalesce(ledger.held_since, excluded.held_since)
 WHERE ledger.state IN ('seen', 'failed')
-   OR %(takes_back)s AND ingest.is_open(ledger, %(object_time)s, %(version_id)s)
+   OR (ledger.decision = 'missing' OR %(takes_back)s) AND ingest.is_open(ledger, %(object_time)s, %(version_id)s)
 RETURNING extract(epoch FROM clock_timestamp() - held_since)::float8 AS held_seconds,
           held_since < clock_timestamp() - make_interval(secs => %(patience)s)
           AND EXISTS (SELECT FROM ingest.ledger AS other
-                      WHERE other.applied_at > ledger.held_since AND other.bucket = ledger.bucket
+                      WHERE other.applied_at > greatest(ledger.held_since, clock_timestamp()
+                                                        - make_interval(secs => %(patience)s + %(tried_seconds)s))
+                        AND other.bucket = ledger.bucket
                         AND other.prefix = ledger.prefix
                         AND other.first_seen_by IN ('notification', 'poller')) AS is_own
 
@@ -214,7 +230,8 @@ RETURNING epoch
 SELECT epoch, reason, began_at FROM ingest.epochs WHERE feed = %(feed)s ORDER BY epoch DESC LIMIT 1
 
 -- name: is_one_of_a_run
--- Whether so many others of the feed failed for this reason since its last file was applied; their `delay` is that of their next try.
+-- Whether so many others of the feed failed for this reason since its last file was applied; their `delay` is that of
+-- their next try.
 SELECT count(*) >= %(run)s AS is_one
 FROM (SELECT FROM ingest.ledger
       WHERE state = 'failed' AND feed = %(feed)s AND reason = %(reason)s

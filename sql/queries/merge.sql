@@ -89,6 +89,10 @@ SELECT kind, %(file_id)s FROM unnest(%(kinds)s::text[]) AS kind
 ON CONFLICT (file_id, kind) DO UPDATE
 SET request_id = DEFAULT, sent_at = NULL, handled_at = NULL, created_at = now()
 
+-- name: fire_deferred
+-- What others have put off to the COMMIT is met here, where it can still be told of this file alone.
+SET CONSTRAINTS ALL IMMEDIATE
+
 -- name: move_watermark
 -- Last before the commit: every file takes this row, so it is held for no longer than the commit itself.
 INSERT INTO tickets.import_meta AS meta (source, snapshot_at, imported_at, row_count, metadata)

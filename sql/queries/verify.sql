@@ -99,13 +99,14 @@ WHERE NOT object.is_archived AND object.modified < %(old)s AND file.prefix = ANY
   AND file.state IN ('archived', 'done') AND file.applied_at IS NOT NULL AND file.archived_at < %(began)s
 
 -- name: find_waiting_too_long
--- Nobody has this version, or its retry never came.
+-- Nobody has this version, or its retry never came. One that was missing and is there is nobody's either.
 INSERT INTO findings (look, kind, subject, key, detail)
 SELECT %(look)s, 'waiting_too_long', object.object_key, object.key, format('since %%s', object.modified)
 FROM bucket_objects AS object
 WHERE NOT object.is_archived AND object.key_time IS NOT NULL AND object.modified < %(old)s
   AND NOT EXISTS (SELECT FROM ingest.ledger AS file
                   WHERE file.bucket = %(bucket)s AND file.key = object.key AND file.state <> 'seen'
+                    AND file.decision <> 'missing'
                     AND (file.etag = object.etag OR file.etag = '' AND file.state = 'failed')
                     AND NOT (file.state = 'failed' AND file.retry_at IS NOT NULL AND file.retry_at < %(old)s))
 

@@ -284,3 +284,23 @@ def test_a_version_that_the_dump_knows_keeps_its_own_time(stage: Stage) -> None:
         ("archived", archive_name(key)),
         ("archived", archive_name(key, bodies[1])),
     ]
+
+
+def test_a_version_that_the_dump_has_as_seen_is_applied_from_the_archive_though_its_message_found_nothing(
+    stage: Stage,
+) -> None:
+    key = key_at(0)
+    url = stage.environment["DATABASE_URL"]
+    stage.die_at("seen, before claim", key, csv([ticket("A")]))
+    with dumped(stage) as dump:
+        assert stage.run("drain", "--apply", **NO_BROKER).returncode == 0
+        finish(stage)
+        turn_to(stage, dump)
+        consumer = stage.start("consume")
+        stage.broker.publish([stage.bucket.event(key, csv([ticket("A")]))])
+        wait_until(lambda: stage.one("SELECT bool_and(decision = 'missing') FROM ingest.ledger"), "it finds nothing")
+        consumer.stop()
+        assert stage.run("drain", "--from-archive", "--apply", **NO_BROKER).returncode == 0
+        assert stage.one("SELECT count(*) FROM tickets.inc") == 1
+        assert unrecorded(stage) == []
+        assert stage.environment["DATABASE_URL"] != url

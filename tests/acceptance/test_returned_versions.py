@@ -16,6 +16,7 @@ KEY = key_at(0)
 COLUMNS = ("ticket_id", "owner")
 A = csv([ticket("T", owner="a")], COLUMNS)
 B = csv([ticket("T", owner="b")], COLUMNS)
+LONGER = csv([ticket("T", owner="a"), ticket("ONLY-A", owner="a")], COLUMNS)
 NO_BROKER = {"RABBITMQ_URL": ""}
 
 
@@ -196,6 +197,61 @@ def versioned(stage: Stage) -> Iterator[Stage]:
         s3.delete_object(Bucket=name, Key=found["Key"], VersionId=found["VersionId"])
 
 
+def settled(stage: Stage) -> None:
+    wait_until(lambda: stage.broker.held(FILES) == 0, "every delivery is settled")
+
+
+def test_a_version_that_was_seen_and_gone_is_applied_once_it_is_back(stage: Stage) -> None:
+    """Its consumer dies after the first sight; the object is moved aside, and put there again."""
+    stage.die_at("seen, before claim", KEY, A)
+    stage.bucket.s3.delete_object(Bucket=stage.bucket.name, Key=KEY)
+    consumer = stage.start("consume")
+    wait_until(lambda: stage.one("SELECT bool_and(state = 'done') FROM ingest.ledger"), "it is missing")
+    settled(stage)
+    consumer.stop()
+    stage.bucket.put(KEY, A)
+    assert stage.run("verify", "--old", "0").returncode == 1, "nobody has it"
+    assert "it is applied with the next delivery" in stage.run("explain", KEY).stdout
+    consumer = stage.start("consume", FLEETTICKETS_CHANGED_POLICY="ignore")  # no changed one, so of no concern to that
+    assert stage.run("poll", FLEETTICKETS_CHANGED_POLICY="ignore").returncode == 0
+    wait_until(lambda: stage.query("SELECT 1 FROM tickets.inc"), "it is applied")
+    wait_until(lambda: stage.waiting() == [], "and archived")
+    settled(stage)
+    consumer.stop()
+    assert stage.one("SELECT decision FROM ingest.ledger WHERE applied_at IS NOT NULL") == "new"
+    assert_accounted_for(stage)
+
+
+def test_what_was_seen_before_a_bad_version_took_its_place_is_decided(stage: Stage) -> None:
+    stage.die_at("seen, before claim", KEY, A)
+    stage.bucket.put(KEY, b"no id\nx\n")
+    consumer = stage.start("consume")
+    wait_until(lambda: stage.broker.ready(DEAD_FILES) == 1, "it is a dead letter")
+    assert stage.ask("status")["database"]["unfinished_files"] == {"failed": 1}
+    assert_accounted_for(stage)
+    stage.bucket.put(KEY, A)
+    stage.announce(KEY)
+    wait_until(lambda: stage.query("SELECT 1 FROM tickets.inc"), "and applied once it is back")
+    wait_until(lambda: stage.waiting() == [], "and archived")
+    consumer.stop()
+
+
+def test_what_waits_is_not_gone_because_the_archive_is_applied_once_more(stage: Stage) -> None:
+    stage.bucket.put(KEY, A)
+    assert stage.run("drain", "--apply", **NO_BROKER).returncode == 0
+    stage.connection.execute(
+        "TRUNCATE tickets.inc, tickets.closure_events, tickets.import_meta, ingest.positions, ingest.rejects,"
+        " ingest.outbox, ingest.ledger"
+    )
+    stage.die_at("seen, before claim", KEY, B)
+    assert stage.run("drain", "--from-archive", "--apply", **NO_BROKER).returncode == 0
+    consumer = stage.start("consume")
+    wait_until(lambda: owner(stage) == "b", "what waited is applied")
+    wait_until(lambda: stage.one("SELECT count(*) FROM ingest.ledger WHERE state <> 'done'") == 0, "every tail ends")
+    consumer.stop()
+    assert_accounted_for(stage)
+
+
 def test_in_a_bucket_that_keeps_versions_exactly_the_one_that_was_read_is_archived(versioned: Stage) -> None:
     stage = versioned
     stage.die_at("after commit, before archive", KEY, A)
@@ -273,6 +329,22 @@ def test_a_put_that_comes_to_light_again_from_under_a_later_one_is_no_news(versi
     wait_until(lambda: stage.waiting() == [], "A is archived too")
     consumer.stop()
     assert owner(stage) == "b"
+
+
+def test_a_version_that_was_seen_comes_to_light_from_under_a_later_one_and_is_applied(versioned: Stage) -> None:
+    stage = versioned
+    stage.die_at("seen, before claim", KEY, LONGER)
+    stage.bucket.put(KEY, B)
+    consumer = stage.start("consume")
+    done = "SELECT count(*) = 1 FROM ingest.ledger WHERE state = 'done' AND applied_at IS NOT NULL"
+    wait_until(lambda: stage.one(done), "B is done")
+    settled(stage)
+    assert stage.waiting() == [KEY]
+    stage.announce(KEY)
+    wait_until(lambda: stage.waiting() == [], "the one from under it is archived too")
+    consumer.stop()
+    found = stage.query("SELECT ticket_id, owner FROM tickets.inc ORDER BY 1")
+    assert [tuple(row.values()) for row in found] == [("ONLY-A", "a"), ("T", "b")]
 
 
 @pytest.mark.parametrize("policy", ["reapply", "quarantine"])

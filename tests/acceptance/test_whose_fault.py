@@ -30,6 +30,18 @@ def fail_bad_tickets(stage: Stage, how: str, before: str = "INSERT") -> None:
     )
 
 
+def fail_bad_tickets_at_commit(stage: Stage) -> None:
+    """The same as late as a database can: somebody else's check that is put off to the COMMIT."""
+    stage.connection.execute(
+        b"""
+        CREATE FUNCTION tickets.fail() RETURNS trigger LANGUAGE plpgsql AS
+        $$BEGIN RAISE 'no space left' USING ERRCODE = '53100'; RETURN NEW; END$$;
+        CREATE CONSTRAINT TRIGGER fail AFTER INSERT ON tickets.inc DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW WHEN (NEW.ticket_id LIKE 'BAD%') EXECUTE FUNCTION tickets.fail();
+        """
+    )
+
+
 def put(stage: Stage, keys: list[str], prefix: str) -> None:
     stage.bucket.put_all({key: csv([ticket(f"{prefix}{n}")], COLUMNS) for n, key in enumerate(keys)})
 
@@ -90,6 +102,48 @@ def test_files_that_the_database_fails_alone_hold_up_no_others(stage: Stage, how
     consumer.stop()
 
 
+def test_files_that_fail_at_their_commit_hold_up_no_others(stage: Stage) -> None:
+    fail_bad_tickets_at_commit(stage)
+    consumer = stage.start("consume")
+    announce_bad_then_good(stage)
+    stage.wait_for("done", *GOOD, timeout=45)
+    others_go_on_until_it_is_their_own(stage, *BAD)
+    consumer.stop()
+
+
+def test_what_was_applied_between_two_outages_blames_nobody_for_the_second(stage: Stage) -> None:
+    """Each of the files met the first one; then one was applied, and the database is away for all once more."""
+    stage.connection.execute(
+        b"""
+        CREATE TABLE public.away (gone boolean);
+        INSERT INTO public.away VALUES (true);
+        GRANT SELECT ON public.away TO PUBLIC;
+        """
+    )
+    away = "UPDATE public.away SET gone = %s RETURNING 1"
+    how = "IF (SELECT gone FROM public.away) THEN RAISE 'no space left' USING ERRCODE = '53100'; END IF"
+    fail_bad_tickets(stage, how)
+    consumer = stage.start("consume")
+    put(stage, BAD, "BAD")
+    stage.announce(*BAD)
+    wait_until(lambda: stage.broker.ready("fleettickets.retry.30s") == 4, "they are put aside")
+    stage.query(away, False)
+    between, *others = GOOD
+    put(stage, [between], "BAD-BETWEEN")
+    stage.announce(between)
+    stage.wait_for("done", between)
+    stage.query(away, True)
+    aside = consumer.output().count("not now")
+    wait_until(lambda: consumer.output().count("not now") >= aside + 4, "each is tried again and put aside")
+    assert stage.one("SELECT sum(attempts) FROM ingest.ledger") == 0
+    assert stage.ask("status")["database"]["unfinished_files"] == {"held": 4}
+    stage.query(away, False)
+    put(stage, others, "GOOD")
+    stage.announce(*others)
+    stage.wait_for("done", *BAD, *others)
+    consumer.stop()
+
+
 def test_what_fails_for_every_file_spends_no_attempt_and_is_told(stage: Stage) -> None:
     fail_bad_tickets(stage, "RAISE 'no space left' USING ERRCODE = '53100'")
     consumer = stage.start("consume")
@@ -123,6 +177,48 @@ def test_objects_that_the_store_never_gives_are_on_record_and_hold_no_thread_for
         assert stage.run("poll").returncode == 0
         stage.wait_for("done", *BAD)
         consumer.stop()
+
+
+def test_a_version_that_was_held_back_and_withdrawn_is_applied_once_it_is_back(stage: Stage) -> None:
+    """The store breaks off; the exporter withdraws the file, and puts it there again."""
+    key = BAD[0]
+    body = csv([ticket(f"T{number}") for number in range(2000)], COLUMNS)
+    stage.bucket.put(key, body)
+    with FaultyStore(stage.environment["RUSTFS_ENDPOINT"]) as store:
+        store.fault("GET", key.rpartition("/")[2], "cut")
+        consumer = stage.start("consume", RUSTFS_ENDPOINT=store.url)
+        stage.announce(key)
+        wait_until(lambda: stage.one("SELECT count(*) = 1 FROM ingest.ledger WHERE held_since IS NOT NULL"), "held")
+        stage.bucket.s3.delete_object(Bucket=stage.bucket.name, Key=key)
+        store.heal()
+        wait_until(lambda: stage.one("SELECT bool_and(state = 'done') FROM ingest.ledger"), "it is missing")
+        wait_until(lambda: stage.broker.held(FILES) == 0, "its delivery is settled")
+        stage.bucket.put(key, body)
+        stage.announce(key)
+        wait_until(lambda: stage.one("SELECT count(*) = 2000 FROM tickets.inc"), "it is applied", timeout=20)
+        wait_until(lambda: stage.waiting() == [], "and archived")
+        consumer.stop()
+    assert stage.run("verify", "--old", "0").returncode == 0
+
+
+def test_a_key_that_was_missing_once_and_is_not_given_then_is_on_record(stage: Stage) -> None:
+    """Announced too early; and then by an event that names no version."""
+    key = BAD[0]
+    with FaultyStore(stage.environment["RUSTFS_ENDPOINT"]) as store:
+        consumer = stage.start("consume", RUSTFS_ENDPOINT=store.url)
+        stage.broker.publish([stage.bucket.event(key)])
+        wait_until(lambda: stage.one("SELECT count(*) = 1 FROM ingest.ledger WHERE decision = 'missing'"), "missing")
+        store.fault("GET", key.rpartition("/")[2], 403)
+        put(stage, [key], "BAD")
+        event = json.loads(stage.bucket.event(key))
+        del event["Records"][0]["s3"]["object"]["eTag"]
+        stage.broker.publish([json.dumps(event).encode()])
+        failed = "SELECT count(*) = 1 FROM ingest.ledger WHERE state = 'failed' AND attempts = 1"
+        wait_until(lambda: stage.one(failed), "it has failed", timeout=20)
+        store.heal()
+        stage.wait_for("done", key)
+        consumer.stop()
+    assert stage.one("SELECT count(*) FROM tickets.inc") == 1
 
 
 def test_repetitions_of_a_slow_file_hold_up_no_others(stage: Stage) -> None:
@@ -304,6 +400,7 @@ def test_what_is_refused_around_the_files_is_nobodys_failure(stage: Stage) -> No
     """As while a database is restored: a table is away for a while."""
     consumer = stage.start("consume")
     go_on_with_others(stage)
+    stage.wait_for_history()  # which looks for dry runs by that table
     stage.connection.execute("ALTER TABLE ingest.key_slots RENAME TO elsewhere")
     put(stage, GOOD, "GOOD")
     stage.announce(*GOOD)
