@@ -8,6 +8,7 @@ from consumer.commands.discard import discard_letters
 from consumer.commands.doctor import show_doctor
 from consumer.commands.drain import drain
 from consumer.commands.explain import explain
+from consumer.commands.feeds import feeds
 from consumer.commands.geocode import geocode
 from consumer.commands.import_csv import import_local_file
 from consumer.commands.migrate import migrate_database
@@ -46,6 +47,7 @@ program.command("import-csv")(import_local_file)
 program.command("reseed")(reseed)
 program.command("capture-history")(capture_history)
 program.add_typer(geocode, name="geocode")
+program.add_typer(feeds, name="feeds")
 program.command("demo")(demo)
 program.command("topology")(declare_topology)
 program.command("broker-users")(make_broker_users)

@@ -65,6 +65,10 @@ def verify(  # noqa: PLR0917 - its parameters are its options
     with database.connect(database_settings, Role.INGEST) as connection, _progress() as bar:
         migrate.require_migrated(connection)
         feed_tables.require(connection, feeds.served)
+        for other in feed_tables.folders_of_others(connection, [feed.name for feed in feeds.declared]):
+            typer.echo(
+                f"note: {other.feed} is declared nowhere any more; its rows and files are not compared", err=True
+            )
         bucket = Bucket(bucket_settings, feeds.folders)
         bucket.require()
         listing = bar.add_task("listing", total=None)

@@ -2,7 +2,9 @@
 
 import tomllib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Protocol
 
 from pydantic import ValidationError
@@ -20,29 +22,54 @@ class _File(Protocol):
     def read_text(self, encoding: str | None = None) -> str: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """A feed, and the operator's file that declares it; None for one that comes with the program."""
+
+    feed: Feed
+    file: Path | None
+
+
 def declared_feeds(settings: FeedsSettings) -> Feeds:
     """Read every declaration; one of the operator's takes the place of the package's own of the same name.
 
     Raises: Misconfigured, with file and field.
     """
-    found = {feed.name: feed for feed in map(read_feed, _packaged())}
-    if settings.folder is not None:
-        for file in sorted(settings.folder.glob("*.toml")):
-            feed = read_feed(file)
-            found[feed.name] = feed
-    if twice := overlapping(found.values()):
-        raise Misconfigured(
-            f"feeds {twice[0].name!r} and {twice[1].name!r} have prefixes {twice[0].prefix!r} and {twice[1].prefix!r}: "
-            "a key could be of both"
-        )
+    found = [declaration.feed for declaration in declarations(settings)]
+    require_apart(found)
     former = settings.former_prefix
-    if former is not None and f"{former.strip('/')}/".lstrip("/") not in {feed.prefix for feed in found.values()}:
+    if former is not None and f"{former.strip('/')}/".lstrip("/") not in {feed.prefix for feed in found}:
         raise Misconfigured(
             f"FLEETTICKETS_PREFIX is {former!r}, and no feed has that prefix: it stands in the feed's declaration, of "
             "which FLEETTICKETS_FEEDS_DIR can have one of your own; see docs/feeds.md"
         )
-    everything = Feeds(found.values())
-    return everything.narrowed(settings.names)
+    return Feeds(found).narrowed(settings.names)
+
+
+def declarations(settings: FeedsSettings) -> list[Declaration]:
+    """What `declared_feeds` reads, by name, and where it stands.
+
+    Raises: Misconfigured, with file and field.
+    """
+    found = {feed.name: Declaration(feed, None) for feed in packaged_feeds()}
+    for file in operators_files(settings):
+        feed = read_feed(file)
+        found[feed.name] = Declaration(feed, file)
+    return [found[name] for name in sorted(found)]
+
+
+def operators_files(settings: FeedsSettings) -> list[Path]:
+    """The declarations of the operator's own, not read."""
+    return sorted(settings.folder.glob("*.toml")) if settings.folder is not None else []
+
+
+def require_apart(feeds: Iterable[Feed]) -> None:
+    """Raises: Misconfigured, when a key could be of two of them."""
+    if twice := overlapping(feeds):
+        raise Misconfigured(
+            f"feeds {twice[0].name!r} and {twice[1].name!r} have prefixes {twice[0].prefix!r} and {twice[1].prefix!r}: "
+            "a key could be of both"
+        )
 
 
 def read_feed(file: _File) -> Feed:
@@ -51,17 +78,28 @@ def read_feed(file: _File) -> Feed:
     Raises: Misconfigured, with file and field.
     """
     try:
-        given = tomllib.loads(file.read_text(encoding="utf-8"))
-        feed = Feed.model_validate(given)
+        text = file.read_text(encoding="utf-8")
     except OSError as error:
         raise Misconfigured(f"{file.name}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise Misconfigured(f"{file.name}: {error}") from None
-    except ValidationError as error:
-        raise Misconfigured(f"{file.name}: {'; '.join(_complaints(error))}") from None
+    feed = parse_feed(file.name, text)
     if file.name != f"{feed.name}.toml":
-        raise Misconfigured(f"{file.name}: it declares {feed.name!r}, so its name is {feed.name}.toml")
+        raise Misconfigured(f"{file.name}: name: it declares {feed.name!r}, so the file's name is {feed.name}.toml")
     return feed
+
+
+def parse_feed(file: str, text: str) -> Feed:
+    """The feed that the text of a file declares.
+
+    Raises: Misconfigured, with file and field.
+    """
+    try:
+        return Feed.model_validate(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise Misconfigured(f"{file}: {error}") from None
+    except ValidationError as error:
+        raise Misconfigured(f"{file}: {'; '.join(_complaints(error))}") from None
 
 
 def _packaged() -> list[_File]:
@@ -85,7 +123,7 @@ def served_feeds(names: Iterable[str] | None = ()) -> Feeds:
 
 def packaged_feeds() -> Feeds:
     """Those that come with the program."""
-    return declared_feeds(FeedsSettings.model_construct(names=(), folder=None, former_prefix=None))
+    return Feeds(map(read_feed, _packaged()))
 
 
 def served_folders(names: Iterable[str]) -> tuple[Folder, ...]:

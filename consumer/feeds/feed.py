@@ -17,11 +17,24 @@ from publisher.errors import Misconfigured
 MAX_TEXT_BYTES = 1000
 """Of a text column, in UTF-8. Two of them share an index, whose entries end at 2,704 bytes."""
 _STRICT = ConfigDict(frozen=True, extra="forbid")
-_OF_THE_TABLE = frozenset({"ticket_id", "raw", "geom", "geog", "geo_source", "ingested_at"})
+MAX_TYPED_COLUMNS = 300
+"""A row has to fit a page of 8,160 bytes, in which a value takes up to 24 however it is stored elsewhere."""
+OF_THE_TABLE = frozenset({"ticket_id", "raw", "geom", "geog", "geo_source", "ingested_at"}) | frozenset(
+    {"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
+)
+"""Names of columns that every table has; the latter are PostgreSQL's own."""
+_TAKEN = frozenset(
+    {
+        "closure_events", "cluster_aliases", "geo_clusters", "geo_locations", "import_meta", "inc_daily_snapshot",
+        "inc_open_sla",
+    }
+)  # fmt: skip
+"""What else is in the schema of the feeds' tables."""
 _NOT_IN_A_NAME = re.compile(r"[^a-z0-9]+")
 _IDENTIFIER_CHARS = 63
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,30}$")]
+_Plain = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
 class Form(StrEnum):
@@ -105,9 +118,9 @@ class Feed(BaseModel):
     model_config = _STRICT
 
     name: Name
-    title: str = ""
+    title: _Plain = ""
     """What its rows are, for people: `Incident tickets`."""
-    prefix: str
+    prefix: _Plain
     """Of its keys in the bucket: `automations/inc/`; `/` is the bucket's top."""
     id: str = "ticket_id"
     """The column of the files that tells whose row it is."""
@@ -121,6 +134,21 @@ class Feed(BaseModel):
     """Columns whose values are dropped as soon as they are read."""
     years: Years | None = None
     follow_ons: frozenset[FollowOn] = frozenset()
+
+    @field_validator("name")
+    @classmethod
+    def _is_free(cls, name: str) -> str:
+        if name in _TAKEN:
+            raise ValueError(f"tickets.{name} has another use: a feed cannot be called {name!r}")
+        return name
+
+    @field_validator("columns")
+    @classmethod
+    def _can_be_in_a_header(cls, columns: dict[str, Column]) -> dict[str, Column]:
+        for name in columns:
+            if not name or name != name.strip() or "\0" in name:
+                raise ValueError(f"no column of a header is called {name!r}: spaces around a name are not read")
+        return columns
 
     @field_validator("prefix")
     @classmethod
@@ -140,8 +168,10 @@ class Feed(BaseModel):
         if both := self.never_kept & self.columns.keys():
             raise ValueError(f"never_kept: {min(both)!r} is one of the columns")
         names = list(self.typed_columns)
-        if taken := [name for name in names if name in _OF_THE_TABLE]:
-            raise ValueError(f"columns: every table has a column {taken[0]!r} of its own; name the feed's otherwise")
+        if taken := [name for name in names if name in OF_THE_TABLE]:
+            raise ValueError(f"columns: every table has a column {taken[0]!r} of its own; give the feed's a `column`")
+        if len(names) > MAX_TYPED_COLUMNS:
+            raise ValueError(f"columns: {len(names)} are typed, more than {MAX_TYPED_COLUMNS}; let the others be `any`")
         self._require_columns()
         return self
 

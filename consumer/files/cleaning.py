@@ -222,6 +222,11 @@ _RULES: dict[Form, _Rule] = {
 """What a value is not, that is not of its form."""
 
 
+def is_of(form: Form, value: str) -> bool:
+    """Whether a value is of a form, which is not `any`."""
+    return _RULES[form][0](value)
+
+
 def _rules(feed: Feed) -> dict[str, _Rule]:
     """Of each column that has one; the id has its own."""
     rules = {name: _RULES[column.form] for name, column in feed.columns.items() if column.form in _RULES}

@@ -37,6 +37,11 @@ def definition(feed: Feed) -> Iterator[sql.Composed]:
     yield _of(feed, "make_epoch", name=sql.Literal(feed.name))
 
 
+def as_text(feed: Feed) -> list[str]:
+    """The statements of `definition` as they are sent."""
+    return [statement.as_string() for statement in definition(feed)]
+
+
 def make(connection: Connection, feeds: Sequence[Feed]) -> list[str]:
     """Make what the feeds lack, in the caller's transaction; gives those that were declared otherwise before.
 
@@ -65,6 +70,16 @@ def folders_of_others(connection: Connection, names: Sequence[str]) -> list[Fold
     with database.translated_errors():
         others = database.rows(connection, "feeds", "others", {"feeds": list(names)})
     return [Folder(other["feed"], other["prefix"]) for other in others]
+
+
+def made(connection: Connection) -> dict[str, tuple[str, int | None]]:
+    """Of each feed that has tables here, declared or not: its prefix, and how many rows; None without its table.
+
+    Raises: DependencyDown.
+    """
+    with database.translated_errors():
+        found = database.rows(connection, "feeds", "made")
+    return {row["feed"]: (row["prefix"], row["rows"]) for row in found}
 
 
 def require(connection: Connection, feeds: Sequence[Feed]) -> None:

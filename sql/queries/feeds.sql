@@ -84,6 +84,15 @@ RETURNING feed
 -- Feeds that have tables and are not among those declared now.
 SELECT feed, prefix FROM ingest.feeds WHERE feed <> ALL(%(feeds)s::text[]) ORDER BY feed
 
+-- name: made
+-- Feeds that have tables here, whether declared now or not, with their rows; null where somebody dropped the table.
+SELECT feed, prefix, CASE WHEN to_regclass(format('tickets.%%I', feed)) IS NOT NULL THEN
+    (xpath('/row/rows/text()',
+           query_to_xml(format('SELECT count(*) AS rows FROM tickets.%%I', feed), false, true, '')))[1]::text::bigint
+    END AS rows
+FROM ingest.feeds
+ORDER BY feed
+
 -- name: other_than_declared
 -- Columns that a declaration wants and the feed's table lacks, or has of another type.
 SELECT wanted.feed, wanted.name, wanted.type, format_type(there.atttypid, there.atttypmod) AS type_there
