@@ -78,9 +78,8 @@ BEGIN
     SET metadata = metadata - 'others_max_key' || jsonb_build_object('source_max_key', metadata -> 'others_max_key')
     WHERE metadata ? 'others_max_key';
     IF FOUND AND NOT EXISTS (SELECT FROM tickets.import_meta WHERE source = 'inc') THEN
-        RAISE WARNING 'tickets.import_meta has no row inc and no watermark of the form …/inc/changes/…: every change '
-            'file '
-            'outranks the tickets that are there';
+        RAISE WARNING 'tickets.import_meta has no row inc and no watermark of the form …/inc/changes/…: every '
+            'change file outranks the tickets that are there';
     END IF;
 END
 $$

@@ -83,7 +83,8 @@ WITH passed AS (
 )
 UPDATE ingest.ledger
 SET state = 'applied', applied_at = clock_timestamp(), sha256 = %(sha256)s, last_error = NULL,
-    error_fingerprint = NULL, held_since = NULL, archive_attempts = 0, rows_read = %(read)s, rows_inserted = %(inserted)s, rows_updated = %(updated)s,
+    error_fingerprint = NULL, held_since = NULL, archive_attempts = 0,
+    rows_read = %(read)s, rows_inserted = %(inserted)s, rows_updated = %(updated)s,
     rows_unchanged = %(unchanged)s, rows_stale = %(stale)s, rows_superseded = %(superseded)s,
     rows_rejected = %(rejected)s, alarms_dropped = %(alarms)s, sentinels_dropped = %(sentinels)s
 WHERE file_id = %(file_id)s
@@ -200,7 +201,8 @@ WHERE file_id = %(file_id)s AND state = 'failed'
 -- name: record_unread
 -- A key that was seen and will not be read: missing in the bucket, or outside the grammar.
 INSERT INTO ingest.ledger AS ledger
-    (feed, bucket, prefix, key, etag, size, epoch, event_time, first_seen_at, first_seen_by, decision, reason, state, done_at)
+    (feed, bucket, prefix, key, etag, size, epoch, event_time,
+     first_seen_at, first_seen_by, decision, reason, state, done_at)
 VALUES (%(feed)s, %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s, ingest.current_epoch(%(feed)s),
         %(event_time)s, %(seen_at)s, %(seen_by)s, %(decision)s, %(reason)s, 'done', clock_timestamp())
 ON CONFLICT (bucket, key, etag) DO UPDATE SET duplicates = ledger.duplicates + 1

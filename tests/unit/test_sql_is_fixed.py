@@ -16,6 +16,11 @@ SENDING = {"execute", "executemany", "copy", "stream"}
 NOT_SQL = {"publisher"}
 """The publisher has no database; an import contract holds that."""
 
+SQL = sorted(
+    path
+    for path in (ROOT / "sql").rglob("*.sql")
+    if path.parent.name != "migrations" or int(path.stem.partition("_")[0]) > 22  # what has run stays as it ran
+)
 
 OF_DECLARATIONS = Path("consumer/postgres/feed_tables.py")
 """Tables of feeds are made of what a declaration says: as names and literals, which another test holds."""
@@ -84,3 +89,9 @@ def test_no_lock_is_an_advisory_one() -> None:
     ]
     assert found == []
     assert CALLS_FOR_ONE.search((ROOT / "sql" / "migrations" / FORMER).read_text())
+
+
+@pytest.mark.parametrize("path", SQL, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_line_of_sql_is_longer_than_a_line_of_code(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [f"line {number}: {line}" for number, line in enumerate(lines, 1) if len(line) > 120] == []
