@@ -62,6 +62,9 @@ class Containers:
         self.given |= {"RABBITMQ_USER": rabbitmq.username or "", "RABBITMQ_PASSWORD": rabbitmq.password or ""}
         self.given |= {f"POSTGRES_{whose}PASSWORD": "of-the-database" for whose in ("", "CONSUMER_", "READER_")}
         self.given["RUSTFS_BUCKET"] = stage.bucket.name
+        feeds = stage.folder / "feeds"
+        feeds.mkdir()
+        self.where["/feeds"] = str(feeds)
 
     def environment(self, service: str) -> dict[str, str]:
         found = compose.environment(service, self.given)

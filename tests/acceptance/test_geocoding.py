@@ -305,7 +305,7 @@ def test_killed_when_the_rest_is_put_off_it_is_asked_for_once(stage: Stage, prov
     """What a file of many places leaves for the next day is one request, however often its batch is done."""
     day = {"GEOCODER_PER_DAY": "20"}
     doomed = consume(stage, provider, FLEETTICKETS_FAIL_POINT="geocoded, not committed", **day)
-    rows = [actionable(f"INC{n}", cluster=f"Cluster {n}", region="") for n in range(MANY + 5)]
+    rows = [actionable(f"INC{n}", cluster=f"Cluster {n}", region="") for n in range(2 * MANY)]
     key = key_at(1)
     stage.bucket.put(key, csv(rows, [*rows[0]]))
     stage.announce(key)

@@ -186,10 +186,14 @@ def test_each_file_goes_to_the_epoch_it_was_archived_in(stage: Stage) -> None:
         stage.ask("reseed", "--yes")
         stage.bucket.put(key_at(10), csv([ticket("MOVED", owner="second epoch")]))
         stage.ask("drain", "--apply")
-        (second,) = stage.query("SELECT epoch, reason, began_at FROM ingest.epochs WHERE epoch = 2")
+        (second,) = stage.query(
+            "SELECT feed, epoch, reason, began_at FROM ingest.epochs WHERE epoch = 2 AND feed = 'inc'"
+        )
 
         turn_to(stage, dump)
-        stage.connection.execute("INSERT INTO ingest.epochs VALUES (%s, %s, %s)", list(second.values()))
+        stage.connection.execute(
+            "INSERT INTO ingest.epochs (feed, epoch, reason, began_at) VALUES (%s, %s, %s, %s)", list(second.values())
+        )
         assert len(stage.ask("drain", "--from-archive", "--apply")["files"]) == 2
         assert tickets(stage)["MOVED"]["owner"] == "second epoch"
         assert stage.query("SELECT key, epoch FROM ingest.ledger ORDER BY epoch") == [

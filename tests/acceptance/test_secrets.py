@@ -243,9 +243,10 @@ def test_nothing_shows_of_a_setting_that_cannot_be_read(keeper: Keeper, name: st
 def test_nothing_shows_in_what_is_kept_of_failures(keeper: Keeper) -> None:
     """A broken schema makes every file fail in a way that nobody foresaw, with a stack in the log."""
     stage = keeper.stage
+    consumer = stage.start("consume")
+    wait_until(lambda: '"consuming"' in consumer.output(), "it has looked at the tables")
     stage.connection.execute("ALTER TABLE tickets.inc RENAME TO gone")
     try:
-        consumer = stage.start("consume")
         stage.bucket.put(BROKEN, csv([ticket("INC7")]))
         stage.announce(BROKEN)
         stage.wait_for("failed", BROKEN)

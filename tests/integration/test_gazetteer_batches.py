@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
+from consumer.follow_ons import geocode as geocode_module
 from consumer.follow_ons.geocode import GeocodeHandler
 from consumer.follow_ons.history import capture
 from consumer.geocoding import gazetteer as gazetteer_module
@@ -83,7 +84,7 @@ def test_what_waits_is_what_would_be_asked_for_if_its_cluster_had_a_point(pool: 
 def test_the_rest_of_a_batch_is_sent_for_at_once(
     pool: Pool, provider: LocationIQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gazetteer_module, "BATCH", 1)
+    monkeypatch.setattr(geocode_module, "BATCH", 1)
     tickets(pool, Westlands=2, B=1)
     execute(pool, "INSERT INTO ingest.outbox (kind) VALUES ('geocode')")
     relayed: list[int] = []
