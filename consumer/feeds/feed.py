@@ -102,8 +102,9 @@ class Years(BaseModel):
 
     model_config = _STRICT
 
-    first: int = Field(ge=1, le=9999)
-    last: int = Field(ge=1, le=9999)
+    # The ends of the calendar are left out: there, another zone has no year.
+    first: int = Field(ge=2, le=9998)
+    last: int = Field(ge=2, le=9998)
 
     @model_validator(mode="after")
     def _are_in_order(self) -> Self:

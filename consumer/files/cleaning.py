@@ -190,7 +190,7 @@ def _is_timestamp(text: str) -> bool:
 
 def _is_timestamp_within(years: Years, text: str) -> bool:
     found = read_timestamp(text)
-    return found is not None and years.first <= found.astimezone(EAT).year <= years.last
+    return found is not None and years.first <= found.year <= years.last
 
 
 def _is_boolean(text: str) -> bool:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from consumer.feeds.declared import packaged_feeds
+from consumer.feeds.feed import Feed, Years
 from consumer.files.cleaning import Cleaner, Dropped, RowReject, TicketRow, read_timestamp
 from consumer.files.reading import Record
 from publisher.errors import Permanent
@@ -13,8 +14,8 @@ from publisher.errors import Permanent
 INC = packaged_feeds().named("inc")
 
 
-def clean(header: str, *fields: str, raw: str = "as it was\n") -> TicketRow | RowReject | Dropped:
-    cleaner = Cleaner(Record(1, header.split(","), header), INC)
+def clean(header: str, *fields: str, raw: str = "as it was\n", feed: Feed = INC) -> TicketRow | RowReject | Dropped:
+    cleaner = Cleaner(Record(1, header.split(","), header), feed)
     return cleaner.clean(Record(7, list(fields), raw))
 
 
@@ -110,6 +111,25 @@ def test_a_row_that_cannot_be_a_ticket_is_rejected() -> None:
         rejected("ticket_id,owner", "INC1", "x" * 2_000_000) == "a field of 2,000,000 characters, more than 1,048,576"
     )
     assert rejected("ticket_id", "x" * 201) == "a ticket_id of 201 characters"
+
+
+@pytest.mark.parametrize(
+    ("value", "is_kept"),
+    [
+        ("1989-12-31T23:59:59+03:00", False),
+        ("1990-01-01", True),
+        ("2099-12-31T23:59:59-12:00", True),
+        ("2100-01-01", False),
+        ("0001-01-01T00:00:00+14:00", False),
+        ("9999-12-31T23:59:59-12:00", False),
+        ("", True),
+    ],
+)
+def test_a_feed_may_say_of_which_years_its_timestamps_are(value: str, is_kept: bool) -> None:
+    feed = INC.model_copy(update={"years": Years(first=1990, last=2099)})
+    row = clean("ticket_id,closed_at", "INC1", value, feed=feed)
+    assert isinstance(row, TicketRow if is_kept else RowReject)
+    assert not isinstance(row, RowReject) or "no timestamp of 1990 to 2099" in row.reason
 
 
 def test_the_text_of_a_rejected_row_is_kept_in_a_form_that_postgres_takes() -> None:
