@@ -55,6 +55,8 @@ def apply_file(
         asked = Asked.BY_ITS_RETRY  # of these bytes nobody has seen a letter
     takes_back = takes_changed_back(settings, asked) and not sighting.is_archived
     claim = ledger.claim(connection, sighting, asked, takes_back=takes_back)
+    if claim is not None or not sighting.is_archived:
+        ledger.record_replaced(connection, sighting)
     if claim is None:
         return _claimed_before(connection, sighting)
     reached("after claim")

@@ -164,7 +164,13 @@ def record_unread(connection: Connection, unread: Unread) -> None:
 
 def record_gone(connection: Connection, bucket: str, keys: Sequence[str], reason: str) -> None:
     """What of the keys was seen and not decided is not in the bucket any more."""
-    _run(connection, "record_gone", {"bucket": bucket, "keys": list(keys), "reason": reason})
+    _run(connection, "record_gone", {"bucket": bucket, "keys": list(keys), "reason": reason, "found": None})
+
+
+def record_replaced(connection: Connection, sighting: Sighting) -> None:
+    """The key has this version now: what was seen of it and not decided is not there any more."""
+    parameters = {"bucket": sighting.bucket, "keys": [sighting.key.key], "found": sighting.etag}
+    _run(connection, "record_gone", parameters | {"reason": "replaced in the bucket before it could be read"})
 
 
 def record_failed(
@@ -174,8 +180,7 @@ def record_failed(
 
     Of one that was not read it is not known whether the key has another put of applied bytes: those stay applied.
     """
-    parameters = {"reason": reason, "error": error, "fingerprint": fingerprint, "was_read": was_read}
-    found = _row(connection, "record_failed", sighting.parameters() | parameters | {"has_letter": False})
+    found = _record_failed(connection, sighting, reason, error, fingerprint, was_read=was_read, has_letter=False)
     return None if found is None else Failed(**found)
 
 
@@ -183,8 +188,17 @@ def record_failed_by_hand(
     connection: Connection, sighting: Sighting, reason: str, error: str, fingerprint: str, *, was_read: bool
 ) -> None:
     """The same without a broker: neither a retry nor a letter comes of it, and one that has its letter keeps it."""
+    _record_failed(connection, sighting, reason, error, fingerprint, was_read=was_read, has_letter=True)
+
+
+def _record_failed(
+    connection: Connection, sighting: Sighting, reason: str, error: str, fingerprint: str, *, was_read: bool,
+    has_letter: bool,
+) -> dict[str, Any] | None:  # fmt: skip
+    if was_read:
+        record_replaced(connection, sighting)
     parameters = {"reason": reason, "error": error, "fingerprint": fingerprint, "was_read": was_read}
-    _run(connection, "record_failed", sighting.parameters() | parameters | {"has_letter": True})
+    return _row(connection, "record_failed", sighting.parameters() | parameters | {"has_letter": has_letter})
 
 
 def record_held(

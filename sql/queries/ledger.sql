@@ -71,16 +71,6 @@ SELECT file_id FROM ingest.ledger
 WHERE bucket = %(bucket)s AND key = %(key)s AND etag = %(etag)s AND state = 'applied'
 
 -- name: record_applied
--- What of the key was seen and not decided, under another ETag, is not there any more, or never was.
-WITH passed AS (
-    UPDATE ingest.ledger
-    SET state = 'done', held_since = NULL,
-        decision = CASE state WHEN 'seen' THEN 'missing' ELSE decision END,
-        reason = CASE state WHEN 'seen' THEN 'replaced in the bucket before it could be read' ELSE reason END,
-        done_at = coalesce(done_at, clock_timestamp())
-    WHERE bucket = %(bucket)s AND key = %(key)s AND file_id <> %(file_id)s
-      AND (state = 'seen' OR state = 'done' AND held_since IS NOT NULL)
-)
 UPDATE ingest.ledger
 SET state = 'applied', applied_at = clock_timestamp(), sha256 = %(sha256)s, last_error = NULL,
     error_fingerprint = NULL, held_since = NULL, archive_attempts = 0,
@@ -128,16 +118,6 @@ WHERE file_id = %(file_id)s AND state = 'archived'
 -- Attempts count here, not in headers: a wait queue resets the broker's own count. They restart when bytes that were
 -- applied once return under their key. The time is that of the object that failed now: what is back is younger than
 -- what was applied in between. What was applied and is not back stays so, whatever the store answers to a repetition.
--- What of the key was seen and not decided, under another ETag than was read, is not there any more.
-WITH passed AS (
-    UPDATE ingest.ledger
-    SET state = 'done', held_since = NULL,
-        decision = CASE state WHEN 'seen' THEN 'missing' ELSE decision END,
-        reason = CASE state WHEN 'seen' THEN 'replaced in the bucket before it could be read' ELSE reason END,
-        done_at = coalesce(done_at, clock_timestamp())
-    WHERE %(was_read)s AND bucket = %(bucket)s AND key = %(key)s AND etag <> %(etag)s
-      AND (state = 'seen' OR state = 'done' AND held_since IS NOT NULL)
-)
 INSERT INTO ingest.ledger AS ledger
     (feed, bucket, prefix, key, etag, size, epoch, key_time, object_time, event_time,
      first_seen_at, first_seen_by, decision, state, attempts, last_error, error_fingerprint, reason)
@@ -208,12 +188,14 @@ VALUES (%(feed)s, %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s, ingest.cu
 ON CONFLICT (bucket, key, etag) DO UPDATE SET duplicates = ledger.duplicates + 1
 
 -- name: record_gone
--- What of the key was seen and not decided, and is not in the bucket any more.
+-- What of the keys was seen and not decided, and is not in the bucket any more, or never was; the version that is there
+-- now has the ETag that was found.
 UPDATE ingest.ledger
 SET state = 'done', held_since = NULL,
     decision = CASE state WHEN 'seen' THEN 'missing' ELSE decision END,
     reason = CASE state WHEN 'seen' THEN %(reason)s ELSE reason END, done_at = coalesce(done_at, clock_timestamp())
-WHERE bucket = %(bucket)s AND key = ANY(%(keys)s) AND (state = 'seen' OR state = 'done' AND held_since IS NOT NULL)
+WHERE bucket = %(bucket)s AND key = ANY(%(keys)s) AND etag IS DISTINCT FROM %(found)s
+  AND (state = 'seen' OR state = 'done' AND held_since IS NOT NULL)
 
 -- name: count_ignored_events
 -- In the order of their reasons: two bodies with the same ones do not wait for each other.

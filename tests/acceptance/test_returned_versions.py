@@ -236,6 +236,21 @@ def test_what_was_seen_before_a_bad_version_took_its_place_is_decided(stage: Sta
     consumer.stop()
 
 
+def test_what_was_seen_before_an_applied_version_came_back_is_decided(stage: Stage) -> None:
+    stage.bucket.put(KEY, A)
+    assert stage.run("drain", "--apply", **NO_BROKER).returncode == 0
+    stage.die_at("seen, before claim", KEY, B)
+    stage.bucket.put(KEY, A)
+    consumer = stage.start("consume")
+    wait_until(lambda: stage.waiting() == [], "they are archived")
+    wait_until(lambda: stage.ask("status")["database"]["unfinished_files"] == {}, "nothing is left undecided")
+    consumer.stop()
+    assert owner(stage) == "a"
+    assert stage.query("SELECT decision, reason FROM ingest.ledger WHERE applied_at IS NULL") == [
+        {"decision": "missing", "reason": "replaced in the bucket before it could be read"}
+    ]
+
+
 def test_what_waits_is_not_gone_because_the_archive_is_applied_once_more(stage: Stage) -> None:
     stage.bucket.put(KEY, A)
     assert stage.run("drain", "--apply", **NO_BROKER).returncode == 0
