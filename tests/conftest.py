@@ -15,6 +15,7 @@ from tests.stage.program import Forked
 
 ROOT = Path(__file__).parents[1]
 LONGEST = (
+    "test_whose_fault.py",
     "test_hostile.py",
     "test_sqs.py",
     "test_everything_fails.py",

@@ -255,8 +255,8 @@ def test_what_waits_is_not_gone_because_the_archive_is_applied_once_more(stage: 
     stage.bucket.put(KEY, A)
     assert stage.run("drain", "--apply", **NO_BROKER).returncode == 0
     stage.connection.execute(
-        "TRUNCATE tickets.inc, tickets.closure_events, tickets.import_meta, ingest.positions, ingest.rejects,"
-        " ingest.outbox, ingest.ledger"
+        "TRUNCATE tickets.inc, tickets.closure_events, tickets.import_meta, ingest.rejects, ingest.outbox,"
+        " ingest.ledger CASCADE"
     )
     stage.die_at("seen, before claim", KEY, B)
     assert stage.run("drain", "--from-archive", "--apply", **NO_BROKER).returncode == 0
