@@ -11,21 +11,10 @@ import typer
 
 from consumer import fail_points
 from consumer.commands.served import served_feeds
-from consumer.geocoding.gazetteer import (
-    Batch,
-    Cluster,
-    Gazetteer,
-    Place,
-    PlaceKind,
-    ToAsk,
-    ask_for_batch,
-    change_cluster,
-    place_tickets,
-    places_that_wait,
-    places_to_ask,
-)
+from consumer.geocoding import known_places
+from consumer.geocoding.gazetteer import Batch, Gazetteer, places_that_wait, places_to_ask
+from consumer.geocoding.known_places import Cluster, Place, PlaceKind, Point, ToAsk
 from consumer.geocoding.locationiq import GeocoderDown
-from consumer.geocoding.place_names import place_name
 from consumer.geocoding.quota import Paused, Quota, Stopped
 from consumer.postgres import database, dry_runs, migrate
 from consumer.postgres.database import Connection, Role
@@ -101,17 +90,17 @@ def set_point(
 
     Options come first: fleettickets geocode set --cluster QOA -- -1.2622 36.8519
     """
-    place = {"cluster": cluster, "location_name": location}
-    point = place | {"latitude": latitude, "longitude": longitude}
-    with _changing(place) as connection:
-        if not database.row(connection, "geocoding", "is_in_kenya", point):
+    point = Point(latitude, longitude)
+    with _changing(cluster, location) as connection:
+        if not known_places.is_in_kenya(connection, point):
             raise Misconfigured(f"{latitude}, {longitude} is not in Kenya; the order is latitude, longitude")
         if location is None:
-            change_cluster(connection, ["set_cluster"], point)
+            known_places.set_cluster(connection, cluster, point)
         else:
-            database.rows(connection, "geocoding", "set_location", point | {"cleaned_query": place_name(location)})
-        placed = place_tickets(connection, served_feeds().geocoded).placed
-    typer.echo(json.dumps(point | {"placed": placed}) if as_json else f"set; {placed} tickets are placed anew")
+            known_places.set_location(connection, cluster, location, point)
+        placed = known_places.place_tickets(connection, served_feeds().geocoded).placed
+    told = {"cluster": cluster, "location_name": location, **asdict(point), "placed": placed}
+    typer.echo(json.dumps(told) if as_json else f"set; {placed} tickets are placed anew")
 
 
 @geocode.command("unset")
@@ -121,19 +110,19 @@ def unset_point(cluster: OfCluster, location: OfLocation = None, as_json: AsJson
     Until then tickets of a location are at their cluster's point, and those of a cluster nowhere: what was answered for
     its locations was held against the point that goes.
     """
-    place = {"cluster": cluster, "location_name": location}
-    with _changing(place) as connection:
-        if location is None:
-            was_set = database.row(connection, "geocoding", "is_manual", place) is not None
-            change_cluster(connection, ["unset_cluster"], place)
-        else:
-            was_set = bool(database.rows(connection, "geocoding", "unset_location", place))
+    with _changing(cluster, location) as connection:
+        was_set = (
+            known_places.unset_cluster(connection, cluster)
+            if location is None
+            else known_places.unset_location(connection, cluster, location)
+        )
         if not was_set:
             raise Misconfigured(f"no point of {printable(location or cluster)} was set by hand")
-        placing = place_tickets(connection, served_feeds().geocoded)
-        ask_for_batch(connection)
+        placing = known_places.place_tickets(connection, served_feeds().geocoded)
+        known_places.ask_for_batch(connection)
+    told = {"cluster": cluster, "location_name": location, **asdict(placing)}
     done = f"unset; {placing.placed} tickets are placed anew, {placing.unplaced} have no place for now"
-    typer.echo(json.dumps(place | asdict(placing)) if as_json else done)
+    typer.echo(json.dumps(told) if as_json else done)
 
 
 @geocode.command("alias")
@@ -146,28 +135,28 @@ def set_alias(
 
     Its own name again takes an alias back: fleettickets geocode alias QOA QOA
     """
-    alias = {"cluster": cluster, "place": place.strip()}
-    with _changing({"cluster": cluster, "location_name": None}) as connection:
-        database.rows(connection, "geocoding", "set_alias", alias)
-        ask_for_batch(connection)
-        is_manual = database.row(connection, "geocoding", "is_manual", alias) is not None
-    if is_manual:
+    place = place.strip()
+    with _changing(cluster, None) as connection:
+        known_places.set_alias(connection, cluster, place)
+        known_places.ask_for_batch(connection)
+        is_set_by_hand = known_places.is_set_by_hand(connection, cluster)
+    if is_set_by_hand:
         typer.echo(f"note: {printable(cluster)} has a point that was set by hand, which stays until unset", err=True)
-    typer.echo(json.dumps(alias) if as_json else f"{printable(cluster)} is asked for as {printable(alias['place'])}")
+    told = {"cluster": cluster, "place": place}
+    typer.echo(json.dumps(told) if as_json else f"{printable(cluster)} is asked for as {printable(place)}")
 
 
 @contextmanager
-def _changing(place: dict[str, str | None]) -> Iterator[Connection]:
+def _changing(cluster: str, location: str | None) -> Iterator[Connection]:
     """One transaction on the gazetteer. A place that no ticket has is told: it may be a slip of the pen."""
     with database.connect(load(DatabaseSettings), Role.INGEST) as connection, database.translated_errors():
         migrate.require_migrated(connection)
         with connection.transaction():
             dry_runs.wait_for(connection)
-            there = database.row(connection, "geocoding", "tickets_there", place)
+            tickets = known_places.count_tickets(connection, cluster, location)
             yield connection
-        if there is not None and not there["tickets"]:
-            name = printable(place["location_name"] or place["cluster"] or "")
-            typer.echo(f"note: no ticket has {name} so far", err=True)
+        if not tickets:
+            typer.echo(f"note: no ticket has {printable(location or cluster)} so far", err=True)
 
 
 def _look_up(kind: PlaceKind, *, apply: bool, limit: int | None, as_json: bool) -> None:
@@ -246,5 +235,5 @@ def _show(
 def _plain(place: Place) -> dict[str, Any]:
     if isinstance(place, Cluster):
         return {"cluster": place.cluster, "queries": place.queries}
-    name = place_name(place.location_name)
-    return {"cluster": place.cluster, "location_name": place.location_name, "queries": [name] if name else []}
+    queries = [place.query] if place.query else []
+    return {"cluster": place.cluster, "location_name": place.location_name, "queries": queries}

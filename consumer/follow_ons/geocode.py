@@ -9,15 +9,9 @@ import structlog
 from consumer.fail_points import Reached
 from consumer.follow_ons import outbox
 from consumer.follow_ons.outcomes import Postponed, TicketsGeocoded
-from consumer.geocoding.gazetteer import (
-    BATCH,
-    BATCH_SECONDS,
-    Batch,
-    Gazetteer,
-    PlaceKind,
-    ask_for_batch,
-    ask_for_batch_tomorrow,
-)
+from consumer.geocoding import known_places
+from consumer.geocoding.gazetteer import BATCH, BATCH_SECONDS, Batch, Gazetteer
+from consumer.geocoding.known_places import PlaceKind
 from consumer.geocoding.locationiq import GeocoderRefused
 from consumer.geocoding.quota import Paused
 from consumer.postgres import database
@@ -80,8 +74,8 @@ class GeocodeHandler:
         with database.transaction(self._pool) as connection:
             outbox.mark_handled(connection, requests)
             if batch.rest:
-                ask_for_batch(connection)
-            elif batch.held_back and (due_at := ask_for_batch_tomorrow(connection)):
+                known_places.ask_for_batch(connection)
+            elif batch.held_back and (due_at := known_places.ask_for_batch_tomorrow(connection)):
                 why = "they come from files with many, and what is left of the day's requests is for the others"
                 log.info("places wait", places=batch.held_back, until=str(due_at), detail=why)
             self._reached("geocoded, not committed")

@@ -8,20 +8,31 @@ the others, and leaves them a part of the day's requests.
 
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from itertools import islice
 from threading import Event
 from time import monotonic
-from typing import Any
 
 import structlog
-from psycopg.types.json import Jsonb
 
 from consumer import metrics
 from consumer.fail_points import Reached, nowhere
 from consumer.feeds.feed import Feed
+from consumer.geocoding import known_places
+from consumer.geocoding.known_places import (
+    GUARD_METRES,
+    TOO_COARSE,
+    Ages,
+    Cluster,
+    Entry,
+    Location,
+    Place,
+    PlaceKind,
+    Point,
+    Status,
+    ToAsk,
+)
 from consumer.geocoding.locationiq import (
     ATTEMPTS,
     AnswerUnusable,
@@ -29,13 +40,11 @@ from consumer.geocoding.locationiq import (
     Geocoder,
     GeocoderDown,
     GeocoderRefused,
-    Match,
     NotFound,
     QueryRefused,
     RateLimited,
     Viewbox,
 )
-from consumer.geocoding.place_names import place_name
 from consumer.geocoding.quota import Quota, Stopped
 from consumer.postgres import database, dry_runs
 from consumer.postgres.database import Connection, Pool
@@ -43,8 +52,6 @@ from consumer.postgres.lease import Lease
 from consumer.settings import GazetteerSettings, GeocoderSettings
 from publisher.errors import StatementRefused
 
-GUARD_METRES = 25_000.0
-"""An answer farther from its cluster's point is a place of the same name in another city."""
 BATCH = 20
 """Lookups with one message in hand; at one a second, less than a minute."""
 BATCH_SECONDS = 120.0
@@ -54,63 +61,14 @@ MANY = 100
 RESERVED = 0.5
 """The share of a day's requests that files of many places leave to others."""
 _PAGE = 100
-_BIAS_DEGREES = 0.25
-"""Half the side of the box around the cluster that is the geocoder's hint; a quarter of a degree is 28 km there."""
-_TOO_COARSE = ["city", "county", "state", "country", "postalcode"]
-"""Levels at which an answer says no more than the cluster's point does."""
 _NO_CLUSTER = frozenset({"county", "state", "country", "postalcode"})
-"""The same for a cluster, which can be a city."""
+"""What is too coarse for a cluster, which can be a city."""
 _PROBE = "Nairobi"
 """Asked when a place got no answer: whatever is said to it, the provider answers."""
 _ASKED_AGAIN_AFTER = timedelta(minutes=10)
 """A place that alone got no answer is asked for again after so long; after ATTEMPTS times it is a miss."""
 _NOBODY = "nobody"
 log = structlog.get_logger()
-
-
-class PlaceKind(StrEnum):
-    """What is looked up."""
-
-    CLUSTERS = "clusters"
-    LOCATIONS = "locations"
-
-
-@dataclass(frozen=True, slots=True)
-class Cluster:
-    """A cluster to ask for, by the place its alias names, or its own name; and the region of most of its tickets."""
-
-    cluster: str
-    place: str
-    region: str | None
-
-    @property
-    def queries(self) -> list[str]:
-        """With the region first: a name is a street of some other city's, too. None for a name that is blank."""
-        if not self.place.strip():
-            return []
-        return [f"{self.place}, {self.region}", self.place] if self.region else [self.place]
-
-
-@dataclass(frozen=True, slots=True)
-class Location:
-    """A location name to ask for, and its cluster's point in degrees."""
-
-    cluster: str
-    location_name: str
-    latitude: float
-    longitude: float
-
-    @property
-    def near(self) -> Viewbox:
-        return Viewbox(
-            self.longitude - _BIAS_DEGREES,
-            self.latitude - _BIAS_DEGREES,
-            self.longitude + _BIAS_DEGREES,
-            self.latitude + _BIAS_DEGREES,
-        )
-
-
-Place = Cluster | Location
 
 
 @dataclass(slots=True)
@@ -126,19 +84,6 @@ class Batch:
     """More places, of files that have a lot of them: what is left of the day's requests is for others."""
 
 
-@dataclass(frozen=True, slots=True)
-class ToAsk:
-    """The first `places` of a `total` to ask for; the last `of_many` of the total are those of files with many."""
-
-    places: list[Place]
-    total: int
-    of_many: int
-
-    @property
-    def of_few(self) -> list[Place]:
-        return self.places[: self.total - self.of_many]
-
-
 def places_to_ask(
     pool: Pool, settings: GazetteerSettings, kind: PlaceKind, limit: int, many: int | None = None
 ) -> ToAsk:
@@ -147,12 +92,8 @@ def places_to_ask(
     Those of a file that has more than `many` come last; None makes no difference.
     Raises: DependencyDown.
     """
-    make: Callable[..., Place] = Cluster if kind is PlaceKind.CLUSTERS else Location
-    parameters = _ages(settings) | {"limit": limit, "many": many}
     with database.transaction(pool) as connection:
-        rows = database.rows(connection, "geocoding", f"{kind}_to_ask", parameters)
-    counts = {name: max((row.pop(name) for row in rows), default=0) for name in ("total", "of_many")}
-    return ToAsk([make(**row) for row in rows], **counts)
+        return known_places.to_ask(connection, kind, _ages(settings), limit, many)
 
 
 def places_that_wait(pool: Pool, settings: GazetteerSettings) -> int:
@@ -161,18 +102,16 @@ def places_that_wait(pool: Pool, settings: GazetteerSettings) -> int:
     Raises: DependencyDown.
     """
     with database.transaction(pool) as connection:
-        found = database.row(connection, "geocoding", "locations_that_wait", _ages(settings))
-    return int(found["places"]) if found else 0
+        return known_places.count_waiting(connection, _ages(settings))
 
 
-def _ages(settings: GazetteerSettings) -> dict[str, datetime | int | None]:
+def _ages(settings: GazetteerSettings) -> Ages:
     now = datetime.now(UTC)
-    return {
-        "hits_before": now - timedelta(days=settings.keep_hits_days) if settings.keep_hits_days is not None else None,
-        "misses_before": now - timedelta(days=settings.keep_misses_days),
-        "unanswered_before": now - _ASKED_AGAIN_AFTER,
-        "attempts": ATTEMPTS,
-    }
+    return Ages(
+        now - timedelta(days=settings.keep_hits_days) if settings.keep_hits_days is not None else None,
+        now - timedelta(days=settings.keep_misses_days),
+        now - _ASKED_AGAIN_AFTER,
+    )
 
 
 class Gazetteer:
@@ -223,7 +162,7 @@ class Gazetteer:
             if by_hand:
                 self.quota.lift_pause()
                 with database.transaction(self._pool) as connection:
-                    ask_for_batch(connection)
+                    known_places.ask_for_batch(connection)
             self.quota.forget_old()
             placed = self._place_tickets()
             try:
@@ -297,12 +236,12 @@ class Gazetteer:
             # So it is this place alone: it must not hold up the others.
             log.warning("no answer", place=_name(place), detail=error.detail)
             is_final = isinstance(error, AnswerUnusable | QueryRefused)
-            self._keep(place, _row(None, None, self._provider) | {"unanswered": 0 if is_final else 1})
+            self._keep(place, Entry("miss", self._provider, is_unanswered=not is_final))
             return "unanswered"
         except StatementRefused as error:
             # An answer that cannot be kept would hold up all the others with every batch.
             log.warning("answer not kept", place=_name(place), detail=error.detail)
-            return self._keep(place, _row(None, None, self._provider))
+            return self._keep(place, Entry("miss", self._provider))
 
     def _require_answers(self) -> None:
         """Find out whether the provider answers anything.
@@ -316,7 +255,7 @@ class Gazetteer:
             raise
 
     def _look_up_cluster(self, place: Cluster) -> str:
-        rows: dict[str, dict[str, Any]] = {}
+        entries: dict[Status, Entry] = {}
         useless: AnswerUnusable | QueryRefused | None = None
         for query in place.queries:
             try:
@@ -324,38 +263,35 @@ class Gazetteer:
             except (AnswerUnusable, QueryRefused) as error:
                 useless = error
                 continue
-            row = self._judged_cluster(_rows(answer, query, self._provider))
-            rows.setdefault(row["status"], row)
-            if "hit" in rows:
+            entry = self._judged_cluster(_entries(answer, query, self._provider))
+            entries.setdefault(entry.status, entry)
+            if entry.status == "hit":
                 break
-        if useless is not None and not rows:
+        if useless is not None and not entries:
             raise useless
-        best = (rows[status] for status in ("hit", "rejected", "miss") if status in rows)
-        return self._keep_cluster(place, next(best, _row(None, None, _NOBODY)))
+        best = entries.get("hit") or entries.get("rejected") or entries.get("miss") or Entry("miss", _NOBODY)
+        return self._keep_cluster(place, best)
 
-    def _judged_cluster(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    def _judged_cluster(self, entries: list[Entry]) -> Entry:
         """The first that can be a cluster's place; else the first of all, which tells what was found instead."""
-        first = rows[0]
-        if first["latitude"] is None:
-            return first
         with database.transaction(self._pool) as connection:
-            for row in rows:
-                if _is_fine_enough(row["quality"]) and database.row(connection, "geocoding", "is_in_kenya", row):
-                    return row | {"status": "hit"}
-        return first | {"status": "rejected"}
+            for entry in entries:
+                if entry.point is None:
+                    return entry
+                if _is_fine_enough(entry.quality) and known_places.is_in_kenya(connection, entry.point):
+                    return entry
+        return replace(entries[0], status="rejected")
 
     def _look_up_location(self, place: Location) -> str:
-        name = place_name(place.location_name)
-        key = {"cluster": place.cluster, "location_name": place.location_name, "cleaned_query": name}
+        name = place.query
         if name is None:
             # Nothing but codes: kept as a miss, so that it is not looked at with every batch.
-            return self._keep_location(place, [_row(None, None, _NOBODY)])
+            return self._keep_location(place, [Entry("miss", _NOBODY)])
         with database.transaction(self._pool) as connection:
-            same = database.row(connection, "geocoding", "answered_before", key | _ages(self._settings))
+            same = known_places.answered_before(connection, place, _ages(self._settings))
         if same is not None:
-            answer = None if same["answer"] is None else Jsonb(same["answer"])
-            return self._keep_location(place, [same | {"answer": answer, "unanswered": 0}])
-        return self._keep_location(place, _rows(self._search(name, place.near), name, self._provider))
+            return self._keep_location(place, [same])
+        return self._keep_location(place, _entries(self._search(name, place.near), name, self._provider))
 
     def _search(self, query: str, near: Viewbox | None) -> Found | NotFound:
         """One answer.
@@ -387,117 +323,52 @@ class Gazetteer:
             finally:
                 self.quota.ended()
 
-    def _keep(self, place: Place, row: dict[str, Any]) -> str:
-        return self._keep_cluster(place, row) if isinstance(place, Cluster) else self._keep_location(place, [row])
+    def _keep(self, place: Place, entry: Entry) -> str:
+        return self._keep_cluster(place, entry) if isinstance(place, Cluster) else self._keep_location(place, [entry])
 
-    def _keep_cluster(self, place: Cluster, row: dict[str, Any]) -> str:
+    def _keep_cluster(self, place: Cluster, entry: Entry) -> str:
         self._reached("answered, not kept")
         with database.transaction(self._pool) as connection:
-            row |= {"cluster": place.cluster, "asked_as": place.place, "attempts": ATTEMPTS}
             dry_runs.wait_for(connection)
-            change_cluster(connection, ["cluster_was_asked", "keep_cluster"], row)
+            known_places.keep_cluster(connection, place, entry)
         self._reached("kept, not placed")
-        return str(row["status"])
+        return entry.status
 
-    def _keep_location(self, place: Location, rows: list[dict[str, Any]]) -> str:
+    def _keep_location(self, place: Location, entries: list[Entry]) -> str:
         self._reached("answered, not kept")
         with database.transaction(self._pool) as connection:
-            judged = _judged_location(connection, place, rows)
+            judged = _judged_location(connection, place, entries)
             if judged is None:
                 return "unanswered"  # somebody took the cluster's point back, so there is nothing to judge it by
-            row = judged | {
-                "cluster": place.cluster, "location_name": place.location_name,
-                "cleaned_query": place_name(place.location_name),
-            }  # fmt: skip
-            database.rows(connection, "geocoding", "location_was_asked", row)
-            database.rows(connection, "geocoding", "keep_location", row)
+            known_places.keep_location(connection, place, judged)
         self._reached("kept, not placed")
-        return str(row["status"])
+        return judged.status
 
     def _place_tickets(self) -> int:
         with database.transaction(self._pool) as connection:
             dry_runs.wait_for(connection)
-            return place_tickets(connection, self._feeds).placed
+            return known_places.place_tickets(connection, self._feeds).placed
 
 
-@dataclass(frozen=True, slots=True)
-class Placing:
-    """How many tickets got another point, and how many are nowhere now."""
-
-    placed: int
-    unplaced: int
-
-
-def place_tickets(connection: Connection, feeds: Iterable[Feed]) -> Placing:
-    """Put every ticket of the feeds where the gazetteer has it.
-
-    Raises: psycopg.Error.
-    """
-    placing = Placing(0, 0)
-    for feed in feeds:
-        found = database.row(connection, "geocoding", "place_tickets", feed=feed)
-        if found is not None:
-            placing = Placing(placing.placed + found["placed"], placing.unplaced + found["unplaced"])
-    return placing
-
-
-def ask_for_batch(connection: Connection) -> None:
-    """Leave a request in the outbox: whoever consumes those looks up what there is to look up.
-
-    Raises: psycopg.Error.
-    """
-    database.rows(connection, "geocoding", "ask_for_batch")
-
-
-def ask_for_batch_tomorrow(connection: Connection) -> datetime | None:
-    """The same for when the day's requests are renewed; gives when that is, None if somebody has asked before.
-
-    Raises: psycopg.Error.
-    """
-    found = database.row(connection, "geocoding", "ask_for_batch_tomorrow")
-    return None if found is None else found["due_at"]
-
-
-def change_cluster(connection: Connection, statements: list[str], row: dict[str, Any]) -> None:
-    """Run statements on a cluster, and draw the conclusions from what they do to its point.
-
-    Where that is moved, the answers for the cluster's locations are held against the new one; where it is taken away,
-    they are not believed either. The next placing moves the tickets.
-
-    Raises: psycopg.Error.
-    """
-    before = database.row(connection, "geocoding", "cluster_point", row)
-    for statement in statements:
-        database.rows(connection, "geocoding", statement, row)
-    after = database.row(connection, "geocoding", "cluster_point", row)
-    if after is None and before is not None:
-        database.rows(connection, "geocoding", "disown_locations", row)
-    elif after != before:
-        was = {f"was_{name}": before[name] if before else None for name in ("latitude", "longitude")}
-        guard = {"guard_m": GUARD_METRES, "too_coarse": _TOO_COARSE}
-        database.rows(connection, "geocoding", "judge_locations", {"cluster": row["cluster"]} | was | guard)
-
-
-def _judged_location(connection: Connection, place: Location, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _judged_location(connection: Connection, place: Location, entries: list[Entry]) -> Entry | None:
     """The first that is near its cluster and finer than that; else the first of all, with its distance.
 
     None where the cluster has no point any more.
     """
-    if rows[0]["latitude"] is None:
-        return rows[0] | {"distance_m": None}
-    answered = {f"{name}s": [row[name] for row in rows] for name in ("latitude", "longitude")}
-    distances = database.rows(connection, "geocoding", "distances", answered | {"cluster": place.cluster})
+    points = [entry.point for entry in entries if entry.point is not None]
+    if not points:
+        return replace(entries[0], distance_m=None)
     judged = []
-    for row, coarse in zip(rows, distances, strict=False):  # none, or one for each
-        is_hit = coarse["metres"] <= GUARD_METRES and _parts(row["quality"])[2] not in _TOO_COARSE
-        judged.append(row | {"distance_m": coarse["metres"], "status": "hit" if is_hit else "rejected"})
-    return next((row for row in judged if row["status"] == "hit"), judged[0]) if judged else None
+    for entry, metres in zip(entries, known_places.distances(connection, place.cluster, points), strict=False):
+        is_hit = metres <= GUARD_METRES and _parts(entry.quality)[2] not in TOO_COARSE
+        judged.append(replace(entry, distance_m=metres, status="hit" if is_hit else "rejected"))
+    return next((entry for entry in judged if entry.status == "hit"), judged[0]) if judged else None
 
 
 def _is_fine_enough(quality: str | None) -> bool:
     """Whether more is known than the country, the county or a post office, or, with `fallback`, the region's city."""
     code, _, level = _parts(quality)
-    return level not in _NO_CLUSTER and not (level in _TOO_COARSE and code == "fallback")
+    return level not in _NO_CLUSTER and not (level in TOO_COARSE and code == "fallback")
 
 
 def _parts(quality: str | None) -> tuple[str, str, str]:
@@ -510,19 +381,11 @@ def _name(place: Place) -> str:
     return place.cluster if isinstance(place, Cluster) else f"{place.location_name} ({place.cluster})"
 
 
-def _rows(answer: Found | NotFound, query: str, provider: str) -> list[dict[str, Any]]:
+def _entries(answer: Found | NotFound, query: str, provider: str) -> list[Entry]:
     """What would be kept: of each place that was found, else of the miss."""
-    return [_row(one, query, provider) for one in (answer.matches if isinstance(answer, Found) else [answer])]
-
-
-def _row(found: Match | NotFound | None, query: str | None, provider: str) -> dict[str, Any]:
-    if isinstance(found, Match):
-        known: dict[str, Any] = {
-            "latitude": found.latitude, "longitude": found.longitude, "quality": found.quality, "status": "hit",
-        }  # fmt: skip
-    else:
-        known = {"latitude": None, "longitude": None, "quality": None, "status": "miss"}
-    return known | {
-        "query": query, "provider": provider, "answer": Jsonb(found.raw) if found else None, "geocoded_at": None,
-        "unanswered": 0,
-    }  # fmt: skip
+    if isinstance(answer, NotFound):
+        return [Entry("miss", provider, query=query, answer=answer.raw)]
+    return [
+        Entry("hit", provider, Point(match.latitude, match.longitude), query, match.quality, match.raw)
+        for match in answer.matches
+    ]

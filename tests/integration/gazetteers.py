@@ -8,7 +8,9 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from consumer.feeds.declared import packaged_feeds
-from consumer.geocoding.gazetteer import Batch, Gazetteer, PlaceKind, change_cluster
+from consumer.geocoding import known_places
+from consumer.geocoding.gazetteer import Batch, Gazetteer
+from consumer.geocoding.known_places import PlaceKind, Point
 from consumer.postgres import database as postgres
 from consumer.postgres.database import Pool
 from consumer.settings import GazetteerSettings, GeocoderSettings
@@ -69,8 +71,7 @@ def pass_time(pool: Pool, **of: float) -> None:
 
 def move_westlands(pool: Pool, latitude: float, longitude: float) -> None:
     with postgres.transaction(pool) as connection:
-        point = {"cluster": "Westlands", "latitude": latitude, "longitude": longitude}
-        change_cluster(connection, ["set_cluster"], point)
+        known_places.set_cluster(connection, "Westlands", Point(latitude, longitude))
 
 
 def locations(pool: Pool) -> dict[str, str]:

@@ -14,8 +14,9 @@ from consumer.follow_ons import geocode as geocode_module
 from consumer.follow_ons.geocode import GeocodeHandler
 from consumer.follow_ons.history import capture
 from consumer.geocoding import gazetteer as gazetteer_module
-from consumer.geocoding import quota
-from consumer.geocoding.gazetteer import Batch, Gazetteer, PlaceKind, places_that_wait
+from consumer.geocoding import known_places, quota
+from consumer.geocoding.gazetteer import Batch, Gazetteer, places_that_wait
+from consumer.geocoding.known_places import PlaceKind, Point
 from consumer.geocoding.quota import Paused
 from consumer.postgres import database as postgres
 from consumer.postgres.database import Pool
@@ -66,9 +67,8 @@ def test_what_waits_is_what_would_be_asked_for_if_its_cluster_had_a_point(pool: 
     execute(pool, """INSERT INTO tickets.inc (ticket_id, raw) VALUES ('NONE', '{"location_name": "F"}')""")
     look_up(gazetteer(pool, provider))
     assert waiting() == 2
-    point = {"cluster": "Nowhere", "latitude": -1.2, "longitude": 36.8, "cleaned_query": "", "location_name": "Gate A"}
     with postgres.transaction(pool) as connection:
-        postgres.rows(connection, "geocoding", "set_location", point)
+        known_places.set_location(connection, "Nowhere", "Gate A", Point(-1.2, 36.8))
     assert waiting() == 1, "one was set by hand"
     execute(
         pool,

@@ -1,7 +1,8 @@
 """What a person sets or names stands above what the provider says."""
 
-from consumer.geocoding import locationiq
-from consumer.geocoding.gazetteer import Batch, PlaceKind
+from consumer.geocoding import known_places, locationiq
+from consumer.geocoding.gazetteer import Batch
+from consumer.geocoding.known_places import PlaceKind, Point
 from consumer.postgres import database as postgres
 from consumer.postgres.database import Pool
 from tests.doubles.geocoder import (
@@ -76,14 +77,12 @@ def test_an_alias_that_is_never_answered_does_not_keep_the_point_of_the_former_n
 
 
 def test_what_is_set_while_its_answer_is_under_way_stays(pool: Pool) -> None:
-    here = {"cluster": "Westlands", "location_name": "Sarit Centre", "cleaned_query": "Sarit Centre"}
-
     def find(query: str) -> Coordinates:
         if query == "Westlands":
             move_westlands(pool, *NEAR)
             return MOMBASA
         with postgres.transaction(pool) as connection:
-            postgres.rows(connection, "geocoding", "set_location", here | {"latitude": -1.3, "longitude": 36.7})
+            known_places.set_location(connection, "Westlands", "Sarit Centre", Point(-1.3, 36.7))
         return WESTLANDS
 
     ticket(pool, "CLUSTER")

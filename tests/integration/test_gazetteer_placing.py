@@ -5,7 +5,9 @@ from psycopg.types.json import Jsonb
 
 from consumer import metrics
 from consumer.geocoding import gazetteer as gazetteer_module
-from consumer.geocoding.gazetteer import Batch, PlaceKind, change_cluster
+from consumer.geocoding import known_places
+from consumer.geocoding.gazetteer import Batch
+from consumer.geocoding.known_places import PlaceKind, Point
 from consumer.postgres import database as postgres
 from consumer.postgres.database import Pool
 from tests.doubles.geocoder import (
@@ -103,16 +105,15 @@ def test_a_long_run_places_what_it_has_found_before_its_end(
 def test_a_ticket_merged_beside_an_unset_is_not_left_at_a_point_that_nobody_has(pool: Pool) -> None:
     """Its trigger has read the point that goes, and the taking back has not seen its row."""
     move_westlands(pool, *NEAR)
-    here = {"cluster": "Westlands", "location_name": "Gate B", "cleaned_query": "Gate B"}
     with postgres.transaction(pool) as connection:
-        postgres.rows(connection, "geocoding", "set_location", here | {"latitude": -1.3, "longitude": 36.7})
+        known_places.set_location(connection, "Westlands", "Gate B", Point(-1.3, 36.7))
     with postgres.transaction(pool) as merging:
         merging.execute("""INSERT INTO tickets.inc (ticket_id, raw) VALUES ('CLUSTER', '{"cluster": "Westlands"}')""")
         raw = Jsonb({"cluster": "Westlands", "location_name": "Gate B"})
         merging.execute("INSERT INTO tickets.inc (ticket_id, raw) VALUES ('LOCATION', %s)", [raw])
         with postgres.transaction(pool) as connection:
-            postgres.rows(connection, "geocoding", "unset_location", here)
-            change_cluster(connection, ["unset_cluster"], here)
+            known_places.unset_location(connection, "Westlands", "Gate B")
+            known_places.unset_cluster(connection, "Westlands")
     assert sources(pool) == {"CLUSTER": "cluster", "LOCATION": "location"}
     with LocationIQ({}, per_second=None, per_minute=None) as provider:
         batch = look_up(gazetteer(pool, provider))

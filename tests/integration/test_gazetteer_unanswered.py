@@ -6,7 +6,8 @@ import threading
 import pytest
 
 from consumer.geocoding import locationiq
-from consumer.geocoding.gazetteer import Batch, Gazetteer, PlaceKind
+from consumer.geocoding.gazetteer import Batch, Gazetteer
+from consumer.geocoding.known_places import PlaceKind
 from consumer.geocoding.locationiq import GeocoderDown
 from consumer.geocoding.quota import Paused
 from consumer.postgres.database import Pool

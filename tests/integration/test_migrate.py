@@ -7,7 +7,8 @@ import pytest
 
 from consumer.feeds.declared import packaged_feeds
 from consumer.files.outcomes import Applied
-from consumer.geocoding.gazetteer import place_tickets
+from consumer.geocoding import known_places
+from consumer.geocoding.known_places import Point
 from consumer.postgres import database as postgres
 from consumer.postgres import migrate
 from consumer.postgres.database import Role
@@ -264,5 +265,5 @@ def test_the_gazetteer_of_the_batch_import_is_taken_over_with_its_points(empty_d
         assert asked[-1] == {"asked_as": "Westlands"}
     settings = DatabaseSettings.model_validate({"DATABASE_URL": empty_database.url})
     with postgres.connect(settings, Role.INGEST) as ingest:
-        assert postgres.row(ingest, "geocoding", "is_in_kenya", {"latitude": -1.2, "longitude": 36.8})
-        place_tickets(ingest, packaged_feeds().geocoded)
+        assert known_places.is_in_kenya(ingest, Point(-1.2, 36.8))
+        known_places.place_tickets(ingest, packaged_feeds().geocoded)
