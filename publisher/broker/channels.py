@@ -172,7 +172,12 @@ def ending_after(seconds: float, connection: BlockingConnection, late: str) -> I
     """
     inner: Any = getattr(connection, "_impl")  # noqa: B009 - pika keeps it to itself, and so its timers
     error = pika.exceptions.AMQPConnectionError(late)
-    timer = inner._adapter_call_later(seconds, lambda: inner._terminate_stream(error))  # noqa: SLF001
+
+    def end() -> None:
+        if not inner.is_closed:  # as by heartbeats that ran out in the same moment
+            inner._terminate_stream(error)  # noqa: SLF001
+
+    timer = inner._adapter_call_later(seconds, end)  # noqa: SLF001
     try:
         yield
     finally:

@@ -20,7 +20,8 @@ from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from consumer.postgres.queries import statements
+from consumer.feeds.declared import packaged_feeds
+from consumer.geocoding import known_places
 from tests.doubles.geocoder import KEY, LocationIQ
 from tests.load.atlas import Atlas, Known, Ward, Written, written
 from tests.load.stages import load_stage, say
@@ -169,7 +170,7 @@ def place(stage: Stage) -> None:
     stage.connection.execute("UPDATE tickets.geo_locations SET latitude = latitude - 0.00001")
     for _ in range(2):
         began = time.perf_counter()
-        placed = stage.connection.execute(statements("geocoding")["place_tickets"]).rowcount
+        placed = known_places.place_tickets(stage.connection, packaged_feeds().geocoded).placed
         seconds = time.perf_counter() - began
         tickets = stage.one("SELECT count(*) FROM tickets.inc")
         say(f"{placed} of {tickets} tickets placed anew in {seconds:.2f} s")
