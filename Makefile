@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DELETE_ON_ERROR:
 # Two goals can need the same .venv.
 .NOTPARALLEL:
-.PHONY: help env setup system up down status test unit check format demo load load-file load-growth load-geocoding crash-matrix faults soak hostile lock clean
+.PHONY: help env setup system up down status test unit check format demo load load-file load-growth load-geocoding crash-matrix promises faults soak hostile lock clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
@@ -69,6 +69,9 @@ crash-matrix: setup ## kill a process at every point, in every way; writes the t
 
 faults: setup ## what takes too long for every run: brokers restarted, alarmed, a cluster's leader killed
 	@$(run_python) $(STACK) run $(BIN)/python -m pytest -m faults --numprocesses 3 $(ARGS)
+
+promises: $(VENV)/.installed ## which tests hold which promise; writes the table in docs/reliability.md
+	@$(BIN)/python -m tests.promises
 
 unit: $(VENV)/.installed ## the tests that need no service
 	@$(BIN)/python -m pytest tests/unit $(ARGS)

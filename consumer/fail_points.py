@@ -31,24 +31,24 @@ FAIL_POINTS = (
 
 VARIABLE = "FLEETTICKETS_FAIL_POINT"
 
-AtPoint = Callable[[str], None]
+Reached = Callable[[str], None]
 
 
 def nowhere(_point: str) -> None:
     """What production runs with."""
 
 
-def crash_at(fail_point: str) -> AtPoint:
+def crash_at(fail_point: str) -> Reached:
     """Kill this process, as SIGKILL does, the first time it comes to `fail_point`."""
 
-    def at(point: str) -> None:
+    def reached(point: str) -> None:
         if point == fail_point:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    return at
+    return reached
 
 
-def chosen(environment: Mapping[str, str]) -> AtPoint:
+def chosen(environment: Mapping[str, str]) -> Reached:
     """What the environment asks for: to crash at the point it names, or nowhere.
 
     Raises: Misconfigured.

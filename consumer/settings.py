@@ -2,11 +2,12 @@
 
 import hashlib
 import re
+from pathlib import Path
 from typing import Annotated, Literal
 
 import psycopg.conninfo
 from pydantic import Field, HttpUrl, SecretStr, StringConstraints, field_validator
-from pydantic_settings import BaseSettings
+from pydantic_settings import BaseSettings, NoDecode
 
 from publisher.settings import FROM_ENVIRONMENT, LOGIN_RULE, TlsSettings, require_encoded_login
 
@@ -49,6 +50,31 @@ class DatabaseChoice(BaseSettings):
     @property
     def is_made(self) -> bool:
         return bool(self.database_url.get_secret_value().strip())
+
+
+class FeedsSettings(BaseSettings):
+    """Which feeds this process serves, and where the operator's own declarations are."""
+
+    model_config = FROM_ENVIRONMENT
+
+    names: Annotated[tuple[str, ...], NoDecode] = Field((), validation_alias="FLEETTICKETS_FEEDS")
+    """None stands for all that are declared."""
+    folder: Path | None = Field(None, validation_alias="FLEETTICKETS_FEEDS_DIR")
+
+    former_prefix: str | None = Field(None, validation_alias="FLEETTICKETS_PREFIX")
+    """Of the days of one feed: not heeded any more, so one that is no feed's is an error and not a surprise."""
+
+    @field_validator("names", mode="before")
+    @classmethod
+    def _are_listed(cls, given: object) -> object:
+        return tuple(filter(None, (name.strip() for name in given.split(",")))) if isinstance(given, str) else given
+
+    @field_validator("folder")
+    @classmethod
+    def _is_a_folder(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_dir():
+            raise ValueError(f"{path} is no folder")
+        return path
 
 
 class ApplySettings(BaseSettings):

@@ -27,6 +27,10 @@ class DependencyDown(FleetticketsError):
         self.detail = detail
 
 
+class DatabaseDown(DependencyDown):
+    """The database is away, or ends what it is asked."""
+
+
 class FailsForThisOne(DependencyDown):
     """The dependency is there for others and fails this one piece of work: they need not wait for it."""
 
@@ -40,10 +44,11 @@ class StatementFailed(FailsForThisOne):
 
 
 class HeldBack(FailsForThisOne):
-    """What fails this one is on record; `seconds` since the first time."""
+    """What fails this one, `error`, is on record; `seconds` since the first time."""
 
     def __init__(self, error: FailsForThisOne, seconds: float) -> None:
         super().__init__(error.dependency, error.detail)
+        self.error = error
         self.seconds = seconds
 
 
@@ -53,6 +58,14 @@ class HeldByAnother(DependencyDown):
 
 class KeyInHand(HeldByAnother):
     """Somebody else has this key in hand, in whatever version."""
+
+
+class SlowBody(HeldByAnother):
+    """This object's body comes slowly, and no more of that kind is read now, or none at all since the process ends."""
+
+    def __init__(self, dependency: str, detail: str) -> None:
+        super().__init__(dependency, detail)
+        self.args = (f"{dependency} gives it slowly: {detail}",)
 
 
 class LockTimeout(HeldByAnother):
@@ -84,6 +97,18 @@ class Refused(FleetticketsError):
         super().__init__(f"{dependency} refuses: {detail}")
         self.dependency = dependency
         self.detail = detail
+
+
+class ObjectRefused(Refused):
+    """The store does not give, show or move this one object."""
+
+
+class StoreRefused(Refused):
+    """The store takes no such object or setting of the bucket."""
+
+
+class StatementRefused(Refused):
+    """The database does not do what a statement says."""
 
 
 class ObjectMissing(FleetticketsError):

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AmqpDsn, Field, HttpUrl, SecretStr, TypeAdapter, ValidationError, field_validator
+import structlog
+from pydantic import AmqpDsn, AnyUrl, Field, HttpUrl, SecretStr, TypeAdapter, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from publisher import tls
@@ -32,6 +33,7 @@ def require_encoded_login(url: str) -> None:
         raise ValueError(LOGIN_RULE)
 
 
+MASK = "***"
 LOGIN_RULE = "in user and password, write special characters percent-encoded (a slash is %2F, an @ is %40)"
 
 
@@ -88,7 +90,7 @@ class BrokerUsersSettings(BrokerSettings):
 
 
 class BucketSettings(TlsSettings):
-    """Where the change files are."""
+    """Which bucket the change files are in; where in it, their feeds say."""
 
     endpoint: HttpUrl = Field(validation_alias="RUSTFS_ENDPOINT")
     access_key: SecretStr = Field(validation_alias="RUSTFS_ACCESS_KEY")
@@ -97,7 +99,6 @@ class BucketSettings(TlsSettings):
         "isptickets", validation_alias="RUSTFS_BUCKET", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]$"
     )
     region: str = Field("us-east-1", validation_alias="RUSTFS_REGION")
-    prefix: str = Field("automations/inc/", validation_alias="FLEETTICKETS_PREFIX")
 
     @field_validator("endpoint")
     @classmethod
@@ -106,19 +107,6 @@ class BucketSettings(TlsSettings):
         if url.username or url.password:
             raise ValueError("the keys go into RUSTFS_ACCESS_KEY and RUSTFS_SECRET_KEY, not into the address")
         return url
-
-    @field_validator("prefix")
-    @classmethod
-    def _ends_with_slash(cls, prefix: str) -> str:
-        return f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-
-    @property
-    def changes_prefix(self) -> str:
-        return f"{self.prefix}changes/"
-
-    @property
-    def processed_prefix(self) -> str:
-        return f"{self.prefix}processed/"
 
 
 class SqsSettings(TlsSettings):
@@ -164,6 +152,43 @@ class WebhookSettings(BaseSettings):
         if not bare or not bare.isascii() or not bare.isprintable():
             raise ValueError("a token of printable ASCII characters is needed")
         return SecretStr(bare)
+
+
+def log_settings(*groups: BaseSettings) -> None:
+    """Say once, at the start of what runs for long, what it was told; each group under its name.
+
+    Of a URL its password and query are `***`, of any other secret all of it.
+    """
+    told = {
+        type(group).__name__.removesuffix("Settings").lower(): {
+            name: _masked(name, getattr(group, name)) for name in type(group).model_fields
+        }
+        for group in groups
+    }
+    structlog.get_logger().info("settings", **told)
+
+
+def _masked(name: str, value: object) -> object:
+    match value:
+        case SecretStr() if name.endswith("url"):
+            return _masked_url(value.get_secret_value())
+        case SecretStr():
+            return MASK
+        case AnyUrl():
+            return _masked_url(str(value))
+        case Path():
+            return str(value)
+        case _:
+            return value
+
+
+def _masked_url(url: str) -> str:
+    parts = urlsplit(url)
+    login, at, host = parts.netloc.rpartition("@")
+    user, colon, _ = login.partition(":")
+    return parts._replace(
+        netloc=f"{user}{colon and f':{MASK}'}{at}{host}", query=parts.query and MASK, fragment=parts.fragment and MASK
+    ).geturl()
 
 
 AnySettings = TypeVar("AnySettings", bound=BaseSettings)

@@ -1,6 +1,6 @@
 -- The logins of programs, each a member of one of the roles that `migrate` made for the database. Run with psql by a
--- superuser of the server, after `migrate`; safe to repeat, and a changed password is taken over. Passwords come from the
--- environment: POSTGRES_CONSUMER_PASSWORD and POSTGRES_READER_PASSWORD.
+-- superuser of the server, after `migrate`; safe to repeat, and a changed password is taken over. Passwords come from
+-- the environment: POSTGRES_CONSUMER_PASSWORD and POSTGRES_READER_PASSWORD.
 --
 -- It also takes from everybody in this database what PostgreSQL gives to everybody, and what fills the disk: temporary
 -- tables, and writing large objects. Another program's login that needs them here has to be given them again.

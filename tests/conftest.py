@@ -1,26 +1,21 @@
 """Where the services are, and a fresh database for each test."""
 
 import os
-import socket
-import subprocess
-import sys
-import time
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
-from psycopg import sql
 
-from tests.acceptance.program import Forked
+from tests.doubles.aws import moto_server
+from tests.stage.database import fresh_database
+from tests.stage.program import Forked
 
 ROOT = Path(__file__).parents[1]
 LONGEST = (
+    "test_whose_fault.py",
     "test_hostile.py",
     "test_sqs.py",
     "test_everything_fails.py",
@@ -112,46 +107,5 @@ def empty_database(services: dict[str, str]) -> Iterator[Database]:
 @pytest.fixture(scope="session")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of moto's S3, SNS and SQS."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = int(probe.getsockname()[1])
-    log = tmp_path_factory.mktemp("moto") / "log"
-    command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
-    with log.open("wb") as sink:
-        server = subprocess.Popen(command, stdout=sink, stderr=sink)
-    try:
-        end = time.monotonic() + 30
-        while not _listens(port):
-            if server.poll() is not None or time.monotonic() > end:
-                pytest.fail(f"moto does not come up: {log.read_text()}")
-            time.sleep(0.05)
+    with moto_server(tmp_path_factory.mktemp("moto")) as port:
         yield port
-    finally:
-        server.kill()
-        server.wait()
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port)).close()
-    except OSError:
-        return False
-    return True
-
-
-@contextmanager
-def fresh_database(server: str, template: str | None = None) -> Iterator[str]:
-    """A database of its own; gives its URL."""
-    name = f"ft_{uuid.uuid4().hex[:12]}"
-    create = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
-    with psycopg.connect(server, autocommit=True) as connection:
-        if template:
-            create += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
-            if connection.info.server_version >= 150000:
-                # The default there writes every page to the WAL as well, and takes twice as long.
-                create += sql.SQL(" STRATEGY file_copy")
-        connection.execute(create)
-    yield urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
-        for kind in ("ingest", "read"):
-            connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(f"fleettickets_{kind}_{name}")))

@@ -9,7 +9,7 @@ from consumer.demo.children import Interrupted, interruptible
 from consumer.demo.feed import FEWEST_FILES, FEWEST_ROWS
 from consumer.demo.play import Plan, play
 from consumer.demo.view import Summary, as_json, print_summary, view_for
-from publisher.cli import EXIT_FAILED, AsJson
+from publisher.program import EXIT_FAILED, AsJson
 
 
 def demo(

@@ -1,12 +1,15 @@
-"""A Kenyan internet provider's INC feed, made up from a seed: the same arguments give the same bytes. Pure."""
+"""A Kenyan internet provider's feed, made up from a seed: the same arguments give the same bytes. Pure."""
 
 import csv
 import io
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from random import Random
+from typing import ClassVar
 
-from publisher.keys import EAT
+from consumer.demo.model import INC, FeedModel
+from consumer.demo.oracle import EAT, ChangeFile
 
 COLUMNS = (
     "ticket_id", "normalized_status", "raw_status", "bucket", "is_actionable", "cluster", "region", "location_name",
@@ -15,15 +18,15 @@ COLUMNS = (
     "is_auto_created", "is_auto_closed", "week_start", "week_end", "source_s3_bucket", "source_s3_key",
     "source_snapshot_id", "department", "source_type",
 )  # fmt: skip
+"""As the exporter orders those of its feeds; each feed has some of them."""
 FEWEST_FILES = 8
 FEWEST_ROWS = 20
 
 _EVERY = timedelta(minutes=20)
 _CONTENT_LAG = timedelta(days=2)
 _SENTINEL_EVERY, _BAD_ROWS_EVERY = 7, 5
-_SHARES = {"new": 0.42, "update": 0.33, "close": 0.12, "reopen": 0.03, "alarm": 0.05, "repeat": 0.05}
 
-_CLUSTERS = {
+CLUSTERS = {
     "QOA": ("Nairobi West", -1.2690, 36.7860, ("Kangemi", "Mountain View", "Quarry Road, Kariokor")),
     "PTMP": ("Nairobi East", -1.3140, 36.8990, ("Pipeline", "Tassia", "Fedha, Phase 3")),
     "ROY": ("Nairobi North", -1.2170, 36.8870, ("Roysambu", "Zimmerman", "Mirema Drive")),
@@ -42,122 +45,166 @@ Row = dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class ChangeFile:
-    """One file of the feed: its name below `changes/`, the instant that the name stands for, its bytes."""
-
-    name: str
-    time: datetime
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Feed:
     """Files in the order in which they are put, which is not the order of their names: the last one is late."""
 
     files: tuple[ChangeFile, ...]
     announced_twice: str
-    """Name of the file whose event is sent once more."""
+    """Key of the file whose event is sent once more."""
     not_utf8: str
     late: str
 
 
 def make_feed(*, files: int, rows: int, seed: int, until: datetime) -> Feed:
     """Make `files` files of `rows` rows and a few bad ones, one for every 20 minutes, the last for `until`."""
-    provider = _Provider(Random(seed))
+    exporter = Exporter(Random(seed))
     first = until.astimezone(EAT).replace(second=0, microsecond=0) - (files - 1) * _EVERY
-    made = [provider.export(number, first + number * _EVERY, rows) for number in range(files)]
+    made = [exporter.export(number, first + number * _EVERY, rows) for number in range(files)]
     late, broken, twice = made[files // 3], made[files // 2], made[files * 3 // 4]
     # An owner's name in Latin-1 amid UTF-8.
     made[files // 2] = replace(broken, body=broken.body.replace(b"Fibre", b"Fibr\xe9", 1))
     made.remove(late)
-    return Feed((*made, late), announced_twice=twice.name, not_utf8=broken.name, late=late.name)
+    return Feed((*made, late), announced_twice=twice.key, not_utf8=broken.key, late=late.key)
 
 
-class _Provider:
-    """The tickets as the source system has them, and its export of what changed."""
+class Exporter:
+    """The tickets as the source system has them, and its exports of what changed.
 
-    def __init__(self, random: Random) -> None:
-        self._random = random
+    Keys are names without a folder. With `tickets`, there are so many at the most, and changes meet on them.
+    """
+
+    shares: ClassVar[dict[str, float]] = {
+        "new": 0.42, "update": 0.31, "close": 0.12, "correct": 0.02, "reopen": 0.03, "alarm": 0.05, "repeat": 0.05,
+    }  # fmt: skip
+    stamps: ClassVar[tuple[str, ...]] = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S+03:00", "%Y-%m-%d %H:%M")
+
+    def __init__(self, random: Random, model: FeedModel = INC, tickets: int | None = None) -> None:
+        self.random = random
+        self.model = model
+        self._tickets = tickets
+        self._known = 0
         self._last_id = 480_000
         self._open: list[Row] = []
         self._closed: list[Row] = []
         self._exported: list[Row] = []
 
     def export(self, number: int, time: datetime, rows: int) -> ChangeFile:
-        name = _name(number, time)
+        key, key_time = self.key(number, time)
+        columns = self.columns(number)
         now = time - _CONTENT_LAG
         # Exports overlap: some rows of the last one come again as they were, before what changed since.
-        kinds = self._kinds(rows)
-        overlap = kinds.count("repeat") if self._exported else 0
-        written = self._random.sample(self._exported, overlap)
-        for kind in kinds[overlap:]:
-            row = self._change(kind, now) | {
-                "last_seen_at": _stamp(now),
-                "source_updated_at": _stamp(now - timedelta(minutes=self._random.randrange(20))),
+        kinds = self.kinds(rows)
+        overlap = min(kinds.count("repeat"), len(self._exported))
+        written = self.random.sample(self._exported, overlap)
+        for kind in [kind for kind in kinds if kind != "repeat"] + ["update"] * (kinds.count("repeat") - overlap):
+            row = self.change(kind, now) | {
+                "last_seen_at": self.stamp(now),
+                "source_updated_at": self.stamp(now - timedelta(minutes=self.random.randrange(20))),
                 "week_start": f"{now - timedelta(days=now.weekday()):%Y-%m-%d}",
                 "week_end": f"{now + timedelta(days=6 - now.weekday()):%Y-%m-%d}",
-                "source_s3_key": f"automations/inc/snapshots/{name}",
+                "source_s3_key": f"automations/{self.model.name}/snapshots/{key}",
                 "source_snapshot_id": f"snap-{number:05}",
             }
             written.append(row)
-        self._exported = list({row["ticket_id"]: row for row in written}.values())
-        lines = [[row.get(column, "") for column in COLUMNS] for row in written]
-        if number % _BAD_ROWS_EVERY == 1:
-            for bad in self._bad_rows(lines):
-                lines.insert(self._random.randrange(len(lines)), bad)
-        if number % _SENTINEL_EVERY == 2:  # noqa: PLR2004 - any but the others' will do
-            lines.append([f"EXPORT STOPPED: {rows} of {rows + 917} rows written", *[""] * (len(COLUMNS) - 1)])
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([COLUMNS, *lines])
-        return ChangeFile(name, time, text.getvalue().encode())
+        self._exported = list({row[self.model.id_column]: row for row in written}.values())
+        lines = [[row.get(column, "") for column in columns] for row in written]
+        return ChangeFile(key, key_time, self.body(number, [columns, *self.spoilt(number, columns, lines)]))
 
-    def _kinds(self, rows: int) -> list[str]:
-        """Say what each row is to be, the repeated ones first."""
-        counts = {kind: max(1, int(share * rows)) for kind, share in _SHARES.items()}
-        repeats = counts.pop("repeat")
+    def key(self, number: int, time: datetime) -> tuple[str, datetime]:
+        """Name a file in one of the forms that exporters write; the one with an offset needs the key undamaged."""
+        match number % 10:
+            case 3:
+                return f"{time:%Y-%m-%d %H:%M:%S}+03:00.csv", time
+            case 6:
+                return f"{time:%Y%m%d_%H%M%S}.csv", time
+            case _:
+                return f"{time:%Y-%m-%dT%H%M%S}.csv", time
+
+    def columns(self, _number: int) -> list[str]:
+        return [self.model.id_column, *(column for column in COLUMNS if column in self._others())]
+
+    def _others(self) -> frozenset[str]:
+        return self.model.columns - {self.model.id_column}
+
+    def kinds(self, rows: int) -> list[str]:
+        """Say what each row is to be."""
+        counts = {kind: max(1, int(share * rows)) for kind, share in self.shares.items()}
         kinds = [kind for kind, count in counts.items() for _ in range(count)]
-        kinds += ["update"] * (rows - repeats - len(kinds))
-        self._random.shuffle(kinds)
-        return ["repeat"] * repeats + kinds
+        kinds += ["update"] * (rows - len(kinds))
+        self.random.shuffle(kinds)
+        return kinds
 
-    def _change(self, kind: str, now: datetime) -> Row:
-        if kind == "alarm":
-            return self._new(now) | {"is_alarm": self._random.choice(_YES), "is_auto_created": "true"}
+    def spoilt(self, number: int, columns: list[str], lines: list[list[str]]) -> list[list[str]]:
+        """Add a few rows that cannot be tickets, and the sentinel of an export that was cut."""
+        rows, found = len(lines), list(lines)
+        if number % _BAD_ROWS_EVERY == 1:
+            for bad in self._bad_rows(columns, lines):
+                found.insert(self.random.randrange(len(found)), bad)
+        if number % _SENTINEL_EVERY == 2 and self.model.sentinel:  # noqa: PLR2004 - any but the others' will do
+            found.append([f"{self.model.sentinel}: {rows} of {rows + 917} rows written", *[""] * (len(columns) - 1)])
+        return found
+
+    def body(self, _number: int, lines: Iterable[Sequence[str]]) -> bytes:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(lines)
+        return text.getvalue().encode()
+
+    def stamp(self, moment: datetime, form: int = 0) -> str:
+        """EAT; the first forms are with seconds, ISO 8601 with the zone, to the minute."""
+        return moment.strftime(self.stamps[form])
+
+    def any_stamp(self, moment: datetime) -> str:
+        return self.stamp(moment, self.random.randrange(len(self.stamps)))
+
+    def change(self, kind: str, now: datetime) -> Row:
+        if kind == "alarm" and self.model.alarm:
+            return self.alarm(now) | {self.model.alarm: self.random.choice(_YES), "is_auto_created": "true"}
         if kind == "update" and self._open:
-            place = self._random.randrange(len(self._open))
-            self._open[place] |= self._progress(now)
+            place = self.random.randrange(len(self._open))
+            self._open[place] |= self.progress(now)
             return self._open[place]
         if kind == "close" and self._open:
-            ticket = self._open.pop(self._random.randrange(len(self._open))) | self._closure(now)
+            ticket = self._open.pop(self.random.randrange(len(self._open)))
+            ticket |= {"closed_at": self.any_stamp(self.closed_at(ticket, now))} | self.closure()
             self._closed.append(ticket)
             return ticket
+        if kind == "correct" and self._closed:
+            ticket = self.random.choice(self._closed)
+            ticket |= self.closure() | {"owner": self.random.choice(_OWNERS)}
+            return ticket
         if kind == "reopen" and self._closed:
-            ticket = self._closed.pop(self._random.randrange(len(self._closed)))
-            ticket |= {"closed_at": "", "mttr": "", "sla_status": "", "is_auto_closed": "false"} | self._progress(now)
+            ticket = self._closed.pop(self.random.randrange(len(self._closed)))
+            ticket |= {"closed_at": "", "mttr": "", "sla_status": "", "is_auto_closed": "false"} | self.progress(now)
             self._open.append(ticket)
             return ticket
-        ticket = self._new(now)
+        if self._known == self._tickets:
+            return self.change("update" if self._open else "correct", now)
+        self._known += 1
+        ticket = self.new(now)
         self._open.append(ticket)
         return ticket
 
-    def _new(self, now: datetime) -> Row:
-        pick = self._random
+    def alarm(self, now: datetime) -> Row:
+        return self.new(now)
+
+    def new(self, now: datetime) -> Row:
+        pick = self.random
         self._last_id += pick.randrange(1, 4)
-        cluster = pick.choice(list(_CLUSTERS))
-        region, latitude, longitude, estates = _CLUSTERS[cluster]
+        cluster = pick.choice(list(CLUSTERS))
+        region, latitude, longitude, estates = CLUSTERS[cluster]
         has_place = pick.random() < 0.25  # noqa: PLR2004 - most tickets wait for the geocoder
         created = now - timedelta(minutes=pick.randrange(5, 600))
         code = f"GPON-{cluster}-OLT{pick.randrange(1, 9):02}-FAT{pick.randrange(1, 400):03}"
         return {
-            "ticket_id": f"INC{self._last_id:07}",
+            self.model.id_column: f"{self.model.name.upper()}{self._last_id:07}",
             "bucket": pick.choice(("field", "noc", "customer")),
             "is_actionable": pick.choice(_YES if pick.random() < 0.8 else _NO),  # noqa: PLR2004
             "cluster": cluster,
             "region": region,
             "location_name": f"{code} {pick.choice(estates)}",
-            "created_at_service": "" if pick.random() < 0.3 else _stamp(created, pick.randrange(3)),  # noqa: PLR2004
-            "first_seen_at": _stamp(now),
-            "source_created_at": _stamp(created + timedelta(minutes=3)),
+            "created_at_service": "" if pick.random() < 0.3 else self.any_stamp(created),  # noqa: PLR2004
+            "first_seen_at": self.stamp(now),
+            "source_created_at": self.stamp(created + timedelta(minutes=3)),
             "latitude": f"{latitude + pick.uniform(-0.02, 0.02):.6f}" if has_place else "",
             "longitude": f"{longitude + pick.uniform(-0.02, 0.02):.6f}" if has_place else "",
             "service_type": "FTTH",
@@ -166,50 +213,36 @@ class _Provider:
             "is_auto_closed": "false",
             "source_s3_bucket": "isp-exports",
             "department": "Technical Operations",
-            "source_type": "INC",
-        } | self._progress(now)
+            "source_type": self.model.name.upper(),
+        } | self.progress(now)
 
-    def _progress(self, now: datetime) -> Row:
-        normalized, raw = self._random.choice(_OPEN_STATUSES)
-        visit = now + timedelta(hours=self._random.randrange(1, 48))
+    def progress(self, now: datetime) -> Row:
+        normalized, raw = self.random.choice(_OPEN_STATUSES)
+        visit = now + timedelta(hours=self.random.randrange(1, 48))
         return {
             "normalized_status": normalized,
             "raw_status": raw,
-            "assigned_team": self._random.choice(_TEAMS),
-            "owner": self._random.choice(_OWNERS),
-            "scheduled_at": _stamp(visit, 1) if normalized == "pending" else "",
+            "assigned_team": self.random.choice(_TEAMS),
+            "owner": self.random.choice(_OWNERS),
+            "scheduled_at": self.stamp(visit, 1) if normalized == "pending" else "",
         }
 
-    def _closure(self, now: datetime) -> Row:
-        minutes = self._random.randrange(20, 4000)
+    def closed_at(self, _ticket: Row, now: datetime) -> datetime:
+        return now - timedelta(seconds=self.random.randrange(1200))
+
+    def closure(self) -> Row:
+        minutes = self.random.randrange(20, 4000)
         return {
             "normalized_status": "closed",
-            "raw_status": self._random.choice(("Closed - Resolved", "Closed - No Fault Found")),
-            "closed_at": _stamp(now - timedelta(seconds=self._random.randrange(1200)), self._random.randrange(3)),
-            "mttr": self._random.choice((f"{minutes}", f"{minutes}.5", f"{minutes}.25")),
+            "raw_status": self.random.choice(("Closed - Resolved", "Closed - No Fault Found")),
+            "mttr": self.random.choice((f"{minutes}", f"{minutes}.5", f"{minutes}.25")),
             "sla_status": "breached" if minutes > 2880 else "within",  # noqa: PLR2004 - 48 hours
-            "is_auto_closed": self._random.choice(("true", "false")),
+            "is_auto_closed": self.random.choice(("true", "false")),
         }
 
-    def _bad_rows(self, lines: list[list[str]]) -> list[list[str]]:
+    def _bad_rows(self, columns: list[str], lines: list[list[str]]) -> list[list[str]]:
         """Give one row with a comma too many, one with a foreign timestamp, one without an id."""
-        foreign, nameless = list(self._random.choice(lines)), list(self._random.choice(lines))
-        foreign[COLUMNS.index("last_seen_at")] = "31/06/2026 14:20"
-        nameless[COLUMNS.index("ticket_id")] = ""
-        return [[*self._random.choice(lines), "Kasarani"], foreign, nameless]
-
-
-def _name(number: int, time: datetime) -> str:
-    """Name a file in one of the forms that exporters write; the one with an offset needs the key undamaged."""
-    match number % 10:
-        case 3:
-            return f"{time:%Y-%m-%d %H:%M:%S}+03:00.csv"
-        case 6:
-            return f"{time:%Y%m%d_%H%M%S}.csv"
-        case _:
-            return f"{time:%Y-%m-%dT%H%M%S}.csv"
-
-
-def _stamp(moment: datetime, form: int = 0) -> str:
-    """EAT; forms 0 to 2: with seconds, ISO 8601 with the zone, to the minute."""
-    return moment.strftime(("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S+03:00", "%Y-%m-%d %H:%M")[form])
+        foreign, nameless = list(self.random.choice(lines)), list(self.random.choice(lines))
+        foreign[columns.index(self.model.times[-1])] = "31/06/2026 14:20"
+        nameless[columns.index(self.model.id_column)] = ""
+        return [[*self.random.choice(lines), "Kasarani"], foreign, nameless]

@@ -1,30 +1,40 @@
-"""A database, a virtual host and a bucket of the demo's own, made anew at each run and left until the next."""
+"""A database, a virtual host and a bucket made anew: the demo's own, left until its next run, and those of tests."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import requests
 from botocore.exceptions import BotoCoreError, ClientError
 
-from consumer import database
 from consumer.demo.children import DemoFailed
+from consumer.postgres import database
 from consumer.settings import DatabaseSettings
-from publisher import broker
-from publisher.broker import BROKER
-from publisher.bucket import BUCKET, s3_client
+from publisher.broker import channels
+from publisher.broker.channels import BROKER
+from publisher.broker.topology import Queue
 from publisher.errors import DependencyDown, Misconfigured, Refused
 from publisher.settings import BrokerSettings, BucketSettings, load
-from publisher.topology import Queue
+from publisher.store.bucket import BUCKET, s3_client
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
 VIRTUAL_HOST = "fleettickets-demo"
 BUCKET_NAME = "fleettickets-demo"
 
 
+def at(server_url: str, name: str) -> str:
+    """The URL of a database or a virtual host of the server."""
+    return urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
+
+
 @contextmanager
-def fresh_database(server_url: str) -> Iterator[str]:
+def demo_database(server_url: str) -> Iterator[str]:
     """Drop and create the demo's database; gives its URL. Holds a lock against a second demo meanwhile.
 
     Raises: Misconfigured, DemoFailed, DependencyDown, Refused.
@@ -39,10 +49,10 @@ def fresh_database(server_url: str) -> Iterator[str]:
                 "DROP ROLE IF EXISTS fleettickets_ingest_fleettickets_demo, fleettickets_read_fleettickets_demo"
             )
             connection.execute("CREATE DATABASE fleettickets_demo")
-        yield urlunsplit(urlsplit(server_url)._replace(path="/fleettickets_demo"))
+        yield at(server_url, "fleettickets_demo")
 
 
-def fresh_virtual_host(rabbitmq_url: str, management_url: str | None) -> str:
+def demo_virtual_host(rabbitmq_url: str, management_url: str | None) -> str:
     """Make a virtual host through the management API and give its URL; without that API the given one, if idle.
 
     Raises: Misconfigured, DependencyDown.
@@ -50,21 +60,38 @@ def fresh_virtual_host(rabbitmq_url: str, management_url: str | None) -> str:
     if not management_url:
         _require_idle(rabbitmq_url)
         return rabbitmq_url
+    return fresh_virtual_host(rabbitmq_url, management_url, VIRTUAL_HOST)
+
+
+def fresh_virtual_host(rabbitmq_url: str, management_url: str, name: str) -> str:
+    """Delete and make a virtual host for the user of the URL; gives its own URL.
+
+    Raises: Misconfigured, DependencyDown, Refused.
+    """
     user = unquote(urlsplit(rabbitmq_url).username or "guest")
     api = f"{management_url.rstrip('/')}/api"
     everything = {"configure": ".*", "write": ".*", "read": ".*"}
-    _manage("DELETE", f"{api}/vhosts/{VIRTUAL_HOST}")
-    _manage("PUT", f"{api}/vhosts/{VIRTUAL_HOST}")
-    _manage("PUT", f"{api}/permissions/{VIRTUAL_HOST}/{quote(user, safe='')}", everything)
-    return urlunsplit(urlsplit(rabbitmq_url)._replace(path=f"/{VIRTUAL_HOST}"))
+    _manage("DELETE", f"{api}/vhosts/{name}")
+    _manage("PUT", f"{api}/vhosts/{name}")
+    _manage("PUT", f"{api}/permissions/{name}/{quote(user, safe='')}", everything)
+    return at(rabbitmq_url, name)
+
+
+def remove_bucket(s3: "S3Client", name: str) -> None:
+    """Empty a bucket and delete it."""
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=name):
+        found: list[ObjectIdentifierTypeDef] = [{"Key": each["Key"]} for each in page.get("Contents", [])]
+        if found:
+            s3.delete_objects(Bucket=name, Delete={"Objects": found, "Quiet": True})
+    s3.delete_bucket(Bucket=name)
 
 
 def _require_idle(rabbitmq_url: str) -> None:
     """Refuse a virtual host where the demo's consumer would take another consumer's messages."""
     settings = load(BrokerSettings, rabbitmq_url=rabbitmq_url)
-    with broker.confirming_channel(settings, "demo") as channel:
+    with channels.confirming_channel(settings, "demo") as channel:
         try:
-            messages, consumers = broker.queue_depth(channel, Queue.FILES.broker_name)
+            messages, consumers = channels.queue_depth(channel, Queue.FILES.broker_name)
         except Misconfigured:
             return  # no such queue yet
     if messages or consumers:
@@ -76,7 +103,7 @@ def _require_idle(rabbitmq_url: str) -> None:
 
 def _manage(method: str, url: str, body: dict[str, str] | None = None) -> None:
     try:
-        answer = requests.request(method, url, json=body or {}, timeout=15)
+        answer = requests.request(method, url, json=body or {}, timeout=30)
     except requests.RequestException as error:
         raise DependencyDown(BROKER, f"its management API: {type(error).__name__}") from error
     if answer.status_code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
@@ -100,9 +127,7 @@ class DemoBucket:
         """
         with _translated_errors():
             if self.name in {bucket["Name"] for bucket in self.s3.list_buckets()["Buckets"]}:
-                with ThreadPoolExecutor(self._connections) as threads:
-                    list(threads.map(lambda key: self.s3.delete_object(Bucket=self.name, Key=key), self.keys("")))
-                self.s3.delete_bucket(Bucket=self.name)
+                remove_bucket(self.s3, self.name)
             self.s3.create_bucket(Bucket=self.name)
 
     def put(self, key: str, body: bytes) -> None:

@@ -4,13 +4,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from consumer import database
-from consumer.database import Connection
-from consumer.demo.expected import TYPED, Raw
-from publisher import broker, dead_letters
+from consumer.demo.model import INC
+from consumer.demo.oracle import Raw
+from consumer.postgres import database
+from consumer.postgres.database import Connection
+from publisher.broker import channels, dead_letters
+from publisher.broker.topology import Queue
 from publisher.settings import BrokerSettings
-from publisher.topology import Queue
 
+_TYPED = (*INC.texts, *INC.times, *INC.flags, *INC.minutes, *(INC.place or ()), "geo_source")
 ROW_COUNTS = (
     "read", "inserted", "updated", "unchanged", "stale", "superseded", "rejected", "alarms", "sentinels",
 )  # fmt: skip
@@ -25,7 +27,7 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class Whereabouts:
     """Where the files and their rows are; `put` is the exporter's own count, the rest is the ledger's."""
 
     put: int
@@ -53,16 +55,16 @@ class Tables:
 
     raw: dict[str, Raw]
     typed: dict[str, dict[str, object]]
-    closures: set[tuple[str, datetime]]
+    closures: dict[tuple[str, datetime], dict[str, object]]
     rejects: dict[tuple[str, int], str]
     files: dict[str, tuple[list[str], list[str]]]
 
 
-def progress(connection: Connection, put: int) -> Progress:
+def progress(connection: Connection, put: int) -> Whereabouts:
     """Raises: DependencyDown."""
     with database.translated_errors():
         found = database.row(connection, "demo", "progress") or {}
-    return Progress(
+    return Whereabouts(
         put=put,
         rows={name: found.pop(name) for name in ROW_COUNTS},
         delivered_to_committed=_latency(found.pop("delivered_to_committed")),
@@ -77,8 +79,11 @@ def tables(connection: Connection, folder: str) -> Tables:
         tickets = database.rows(connection, "demo", "tickets")
         return Tables(
             raw={row["ticket_id"]: row["raw"] for row in tickets},
-            typed={row["ticket_id"]: {name: row.get(name) for name in TYPED} for row in tickets},
-            closures={(row["ticket_id"], row["closed_at"]) for row in database.rows(connection, "demo", "closures")},
+            typed={row["ticket_id"]: {name: row.get(name) for name in _TYPED} for row in tickets},
+            closures={
+                (row["ticket_id"], row["closed_at"]): {name: row[name] for name in INC.closure}
+                for row in database.rows(connection, "demo", "closures")
+            },
             rejects={
                 (row["key"].removeprefix(folder), row["line"]): row["raw"]
                 for row in database.rows(connection, "demo", "rejects")
@@ -96,7 +101,7 @@ def dead_keys(settings: BrokerSettings, since: datetime) -> list[str]:
     Raises: DependencyDown, Misconfigured.
     """
     with (
-        broker.confirming_channel(settings, "demo") as channel,
+        channels.confirming_channel(settings, "demo") as channel,
         dead_letters.browsing(channel, Queue.FILES) as letters,
     ):
         since = since.replace(microsecond=since.microsecond // 1000 * 1000)  # a letter's time is in milliseconds

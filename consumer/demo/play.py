@@ -9,19 +9,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 
-from consumer import database
-from consumer.database import Connection, Role
 from consumer.demo import children, observing, services
-from consumer.demo.checks import Found, check
+from consumer.demo.checks import Holdings, check
 from consumer.demo.children import CODE, DemoFailed
-from consumer.demo.expected import expect
-from consumer.demo.feed import ChangeFile, Feed, make_feed
-from consumer.demo.observing import Progress
+from consumer.demo.feed import Feed, make_feed
+from consumer.demo.observing import Whereabouts
+from consumer.demo.oracle import ChangeFile, foretell
 from consumer.demo.services import Services
 from consumer.demo.stage import Stage, ready, where_to_look
 from consumer.demo.view import Lines, Summary
-from publisher import broker
-from publisher.messages import ChangeFileArrived
+from consumer.postgres import database
+from consumer.postgres.database import Connection, Role
+from publisher.arrivals.messages import ChangeFileArrived
+from publisher.broker import channels, publishing
 
 _EXPORTERS = 4
 _STALLED_SECONDS = 60.0
@@ -71,7 +71,7 @@ def play(plan: Plan, view: Lines, report: Callable[[Summary], None]) -> bool:
             laps.end("play")
             # Stopped before anything is compared: what is there then is there to stay.
             children.stop(list(stage.processes))
-            checks = check(feed, expect(feed.files), _found(stage, progress, began))
+            checks = check(feed, foretell(feed.files), _holdings(stage, progress, began))
             laps.end("compare")
             summary = Summary(
                 seed=plan.seed,
@@ -100,7 +100,7 @@ class _Exporter:
         self._puts: list[Future[None]] = []
         self._stop = Event()
 
-    def play(self) -> Progress:
+    def play(self) -> Whereabouts:
         """Raises: DemoFailed, DependencyDown."""
         *files, late = self._feed.files
         threads = ThreadPoolExecutor(_EXPORTERS)
@@ -119,16 +119,16 @@ class _Exporter:
     def _put(self, file: ChangeFile, due: float) -> None:
         if self._stop.wait(max(0.0, due - time.monotonic())):
             return
-        key = self._stage.settings.changes_prefix + file.name
+        key = self._stage.folder.changes + file.key
         self._stage.bucket.put(key, file.body)
-        if file.name == self._feed.announced_twice:
+        if file.key == self._feed.announced_twice:
             arrived = ChangeFileArrived(
                 bucket=self._stage.settings.bucket, keys=(key,), seen_by="notification", event_time=datetime.now(UTC)
             )
-            with broker.confirming_channel(self._stage.broker, "demo") as channel:
-                broker.publish(channel, broker.arrival(arrived.model_dump_json().encode()))
+            with channels.confirming_channel(self._stage.broker, "demo") as channel:
+                publishing.publish(channel, publishing.arrival(arrived.model_dump_json().encode()))
 
-    def _watch_until(self, files: int) -> Progress:
+    def _watch_until(self, files: int) -> Whereabouts:
         """Watch until `files` are through to their end, or nothing has moved for too long."""
         reached, moved_at = -1, time.monotonic()
         while True:
@@ -153,15 +153,15 @@ class _Exporter:
             time.sleep(_LOOK_EVERY)
 
 
-def _found(stage: Stage, progress: Progress, began: datetime) -> Found:
-    changes = stage.settings.changes_prefix
+def _holdings(stage: Stage, progress: Whereabouts, began: datetime) -> Holdings:
+    changes = stage.folder.changes
     with database.connect(stage.database, Role.READ) as connection:
         tables = observing.tables(connection, changes)
-    return Found(
+    return Holdings(
         tables=tables,
         rows=progress.rows,
         dead=[key.removeprefix(changes) for key in observing.dead_keys(stage.broker, began)],
-        processed=stage.bucket.content(stage.settings.processed_prefix),
+        processed=stage.bucket.content(stage.folder.processed),
         waiting=list(stage.bucket.content(changes)),
     )
 

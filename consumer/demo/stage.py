@@ -11,12 +11,14 @@ from consumer.demo import children, fresh
 from consumer.demo.children import Child, DemoFailed
 from consumer.demo.fresh import DemoBucket
 from consumer.demo.services import Services
+from consumer.feeds.declared import packaged_feeds
 from consumer.settings import DatabaseSettings
-from publisher import broker
+from publisher.arrivals.folders import Folder
+from publisher.broker import channels
+from publisher.broker.topology import Queue
 from publisher.errors import DependencyDown, Refused
-from publisher.notifications import Notifications
 from publisher.settings import BrokerSettings, BucketSettings, load
-from publisher.topology import Queue
+from publisher.store.notifications import Notifications
 
 CONNECTIONS = 8
 _READY_SECONDS, _MIGRATE_SECONDS = 30.0, 120.0
@@ -29,6 +31,7 @@ class Stage:
     database: DatabaseSettings
     broker: BrokerSettings
     settings: BucketSettings
+    folder: Folder
     bucket: DemoBucket
     refusal: str | None
     processes: tuple[Child, ...]
@@ -42,8 +45,8 @@ def ready(services: Services, logs: Path) -> Iterator[Stage]:
     """
     given = services.environment
     bucket_settings = _bucket_settings(given)
-    with fresh.fresh_database(given["DATABASE_URL"]) as database_url:
-        rabbitmq_url = fresh.fresh_virtual_host(given["RABBITMQ_URL"], given.get("RABBITMQ_MANAGEMENT_URL"))
+    with fresh.demo_database(given["DATABASE_URL"]) as database_url:
+        rabbitmq_url = fresh.demo_virtual_host(given["RABBITMQ_URL"], given.get("RABBITMQ_MANAGEMENT_URL"))
         broker_settings = load(BrokerSettings, rabbitmq_url=rabbitmq_url)
         environment = {
             "DATABASE_URL": database_url,
@@ -53,27 +56,27 @@ def ready(services: Services, logs: Path) -> Iterator[Stage]:
             "RUSTFS_SECRET_KEY": bucket_settings.secret_key.get_secret_value(),
             "RUSTFS_REGION": bucket_settings.region,
             "RUSTFS_BUCKET": bucket_settings.bucket,
-            "FLEETTICKETS_PREFIX": bucket_settings.prefix or "/",
             "FLEETTICKETS_HISTORY_INTERVAL": "0.5",
         }
         bucket = DemoBucket(bucket_settings, CONNECTIONS)
         processes: list[Child] = []
 
-        def start(package: str, *arguments: str) -> Child:
-            child = children.start([package, *arguments], environment, logs / f"{arguments[0]}.log")
+        def start(*arguments: str) -> Child:
+            child = children.start(["consumer", *arguments], environment, logs / f"{arguments[0]}.log")
             processes.append(child)
             return child
 
         try:
-            migrate, topology = start("consumer", "migrate"), start("publisher", "topology")
+            migrate, topology = start("migrate"), start("topology")
             bucket.make()
             children.finish(topology, seconds=_READY_SECONDS)
             refusal = _refusal(bucket_settings, broker_settings)
             children.finish(migrate, seconds=_MIGRATE_SECONDS)
-            working = (start("consumer", "consume"), start("publisher", "poll", "--every", "1" if refusal else "5"))
+            working = (start("consume"), start("poll", "--every", "1" if refusal else "5"))
             _wait_for_consumer(broker_settings, working)
             database_settings = load(DatabaseSettings, database_url=database_url)
-            yield Stage(database_settings, broker_settings, bucket_settings, bucket, refusal, working)
+            folder = packaged_feeds().named("inc").folder
+            yield Stage(database_settings, broker_settings, bucket_settings, folder, bucket, refusal, working)
         finally:
             children.no_more_interruptions()
             children.stop(processes)
@@ -87,11 +90,11 @@ def _bucket_settings(given: dict[str, str]) -> BucketSettings:
         "region": "RUSTFS_REGION",
     }
     known = {field: given[name] for field, name in names.items() if name in given}
-    return load(BucketSettings, **known, bucket=fresh.BUCKET_NAME, prefix="automations/inc/")
+    return load(BucketSettings, **known, bucket=fresh.BUCKET_NAME)
 
 
 def _refusal(settings: BucketSettings, broker_settings: BrokerSettings) -> str | None:
-    notifications = Notifications(settings)
+    notifications = Notifications(settings, packaged_feeds().folders)
     try:
         # Not persistent: the store then announces while it answers the PUT, with no half minute until a new
         # topic's first event. What gets lost that way, the poller finds.
@@ -104,8 +107,8 @@ def _refusal(settings: BucketSettings, broker_settings: BrokerSettings) -> str |
 def _wait_for_consumer(settings: BrokerSettings, processes: tuple[Child, ...]) -> None:
     """So that the first files do not count the consumer's start."""
     end = time.monotonic() + _READY_SECONDS
-    with broker.confirming_channel(settings, "demo") as channel:
-        while broker.queue_depth(channel, Queue.FILES.broker_name)[1] == 0:
+    with channels.confirming_channel(settings, "demo") as channel:
+        while channels.queue_depth(channel, Queue.FILES.broker_name)[1] == 0:
             for child in processes:
                 child.require_alive()
             if time.monotonic() > end:

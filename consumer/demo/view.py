@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from consumer.demo.checks import Check
-from consumer.demo.observing import Latency, Progress
+from consumer.demo.observing import Latency, Whereabouts
 
 _LINE_EVERY = 1.0
 
@@ -26,7 +26,7 @@ class Summary:
     files: int
     announced_by: str
     seconds: dict[str, float]
-    progress: Progress
+    progress: Whereabouts
     checks: list[Check]
     logs: str
     look: dict[str, str]
@@ -49,7 +49,7 @@ class Lines:
     def say(self, text: str) -> None:
         self._console.print(text, soft_wrap=True, markup=False, highlight=False)
 
-    def show(self, progress: Progress, files: int) -> None:
+    def show(self, progress: Whereabouts, files: int) -> None:
         rows = progress.rows
         line = (
             f"put {progress.put}/{files}, applied {progress.applied}, archived {progress.archived}, "
@@ -74,7 +74,7 @@ class Picture(Lines):
         super().__init__(console)
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
-    def show(self, progress: Progress, files: int) -> None:
+    def show(self, progress: Whereabouts, files: int) -> None:
         self._live.update(_picture(progress, files), refresh=True)
 
     @contextmanager
@@ -87,7 +87,7 @@ def view_for(console: Console) -> Lines:
     return Picture(console) if console.is_terminal and not console.is_dumb_terminal else Lines(console)
 
 
-def _picture(progress: Progress, files: int) -> Group:
+def _picture(progress: Whereabouts, files: int) -> Group:
     bars = Table.grid(padding=(0, 2))
     for name, count in (("put", progress.put), ("applied", progress.applied), ("archived", progress.archived)):
         bars.add_row(f"files {name}", ProgressBar(total=files, completed=count, width=40), f"{count} of {files}")
@@ -97,7 +97,7 @@ def _picture(progress: Progress, files: int) -> Group:
     return Group(bars, figures)
 
 
-def _figures(progress: Progress) -> list[tuple[str, str | Text]]:
+def _figures(progress: Whereabouts) -> list[tuple[str, str | Text]]:
     rows = progress.rows
     dead = Text(str(progress.dead), style="red" if progress.dead else "")
     return [

@@ -15,7 +15,8 @@ BEGIN
       AND (atttypid IN ('varchar'::regtype, 'bpchar'::regtype) AND atttypmod >= 0
            OR attname = 'ticket_id' AND atttypid NOT IN ('text'::regtype, 'varchar'::regtype));
     IF found.statements IS NOT NULL THEN
-        said := said || format('columns that cannot hold any text (drop the views on them, and make those anew after): %%s',
+        said := said || format('columns that cannot hold any text (drop the views on them, and make those anew after): '
+                               '%%s',
                                found.statements);
     END IF;
 
@@ -41,9 +42,11 @@ BEGIN
     IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('tickets.import_meta') AND attname = 'source'
                                           AND NOT attisdropped) THEN
         SELECT string_agg(quote_literal(source), ', ' ORDER BY source) AS sources INTO found
-        FROM (SELECT source FROM tickets.import_meta WHERE source IS NOT NULL GROUP BY source HAVING count(*) > 1) AS repeated;
+        FROM (SELECT source FROM tickets.import_meta WHERE source IS NOT NULL
+              GROUP BY source HAVING count(*) > 1) AS repeated;
         IF found.sources IS NOT NULL THEN
-            said := said || format('tickets.import_meta has more than one row of source %%s: keep the right one', found.sources);
+            said := said || format('tickets.import_meta has more than one row of source %%s: keep the right one',
+                                   found.sources);
         END IF;
     END IF;
 
@@ -54,7 +57,8 @@ END
 $$
 
 -- name: set_other_watermarks_aside
--- Migration 15 takes the newest watermark for INC's where no row says whose it is. Only one whose key can be INC's is left to it.
+-- Migration 15 takes the newest watermark for INC's where no row says whose it is. Only one whose key can be INC's is
+-- left to it.
 DO $$
 BEGIN
     IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('tickets.import_meta') AND attname = 'metadata'
@@ -74,8 +78,8 @@ BEGIN
     SET metadata = metadata - 'others_max_key' || jsonb_build_object('source_max_key', metadata -> 'others_max_key')
     WHERE metadata ? 'others_max_key';
     IF FOUND AND NOT EXISTS (SELECT FROM tickets.import_meta WHERE source = 'inc') THEN
-        RAISE WARNING 'tickets.import_meta has no row inc and no watermark of the form …/inc/changes/…: every change file '
-            'outranks the tickets that are there';
+        RAISE WARNING 'tickets.import_meta has no row inc and no watermark of the form …/inc/changes/…: every '
+            'change file outranks the tickets that are there';
     END IF;
 END
 $$
@@ -93,7 +97,7 @@ WHERE source = 'inc'
 
 -- name: position_old_rows
 -- Rows that were there before count as written by the file at the old watermark, whichever it was.
-INSERT INTO ingest.positions (ticket_id, position)
+INSERT INTO ingest.inc_positions (ticket_id, position)
 SELECT ticket_id, ROW(1, %(key_time)s::timestamptz, %(key)s::text, 'infinity'::timestamptz, '', 0)::ingest.position
 FROM tickets.inc
 ON CONFLICT (ticket_id) DO NOTHING
@@ -102,4 +106,4 @@ ON CONFLICT (ticket_id) DO NOTHING
 -- The first adoption counts: what a batch import that was started again has read since is named, and applied again.
 UPDATE ingest.epochs
 SET adopted_key = %(key)s, adopted_key_time = %(key_time)s, adopted_rows = (SELECT count(*) FROM tickets.inc)
-WHERE epoch = 1 AND adopted_key IS NULL
+WHERE feed = 'inc' AND epoch = 1 AND adopted_key IS NULL

@@ -25,7 +25,7 @@ FROM ingest.ledger
 SELECT * FROM tickets.inc
 
 -- name: closures
-SELECT ticket_id, closed_at FROM tickets.closure_events
+SELECT * FROM tickets.closure_events
 
 -- name: rejects
 SELECT key, line, raw FROM ingest.rejects JOIN ingest.ledger USING (file_id)

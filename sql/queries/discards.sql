@@ -7,4 +7,5 @@ ON CONFLICT DO NOTHING
 -- name: mark_discarded
 -- The version that the letter is about; all of its key where an older letter does not tell which.
 UPDATE ingest.ledger SET discarded_at = clock_timestamp()
-WHERE bucket = %(bucket)s AND key = %(key)s AND (%(etag)s::text IS NULL OR etag = %(etag)s) AND state = 'failed' AND dead_lettered_at IS NOT NULL AND %(queue)s = 'files'
+WHERE bucket = %(bucket)s AND key = %(key)s AND (%(etag)s::text IS NULL OR etag = %(etag)s) AND state = 'failed'
+  AND dead_lettered_at IS NOT NULL AND %(queue)s = 'files'

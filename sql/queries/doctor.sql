@@ -6,15 +6,17 @@ SELECT current_setting('server_version') AS version, current_setting('server_ver
        current_user AS "user"
 
 -- name: rights
--- What the role that the login acts as may not do, of what the consumer does; found by number, since a name cannot even be
--- read in a schema that is closed.
+-- What the role that the login acts as may not do, of what the consumer does; found by number, since a name cannot
+-- even be read in a schema that is closed.
 WITH needed (relation, rights) AS (
-    VALUES ('tickets.inc', ARRAY['SELECT', 'INSERT', 'UPDATE']),
-           ('tickets.closure_events', ARRAY['SELECT', 'INSERT', 'UPDATE']),
+    SELECT unnest(ARRAY[format('tickets.%%s', feed), format('ingest.%%s_positions', feed)]),
+           ARRAY['SELECT', 'INSERT', 'UPDATE']
+    FROM ingest.feeds
+    UNION ALL
+    VALUES ('tickets.closure_events', ARRAY['SELECT', 'INSERT', 'UPDATE']),
            ('tickets.inc_daily_snapshot', ARRAY['SELECT', 'INSERT', 'UPDATE']),
            ('tickets.import_meta', ARRAY['SELECT', 'INSERT', 'UPDATE']),
            ('ingest.ledger', ARRAY['SELECT', 'INSERT', 'UPDATE']),
-           ('ingest.positions', ARRAY['SELECT', 'INSERT', 'UPDATE']),
            ('ingest.ignored_events', ARRAY['SELECT', 'INSERT', 'UPDATE']),
            ('ingest.outbox', ARRAY['SELECT', 'INSERT', 'UPDATE']),
            ('ingest.key_slots', ARRAY['SELECT', 'UPDATE']),
@@ -43,9 +45,11 @@ WITH needed (relation, rights) AS (
 )
 SELECT quote_ident(current_user) AS "user",
        (SELECT quote_ident(rolname) FROM pg_roles
-        WHERE starts_with(rolname::text, %(role)s::text) AND has_schema_privilege(oid, to_regnamespace('ingest'), 'USAGE')
+        WHERE starts_with(rolname::text, %(role)s::text)
+          AND has_schema_privilege(oid, to_regnamespace('ingest'), 'USAGE')
         ORDER BY rolname DESC LIMIT 1) AS role,
-       array_agg(format('%%s on %%s', right_needed, name) ORDER BY name, right_needed) FILTER (WHERE NOT is_given) AS missing
+       array_agg(format('%%s on %%s', right_needed, name) ORDER BY name, right_needed)
+           FILTER (WHERE NOT is_given) AS missing
 FROM answered
 
 -- name: bound_rehearsal
@@ -53,10 +57,10 @@ SELECT set_config('lock_timeout', '5s', true), set_config('statement_timeout', '
 
 -- name: rehearsed
 -- Whether each statement had its effect, and the trigger placed the first ticket by the coordinates that its row has.
-SELECT (SELECT count(*) FROM tickets.inc JOIN ingest.positions USING (ticket_id)
+SELECT (SELECT count(*) FROM {tickets} JOIN {positions} USING (ticket_id)
         WHERE file_id = %(file_id)s AND (geom IS NOT NULL) = (raw ->> 'latitude' IS NOT NULL)) = 2
-   AND (SELECT count(*) FROM tickets.closure_events WHERE (position).etag = %(etag)s) = 1
+   AND (SELECT count(*) FROM tickets.closure_events WHERE (position).etag = %(etag)s) = %(closures)s
    AND (SELECT count(*) FROM ingest.rejects WHERE file_id = %(file_id)s) = 1
-   AND (SELECT count(*) FROM ingest.outbox WHERE file_id = %(file_id)s) = 2
-   AND (SELECT count(*) FROM tickets.import_meta WHERE source = 'inc') = 1
+   AND (SELECT count(*) FROM ingest.outbox WHERE file_id = %(file_id)s) = %(requests)s
+   AND (SELECT count(*) FROM tickets.import_meta WHERE source = %(feed)s) = 1
    AND (SELECT state FROM ingest.ledger WHERE file_id = %(file_id)s) = 'applied' AS is_whole

@@ -2,9 +2,10 @@
 -- Every version of a key, in every bucket, in the order seen.
 SELECT file_id, bucket, etag, size, sha256, epoch, key_time, object_time, event_time, first_seen_at, first_seen_by,
        decision, reason, state, duplicates, attempts, retry_at, last_error, error_fingerprint, dead_lettered_at,
-       discarded_at, applied_at, archived_at, archive_key, done_at, rows_read, rows_inserted, rows_updated, rows_unchanged,
+       discarded_at, applied_at, archived_at, archive_key, done_at, rows_read, rows_inserted, rows_updated,
+       rows_unchanged,
        rows_stale, rows_superseded, rows_rejected, alarms_dropped, sentinels_dropped,
-       (SELECT count(*) FROM ingest.positions WHERE positions.file_id = ledger.file_id) AS tickets_last_written
+       (SELECT count(*) FROM {positions} AS written WHERE written.file_id = ledger.file_id) AS tickets_last_written
 FROM ingest.ledger
 WHERE key = %(key)s
 ORDER BY file_id
@@ -16,8 +17,10 @@ SELECT line, reason, left(raw, 200) AS raw FROM ingest.rejects WHERE file_id = %
 SELECT kind, created_at, sent_at, handled_at FROM ingest.outbox WHERE file_id = %(file_id)s ORDER BY kind
 
 -- name: ticket
-SELECT ticket.ticket_id, ticket.normalized_status, ticket.raw_status, ticket.closed_at, ticket.ingested_at
-FROM tickets.inc AS ticket
+-- Not every feed has each of these columns.
+SELECT ticket_id, row ->> 'normalized_status' AS normalized_status, row ->> 'raw_status' AS raw_status,
+       (row ->> 'closed_at')::timestamptz AS closed_at, ingested_at
+FROM {tickets} AS ticket CROSS JOIN LATERAL to_jsonb(ticket) AS row
 WHERE ticket_id = %(ticket_id)s
 
 -- name: writer
@@ -25,7 +28,7 @@ WHERE ticket_id = %(ticket_id)s
 SELECT (known.position).epoch, (known.position).key_time, (known.position).key, (known.position).object_time,
        (known.position).etag, (known.position).line, file.file_id, file.bucket, file.decision, file.state,
        file.applied_at, file.archive_key
-FROM ingest.positions AS known LEFT JOIN ingest.ledger AS file USING (file_id)
+FROM {positions} AS known LEFT JOIN ingest.ledger AS file USING (file_id)
 WHERE known.ticket_id = %(ticket_id)s
 
 -- name: ticket_closures
@@ -38,6 +41,6 @@ ORDER BY closed_at
 -- A rejected row is kept as text, so this is every one that names the ticket anywhere.
 SELECT file.key, reject.line, reject.reason, left(reject.raw, 200) AS raw
 FROM ingest.rejects AS reject JOIN ingest.ledger AS file USING (file_id)
-WHERE strpos(reject.raw, %(ticket_id)s) > 0
+WHERE file.feed = %(feed)s AND strpos(reject.raw, %(ticket_id)s) > 0
 ORDER BY file.key_time, file.key, reject.line
 LIMIT %(limit)s

@@ -1,12 +1,13 @@
 -- name: clusters_to_ask
--- Every cluster that no answer is kept of, or one too old, or one for another name; those of most tickets first. Each is
--- counted for the first file that has one of its tickets now; those of a file that has more than so many come last.
+-- Every cluster that no answer is kept of, or one too old, or one for another name; those of most tickets first. Each
+-- is counted for the first file that has one of its tickets now; those of a file that has more than so many come
+-- last.
 WITH to_ask AS (
     SELECT wanted.cluster, coalesce(alias.place, wanted.cluster) AS place, wanted.region, wanted.tickets,
            coalesce(count(*) OVER (PARTITION BY wanted.file_id) > %(many)s::bigint, false) AS is_of_many
     FROM (SELECT ticket.cluster, count(*) AS tickets, mode() WITHIN GROUP (ORDER BY ticket.region) AS region,
-                 min(written.file_id) AS file_id
-          FROM tickets.inc AS ticket LEFT JOIN ingest.positions AS written USING (ticket_id)
+                 min(ticket.file_id) AS file_id
+          FROM ingest.named_places AS ticket
           WHERE ticket.cluster IS NOT NULL
           GROUP BY ticket.cluster) AS wanted
     LEFT JOIN tickets.cluster_aliases AS alias ON lower(alias.cluster) = lower(wanted.cluster)
@@ -29,8 +30,8 @@ LIMIT %(limit)s
 WITH to_ask AS (
     SELECT wanted.cluster, wanted.location_name, coarse.latitude, coarse.longitude, wanted.tickets,
            coalesce(count(*) OVER (PARTITION BY wanted.file_id) > %(many)s::bigint, false) AS is_of_many
-    FROM (SELECT ticket.cluster, ticket.location_name, count(*) AS tickets, min(written.file_id) AS file_id
-          FROM tickets.inc AS ticket LEFT JOIN ingest.positions AS written USING (ticket_id)
+    FROM (SELECT ticket.cluster, ticket.location_name, count(*) AS tickets, min(ticket.file_id) AS file_id
+          FROM ingest.named_places AS ticket
           WHERE ticket.is_actionable AND ticket.location_name IS NOT NULL AND ticket.geo_source IS DISTINCT FROM 'feed'
           GROUP BY ticket.cluster, ticket.location_name) AS wanted
     JOIN tickets.geo_clusters AS coarse ON coarse.cluster = wanted.cluster AND coarse.geom IS NOT NULL
@@ -52,7 +53,7 @@ LIMIT %(limit)s
 -- Those that would be asked for, but for the point of their cluster; a ticket without a cluster has none to wait for.
 SELECT count(*) AS places
 FROM (SELECT DISTINCT cluster, location_name
-      FROM tickets.inc
+      FROM ingest.named_places
       WHERE is_actionable AND location_name IS NOT NULL AND geo_source IS DISTINCT FROM 'feed'
         AND cluster IS NOT NULL) AS wanted
 LEFT JOIN tickets.geo_clusters AS coarse ON coarse.cluster = wanted.cluster AND coarse.geom IS NOT NULL
@@ -78,11 +79,12 @@ SET asked_as = %(asked_as)s, geocoded_at = now(), is_due = false,
 WHERE cluster = %(cluster)s AND NOT is_manual
 
 -- name: keep_cluster
--- What is known to be somewhere stays there until another point is answered, and what was set by hand for good. No answer
--- is no reason to forget one.
+-- What is known to be somewhere stays there until another point is answered, and what was set by hand for good. No
+-- answer is no reason to forget one.
 INSERT INTO tickets.geo_clusters AS known
     (cluster, asked_as, found_as, latitude, longitude, query, provider, quality, answer, status, unanswered)
-VALUES (%(cluster)s, %(asked_as)s, %(asked_as)s, %(latitude)s, %(longitude)s, %(query)s, %(provider)s, %(quality)s, %(answer)s,
+VALUES (%(cluster)s, %(asked_as)s, %(asked_as)s, %(latitude)s, %(longitude)s, %(query)s, %(provider)s, %(quality)s,
+        %(answer)s,
         %(status)s, %(unanswered)s)
 ON CONFLICT (cluster) DO UPDATE
 SET found_as = excluded.found_as, latitude = excluded.latitude, longitude = excluded.longitude, query = excluded.query,
@@ -131,7 +133,8 @@ ORDER BY geocoded_at DESC
 LIMIT 1
 
 -- name: distances
--- Metres between each place of an answer and the point of its cluster, which stays where it is until the answer is kept.
+-- Metres between each place of an answer and the point of its cluster, which stays where it is until the answer is
+-- kept.
 SELECT ST_Distance(ST_SetSRID(ST_MakePoint(answered.longitude, answered.latitude), 4326)::geography,
                    coarse.geom::geography) AS metres
 FROM tickets.geo_clusters AS coarse
@@ -162,19 +165,20 @@ WHERE NOT known.is_manual
   AND (excluded.status = 'hit' OR known.status = 'miss' OR known.status = 'rejected' AND excluded.unanswered = 0)
 
 -- name: place_tickets
--- All tickets that are elsewhere than the gazetteer has them, whatever the reason: the place became known, changed, was
--- set by hand or taken back, or a file was merged while that happened. A place that the gazetteer has and knows no point
--- of leaves them nowhere; one that it does not have at all takes nothing off the map. In the order of their ids, as files
--- are merged, so that the two cannot deadlock.
+-- Of one feed, all tickets that are elsewhere than the gazetteer has them, whatever the reason: the place became
+-- known, changed, was set by hand or taken back, or a file was merged while that happened. A place that the gazetteer
+-- has and knows no point of leaves them nowhere; one that it does not have at all takes nothing off the map. In the
+-- order of their ids, as files are merged, so that the two cannot deadlock.
 WITH elsewhere AS (
     SELECT ticket.ticket_id, found.geom, found.geo_source
-    FROM tickets.inc AS ticket
+    FROM {tickets} AS ticket
     LEFT JOIN tickets.geo_locations AS precise
         ON precise.cluster = ticket.cluster AND precise.location_name = ticket.location_name
     LEFT JOIN tickets.geo_clusters AS coarse ON coarse.cluster = ticket.cluster
     CROSS JOIN LATERAL (
         SELECT coalesce(precise.geom, coarse.geom) AS geom,
-               CASE WHEN precise.geom IS NOT NULL THEN 'location' WHEN coarse.geom IS NOT NULL THEN 'cluster' END AS geo_source
+               CASE WHEN precise.geom IS NOT NULL THEN 'location'
+                    WHEN coarse.geom IS NOT NULL THEN 'cluster' END AS geo_source
     ) AS found
     WHERE ticket.geo_source IS DISTINCT FROM 'feed'
       AND (ticket.geom IS DISTINCT FROM found.geom OR ticket.geo_source IS DISTINCT FROM found.geo_source)
@@ -183,7 +187,7 @@ WITH elsewhere AS (
     ORDER BY ticket.ticket_id
     FOR UPDATE OF ticket
 ), placed AS (
-    UPDATE tickets.inc AS ticket SET geom = elsewhere.geom, geo_source = elsewhere.geo_source
+    UPDATE {tickets} AS ticket SET geom = elsewhere.geom, geo_source = elsewhere.geo_source
     FROM elsewhere
     WHERE ticket.ticket_id = elsewhere.ticket_id
     RETURNING ticket.geo_source
@@ -233,7 +237,7 @@ WHERE cluster = %(cluster)s AND location_name = %(location_name)s AND is_manual
 RETURNING cluster
 
 -- name: tickets_there
-SELECT count(*) AS tickets FROM tickets.inc
+SELECT count(*) AS tickets FROM ingest.named_places
 WHERE cluster = %(cluster)s AND (%(location_name)s::text IS NULL OR location_name = %(location_name)s)
 
 -- name: set_alias

@@ -1,31 +1,19 @@
--- name: begin_dry_run
--- It holds all that it touches until its end, in the order of its files. Whoever is going to hold several rows as well
--- would meet it half-way; so it waits for those, and they wait for it before their first.
-LOCK TABLE ingest.key_slots IN EXCLUSIVE MODE
-
--- name: bound_dry_run
--- A run that somebody has stopped in the middle, in a terminal, ends by itself. The store is given 20 s for a byte.
-SET LOCAL idle_in_transaction_session_timeout = '60s'
-
--- name: wait_for_dry_run
-LOCK TABLE ingest.key_slots IN ROW SHARE MODE
-
 -- name: lock_key
 -- All that is done to a key, reading it included, is done by one after the other. Gives no row while another has it.
 SELECT slot FROM ingest.key_slots WHERE slot = ingest.key_slot(%(bucket)s, %(key)s) FOR UPDATE SKIP LOCKED
 
 -- name: claim_file
 -- The claim is this INSERT; it gives no row when somebody else's claim of the same version stands. A failed version
--- is free again when its retry is due, when it is sent again on purpose, and when it failed without a broker to take it.
--- So is one that is back after another version of its key was applied, or was passed over, unless changed ones are passed
--- over; and one that stands as seen: a claim is seen only inside its own transaction, so that row tells of a version that
--- nobody has got to apply yet. The
--- epoch is the current one unless it is given, for a file that was claimed in an earlier one.
+-- is free again when its retry comes, when it failed without a broker to take it, and on purpose; one with a dead
+-- letter only on purpose. So is one that is back after another version of its key was applied, or was passed over,
+-- unless changed ones are passed over; one that was missing; and one that stands as seen: a claim is seen only inside
+-- its own transaction, so that row tells of a version that nobody has got to apply yet. The epoch is the current one
+-- unless it is given, for a file that was claimed in an earlier one.
 INSERT INTO ingest.ledger AS ledger
-    (bucket, prefix, key, etag, version_id, size, epoch, key_time, object_time, event_time,
+    (feed, bucket, prefix, key, etag, version_id, size, epoch, key_time, object_time, event_time,
      first_seen_at, first_seen_by, decision, state)
-SELECT %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(version_id)s, %(size)s,
-       coalesce(%(epoch)s::integer, (SELECT max(epoch) FROM ingest.epochs)),
+SELECT %(feed)s, %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(version_id)s, %(size)s,
+       coalesce(%(epoch)s::integer, ingest.current_epoch(%(feed)s)),
        %(key_time)s,
        ingest.place_among_versions(%(bucket)s, %(key)s, %(etag)s, %(object_time)s, %(version_id)s),
        %(event_time)s, %(seen_at)s, %(seen_by)s,
@@ -34,14 +22,14 @@ SELECT %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(version_id)s, %(size)s,
                         WHERE other.bucket = %(bucket)s AND other.key = %(key)s
                           AND other.etag <> %(etag)s AND other.applied_at IS NOT NULL) THEN 'changed'
            WHEN EXISTS (SELECT FROM tickets.import_meta AS meta
-                        WHERE meta.source = 'inc'
+                        WHERE meta.source = %(feed)s
                           AND coalesce(meta.metadata->>'source_bucket', %(bucket)s) = %(bucket)s
                           AND coalesce(meta.metadata->>'source_prefix', %(prefix)s) = %(prefix)s
                           AND NOT ingest.is_ahead(
                               jsonb_build_object('source_max_key', %(key)s::text,
                                                  'source_max_key_time', %(key_time)s::timestamptz,
                                                  'epoch', coalesce(%(epoch)s::integer,
-                                                                   (SELECT max(epoch) FROM ingest.epochs))),
+                                                                   ingest.current_epoch(%(feed)s))),
                               meta.metadata)) THEN 'late'
            ELSE 'new'
        END,
@@ -50,10 +38,11 @@ ON CONFLICT (bucket, key, etag) DO UPDATE
 SET state = 'seen', decision = excluded.decision, reason = NULL, epoch = excluded.epoch, key_time = excluded.key_time,
     object_time = excluded.object_time, version_id = excluded.version_id,
     size = excluded.size, retry_at = NULL, dead_lettered_at = NULL, discarded_at = NULL, done_at = NULL
-WHERE (ledger.state IN ('seen', 'failed') OR %(takes_back)s)
+WHERE (ledger.state IN ('seen', 'failed') OR ledger.decision = 'missing' OR %(takes_back)s)
   AND ingest.is_open(ledger, %(object_time)s, excluded.version_id)
    OR ledger.state = 'failed'
-  AND (%(again)s OR ledger.retry_at <= now() OR (ledger.retry_at IS NULL AND ledger.dead_lettered_at IS NULL))
+  AND (%(takes_dead_letters)s
+       OR ledger.dead_lettered_at IS NULL AND (%(takes_failed)s OR ledger.retry_at IS NULL OR ledger.retry_at <= now()))
 RETURNING file_id, epoch, decision, object_time, clock_timestamp() AS now
 
 -- name: count_duplicate
@@ -74,7 +63,7 @@ RETURNING file_id, key, etag, object_time, version_id, sha256, state, applied_at
 -- Of a version that has failed and is not to be tried now.
 UPDATE ingest.ledger SET duplicates = duplicates + 1
 WHERE bucket = %(bucket)s AND key = %(key)s AND etag IN (%(etag)s, '') AND state = 'failed'
-  AND (dead_lettered_at IS NOT NULL OR retry_at > now())
+  AND (dead_lettered_at IS NOT NULL OR NOT %(takes_failed)s AND retry_at > now())
 RETURNING retry_at IS NULL AS is_dead_letter
 
 -- name: has_open_tail
@@ -82,19 +71,10 @@ SELECT file_id FROM ingest.ledger
 WHERE bucket = %(bucket)s AND key = %(key)s AND etag = %(etag)s AND state = 'applied'
 
 -- name: record_applied
--- What of the key was seen and not decided, under another ETag, is not there any more, or never was.
-WITH passed AS (
-    UPDATE ingest.ledger
-    SET state = 'done', held_since = NULL,
-        decision = CASE state WHEN 'seen' THEN 'missing' ELSE decision END,
-        reason = CASE state WHEN 'seen' THEN 'replaced in the bucket before it could be read' ELSE reason END,
-        done_at = coalesce(done_at, clock_timestamp())
-    WHERE bucket = %(bucket)s AND key = %(key)s AND file_id <> %(file_id)s
-      AND (state = 'seen' OR state = 'done' AND held_since IS NOT NULL)
-)
 UPDATE ingest.ledger
 SET state = 'applied', applied_at = clock_timestamp(), sha256 = %(sha256)s, last_error = NULL,
-    error_fingerprint = NULL, held_since = NULL, archive_attempts = 0, rows_read = %(read)s, rows_inserted = %(inserted)s, rows_updated = %(updated)s,
+    error_fingerprint = NULL, held_since = NULL, archive_attempts = 0,
+    rows_read = %(read)s, rows_inserted = %(inserted)s, rows_updated = %(updated)s,
     rows_unchanged = %(unchanged)s, rows_stale = %(stale)s, rows_superseded = %(superseded)s,
     rows_rejected = %(rejected)s, alarms_dropped = %(alarms)s, sentinels_dropped = %(sentinels)s
 WHERE file_id = %(file_id)s
@@ -104,8 +84,9 @@ RETURNING applied_at
 UPDATE ingest.ledger SET state = 'done', done_at = clock_timestamp(), reason = %(reason)s WHERE file_id = %(file_id)s
 
 -- name: standing
--- Of a version whose tail is open, under its key's lock: whether it was applied once more since the tail was begun, which
--- has a tail of its own; and whether another version was, so that an object like it in the bucket is another put.
+-- Of a version whose tail is open, under its key's lock: whether it was applied once more since the tail was begun,
+-- which has a tail of its own; and whether another version was, so that an object like it in the bucket is another
+-- put.
 SELECT state, coalesce(applied_at > %(decided_at)s, false) AS is_applied_again,
        EXISTS (SELECT FROM ingest.ledger AS other
                WHERE other.bucket = file.bucket AND other.key = file.key AND other.file_id <> file.file_id
@@ -135,13 +116,13 @@ WHERE file_id = %(file_id)s AND state = 'archived'
 
 -- name: record_failed
 -- Attempts count here, not in headers: a wait queue resets the broker's own count. They restart when bytes that were
--- applied once return under their key. The time is that of the object that failed now: what is back is younger than what
--- was applied in between. What was applied and is not back stays so, whatever the store answers to a repetition.
+-- applied once return under their key. The time is that of the object that failed now: what is back is younger than
+-- what was applied in between. What was applied and is not back stays so, whatever the store answers to a repetition.
 INSERT INTO ingest.ledger AS ledger
-    (bucket, prefix, key, etag, size, epoch, key_time, object_time, event_time,
+    (feed, bucket, prefix, key, etag, size, epoch, key_time, object_time, event_time,
      first_seen_at, first_seen_by, decision, state, attempts, last_error, error_fingerprint, reason)
-VALUES (%(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s,
-        (SELECT max(epoch) FROM ingest.epochs), %(key_time)s, %(object_time)s, %(event_time)s,
+VALUES (%(feed)s, %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s,
+        ingest.current_epoch(%(feed)s), %(key_time)s, %(object_time)s, %(event_time)s,
         %(seen_at)s, %(seen_by)s, 'rejected', 'failed', 1, %(error)s, %(fingerprint)s, %(reason)s)
 ON CONFLICT (bucket, key, etag) DO UPDATE
 SET state = 'failed', decision = 'rejected', last_error = excluded.last_error,
@@ -149,39 +130,43 @@ SET state = 'failed', decision = 'rejected', last_error = excluded.last_error,
     object_time = excluded.object_time, error_fingerprint = excluded.error_fingerprint, reason = excluded.reason,
     retry_at = NULL, dead_lettered_at = CASE WHEN %(has_letter)s THEN ledger.dead_lettered_at END,
     discarded_at = CASE WHEN %(has_letter)s THEN ledger.discarded_at END
-WHERE ledger.state IN ('seen', 'failed') OR %(was_read)s AND ingest.is_open(ledger, %(object_time)s, %(version_id)s)
+WHERE ledger.state IN ('seen', 'failed')
+   OR (ledger.decision = 'missing' OR %(was_read)s) AND ingest.is_open(ledger, %(object_time)s, %(version_id)s)
 RETURNING file_id, attempts
 
 -- name: record_seen
 -- At first sight and committed by itself, before the work: somebody may look for it meanwhile. Its COMMIT waits for no
 -- disk: what a crash of the server forgets is delivered again.
 INSERT INTO ingest.ledger
-    (bucket, prefix, key, etag, version_id, size, epoch, key_time, object_time, event_time,
+    (feed, bucket, prefix, key, etag, version_id, size, epoch, key_time, object_time, event_time,
      first_seen_at, first_seen_by, decision, state)
-SELECT %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(version_id)s, %(size)s,
-       (SELECT max(epoch) FROM ingest.epochs), %(key_time)s, %(object_time)s, %(event_time)s,
+SELECT %(feed)s, %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(version_id)s, %(size)s,
+       ingest.current_epoch(%(feed)s), %(key_time)s, %(object_time)s, %(event_time)s,
        %(seen_at)s, %(seen_by)s, 'undecided', 'seen'
 FROM set_config('synchronous_commit', 'off', true)
 ON CONFLICT (bucket, key, etag) DO NOTHING
 
 -- name: record_held
--- A dependency fails this version. It is the version's own fault, and an attempt, once another one was applied since and
--- some seconds have passed, by way of a delivery; until then everybody may meet the same. Nothing is held here that the
--- ledger has a verdict on.
+-- A dependency fails this version, as it has for some seconds. It is the version's own fault, and an attempt, once
+-- another one was applied by way of a delivery since, and lately: during this try, or shortly before. Until then
+-- everybody may meet the same, in an outage after the one that this version met first as well. Nothing is held here
+-- that the ledger has a verdict on.
 INSERT INTO ingest.ledger AS ledger
-    (bucket, prefix, key, etag, version_id, size, epoch, key_time, object_time, event_time,
+    (feed, bucket, prefix, key, etag, version_id, size, epoch, key_time, object_time, event_time,
      first_seen_at, first_seen_by, decision, state, last_error, held_since)
-VALUES (%(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(version_id)s, %(size)s,
-        (SELECT max(epoch) FROM ingest.epochs), %(key_time)s, %(object_time)s, %(event_time)s,
+VALUES (%(feed)s, %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(version_id)s, %(size)s,
+        ingest.current_epoch(%(feed)s), %(key_time)s, %(object_time)s, %(event_time)s,
         %(seen_at)s, %(seen_by)s, 'undecided', 'seen', %(error)s, clock_timestamp())
 ON CONFLICT (bucket, key, etag) DO UPDATE
 SET last_error = excluded.last_error, held_since = coalesce(ledger.held_since, excluded.held_since)
 WHERE ledger.state IN ('seen', 'failed')
-   OR %(takes_back)s AND ingest.is_open(ledger, %(object_time)s, %(version_id)s)
+   OR (ledger.decision = 'missing' OR %(takes_back)s) AND ingest.is_open(ledger, %(object_time)s, %(version_id)s)
 RETURNING extract(epoch FROM clock_timestamp() - held_since)::float8 AS held_seconds,
           held_since < clock_timestamp() - make_interval(secs => %(patience)s)
           AND EXISTS (SELECT FROM ingest.ledger AS other
-                      WHERE other.applied_at > ledger.held_since AND other.bucket = ledger.bucket
+                      WHERE other.applied_at > greatest(ledger.held_since, clock_timestamp()
+                                                        - make_interval(secs => %(patience)s + %(tried_seconds)s))
+                        AND other.bucket = ledger.bucket
                         AND other.prefix = ledger.prefix
                         AND other.first_seen_by IN ('notification', 'poller')) AS is_own
 
@@ -196,18 +181,21 @@ WHERE file_id = %(file_id)s AND state = 'failed'
 -- name: record_unread
 -- A key that was seen and will not be read: missing in the bucket, or outside the grammar.
 INSERT INTO ingest.ledger AS ledger
-    (bucket, prefix, key, etag, size, epoch, event_time, first_seen_at, first_seen_by, decision, reason, state, done_at)
-VALUES (%(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s, (SELECT max(epoch) FROM ingest.epochs),
+    (feed, bucket, prefix, key, etag, size, epoch, event_time,
+     first_seen_at, first_seen_by, decision, reason, state, done_at)
+VALUES (%(feed)s, %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s, ingest.current_epoch(%(feed)s),
         %(event_time)s, %(seen_at)s, %(seen_by)s, %(decision)s, %(reason)s, 'done', clock_timestamp())
 ON CONFLICT (bucket, key, etag) DO UPDATE SET duplicates = ledger.duplicates + 1
 
 -- name: record_gone
--- What of the key was seen and not decided, and is not in the bucket any more.
+-- What of the keys was seen and not decided, and is not in the bucket any more, or never was; the version that is there
+-- now has the ETag that was found.
 UPDATE ingest.ledger
 SET state = 'done', held_since = NULL,
     decision = CASE state WHEN 'seen' THEN 'missing' ELSE decision END,
     reason = CASE state WHEN 'seen' THEN %(reason)s ELSE reason END, done_at = coalesce(done_at, clock_timestamp())
-WHERE bucket = %(bucket)s AND key = ANY(%(keys)s) AND (state = 'seen' OR state = 'done' AND held_since IS NOT NULL)
+WHERE bucket = %(bucket)s AND key = ANY(%(keys)s) AND etag IS DISTINCT FROM %(found)s
+  AND (state = 'seen' OR state = 'done' AND held_since IS NOT NULL)
 
 -- name: count_ignored_events
 -- In the order of their reasons: two bodies with the same ones do not wait for each other.
@@ -218,19 +206,21 @@ ORDER BY counted.reason
 ON CONFLICT (day, reason) DO UPDATE SET events = ignored.events + excluded.events
 
 -- name: begin_epoch
-INSERT INTO ingest.epochs (epoch, reason) SELECT max(epoch) + 1, %(reason)s FROM ingest.epochs
+INSERT INTO ingest.epochs (feed, epoch, reason)
+SELECT feed, max(epoch) + 1, %(reason)s FROM ingest.epochs WHERE feed = %(feed)s GROUP BY feed
 RETURNING epoch
 
 -- name: current_epoch
-SELECT epoch, reason, began_at FROM ingest.epochs ORDER BY epoch DESC LIMIT 1
+SELECT epoch, reason, began_at FROM ingest.epochs WHERE feed = %(feed)s ORDER BY epoch DESC LIMIT 1
 
 -- name: is_one_of_a_run
--- Whether so many others failed for this reason since the last file was applied; their `delay` is that of their next try.
+-- Whether so many others of the feed failed for this reason since its last file was applied; their `delay` is that of
+-- their next try.
 SELECT count(*) >= %(run)s AS is_one
 FROM (SELECT FROM ingest.ledger
-      WHERE state = 'failed' AND reason = %(reason)s
+      WHERE state = 'failed' AND feed = %(feed)s AND reason = %(reason)s
         AND coalesce(retry_at - make_interval(secs => %(delay)s), dead_lettered_at)
-            > coalesce((SELECT max(applied_at) FROM ingest.ledger), '-infinity')
+            > coalesce((SELECT max(applied_at) FROM ingest.ledger WHERE feed = %(feed)s), '-infinity')
       LIMIT %(run)s) AS others
 
 -- name: failures_in_a_row
@@ -244,7 +234,8 @@ WHERE state = 'failed' AND reason = %(reason)s
 -- them be archived, and it is time for another try.
 SELECT file_id, key, etag, object_time, version_id, sha256, state, applied_at AS decided_at
 FROM ingest.ledger
-WHERE state = 'applied' AND bucket = %(bucket)s AND prefix = %(prefix)s AND applied_at < now() - make_interval(secs => %(age)s)
+WHERE state = 'applied' AND bucket = %(bucket)s AND prefix = ANY(%(prefixes)s)
+  AND applied_at < now() - make_interval(secs => %(age)s)
   AND (%(due_or_not)s OR retry_at IS NULL OR retry_at <= now())
   AND file_id > %(after)s
 ORDER BY file_id

@@ -29,7 +29,7 @@ WITH last_rows AS (
     WHERE reject_reason IS NULL
     ORDER BY ticket_id, line DESC
 ), moved AS (
-    INSERT INTO ingest.positions AS known (ticket_id, position, file_id)
+    INSERT INTO {positions} AS known (ticket_id, position, file_id)
     SELECT ticket_id,
            ROW(%(epoch)s, %(key_time)s, %(key)s, %(object_time)s, %(etag)s, line)::ingest.position,
            %(file_id)s
@@ -38,7 +38,7 @@ WITH last_rows AS (
     WHERE known.position < excluded.position
     RETURNING (position).line AS line
 ), written AS (
-    INSERT INTO tickets.inc AS ticket (ticket_id, raw)
+    INSERT INTO {tickets} AS ticket (ticket_id, raw)
     SELECT ticket_id, %(blanks)s::jsonb || raw
     FROM (SELECT ticket_id, raw FROM staging JOIN moved USING (line) ORDER BY ticket_id) AS in_order
     ON CONFLICT (ticket_id) DO UPDATE
@@ -89,10 +89,14 @@ SELECT kind, %(file_id)s FROM unnest(%(kinds)s::text[]) AS kind
 ON CONFLICT (file_id, kind) DO UPDATE
 SET request_id = DEFAULT, sent_at = NULL, handled_at = NULL, created_at = now()
 
+-- name: fire_deferred
+-- What others have put off to the COMMIT is met here, where it can still be told of this file alone.
+SET CONSTRAINTS ALL IMMEDIATE
+
 -- name: move_watermark
 -- Last before the commit: every file takes this row, so it is held for no longer than the commit itself.
 INSERT INTO tickets.import_meta AS meta (source, snapshot_at, imported_at, row_count, metadata)
-VALUES ('inc', %(key_time)s, clock_timestamp(), %(inserted)s,
+VALUES (%(feed)s, %(key_time)s, clock_timestamp(), %(inserted)s,
         jsonb_build_object('source_max_key', %(key)s::text, 'source_max_key_time', %(key_time)s::timestamptz,
                            'source_bucket', %(bucket)s::text, 'source_prefix', %(prefix)s::text,
                            'epoch', %(epoch)s::integer))
@@ -107,6 +111,6 @@ SET imported_at = excluded.imported_at,
 -- name: count_import
 -- A local file is no part of the bucket's stream and leaves its watermark where it is.
 INSERT INTO tickets.import_meta AS meta (source, imported_at, row_count)
-VALUES ('inc', clock_timestamp(), %(inserted)s)
+VALUES (%(feed)s, clock_timestamp(), %(inserted)s)
 ON CONFLICT (source) DO UPDATE
 SET imported_at = excluded.imported_at, row_count = coalesce(meta.row_count, 0) + excluded.row_count

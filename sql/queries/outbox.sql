@@ -9,9 +9,6 @@ LIMIT 1000
 -- name: mark_sent
 UPDATE ingest.outbox SET sent_at = clock_timestamp() WHERE request_id = ANY(%(requests)s)
 
--- name: lock_history
-SELECT FROM ingest.locks WHERE name = 'history' FOR UPDATE
-
 -- name: unhandled
 SELECT request_id FROM ingest.outbox
 WHERE kind = %(kind)s AND handled_at IS NULL AND due_at <= clock_timestamp()
@@ -26,6 +23,3 @@ LIMIT 1
 
 -- name: mark_handled
 UPDATE ingest.outbox SET handled_at = clock_timestamp() WHERE request_id = ANY(%(requests)s)
-
--- name: capture_history
-SELECT tickets.capture_history() AS captured

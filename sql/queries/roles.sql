@@ -33,15 +33,16 @@ $$
 SELECT ingest.close_to(name) FROM unnest(ARRAY['fleettickets_ingest', 'fleettickets_read']) AS name
 
 -- name: close_others
--- One that nobody needs here any more; and that of another database, of which this one is a copy. A session that was begun
--- before the database had roles of its own can act as a former one, whoever's it is: it is left to its end.
+-- One that nobody needs here any more; and that of another database, of which this one is a copy. A session that was
+-- begun before the database had roles of its own can act as a former one, whoever's it is: it is left to its end.
 SELECT ingest.close_to(name)
 FROM ingest.other_roles()
 WHERE is_elsewhere AND name <> 'fleettickets_' || kind
    OR logins = '{}'
       AND NOT EXISTS (SELECT FROM pg_stat_activity AS session JOIN public.fleettickets_migrations AS known
                           ON known.name = '22_roles' AND session.backend_start < known.applied_at
-                      WHERE session.datname = current_database() AND starts_with(session.application_name, 'fleettickets')
+                      WHERE session.datname = current_database()
+                        AND starts_with(session.application_name, 'fleettickets')
                         AND session.pid <> pg_backend_pid())
 
 -- name: others
@@ -58,13 +59,15 @@ ORDER BY name
 DO $$
 DECLARE
     rights text[] := ARRAY[
-        'INSERT, UPDATE ON tickets.inc, tickets.closure_events, tickets.inc_daily_snapshot, tickets.import_meta',
+        'INSERT, UPDATE ON tickets.closure_events, tickets.inc_daily_snapshot, tickets.import_meta',
         'INSERT, UPDATE ON tickets.cluster_aliases, tickets.geo_clusters, tickets.geo_locations',
         'INSERT, UPDATE ON ingest.ignored_events, ingest.geocoder_requests, ingest.geocoder_pause',
-        'INSERT ON ingest.ledger, ingest.positions, ingest.outbox, ingest.epochs, ingest.rejects, ingest.discards',
+        'INSERT ON ingest.ledger, ingest.outbox, ingest.epochs, ingest.rejects, ingest.discards',
         'UPDATE ON ingest.key_slots, ingest.locks, ingest.leases', -- which is the right to lock them
         'DELETE ON ingest.geocoder_requests' -- what the limits ask about no more
     ];
+    positions oid[] := ARRAY(SELECT to_regclass(format('ingest.%%I', feed || '_positions')) FROM ingest.feeds)
+                       || 'ingest.positions'::regclass::oid;
     given text;
     member record;
     postgis name := (SELECT nspname FROM pg_namespace
@@ -73,15 +76,18 @@ BEGIN
     FOR given IN
         SELECT format('UPDATE (%%s) ON %%s', string_agg(quote_ident(attname), ', ' ORDER BY attnum), attrelid::regclass)
         FROM pg_attribute
-        WHERE attrelid IN ('ingest.ledger'::regclass, 'ingest.positions'::regclass, 'ingest.outbox'::regclass)
+        WHERE attrelid = ANY(positions || ARRAY['ingest.ledger'::regclass::oid, 'ingest.outbox'::regclass::oid])
           AND attnum > 0 AND NOT attisdropped
-          AND attname NOT IN ('file_id', 'bucket', 'prefix', 'key', 'etag', 'event_time', 'first_seen_at', 'first_seen_by',
+          AND attname NOT IN ('file_id', 'feed', 'bucket', 'prefix', 'key', 'etag', 'event_time', 'first_seen_at',
+                              'first_seen_by',
                               'ticket_id', 'kind')
-             OR attrelid = 'ingest.positions'::regclass AND attname = 'file_id'
+             OR attrelid = ANY(positions) AND attname = 'file_id'
         GROUP BY attrelid
     LOOP
         rights := rights || given;
     END LOOP;
+    rights := rights || ARRAY(SELECT format('INSERT, UPDATE ON tickets.%%I', feed) FROM ingest.feeds)
+                     || ARRAY(SELECT format('INSERT ON %%s', relation::regclass) FROM unnest(positions) AS relation);
 
     FOR member IN
         SELECT ingest.role_name(kind) AS name, kind FROM unnest(ARRAY['ingest', 'read']) AS kind
@@ -97,7 +103,7 @@ BEGIN
             EXECUTE format('GRANT USAGE ON SCHEMA %%I TO %%I', postgis, member.name);
         END IF;
         IF member.kind = 'ingest' THEN
-            EXECUTE format('REVOKE UPDATE ON ingest.ledger, ingest.positions, ingest.outbox FROM %%I', member.name);
+            EXECUTE format('REVOKE UPDATE ON ingest.ledger, ingest.outbox FROM %%I', member.name);
             FOREACH given IN ARRAY rights LOOP
                 EXECUTE format('GRANT %%s TO %%I', given, member.name);
             END LOOP;
@@ -110,7 +116,8 @@ $$
 -- Tables whose rows a policy keeps from the current user.
 SELECT quote_ident(current_user) AS "user", array_agg(format('%%s', oid::regclass) ORDER BY relname) AS tables
 FROM pg_class
-WHERE relnamespace IN (to_regnamespace('tickets'), to_regnamespace('ingest')) AND relrowsecurity AND row_security_active(oid)
+WHERE relnamespace IN (to_regnamespace('tickets'), to_regnamespace('ingest'))
+  AND relrowsecurity AND row_security_active(oid)
 
 -- name: tell_of_rights
 DO $$
@@ -131,7 +138,8 @@ BEGIN
             ON ours.rolname IN (ingest.role_name('ingest'), ingest.role_name('read')) AND NOT ours.rolbypassrls
         WHERE class.relnamespace IN ('tickets'::regnamespace, 'ingest'::regnamespace) AND class.relrowsecurity
     LOOP
-        RAISE WARNING 'row-level security is on for %%, and would hide rows from %%: ALTER ROLE %% BYPASSRLS, or ALTER TABLE %% '
+        RAISE WARNING 'row-level security is on for %%, and would hide rows from %%: ALTER ROLE %% BYPASSRLS, or '
+            'ALTER TABLE %% '
             'DISABLE ROW LEVEL SECURITY', found.filtered, found.rolname, quote_ident(found.rolname), found.filtered;
     END LOOP;
 END

@@ -13,7 +13,8 @@ SELECT set_config('search_path',
 
 -- name: act_as
 -- The database's own role before the one that belonged to the whole server; a role has rights in the databases that
--- granted them, and only there is it taken. From PostgreSQL 16 on, who has made a role is a member that may not take it.
+-- granted them, and only there is it taken. From PostgreSQL 16 on, who has made a role is a member that may not take
+-- it.
 SELECT set_config('role', rolname, false)
 FROM (SELECT rolname FROM pg_roles
       WHERE (rolname = %(role)s OR starts_with(rolname::text, %(role)s::text || '_'))

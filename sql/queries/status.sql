@@ -30,7 +30,7 @@ LIMIT 1
 -- name: watermark
 SELECT metadata->>'source_max_key' AS key, snapshot_at, imported_at, row_count
 FROM tickets.import_meta
-WHERE source = 'inc'
+WHERE source = %(feed)s
 
 -- name: open_requests
 SELECT kind, count(*) FILTER (WHERE sent_at IS NULL AND due_at <= now()) AS unsent, count(*) AS unhandled
@@ -43,7 +43,7 @@ SELECT reason, sum(events)::bigint AS events FROM ingest.ignored_events GROUP BY
 
 -- name: tickets_by_place
 -- Where tickets have their place from; NULL is nowhere.
-SELECT geo_source AS source, count(*) AS tickets FROM tickets.inc GROUP BY geo_source ORDER BY tickets DESC
+SELECT geo_source AS source, count(*) AS tickets FROM ingest.named_places GROUP BY geo_source ORDER BY tickets DESC
 
 -- name: gazetteer
 SELECT kind, status, count(*) AS places

@@ -39,7 +39,8 @@ CREATE TEMPORARY TABLE contents (
 INSERT INTO findings (look, kind, subject, key, detail)
 SELECT %(look)s, 'unrecorded', object.object_key, object.key,
        format('%%s bytes, archived %%s', object.size, object.modified)
-FROM bucket_objects AS object JOIN ingest.epochs AS first_epoch ON first_epoch.epoch = 1
+FROM bucket_objects AS object
+JOIN ingest.epochs AS first_epoch ON first_epoch.feed = object.feed AND first_epoch.epoch = 1
 WHERE object.is_archived
   AND NOT ingest.is_before_ledger(object.key, object.key_time, object.modified, first_epoch)
   AND NOT EXISTS (SELECT FROM ingest.ledger AS file
@@ -47,22 +48,22 @@ WHERE object.is_archived
                     AND (file.archive_key = object.object_key OR file.etag = object.etag))
 
 -- name: find_lost
--- Archived before the listing began, so it had to be in it. A reason says that the object was gone or replaced before it
--- could be archived. A version that failed needs an object too, unless a later one was applied or somebody let go of it:
--- whatever its key has in changes/, or its own bytes in the archive.
+-- Archived before the listing began, so it had to be in it. A reason says that the object was gone or replaced before
+-- it could be archived. A version that failed needs an object too, unless a later one was applied or somebody let go
+-- of it: whatever its key has in changes/, or its own bytes in the archive.
 INSERT INTO findings (look, kind, subject, key, detail)
 SELECT %(look)s, 'lost', coalesce(file.archive_key, file.key), file.key,
        format('applied %%s, %%s bytes, sha256 %%s', file.applied_at, file.size, file.sha256)
 FROM ingest.ledger AS file
 LEFT JOIN bucket_objects AS object ON object.object_key = file.archive_key
-WHERE file.bucket = %(bucket)s AND file.prefix = %(prefix)s
+WHERE file.bucket = %(bucket)s AND file.prefix = ANY(%(prefixes)s)
   AND file.state IN ('archived', 'done') AND file.applied_at IS NOT NULL
   AND coalesce(file.archived_at, file.applied_at) < %(began)s
   AND object.object_key IS NULL AND (file.archive_key IS NOT NULL OR file.reason IS NULL)
 UNION ALL
 SELECT %(look)s, 'lost', file.key, file.key, format('%%s, never applied, %%s', file.state, file.reason)
 FROM ingest.ledger AS file
-WHERE file.bucket = %(bucket)s AND file.prefix = %(prefix)s
+WHERE file.bucket = %(bucket)s AND file.prefix = ANY(%(prefixes)s)
   AND (file.state = 'failed' AND file.discarded_at IS NULL
        AND coalesce(file.dead_lettered_at, file.retry_at, file.first_seen_at)
            < CASE WHEN file.dead_lettered_at IS NULL THEN %(old)s ELSE %(began)s END
@@ -77,14 +78,14 @@ INSERT INTO findings (look, kind, subject, key, detail)
 SELECT %(look)s, 'size_differs', object.object_key, file.key,
        format('%%s bytes, should be %%s', object.size, file.size)
 FROM ingest.ledger AS file JOIN bucket_objects AS object ON object.object_key = file.archive_key
-WHERE file.bucket = %(bucket)s AND file.prefix = %(prefix)s AND object.size <> file.size
+WHERE file.bucket = %(bucket)s AND file.prefix = ANY(%(prefixes)s) AND object.size <> file.size
 
 -- name: find_tail_unfinished
 -- In turn: applied and not archived; archived with nothing left to relay and not done; archived and still in changes/.
 INSERT INTO findings (look, kind, subject, key, detail)
 SELECT %(look)s, 'tail_unfinished', file.key, file.key, format('applied %%s, still %%s', file.applied_at, file.state)
 FROM ingest.ledger AS file
-WHERE file.bucket = %(bucket)s AND file.prefix = %(prefix)s
+WHERE file.bucket = %(bucket)s AND file.prefix = ANY(%(prefixes)s)
   AND (file.state = 'applied' AND file.applied_at < %(old)s
     OR file.state = 'archived' AND file.archived_at < %(old)s
        AND NOT EXISTS (SELECT FROM ingest.outbox AS request
@@ -94,17 +95,18 @@ SELECT %(look)s, 'tail_unfinished', file.key, file.key,
        format('archived %%s, still in changes/', file.archived_at)
 FROM bucket_objects AS object
 JOIN ingest.ledger AS file ON file.bucket = %(bucket)s AND file.key = object.key AND file.etag = object.etag
-WHERE NOT object.is_archived AND object.modified < %(old)s AND file.prefix = %(prefix)s
+WHERE NOT object.is_archived AND object.modified < %(old)s AND file.prefix = ANY(%(prefixes)s)
   AND file.state IN ('archived', 'done') AND file.applied_at IS NOT NULL AND file.archived_at < %(began)s
 
 -- name: find_waiting_too_long
--- Nobody has this version, or its retry never came.
+-- Nobody has this version, or its retry never came. One that was missing and is there is nobody's either.
 INSERT INTO findings (look, kind, subject, key, detail)
 SELECT %(look)s, 'waiting_too_long', object.object_key, object.key, format('since %%s', object.modified)
 FROM bucket_objects AS object
 WHERE NOT object.is_archived AND object.key_time IS NOT NULL AND object.modified < %(old)s
   AND NOT EXISTS (SELECT FROM ingest.ledger AS file
                   WHERE file.bucket = %(bucket)s AND file.key = object.key AND file.state <> 'seen'
+                    AND file.decision <> 'missing'
                     AND (file.etag = object.etag OR file.etag = '' AND file.state = 'failed')
                     AND NOT (file.state = 'failed' AND file.retry_at IS NOT NULL AND file.retry_at < %(old)s))
 
@@ -117,7 +119,7 @@ SELECT %(look)s, 'failed_without_letter', file.key, file.key,
 FROM ingest.ledger AS file
 JOIN bucket_objects AS object
     ON object.object_key = file.key AND NOT object.is_archived AND (object.etag = file.etag OR file.etag = '')
-WHERE file.bucket = %(bucket)s AND file.prefix = %(prefix)s AND file.state = 'failed' AND file.retry_at IS NULL
+WHERE file.bucket = %(bucket)s AND file.prefix = ANY(%(prefixes)s) AND file.state = 'failed' AND file.retry_at IS NULL
   AND file.discarded_at IS NULL
   AND (file.dead_lettered_at IS NULL OR %(letters_are_read)s AND file.dead_lettered_at < %(began)s)
   AND %(files_queue_is_empty)s
@@ -164,51 +166,56 @@ FROM ingest.outbox AS request LEFT JOIN ingest.ledger AS file USING (file_id)
 WHERE request.handled_at IS NULL AND request.sent_at < %(old)s AND request.kind = ANY(%(empty_queues)s::text[])
 UNION ALL
 SELECT %(look)s, 'request_lost', format('%%s request of %%s', asked.kind, file.key), file.key, 'never made'
-FROM ingest.ledger AS file CROSS JOIN (VALUES ('geocode'), ('history')) AS asked (kind)
+FROM ingest.ledger AS file
+JOIN unnest(%(feeds)s::text[], %(follow_ons)s::text[]) AS asked (feed, kind) ON asked.feed = file.feed
 WHERE file.applied_at IS NOT NULL AND file.rows_inserted + file.rows_updated > 0
   AND NOT EXISTS (SELECT FROM ingest.outbox AS request
                   WHERE request.file_id = file.file_id AND request.kind = asked.kind)
 
 -- name: find_rows_missing
--- In turn: a position without its ticket; a ticket that was written since the ledger began and has no position; fewer
--- tickets than were adopted and inserted, where neither tells of the other (a batch import whose watermark was not known
--- may have counted otherwise); rejected rows that are not kept; and the file
--- that outranks all others, which has to own every ticket that it moved, since nothing can have moved them on.
+-- Of one feed. In turn: a position without its ticket; a ticket that was written since the ledger began and has no
+-- position; fewer tickets than were adopted and inserted, where neither tells of the other (a batch import whose
+-- watermark was not known may have counted otherwise); rejected rows that are not kept; and the file that outranks
+-- all others, which has to own every ticket that it moved, since nothing can have moved them on.
 INSERT INTO findings (look, kind, subject, key, detail)
 SELECT %(look)s, 'rows_missing', format('ticket %%s', known.ticket_id), (known.position).key,
        format('written by line %%s', (known.position).line)
-FROM ingest.positions AS known LEFT JOIN tickets.inc AS ticket USING (ticket_id)
+FROM {positions} AS known LEFT JOIN {tickets} AS ticket USING (ticket_id)
 WHERE ticket.ticket_id IS NULL
 UNION ALL
 SELECT %(look)s, 'rows_missing', format('position of ticket %%s', ticket.ticket_id), NULL,
        format('the ticket was written %%s', ticket.ingested_at)
-FROM tickets.inc AS ticket LEFT JOIN ingest.positions AS known USING (ticket_id)
-WHERE known.ticket_id IS NULL AND ticket.ingested_at >= (SELECT began_at FROM ingest.epochs WHERE epoch = 1)
+FROM {tickets} AS ticket LEFT JOIN {positions} AS known USING (ticket_id)
+WHERE known.ticket_id IS NULL
+  AND ticket.ingested_at >= (SELECT began_at FROM ingest.epochs WHERE feed = %(feed)s AND epoch = 1)
 UNION ALL
-SELECT %(look)s, 'rows_missing', 'tickets', NULL, format('%%s of %%s are there', there.rows, counted.rows)
-FROM (SELECT count(*) AS rows FROM tickets.inc FULL JOIN ingest.positions USING (ticket_id)) AS there
+SELECT %(look)s, 'rows_missing', format('tickets of %%s', %(feed)s::text), NULL,
+       format('%%s of %%s are there', there.rows, counted.rows)
+FROM (SELECT count(*) AS rows FROM {tickets} FULL JOIN {positions} USING (ticket_id)) AS there
 CROSS JOIN (SELECT CASE WHEN first_epoch.adopted_key IS NOT NULL
                           OR NOT EXISTS (SELECT FROM public.fleettickets_migrations WHERE how = 'adopted')
-                        THEN (SELECT row_count FROM tickets.import_meta WHERE source = 'inc')
-                        ELSE (SELECT sum(rows_inserted) FROM ingest.ledger WHERE applied_at IS NOT NULL) END AS rows
+                        THEN (SELECT row_count FROM tickets.import_meta WHERE source = %(feed)s)
+                        ELSE (SELECT sum(rows_inserted) FROM ingest.ledger
+                              WHERE feed = %(feed)s AND applied_at IS NOT NULL) END AS rows
             FROM ingest.epochs AS first_epoch
-            WHERE first_epoch.epoch = 1) AS counted
+            WHERE first_epoch.feed = %(feed)s AND first_epoch.epoch = 1) AS counted
 WHERE there.rows < counted.rows
 UNION ALL
 SELECT %(look)s, 'rows_missing', format('rejects of %%s', file.key), file.key,
        format('%%s of %%s are kept', coalesce(kept.rows, 0), file.rows_rejected)
 FROM ingest.ledger AS file
 LEFT JOIN (SELECT file_id, count(*) AS rows FROM ingest.rejects GROUP BY file_id) AS kept USING (file_id)
-WHERE file.applied_at IS NOT NULL AND file.rows_rejected > coalesce(kept.rows, 0)
+WHERE file.feed = %(feed)s AND file.applied_at IS NOT NULL AND file.rows_rejected > coalesce(kept.rows, 0)
 UNION ALL
 SELECT %(look)s, 'rows_missing', format('positions of %%s', file.key), file.key,
        format('%%s of %%s are there', owned.rows, file.moved)
 FROM (SELECT file_id, key, rows_inserted + rows_updated + rows_unchanged AS moved
       FROM ingest.ledger
-      WHERE applied_at IS NOT NULL AND state <> 'failed'  -- what is back and failed has the time of its return
+      -- What is back and failed has the time of its return.
+      WHERE feed = %(feed)s AND applied_at IS NOT NULL AND state <> 'failed'
       ORDER BY epoch DESC, key_time DESC NULLS LAST, key DESC, object_time DESC NULLS LAST, etag DESC
       LIMIT 1) AS file
-CROSS JOIN LATERAL (SELECT count(*) AS rows FROM ingest.positions WHERE positions.file_id = file.file_id) AS owned
+CROSS JOIN LATERAL (SELECT count(*) AS rows FROM {positions} AS written WHERE written.file_id = file.file_id) AS owned
 WHERE owned.rows < file.moved
 
 -- name: find_ledger_inconsistent
@@ -219,9 +226,11 @@ FROM (SELECT key,
              CASE WHEN applied_at IS NOT NULL AND sha256 IS NULL THEN 'applied, and its sha256 is not known'
                   WHEN applied_at IS NOT NULL AND state = 'seen' THEN 'applied, and seen'
                   WHEN applied_at IS NULL AND state IN ('applied', 'archived') THEN state || ', and never applied'
-                  WHEN applied_at IS NULL AND state = 'done' AND reason IS NULL THEN 'done, and neither applied nor why not'
+                  WHEN applied_at IS NULL AND state = 'done' AND reason IS NULL
+                      THEN 'done, and neither applied nor why not'
              END AS contradiction
-      FROM ingest.ledger) AS file
+      FROM ingest.ledger
+      WHERE feed = ANY(%(feeds)s)) AS file
 WHERE file.contradiction IS NOT NULL
 
 -- name: suspects
@@ -229,7 +238,7 @@ WHERE file.contradiction IS NOT NULL
 SELECT DISTINCT found.object_key
 FROM findings CROSS JOIN LATERAL (VALUES (subject), (key)) AS found (object_key)
 WHERE look = %(look)s AND found.object_key > %(after)s
-  AND (starts_with(found.object_key, %(changes_prefix)s) OR starts_with(found.object_key, %(processed_prefix)s))
+  AND EXISTS (SELECT FROM unnest(%(folders)s::text[]) AS folder WHERE starts_with(found.object_key, folder))
 ORDER BY found.object_key
 LIMIT 1000
 
@@ -266,14 +275,14 @@ INSERT INTO findings (look, kind, subject, key, detail) VALUES (2, %(kind)s, %(s
 INSERT INTO contents (file_id, key, archive_key, sha256)
 SELECT file.file_id, file.key, file.archive_key, file.sha256
 FROM ingest.ledger AS file JOIN bucket_objects AS object ON object.object_key = file.archive_key
-WHERE file.bucket = %(bucket)s AND file.prefix = %(prefix)s AND file.sha256 IS NOT NULL
+WHERE file.bucket = %(bucket)s AND file.prefix = ANY(%(prefixes)s) AND file.sha256 IS NOT NULL
   AND object.size = file.size AND object.etag <> file.etag
 
 -- name: choose_by_content
 INSERT INTO contents (file_id, key, archive_key, sha256)
 SELECT file.file_id, file.key, file.archive_key, file.sha256
 FROM ingest.ledger AS file JOIN bucket_objects AS object ON object.object_key = file.archive_key
-WHERE file.bucket = %(bucket)s AND file.prefix = %(prefix)s AND file.sha256 IS NOT NULL
+WHERE file.bucket = %(bucket)s AND file.prefix = ANY(%(prefixes)s) AND file.sha256 IS NOT NULL
   AND object.size = file.size AND object.etag = file.etag
   AND (%(since)s::timestamptz IS NULL OR file.archived_at >= %(since)s)
 ORDER BY CASE WHEN %(limit)s::bigint IS NULL THEN 0 ELSE random() END
@@ -302,7 +311,8 @@ SELECT (SELECT count(*) FROM bucket_objects AS object
                           WHERE file.bucket = %(bucket)s AND file.key = object.key AND file.etag = object.etag))
            AS waiting,
        (SELECT count(*) FROM bucket_objects WHERE NOT is_archived AND key_time IS NULL) AS misnamed,
-       (SELECT count(*) FROM bucket_objects AS object JOIN ingest.epochs AS first_epoch ON first_epoch.epoch = 1
+       (SELECT count(*) FROM bucket_objects AS object
+        JOIN ingest.epochs AS first_epoch ON first_epoch.feed = object.feed AND first_epoch.epoch = 1
         WHERE object.is_archived
           AND ingest.is_before_ledger(object.key, object.key_time, object.modified, first_epoch)) AS before_the_ledger,
        count(*) AS ledger_rows,
@@ -314,5 +324,6 @@ SELECT (SELECT count(*) FROM bucket_objects AS object
        count(*) FILTER (WHERE decision = 'changed' AND state = 'done' AND applied_at IS NULL) AS passed_over,
        count(*) FILTER (WHERE applied_at IS NOT NULL AND archive_key IS NULL AND reason IS NOT NULL
                           AND state IN ('archived', 'done')) AS gone_before_archived
-FROM (SELECT file.*, file.state = 'failed' AND ingest.is_superseded(file) AS is_superseded FROM ingest.ledger AS file) AS file
-WHERE bucket = %(bucket)s AND prefix = %(prefix)s
+FROM (SELECT file.*, file.state = 'failed' AND ingest.is_superseded(file) AS is_superseded
+      FROM ingest.ledger AS file) AS file
+WHERE bucket = %(bucket)s AND prefix = ANY(%(prefixes)s)

@@ -8,29 +8,30 @@ from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
-from tests.acceptance.broker import DEAD_FILES, FILES, GEOCODE, HISTORY, Broker, fresh_vhost
-from tests.acceptance.program import Forked
-from tests.acceptance.stage import Stage
-from tests.acceptance.store import Bucket
-from tests.conftest import Database, fresh_database
+from tests.conftest import Database
+from tests.stage.broker import DEAD_FILES, FILES, GEOCODE, HISTORY, Broker, fresh_vhost
+from tests.stage.database import fresh_database
+from tests.stage.program import Forked
+from tests.stage.stage import Stage
+from tests.stage.store import Bucket
 
-pytest.register_assert_rewrite("tests.acceptance.comparing")
+pytest.register_assert_rewrite("tests.stage.comparing")
 
 MakeStage = Callable[[str], AbstractContextManager[Stage]]
 
 
 @pytest.fixture(scope="session")
-def broker(services: dict[str, str], worker_id: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+def broker(services: dict[str, str], worker_id: str, tmp_path_factory: pytest.TempPathFactory) -> Broker:
     """The topology declared in a vhost that nobody else uses."""
     management = services.get("RABBITMQ_MANAGEMENT_URL")
-    with fresh_vhost(services["RABBITMQ_URL"], management, f"fleettickets-acceptance-{worker_id}") as fresh:
-        folder = tmp_path_factory.mktemp("topology")
-        out, err = folder / "out", folder / "err"
-        environment = os.environ | services | {"RABBITMQ_URL": fresh.url, "RUSTFS_BUCKET": "none"}
-        assert Forked(["topology", "--json"], environment, folder, out, err).wait(60) == 0, err.read_text()
-        fresh.find_queues(json.loads(out.read_text())["declared"])
-        assert {FILES, DEAD_FILES, GEOCODE, HISTORY} <= set(fresh.queues)
-        yield fresh
+    fresh = fresh_vhost(services["RABBITMQ_URL"], management, f"fleettickets-acceptance-{worker_id}")
+    folder = tmp_path_factory.mktemp("topology")
+    out, err = folder / "out", folder / "err"
+    environment = os.environ | services | {"RABBITMQ_URL": fresh.url, "RUSTFS_BUCKET": "none"}
+    assert Forked(["topology", "--json"], environment, folder, out, err).wait(60) == 0, err.read_text()
+    fresh.find_queues(json.loads(out.read_text())["declared"])
+    assert {FILES, DEAD_FILES, GEOCODE, HISTORY} <= set(fresh.queues)
+    return fresh
 
 
 @pytest.fixture(scope="session")

@@ -10,12 +10,12 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from tests.acceptance.conftest import MakeStage
-from tests.acceptance.feeds import csv, ticket
-from tests.acceptance.geocoder import KEY, LocationIQ
-from tests.acceptance.stage import Stage
-from tests.acceptance.store import CHANGES, PROCESSED
 from tests.acceptance.test_restore import dumped, turn_to, unrecorded
 from tests.conftest import Database
+from tests.doubles.geocoder import KEY, LocationIQ
+from tests.stage.feeds import csv, ticket
+from tests.stage.stage import Stage
+from tests.stage.store import CHANGES, PROCESSED
 
 MIGRATIONS = Path(__file__).parents[2] / "sql" / "migrations"
 WATERMARK = f"{CHANGES}2026-06-25T142000.csv"
@@ -150,7 +150,7 @@ def test_a_gazetteer_of_other_columns_is_taken_over_with_its_points(
             local = stage.folder / "2026-06-25T142000.csv"
             rows = [ticket("INC1"), ticket("INC2", location_name=""), ticket("INC3", cluster="Nowhere")]
             local.write_bytes(csv(rows))
-            assert stage.run("import-csv", str(local), "--apply").returncode == 0
+            assert stage.run("import-csv", "--feed", "inc", str(local), "--apply").returncode == 0
             assert stage.run("geocode", "set", "--cluster", "Nowhere", "--", "-1.3", "36.9").returncode == 0
             assert stage.ask("geocode", "clusters")["to_ask"] == 0, "what is known is not asked for again"
         places = stage.query("SELECT ticket_id, latitude, longitude, geo_source FROM tickets.inc ORDER BY ticket_id")

@@ -4,11 +4,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.acceptance.broker import GEOCODE
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.reference import moment
-from tests.acceptance.stage import Stage, wait_until
-from tests.acceptance.store import CHANGES, PROCESSED
+from consumer.demo.oracle import moment
+from tests.stage.broker import GEOCODE
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.stage import Stage, wait_until
+from tests.stage.store import CHANGES, PROCESSED
 
 KEY = key_at(0)
 ROWS = (
@@ -76,6 +76,7 @@ def test_a_file_announced_by_the_store_becomes_rows_and_moves_to_processed(stage
     consumer.stop()
 
 
+@pytest.mark.promise("Exactly once", "Nothing lost")
 def test_a_file_that_nobody_announced_is_found_by_polling_once(stage: Stage) -> None:
     stage.bucket.put(KEY, BODY)
     assert stage.run("poll").returncode == 0

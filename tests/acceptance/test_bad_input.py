@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.acceptance.broker import DEAD_FILES, FILES, Message
-from tests.acceptance.feeds import csv, key_at, lines, ticket
-from tests.acceptance.stage import Stage
-from tests.acceptance.store import CHANGES, PROCESSED
+from tests.stage.broker import DEAD_FILES, FILES, Message
+from tests.stage.feeds import csv, key_at, lines, ticket
+from tests.stage.stage import Stage
+from tests.stage.store import CHANGES, PROCESSED
 
 BAD_ROW = ticket("BAD", mttr="soon")
 COLUMNS = tuple(BAD_ROW)
@@ -91,6 +91,7 @@ def outcome(shared_stage: Stage) -> Outcome:
     )
 
 
+@pytest.mark.promise("One transaction", "No silent decision")
 @pytest.mark.parametrize("name", FAILING)
 def test_a_file_fails_whole(outcome: Outcome, name: str) -> None:
     key = KEYS[name]
@@ -106,11 +107,13 @@ def test_a_file_fails_whole(outcome: Outcome, name: str) -> None:
     assert outcome.stage.query("SELECT * FROM ingest.positions WHERE file_id = %s", row["file_id"]) == []
 
 
+@pytest.mark.promise("One transaction")
 def test_nothing_of_the_failed_files_is_in_the_tables(outcome: Outcome) -> None:
     rows = outcome.stage.query("SELECT ticket_id FROM tickets.inc")
     assert {row["ticket_id"] for row in rows} == {"BESIDE", "LAST", *(f"GOOD-{minutes}" for minutes in (0, 45, 90))}
 
 
+@pytest.mark.promise("One bad thing stays one bad thing", "No silent decision")
 @pytest.mark.parametrize("name", REJECTING)
 def test_a_row_is_rejected_and_its_file_applied(outcome: Outcome, name: str) -> None:
     row = outcome.stage.ledger(KEYS[name])
@@ -129,6 +132,7 @@ def test_a_file_with_a_header_only_is_applied_and_archived(outcome: Outcome) -> 
     assert outcome.stage.bucket.read(row["archive_key"]) == FILES_PUT[HEADER_ONLY]
 
 
+@pytest.mark.promise("No silent decision")
 @pytest.mark.parametrize("name", NOT_BY_GRAMMAR)
 def test_a_key_outside_the_grammar_is_ignored_with_a_reason_and_left_in_place(outcome: Outcome, name: str) -> None:
     row = outcome.stage.ledger(CHANGES + name)
@@ -138,16 +142,19 @@ def test_a_key_outside_the_grammar_is_ignored_with_a_reason_and_left_in_place(ou
     assert outcome.dead_letters(CHANGES + name) == []
 
 
+@pytest.mark.promise("No silent decision")
 def test_a_body_that_is_no_event_is_a_dead_letter_with_a_reason(outcome: Outcome) -> None:
     (message,) = [message for message in outcome.dead if message.body == b"this is no JSON"]
     assert message.headers["fleettickets-reason"]
 
 
+@pytest.mark.promise("No silent decision")
 def test_events_that_are_none_of_ours_are_acknowledged_and_counted(outcome: Outcome) -> None:
     assert sum(outcome.events_counted.values()) == 4
     assert len(outcome.events_counted) >= 3, outcome.events_counted
 
 
+@pytest.mark.promise("One bad thing stays one bad thing")
 def test_the_queue_went_on_and_polling_again_added_no_dead_letter(outcome: Outcome) -> None:
     stage = outcome.stage
     assert len(outcome.dead_at_first) == len(outcome.dead) == len(FAILING) + 1

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from tests.acceptance.broker import DEAD_FILES
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.stage import Stage
+from tests.stage.broker import DEAD_FILES
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.stage import Stage
 
 MB = 1 << 20
 HEADER = b"ticket_id,owner\n"
@@ -44,6 +44,7 @@ def played(shared_stage: Stage) -> tuple[Stage, float]:
     return stage, memory / MB
 
 
+@pytest.mark.promise("Bounded")
 def test_the_consumer_stays_small(played: tuple[Stage, float]) -> None:
     assert played[1] < LIMIT_MB
 

@@ -1,6 +1,7 @@
 """RabbitMQ cut off, full, alarmed, restarted, or a cluster losing its leader: nothing is lost and no attempt spent."""
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,13 +13,15 @@ import requests
 from pika.exceptions import AMQPError, NackError
 from rabbitmq import RabbitMQ
 
-from tests.acceptance.broker import DEAD_FILES, FILES, GEOCODE, Broker
-from tests.acceptance.comparing import assert_equals_reference
-from tests.acceptance.faulty_store import FaultyStore
-from tests.acceptance.feeds import ChangeFile, RandomFeed, key_at
-from tests.acceptance.private import private_cluster, private_rabbitmq
-from tests.acceptance.proxy import Proxy
-from tests.acceptance.stage import Process, Stage, wait_until
+from consumer.demo.oracle import ChangeFile
+from tests.doubles.faulty_store import FaultyStore
+from tests.doubles.proxy import Proxy
+from tests.doubles.receiver import free_port
+from tests.stage.broker import DEAD_FILES, FILES, GEOCODE, Broker
+from tests.stage.comparing import assert_equals_oracle
+from tests.stage.feeds import RandomFeed, key_at
+from tests.stage.private import private_cluster, private_rabbitmq
+from tests.stage.stage import Process, Stage, wait_until
 
 BAD = b"ticket_id\nM\xfc\n"
 
@@ -38,9 +41,10 @@ def assert_as_if_nothing_had_happened(stage: Stage, consumer: Process, files: li
     assert stage.one("SELECT sum(attempts) FROM ingest.ledger") == 0
     assert stage.broker.ready(DEAD_FILES) == 0
     assert stage.waiting() == []
-    assert_equals_reference(stage, files)
+    assert_equals_oracle(stage, files)
 
 
+@pytest.mark.promise("Exactly once", "Nothing lost")
 def test_connections_that_are_cut_again_and_again(stage: Stage) -> None:
     files = feed(stage, seed=31, count=50)
     with Proxy(stage.broker.url) as proxy:
@@ -72,6 +76,7 @@ def test_what_a_lost_connection_delivered_and_nobody_began_is_left_to_its_redeli
     assert {line["key"] for line in lines} == {file.key for file in files}
 
 
+@pytest.mark.promise("One bad thing stays one bad thing")
 def test_a_full_follow_on_queue_holds_no_file_back_and_spends_nothing(stage: Stage) -> None:
     files = feed(stage, seed=32, count=12)
     with full(stage.broker, GEOCODE):
@@ -88,6 +93,7 @@ def test_a_full_follow_on_queue_holds_no_file_back_and_spends_nothing(stage: Sta
     assert_as_if_nothing_had_happened(stage, consumer, files)
 
 
+@pytest.mark.promise("Nothing lost", "One bad thing stays one bad thing")
 def test_full_dead_letters_keep_a_bad_file_undecided_and_good_ones_going(stage: Stage) -> None:
     files, bad = feed(stage, seed=33, count=12), key_at(-1)
     stage.bucket.put(bad, BAD)
@@ -96,7 +102,8 @@ def test_full_dead_letters_keep_a_bad_file_undecided_and_good_ones_going(stage: 
         stage.announce(bad, *(file.key for file in files))
         stage.wait_for("done", *(file.key for file in files))
         wait_until(lambda: "refused a message" in consumer.output(), "the consumer meets the full dead letters")
-        assert stage.query("SELECT 1 FROM ingest.ledger WHERE key = %s", bad) == []
+        row = stage.ledger(bad)
+        assert (row["state"], row["attempts"]) == ("seen", 0), "nobody has its letter, so it has not failed"
     dead = "SELECT 1 FROM ingest.ledger WHERE dead_lettered_at IS NOT NULL"
     wait_until(lambda: stage.query(dead), "the bad file is a dead letter")
     consumer.stop()
@@ -146,6 +153,62 @@ def private_stage(stage: Stage, private_broker: RabbitMQ) -> Stage:
     return stage
 
 
+def several(stage: Stage, count: int) -> bytes:
+    """One body that announces so many files."""
+    records = [json.loads(stage.bucket.event(key_at(number)))["Records"][0] for number in range(count)]
+    names = ("eventSource", "eventName", "s3")
+    return json.dumps({"Records": [{name: record[name] for name in names} for record in records]}).encode()
+
+
+def test_a_body_of_many_events_is_spread_soon_by_a_broker_that_confirms_slowly_and_stops_when_told(
+    stage: Stage,
+) -> None:
+    """One after the other, a thousand confirms of a quarter of a second would take four minutes."""
+    stop = threading.Event()
+
+    def pulse() -> None:
+        while not stop.wait(0.02):
+            proxy.stall()
+            stop.wait(0.25)
+            proxy.restore()
+
+    with Proxy(stage.environment["RABBITMQ_URL"]) as proxy:
+        consumer = stage.start("consume", "--queue", "files", RABBITMQ_URL=proxy.url)
+        wait_until(lambda: '"consuming"' in consumer.output(), "it consumes")
+        pulsing = threading.Thread(target=pulse)
+        pulsing.start()
+        try:
+            stage.broker.publish([several(stage, 900)])
+            wait_until(lambda: stage.broker.ready(FILES) > 100, "some are spread", timeout=20)
+            consumer.terminate()
+            assert consumer.ends_within(20), "between two of its messages"
+        finally:
+            stop.set()
+            pulsing.join()
+    assert consumer.wait() == 0, consumer.output()
+    spread = stage.one("SELECT count(*) FROM ingest.ledger") + stage.broker.ready(FILES)
+    assert 100 < spread < 900
+    consumer = stage.start("consume", "--queue", "files")
+    wait_until(lambda: stage.one("SELECT count(*) FROM ingest.ledger WHERE decision = 'missing'") == 900, "all are")
+    wait_until(lambda: stage.broker.ready(FILES) == 0, "every delivery is settled")
+    consumer.stop()
+    assert stage.broker.ready(DEAD_FILES) == 0
+
+
+@pytest.mark.faults
+def test_a_broker_that_falls_silent_is_told_within_half_a_minute(stage: Stage) -> None:
+    looks = (
+        ("status",), ("doctor",), ("explain", key_at(1)), ("dead-letters", "list"), ("dead-letters", "show", "1"),
+        ("dead-letters", "replay", "--all", "--dry-run"),
+    )  # fmt: skip
+    with Proxy(stage.environment["RABBITMQ_URL"], losing=b"fleettickets.", after=True, holding=True) as proxy:
+        looking = [stage.start(*arguments, RABBITMQ_URL=proxy.url) for arguments in looks]
+        end = time.monotonic() + 45
+        for process in looking:
+            assert process.ends_within(max(0, end - time.monotonic())), process.log
+            assert process.wait() != 0, process.output()
+
+
 @contextmanager
 def unconfirmed(rabbitmq: RabbitMQ, queue: str) -> Iterator[None]:
     """The queue takes no message and refuses none, as one that has lost its quorum."""
@@ -157,6 +220,7 @@ def unconfirmed(rabbitmq: RabbitMQ, queue: str) -> Iterator[None]:
         rabbitmq.control("eval", f"sys:resume({member}).")
 
 
+@pytest.mark.promise("One bad thing stays one bad thing")
 def test_a_queue_that_confirms_nothing_keeps_only_its_own_waiting(
     private_stage: Stage, private_broker: RabbitMQ
 ) -> None:
@@ -182,7 +246,7 @@ def test_a_queue_that_confirms_nothing_keeps_only_its_own_waiting(
     # One that was published and not confirmed in time stays there as well.
     letters = {message.headers["fleettickets-key"] for message in stage.broker.messages(DEAD_FILES)}
     assert letters == set(bad)
-    assert_equals_reference(stage, files)
+    assert_equals_oracle(stage, files)
 
 
 def test_a_command_whose_message_nobody_confirms_says_so_and_ends(
@@ -196,6 +260,7 @@ def test_a_command_whose_message_nobody_confirms_says_so_and_ends(
     assert "did not confirm a message within 10 s" in ended.stderr
 
 
+@pytest.mark.promise("Nothing lost")
 @pytest.mark.faults
 @pytest.mark.timeout(300)
 def test_a_restarted_broker_has_everything_still(private_stage: Stage, private_broker: RabbitMQ) -> None:
@@ -214,6 +279,7 @@ def test_a_restarted_broker_has_everything_still(private_stage: Stage, private_b
     assert_as_if_nothing_had_happened(stage, consumers.pop(), files)
 
 
+@pytest.mark.promise("Nothing lost")
 @pytest.mark.faults
 @pytest.mark.timeout(300)
 def test_letters_that_were_in_hand_when_a_look_was_cut_off_survive_a_restart(
@@ -241,6 +307,7 @@ def test_letters_that_were_in_hand_when_a_look_was_cut_off_survive_a_restart(
     assert sorted(letters) == sorted(set(keys[:-1]) - replayed)
 
 
+@pytest.mark.promise("Nothing lost")
 @pytest.mark.faults
 @pytest.mark.timeout(300)
 def test_a_memory_alarm_is_waited_for(private_stage: Stage, private_broker: RabbitMQ) -> None:
@@ -258,6 +325,7 @@ def test_a_memory_alarm_is_waited_for(private_stage: Stage, private_broker: Rabb
     assert_as_if_nothing_had_happened(stage, consumer, files)
 
 
+@pytest.mark.promise("Nothing lost")
 @pytest.mark.faults
 @pytest.mark.timeout(400)
 def test_a_cluster_that_loses_the_leader_of_the_queue_under_load(stage: Stage, tmp_path: Path) -> None:
@@ -314,10 +382,15 @@ def leading(broker: Broker, nodes: list[RabbitMQ]) -> RabbitMQ:
 
 @pytest.mark.faults
 @pytest.mark.parametrize("command", ["consume", "webhook"])
-def test_a_declaration_that_nobody_answers_ends_and_keeps_nobody_from_ending(stage: Stage, command: str) -> None:
-    token = {"FLEETTICKETS_WEBHOOK_TOKEN": "a"}
-    with Proxy(stage.environment["RABBITMQ_URL"], losing=b"fleettickets.retry.5s", holding=True) as proxy:
-        process = stage.start(command, RABBITMQ_URL=proxy.url, **token)
+@pytest.mark.parametrize("how", ["silent", "living"])
+def test_a_declaration_that_nobody_answers_ends_and_keeps_nobody_from_ending(
+    stage: Stage, command: str, how: str
+) -> None:
+    """Of a living broker that request alone is lost: its heartbeats go on."""
+    arguments = {"consume": ("consume",), "webhook": ("webhook", "--port", str(free_port()))}[command]
+    lost, living = b"fleettickets.retry.5s", how == "living"
+    with Proxy(stage.environment["RABBITMQ_URL"], losing=lost, holding=not living, swallowing=living) as proxy:
+        process = stage.start(*arguments, RABBITMQ_URL=proxy.url, FLEETTICKETS_WEBHOOK_TOKEN="a")
         assert proxy.lost.wait(30)
         wait_until(lambda: '"waiting"' in process.output(), "it says that it waits", timeout=60)
         process.terminate()

@@ -1,7 +1,6 @@
 """The broker's users with no more rights than they need: what each can do, and what the broker refuses."""
 
 import contextlib
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -10,13 +9,15 @@ import pytest
 import requests
 from pika.exceptions import ChannelClosedByBroker
 
-from tests.acceptance.broker import DEAD, DEAD_FILES, EVENTS, FILES, Broker, fresh_vhost
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.receiver import Receiver
-from tests.acceptance.stage import Stage, wait_until
 from tests.compose import BROKER_PASSWORDS
+from tests.doubles.receiver import Receiver
+from tests.stage.broker import DEAD, DEAD_FILES, EVENTS, FILES, Broker, fresh_vhost
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.stage import Stage, wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pika.adapters.blocking_connection import BlockingChannel
 
 STORE, PUBLISHER, POLLER, CONSUMER = (f"fleettickets-{name}" for name in ("store", "publisher", "poller", "consumer"))
@@ -25,13 +26,12 @@ CLAIM, POLL_LOCK = "fleettickets.bucket", "fleettickets.lock.poll"
 
 
 @pytest.fixture(scope="module")
-def empty_vhost(services: dict[str, str], worker_id: str) -> Iterator[Broker]:
+def empty_vhost(services: dict[str, str], worker_id: str) -> Broker:
     """A virtual host without a topology. The users belong to the whole server, and are left there."""
     management = services.get("RABBITMQ_MANAGEMENT_URL")
     if management is None:
         pytest.skip("the management API makes the users of this test")
-    with fresh_vhost(services["RABBITMQ_URL"], management, f"fleettickets-rights-{worker_id}") as fresh:
-        yield fresh
+    return fresh_vhost(services["RABBITMQ_URL"], management, f"fleettickets-rights-{worker_id}")
 
 
 @pytest.fixture(scope="module")

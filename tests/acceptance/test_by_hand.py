@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.broker import GEOCODE
-from tests.acceptance.comparing import assert_equals_reference, tickets
-from tests.acceptance.feeds import RandomFeed, csv, key_at, ticket
-from tests.acceptance.program import PROGRAM
-from tests.acceptance.stage import Stage, wait_until
-from tests.acceptance.store import CHANGES, PROCESSED
+from tests.stage.broker import GEOCODE
+from tests.stage.comparing import assert_equals_oracle, tickets
+from tests.stage.feeds import RandomFeed, csv, key_at, ticket
+from tests.stage.program import PROGRAM
+from tests.stage.stage import Stage, wait_until
+from tests.stage.store import CHANGES, PROCESSED
 
 NO_BROKER = {"RABBITMQ_URL": "amqp://127.0.0.1:1/"}
 TABLES = ("tickets.inc", "tickets.closure_events", "tickets.import_meta", "ingest.ledger", "ingest.positions",
@@ -30,6 +30,7 @@ def state(stage: Stage) -> dict[str, list[dict[str, object]]]:
     return {table: stage.query(f"SELECT * FROM {table}") for table in TABLES}  # noqa: S608
 
 
+@pytest.mark.promise("Order-free", "Late files count")
 def test_drain_applies_everything_oldest_to_newest_without_a_broker(stage: Stage) -> None:
     files = RandomFeed(seed=7, tickets=60).files(25, rows=12)
     stage.bucket.put_all({file.key: file.body for file in files})
@@ -42,7 +43,7 @@ def test_drain_applies_everything_oldest_to_newest_without_a_broker(stage: Stage
 
     drained = stage.run("drain", "--apply", **NO_BROKER)
     assert drained.returncode == 0, drained.stderr
-    assert_equals_reference(stage, files)
+    assert_equals_oracle(stage, files)
     assert stage.waiting() == []
     assert stage.bucket.read_all(PROCESSED) == {file.key.replace(CHANGES, PROCESSED): file.body for file in files}
     rows = stage.query("SELECT decision, first_seen_by, state FROM ingest.ledger")
@@ -66,6 +67,7 @@ def test_a_dry_run_says_what_the_run_then_does(stage: Stage) -> None:
     assert stage.waiting() == [f"{CHANGES}notes.csv"]
 
 
+@pytest.mark.promise("One bad thing stays one bad thing")
 def test_a_broken_file_stops_neither_the_drain_nor_its_later_dead_letter(stage: Stage) -> None:
     broken, good = key_at(1), key_at(2)
     stage.bucket.put(broken, b"ticket_id\nM\xfc\n")
@@ -83,6 +85,7 @@ def test_a_broken_file_stops_neither_the_drain_nor_its_later_dead_letter(stage: 
     assert [letter["key"] for letter in stage.ask("dead-letters", "list", "--each")] == [broken]
 
 
+@pytest.mark.promise("Exactly once")
 @pytest.mark.parametrize("point", ["after commit, before archive", "after delete, before state"])
 def test_a_drain_finishes_what_a_killed_consumer_left(stage: Stage, point: str) -> None:
     key, body = key_at(1), csv([ticket("HALF")])
@@ -106,7 +109,7 @@ def test_a_new_epoch_lets_the_older_stamped_files_of_a_new_bucket_win(stage: Sta
     stage.ask("drain", "--apply")
     assert tickets(stage)["MOVED"]["owner"] == "old bucket"
 
-    assert stage.ask("reseed", "--yes", "--reason", "cut-over") == {"epoch": 2}
+    assert stage.ask("reseed", "--yes", "--reason", "cut-over") == {"epochs": {"crq": 2, "inc": 2}}
     stage.bucket.put(key_at(20), csv([ticket("MOVED", owner="new bucket")]))
     stage.bucket.put(key_at(15), csv([ticket("MOVED", owner="new bucket, older")]))
     (older, newer) = stage.ask("drain", "--apply")["files"]
@@ -137,7 +140,7 @@ def test_a_drain_with_reseed_that_is_repeated_goes_on_in_its_epoch(stage: Stage)
     assert (repeated.returncode, "goes on in epoch 2" in repeated.stderr) == (0, True)
     assert tickets(stage)["MOVED"]["owner"] == "newer"
     assert stage.one("SELECT max(epoch) FROM ingest.epochs") == 2
-    assert stage.ask("reseed", "--yes") == {"epoch": 3}
+    assert stage.ask("reseed", "--yes") == {"epochs": {"crq": 3, "inc": 3}}
     stage.ask("drain", "--reseed", "--apply")
     assert stage.one("SELECT max(epoch) FROM ingest.epochs") == 4, "after another one it begins its own"
 
@@ -153,19 +156,19 @@ def test_reseed_asks_first(stage: Stage) -> None:
 def test_a_local_file_is_imported_once(stage: Stage, tmp_path: Path, name: str) -> None:
     file = tmp_path / name
     file.write_bytes(csv([ticket("LOCAL1"), ticket("LOCAL2", mttr="soon")]))
-    tried = stage.ask("import-csv", str(file))
+    tried = stage.ask("import-csv", "--feed", "inc", str(file))
     assert tickets(stage) == {}
-    done = stage.ask("import-csv", str(file), "--apply")
+    done = stage.ask("import-csv", "--feed", "inc", str(file), "--apply")
     assert done["files"] == tried["files"]
     assert list(tickets(stage)) == ["LOCAL1"]
     assert [row["line"] for row in stage.query("SELECT line FROM ingest.rejects")] == [3]
-    again = stage.run("import-csv", str(file), "--apply")
+    again = stage.run("import-csv", "--feed", "inc", str(file), "--apply")
     assert "was applied before" in again.stdout
     assert stage.one("SELECT metadata ->> 'source_max_key' FROM tickets.import_meta") is None
 
 
 def test_a_local_file_that_is_not_there_is_said_in_one_line(stage: Stage, tmp_path: Path) -> None:
-    ended = stage.run("import-csv", str(tmp_path / "nowhere.csv"))
+    ended = stage.run("import-csv", "--feed", "inc", str(tmp_path / "nowhere.csv"))
     assert ended.returncode == 2
     assert ended.stderr.strip().endswith("nowhere.csv: No such file or directory")
 
@@ -223,6 +226,7 @@ def test_a_drain_that_fails_again_makes_no_second_dead_letter(stage: Stage) -> N
     assert stage.ask("status")["database"]["backlog"]["set_aside"] == {"dead letters": 1}
 
 
+@pytest.mark.promise("No silent decision")
 def test_a_drain_names_what_it_leaves_alone_and_the_ledger_knows(stage: Stage) -> None:
     stray = f"{CHANGES}read me.txt"
     stage.bucket.put(stray, b"hello")
@@ -263,8 +267,8 @@ def test_what_is_applied_waits_for_whoever_has_the_key_in_hand(stage: Stage) -> 
     key, local = key_at(1), stage.folder / "2026-06-25T142000.csv"
     stage.bucket.put(key, csv([ticket("INC1")]))
     local.write_bytes(csv([ticket("INC2")]))
-    commands = (["drain"], ["import-csv", str(local)])
-    with stage.another_has(key), stage.another_has(local.name, bucket="(local file)"):
+    commands = (["drain"], ["import-csv", "--feed", "inc", str(local)])
+    with stage.another_has(key), stage.another_has(local.name, bucket="a local file, inc"):
         applying = [stage.start(*command, "--apply") for command in commands]
         for process in applying:
             wait_until(lambda process=process: "waiting" in process.output(), "it waits")  # type: ignore[misc]
@@ -340,7 +344,7 @@ def on_a_terminal(stage: Stage, *arguments: str) -> bytes:
 def test_on_a_terminal_an_import_shows_how_far_it_is(stage: Stage) -> None:
     local = stage.folder / "2026-06-25T142000.csv"
     local.write_bytes(csv([ticket(f"INC{number}", owner="x" * 200) for number in range(30_000)]))
-    shown = on_a_terminal(stage, "import-csv", str(local), "--apply")
+    shown = on_a_terminal(stage, "import-csv", "--feed", "inc", str(local), "--apply")
     assert len(set(re.findall(rb"importing.*?([\d.]+)/[\d.]+ MB", shown))) > 2, shown[-2000:]
 
 
@@ -358,30 +362,28 @@ def test_on_a_terminal_a_drain_shows_how_far_it_is(stage: Stage) -> None:
 def test_local_files_that_cannot_be_imported_are_one_line_and_leave_nothing(stage: Stage) -> None:
     broken = stage.folder / "2026-06-25T142000.csv"
     broken.write_bytes(b"ticket_id\nM\xfc\n")
-    ended = stage.run("import-csv", str(broken), "--apply")
+    ended = stage.run("import-csv", "--feed", "inc", str(broken), "--apply")
     assert (ended.returncode, "FAILS, not UTF-8" in ended.stdout) == (1, True)
     assert stage.query("SELECT 1 FROM ingest.ledger") == []
     odd = os.fsencode(stage.folder) + b"/\xff\xfe.csv"
     Path(os.fsdecode(odd)).write_bytes(b"ticket_id\nA\n")
     for name, words in ((os.fsdecode(odd), "is not UTF-8"), (str(stage.folder), "Is a directory")):
-        ended = stage.run("import-csv", name, "--apply")
+        ended = stage.run("import-csv", "--feed", "inc", name, "--apply")
         assert ended.returncode == 2
         assert words in ended.stderr
         assert "None" not in ended.stderr
         assert len(ended.stderr.splitlines()) == 1
 
 
-def test_what_another_prefix_of_the_bucket_left_half_way_is_not_ours(stage: Stage) -> None:
-    key = "other/feed/changes/2026-06-01T060000.csv"
-    doomed = stage.start(
-        "consume", FLEETTICKETS_FAIL_POINT="after commit, before archive", FLEETTICKETS_PREFIX="other/feed/"
-    )
+def test_what_another_feed_left_half_way_is_left_to_who_serves_it(stage: Stage) -> None:
+    key = "automations/crq/changes/2026-06-01T060000.csv"
+    doomed = stage.start("consume", FLEETTICKETS_FAIL_POINT="after commit, before archive", FLEETTICKETS_FEEDS="crq")
     stage.bucket.put(key, csv([ticket("THEIRS")]))
     stage.announce(key)
     doomed.wait()
-    assert stage.run("drain", "--apply", **NO_BROKER).returncode == 0
+    assert stage.run("drain", "--apply", FLEETTICKETS_FEEDS="inc", **NO_BROKER).returncode == 0
     assert stage.bucket.keys() == [key]
-    assert stage.run("drain", "--apply", FLEETTICKETS_PREFIX="other/feed/", **NO_BROKER).returncode == 0
+    assert stage.run("drain", "--apply", FLEETTICKETS_FEEDS="crq", **NO_BROKER).returncode == 0
     assert stage.bucket.keys() == [key.replace("changes", "processed")]
 
 

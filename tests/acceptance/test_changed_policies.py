@@ -1,14 +1,17 @@
 """A key that comes again with other bytes, under each policy: one rule, one visible result, and every byte kept."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from pika import BasicProperties
 
-from tests.acceptance.broker import DEAD_FILES, FILES
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.stage import Stage, wait_until
-from tests.acceptance.store import PROCESSED
+from publisher.arrivals import messages
+from tests.stage.broker import DEAD_FILES, FILES
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.stage import Stage, wait_until
+from tests.stage.store import PROCESSED
 
 KEY, BETWEEN = key_at(0), key_at(10)
 COLUMNS = ("ticket_id", "owner")
@@ -16,6 +19,7 @@ FIRST = csv([ticket("A", owner="first"), ticket("B", owner="first"), ticket("GON
 # B was written by a later file in the meantime; a rule that looked at arrival alone would set it back.
 LATER = csv([ticket("B", owner="later")], COLUMNS)
 OTHER = csv([ticket("A", owner="other"), ticket("B", owner="other"), ticket("C", owner="other")], COLUMNS)
+THIRD = csv([ticket("A", owner="third")], COLUMNS)
 
 BEFORE = {"A": "first", "B": "later", "GONE": "first"}
 AFTER = {"A": "other", "B": "later", "C": "other", "GONE": "first"}
@@ -35,6 +39,7 @@ def kept(stage: Stage) -> list[bytes]:
     return sorted(stage.bucket.read(key) for key in [*stage.waiting(), *stage.bucket.keys(PROCESSED)])
 
 
+@pytest.mark.promise("No silent decision")
 @pytest.mark.parametrize(
     ("policy", "decided", "waiting", "result"),
     [
@@ -119,6 +124,51 @@ def test_a_replay_stays_one_through_its_retries(quarantining: Stage) -> None:
     hurry(stage, 30)
     wait_until(lambda: versions(stage) == [("new", "done"), ("changed", "done")], "what was released is applied")
     assert stage.broker.ready(DEAD_FILES) == 0
+
+
+def test_a_replay_releases_the_version_that_its_letter_is_about_and_no_other(quarantining: Stage) -> None:
+    stage = quarantining
+    stage.announce(KEY)
+    wait_until(lambda: stage.broker.ready(DEAD_FILES) == 1, "the other bytes are quarantined")
+    (letter,) = stage.ask("dead-letters", "list", "--each")
+    stage.bucket.put(KEY, THIRD)  # which nobody has looked at
+    assert len(stage.ask("dead-letters", "replay", "--id", letter["id"])["replayed"]) == 1
+    wait_until(lambda: stage.broker.held(FILES) == 0 and stage.broker.ready(FILES) == 0, "the replay is settled")
+    assert owners(stage)["A"] == "first"
+    (third,) = stage.ask("dead-letters", "list", "--each")
+    assert (third["reason"], third["attempts"]) == ("changed", 1)
+    # Neither does one replay make a second letter of it: this one is about other bytes again.
+    with stage.broker.channel() as channel:
+        again = {messages.AGAIN: "replay", messages.ETAG: hashlib.md5(OTHER, usedforsecurity=False).hexdigest()}
+        channel.basic_publish("fleettickets", "files", stage.bucket.event(KEY, OTHER), BasicProperties(headers=again))
+    wait_until(lambda: stage.broker.held(FILES) == 0 and stage.broker.ready(FILES) == 0, "that is settled")
+    assert stage.broker.ready(DEAD_FILES) == 1
+    assert owners(stage)["A"] == "first"
+    assert len(stage.ask("dead-letters", "replay", "--id", third["id"])["replayed"]) == 1
+    wait_until(lambda: owners(stage)["A"] == "third", "its own letter releases it")
+
+
+def test_the_retry_of_a_version_makes_no_second_letter_of_another(stage: Stage) -> None:
+    stage.connection.execute(
+        b"""
+        CREATE FUNCTION tickets.fail() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'broken'; RETURN NEW; END$$;
+        CREATE TRIGGER fail BEFORE INSERT ON tickets.inc FOR EACH ROW EXECUTE FUNCTION tickets.fail();
+        """
+    )
+    consumer = stage.start("consume")
+    stage.bucket.put(KEY, FIRST)
+    stage.announce(KEY)
+    wait_until(lambda: waits(stage, 5), "the first one waits for its retry")
+    stage.bucket.put(KEY, b"no,such\n1,2\n")
+    stage.announce(KEY)
+    wait_until(lambda: stage.broker.ready(DEAD_FILES) == 1, "the second one is a dead letter")
+    dead = stage.one("SELECT file_id FROM ingest.ledger WHERE dead_lettered_at IS NOT NULL")
+    tried_again = "SELECT duplicates + attempts > 1 FROM ingest.ledger WHERE file_id = %s"
+    wait_until(lambda: stage.one(tried_again, dead), "the retry has found it")
+    wait_until(lambda: stage.broker.held(FILES) == 0, "every delivery is settled")
+    consumer.stop()
+    assert stage.broker.ready(DEAD_FILES) == 1
+    assert stage.one("SELECT attempts FROM ingest.ledger WHERE file_id = %s", dead) == 1
 
 
 def test_a_retry_that_nobody_asked_for_releases_nothing(quarantining: Stage) -> None:

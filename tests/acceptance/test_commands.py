@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.acceptance.broker import FILES
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.stage import Stage, wait_until
-from tests.acceptance.store import CHANGES
+from tests.stage.broker import FILES
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.stage import Stage, wait_until
+from tests.stage.store import CHANGES
 
 NOWHERE = {
     "RABBITMQ_URL": "amqp://guest:guest@nowhere.invalid:5672/",
@@ -46,8 +46,8 @@ def test_status_tells_backlog_queues_and_watermark(stage: Stage) -> None:
     status = stage.ask("status")
     assert status["bucket"]["waiting"] == 1
     assert status["bucket"]["oldest_waiting_key"] == waiting
-    assert status["database"]["watermark"] == applied
-    assert status["database"]["tickets"] == 1
+    assert status["database"]["feeds"]["inc"]["watermark"] == applied
+    assert status["database"]["feeds"]["inc"]["tickets"] == 1
     assert status["database"]["last_files"][0]["key"] == applied
     queues = status["broker"]["queues"]
     assert queues["files"] == {"ready": 1, "consumers": 0, "dead_letters": 0}

@@ -13,13 +13,13 @@ import pytest
 from psycopg import errors
 
 from tests import compose
-from tests.acceptance.broker import Broker, fresh_vhost
 from tests.acceptance.conftest import MakeStage
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.program import Forked
-from tests.acceptance.receiver import TOKEN, Endpoint
-from tests.acceptance.stage import Process, Stage, wait_until
 from tests.conftest import Database
+from tests.doubles.receiver import TOKEN, Endpoint
+from tests.stage.broker import Broker, fresh_vhost
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.program import Forked
+from tests.stage.stage import Process, Stage, wait_until
 
 LOGINS = ("fleettickets_consumer", "fleettickets_reader")
 FORBIDDEN = (
@@ -62,6 +62,9 @@ class Containers:
         self.given |= {"RABBITMQ_USER": rabbitmq.username or "", "RABBITMQ_PASSWORD": rabbitmq.password or ""}
         self.given |= {f"POSTGRES_{whose}PASSWORD": "of-the-database" for whose in ("", "CONSUMER_", "READER_")}
         self.given["RUSTFS_BUCKET"] = stage.bucket.name
+        feeds = stage.folder / "feeds"
+        feeds.mkdir()
+        self.where["/feeds"] = str(feeds)
 
     def environment(self, service: str) -> dict[str, str]:
         found = compose.environment(service, self.given)
@@ -114,10 +117,8 @@ def containers(
     ).create_queue(QueueName="compose")["QueueUrl"]
     more = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "FLEETTICKETS_WEBHOOK_TOKEN": TOKEN}
     more["FLEETTICKETS_SQS_QUEUE_URL"] = queue
-    with (
-        make_stage(empty_database.url) as stage,
-        fresh_vhost(services["RABBITMQ_URL"], management, f"fleettickets-compose-{worker_id}") as broker,
-    ):
+    broker = fresh_vhost(services["RABBITMQ_URL"], management, f"fleettickets-compose-{worker_id}")
+    with make_stage(empty_database.url) as stage:
         yield Containers(stage, broker, more)
         for login in LOGINS:
             stage.connection.execute(f"DROP OWNED BY {login}; DROP ROLE {login}".encode())

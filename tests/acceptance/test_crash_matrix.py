@@ -1,8 +1,9 @@
 """A process killed between two durable effects leaves nothing that the next one does not put right.
 
 Every point, whoever said that the files are there, one process and three: the database, the bucket and the follow-ons
-end as the reference says. A run of the tests takes one cell of each point, other ones on other days; the whole matrix
-is `make crash-matrix`, which also writes the table in docs/reliability.md.
+end as the oracle says. A run of the tests takes one cell of each point, which the commit chooses and the end of the
+run prints; CRASH_MATRIX with the digits of a commit repeats its choice. The whole matrix is `make crash-matrix`, which
+also writes the table in docs/reliability.md.
 """
 
 import json
@@ -10,20 +11,23 @@ import os
 import random
 import signal
 from collections import Counter
-from collections.abc import Iterator
-from datetime import date
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from tests.acceptance.broker import DEAD_FILES, FILES, GEOCODE
-from tests.acceptance.comparing import assert_equals_reference, captures
-from tests.acceptance.faulty_store import FaultyStore
-from tests.acceptance.feeds import ChangeFile, RandomFeed, csv, key_at, ticket
-from tests.acceptance.proxy import Proxy
-from tests.acceptance.stage import Process, Stage, wait_until
-from tests.acceptance.store import CHANGES, PROCESSED
+from tests.doubles.faulty_store import FaultyStore
+from tests.doubles.proxy import Proxy
+from tests.stage.broker import DEAD_FILES, FILES, GEOCODE
+from tests.stage.commit import commit
+from tests.stage.comparing import assert_equals_oracle, is_captured
+from tests.stage.feeds import RandomFeed, csv, key_at, ticket
+from tests.stage.stage import Process, Stage, wait_until
+from tests.stage.store import CHANGES, PROCESSED
+
+if TYPE_CHECKING:
+    from consumer.demo.oracle import ChangeFile
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- crash matrix: begin, written by make crash-matrix -->\n", "<!-- crash matrix: end -->\n"
@@ -79,13 +83,15 @@ COLUMNS = [(mode, processes) for mode in ("notification", "poll", "drain") for p
 ALL = [Cell(point, mode, processes) for point in POINTS for mode, processes in COLUMNS]
 
 
+CHOSEN_BY = os.environ.get("CRASH_MATRIX") or commit()
+
+
 def chosen() -> list[Cell]:
-    """All, or of each point the one whose turn it is today; of every fifth one with three processes: they take long."""
-    if os.environ.get("CRASH_MATRIX") == "full":
+    """All, or of each point the cell whose turn it is; of every fifth one with three processes, as they take long."""
+    if CHOSEN_BY == "full":
         return ALL
-    day = date.today().toordinal()  # noqa: DTZ011 - any day will do
     turns = []
-    for number, point in enumerate(POINTS, start=day):
+    for number, point in enumerate(POINTS, start=int(CHOSEN_BY, 16)):
         row = [cell for cell in ALL if cell.point == point and cell.processes == (1 if number % 5 else 3)]
         turns.append(row[(number if number % 5 else number // 5) % len(row)])
     return turns
@@ -133,8 +139,12 @@ class Feed:
             self.stage.broker.publish(self.random.sample(events, len(events)))
 
 
+@pytest.mark.promise("One transaction", "Exactly once", "Order-free", "Nothing lost")
 @pytest.mark.parametrize("cell", chosen(), ids=lambda cell: f"{cell.point} - {cell.mode} - {cell.processes}")
-def test_killed_at(stage: Stage, cell: Cell, results: dict[Cell, str]) -> None:
+def test_killed_at(
+    stage: Stage, cell: Cell, results: dict[Cell, str], record_property: Callable[[str, object], None]
+) -> None:
+    record_property("chosen by", CHOSEN_BY)
     results[cell] = "**FAILS**"
     stage.environment["FLEETTICKETS_MAX_REJECT_SHARE"] = "1"
     feed = Feed(stage, cell)
@@ -145,7 +155,7 @@ def test_killed_at(stage: Stage, cell: Cell, results: dict[Cell, str]) -> None:
         crash_of_a_drain(stage, cell, feed)
     else:
         no_crash_of_a_drain(stage, cell, feed)
-    assert_equals_reference(stage, feed.good)
+    assert_equals_oracle(stage, feed.good)
     assert_finished(stage, feed, state="archived" if cell.mode == "drain" else "done")
     results[cell] = "holds" if cell.occurs else f"does not occur: {NOT_IN_A_DRAIN[cell.point]}"
 
@@ -254,10 +264,7 @@ def assert_follow_ons(stage: Stage, feed: Feed) -> None:
     unsent = "SELECT count(*) FROM ingest.outbox WHERE kind = 'geocode' AND sent_at IS NULL"
     assert stage.one(unsent) == 0
     assert stage.broker.ready(GEOCODE) >= 1
-    # The last capture covered every file: one more finds the same.
-    captured = captures(stage)
-    stage.query("SELECT tickets.capture_history()")
-    assert captures(stage) == captured
+    assert is_captured(stage), "the last capture covered every file"
     letters = [message.headers["fleettickets-key"] for message in stage.broker.messages(DEAD_FILES)]
     assert set(letters) == set(feed.bad)
     # Published first, recorded second: a crash in between may leave a second letter of each file in hand, never none.
@@ -280,9 +287,10 @@ def test_a_bad_file_whose_consumer_was_killed_can_be_replayed_once_it_is_good(st
     wait_until(lambda: stage.broker.ready(FILES) == 0, "every letter is settled")
     healthy.stop()
     assert stage.broker.ready(DEAD_FILES) == 0
-    assert_equals_reference(stage, [file])
+    assert_equals_oracle(stage, [file])
 
 
+@pytest.mark.promise("Nothing lost")
 def test_what_no_delivery_comes_for_any_more_is_finished_by_a_sweep(stage: Stage) -> None:
     """The broker has forgotten the messages, and nobody polls. A file that the store fails to give keeps none back."""
     stage.environment["FLEETTICKETS_MAX_REJECT_SHARE"] = "1"
@@ -307,9 +315,10 @@ def test_what_no_delivery_comes_for_any_more_is_finished_by_a_sweep(stage: Stage
     requests = stage.query("SELECT request_id FROM ingest.outbox WHERE kind = 'geocode' ORDER BY 1")
     assert sorted(sent) == [row["request_id"] for row in requests]
     assert stage.one("SELECT sum(duplicates) FROM ingest.ledger") == 0, "no delivery came"
-    assert_equals_reference(stage, files)
+    assert_equals_oracle(stage, files)
 
 
+@pytest.mark.promise("No silent decision")
 @pytest.mark.parametrize("since", ["gone from", "replaced in"])
 def test_a_file_that_was_applied_and_cannot_be_archived_any_more_says_why(stage: Stage, since: str) -> None:
     """Without the reason, `verify` would take it for lost."""

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.broker import DEAD, DEAD_FILES, FILES
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.proxy import Proxy
-from tests.acceptance.stage import Process, Stage, wait_until
-from tests.acceptance.store import CHANGES, PROCESSED
+from tests.doubles.proxy import Proxy
+from tests.stage.broker import DEAD, DEAD_FILES, FILES
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.stage import Process, Stage, wait_until
+from tests.stage.store import CHANGES, PROCESSED
 
 BROKEN = b"number,owner\nINC1,Otieno\n"
 
@@ -285,6 +285,7 @@ def test_one_replay_or_discard_has_the_letters_at_a_time(shared_stage: Stage) ->
     assert len(stage.ask("dead-letters", "discard", "--all", "--reason", "a test")["discarded"]) == 1
 
 
+@pytest.mark.promise("Nothing lost")
 @pytest.mark.parametrize(("lost", "published"), [(PUBLISH, 0), (ACK, 1)], ids=["publish", "settlement"])
 def test_a_replay_killed_before_it_settles_leaves_the_letter(shared_stage: Stage, lost: bytes, published: int) -> None:
     """Published first and settled second: dead in between, the letter is in both places, and never in none."""
@@ -367,6 +368,7 @@ def test_an_interrupted_replay_is_taken_up_by_the_next(shared_stage: Stage, numb
     assert dead(stage) == []
 
 
+@pytest.mark.promise("No silent decision")
 def test_a_discarded_letter_is_on_record_and_its_file_stays(shared_stage: Stage) -> None:
     stage = shared_stage
     empty(stage)

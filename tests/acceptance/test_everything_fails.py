@@ -3,10 +3,12 @@
 import json
 import time
 
-from tests.acceptance.broker import DEAD_FILES
-from tests.acceptance.comparing import assert_equals_reference
-from tests.acceptance.feeds import RandomFeed, csv, key_at, ticket
-from tests.acceptance.stage import Stage, wait_until
+import pytest
+
+from tests.stage.broker import DEAD_FILES
+from tests.stage.comparing import assert_equals_oracle
+from tests.stage.feeds import RandomFeed, csv, key_at, ticket
+from tests.stage.stage import Stage, wait_until
 
 SAYS = "everything fails"
 DENY = """
@@ -20,6 +22,7 @@ def execute(stage: Stage, statements: str) -> None:
     stage.connection.execute(statements.encode())
 
 
+@pytest.mark.promise("One bad thing stays one bad thing")
 def test_sixty_good_files_outlive_a_broken_schema(stage: Stage) -> None:
     stage.environment["FLEETTICKETS_MAX_REJECT_SHARE"] = "1"
     files = RandomFeed(seed=5, tickets=60).files(60, rows=8)
@@ -29,7 +32,7 @@ def test_sixty_good_files_outlive_a_broken_schema(stage: Stage) -> None:
     consumer = stage.start("consume")
     wait_until(lambda: SAYS in consumer.output(), "the consumer says that everything fails")
     time.sleep(6)  # the first retries are due after five seconds
-    (spent,) = stage.query("SELECT count(*) AS files, max(attempts) AS attempts FROM ingest.ledger")
+    (spent,) = stage.query("SELECT count(*) AS files, max(attempts) AS attempts FROM ingest.ledger WHERE attempts > 0")
     assert spent["files"] <= 19, "one less than the limit"
     assert spent["attempts"] == 1
     assert consumer.running
@@ -40,9 +43,10 @@ def test_sixty_good_files_outlive_a_broken_schema(stage: Stage) -> None:
     consumer.stop()
     assert stage.broker.ready(DEAD_FILES) == 0
     assert stage.one("SELECT max(attempts) FROM ingest.ledger") == 1
-    assert_equals_reference(stage, files)
+    assert_equals_oracle(stage, files)
 
 
+@pytest.mark.promise("One bad thing stays one bad thing")
 def test_many_bad_files_among_good_ones_stop_nothing(stage: Stage) -> None:
     bad, refused, good = ([key_at(3 * number + kind) for number in range(30)] for kind in range(3))
     stage.bucket.put_all(dict.fromkeys(bad, b"ticket_id\nM\xfc\n"))
@@ -74,7 +78,7 @@ def test_a_replay_in_the_meantime_is_not_forgotten(stage: Stage) -> None:
     stage.announce(key)
     wait_until(lambda: stage.query("SELECT 1 FROM ingest.ledger WHERE dead_lettered_at IS NOT NULL"), "a dead letter")
     # The same version, now for another reason: that an object cannot be read is no property of its bytes.
-    execute(stage, DENY.replace("tickets.inc", "ingest.ledger").replace("BEFORE INSERT OR UPDATE", "BEFORE INSERT"))
+    execute(stage, DENY.replace("tickets.inc", "ingest.ledger").replace("BEFORE INSERT OR UPDATE", "BEFORE UPDATE"))
     stage.ask("dead-letters", "replay", "--all")
     wait_until(lambda: SAYS in consumer.output(), "the consumer says that everything fails")
     wait_until(lambda: "not now" in consumer.output(), "the message is put aside")
@@ -100,6 +104,7 @@ def test_a_capture_that_always_fails_makes_no_dead_letters_either(stage: Stage) 
     assert stage.one("SELECT sum(open_total) FROM tickets.inc_daily_snapshot") == len(keys)
 
 
+@pytest.mark.promise("One bad thing stays one bad thing")
 def test_few_files_and_restarts_do_not_spend_all_attempts_either(stage: Stage) -> None:
     """Fewer files than the limit, duplicates of an applied one among them, and a supervisor that starts it again."""
     limit = {"FLEETTICKETS_MAX_FAILURES_IN_A_ROW": "9"}

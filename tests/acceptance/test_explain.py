@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.stage import Stage, wait_until
-from tests.acceptance.store import CHANGES, PROCESSED
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.stage import Stage, wait_until
+from tests.stage.store import CHANGES, PROCESSED
 
 BROKEN = b"ticket_id\nM\xfc\n"
 NEW, LATE, CHANGED, FAILED, PASSED, GONE, WAITING = (key_at(minutes) for minutes in (50, 10, 60, 70, 80, 90, 100))

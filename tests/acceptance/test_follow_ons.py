@@ -1,12 +1,14 @@
 """What a file leaves for the follow-on steps is sent before the file is done, however much else waits to be sent."""
 
+import pytest
 from psycopg import sql
 
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.logins import role_of
-from tests.acceptance.stage import Stage
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.logins import role_of
+from tests.stage.stage import Stage
 
 
+@pytest.mark.promise("Exactly once")
 def test_a_file_is_done_when_its_own_requests_are_sent(stage: Stage) -> None:
     consumer = stage.start("consume")
     first, second = key_at(1), key_at(2)

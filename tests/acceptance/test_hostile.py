@@ -1,14 +1,14 @@
-"""A short play of some hostilities in every run of the tests, others each day; the long ones are `make hostile`."""
+"""A short play of some hostilities in every run of the tests, others each commit; the long ones are `make hostile`."""
 
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 
 import pytest
 
 from tests.hostile.plan import LANES, make_plan
 from tests.hostile.playing import play
-from tests.soak.run import say
+from tests.stage import commit
+from tests.stage.running import say
 
 SECONDS = 30
 TOLD = ("seed", "acts", "good files of the feed", "good files of acts", "hostile files", "hostile bodies")
@@ -28,11 +28,12 @@ def test_every_hostility_has_its_turn() -> None:
     assert len(names) == len(set(names))
 
 
+@pytest.mark.promise("Exactly once", "No silent decision", "One bad thing stays one bad thing")
 @pytest.mark.timeout(600)
 def test_good_files_are_applied_once_beside_everything_hostile(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    seed = date.today().toordinal()  # noqa: DTZ011 - any day will do
+    seed = commit.seed()
     say(f"seed {seed}; the same feed and acts: make hostile MINUTES={SECONDS / 60:g} SEED={seed}")
     result = play(make_plan(seed, SECONDS), tmp_path, say)
     say("\n".join(f"{name}: {value}" for name, value in result.figures.items()))

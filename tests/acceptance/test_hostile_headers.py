@@ -12,12 +12,12 @@ import pika.spec
 import pytest
 from pika.exceptions import AMQPError
 
-from publisher import broker, header_tables
+from publisher.broker import channels, header_tables
 from publisher.settings import BrokerSettings
-from tests.acceptance.broker import DEAD, DEAD_FILES, EVENTS, FILES
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.header_tables import ODD, RawProperties, entry, of, random_table, timestamp
-from tests.acceptance.stage import Stage, wait_until
+from tests.doubles.header_tables import ODD, RawProperties, entry, of, random_table, timestamp
+from tests.stage.broker import DEAD, DEAD_FILES, EVENTS, FILES
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.stage import Stage, wait_until
 
 HUGE = 130_900
 """A header of this length fits into a frame, as RabbitMQ has it, and nothing fits beside it."""
@@ -104,7 +104,7 @@ def test_eight_messages_that_count_for_themselves_stop_no_consumer(stage: Stage,
 @pytest.mark.parametrize("name", ODD)
 def test_pika_reads_headers_the_way_it_is_told_to(name: str) -> None:
     """Its own reading ends the connection for some of these; whoever changes how it is told has to see this fail."""
-    broker.parameters(BrokerSettings.model_validate({"RABBITMQ_URL": "amqp://127.0.0.1/"}), "test")
+    channels.parameters(BrokerSettings.model_validate({"RABBITMQ_URL": "amqp://127.0.0.1/"}), "test")
     encoded = b"".join(RawProperties(entry(b"first", b"t\x01") + entry(b"odd", ODD[name])).encode())
     read = pika.spec.BasicProperties().decode(encoded)
     assert read.headers is not None

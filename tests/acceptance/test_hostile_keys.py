@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.acceptance.broker import DEAD_FILES, FILES
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.stage import Stage, wait_until
-from tests.acceptance.store import CHANGES, PROCESSED
+from tests.stage.broker import DEAD_FILES, FILES
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.stage import Stage, wait_until
+from tests.stage.store import CHANGES, PROCESSED
 
 NAMES = (
     "../../escape-{way}.csv",
@@ -73,6 +73,7 @@ def require_plain(shown: str) -> None:
     assert all(char.isprintable() or char == "\n" for char in shown), shown
 
 
+@pytest.mark.promise("No silent decision")
 @pytest.mark.parametrize("way", ["notification", "poll", "drain"])
 def test_the_ledger_has_each_exactly_and_the_bucket_keeps_each(played: Stage, way: str) -> None:
     rows = played.query("SELECT key, decision, reason FROM ingest.ledger WHERE key = ANY(%s)", keys(way))

@@ -3,11 +3,11 @@
 import json
 from typing import Any
 
-from publisher.events import MAX_BYTES
-from tests.acceptance.broker import DEAD_FILES, EVENTS, FILES
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.stage import Stage, wait_until
+from publisher.arrivals.store_events import MAX_BYTES
 from tests.acceptance.test_broker_faults import full
+from tests.stage.broker import DEAD_FILES, EVENTS, FILES
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.stage import Stage, wait_until
 
 AGAIN = "fleettickets-again"
 MB = 1024 * 1024

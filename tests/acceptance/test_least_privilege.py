@@ -10,11 +10,12 @@ import pytest
 from psycopg import errors, sql
 from psycopg.rows import dict_row
 
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.geocoder import KEY, LocationIQ
-from tests.acceptance.logins import PASSWORD, Login, logged_in, role_of
-from tests.acceptance.stage import Stage, wait_until
-from tests.conftest import Database, fresh_database
+from tests.conftest import Database
+from tests.doubles.geocoder import KEY, LocationIQ
+from tests.stage.database import fresh_database
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.logins import PASSWORD, Login, logged_in, role_of
+from tests.stage.stage import Stage, wait_until
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_every_command_but_migrate_needs_the_ingest_role_alone(
     local.write_bytes(csv([ticket("INC4")]))
     for arguments in (
         ("drain", "--apply"),
-        ("import-csv", str(local), "--apply"),
+        ("import-csv", "--feed", "inc", str(local), "--apply"),
         ("capture-history",),
         ("geocode", "clusters", "--apply"),
         ("geocode", "set", "--cluster", "Westlands", "--", "-1.26", "36.8"),
@@ -144,7 +145,7 @@ def test_status_needs_the_read_role_alone_and_a_reader_cannot_consume(shared_sta
     as_login = {"DATABASE_URL": login.url}
     ended = shared_stage.run("status", "--json", **as_login)
     assert ended.returncode == 0, ended.stderr
-    imported = shared_stage.run("import-csv", "/dev/null", "--apply", **as_login)
+    imported = shared_stage.run("import-csv", "--feed", "inc", "/dev/null", "--apply", **as_login)
     assert imported.returncode != 0
     assert PASSWORD not in imported.stderr + imported.stdout
     assert "Traceback" not in imported.stderr
@@ -180,12 +181,12 @@ def test_a_login_of_one_database_can_do_nothing_in_another(shared_stage: Stage, 
             owner.autocommit = True
             with logged_in(owner, test, role_of(owner, kind)) as login:
                 if kind == "ingest":
-                    imported = stage.run("import-csv", str(local), "--apply", DATABASE_URL=login.url)
+                    imported = stage.run("import-csv", "--feed", "inc", str(local), "--apply", DATABASE_URL=login.url)
                     assert imported.returncode == 0, imported.stderr
                 assert rows_of(login.url) == 1
                 with pytest.raises(errors.InsufficientPrivilege):
                     rows_of(login.at(prod))
-                imported = stage.run("import-csv", str(local), "--apply", DATABASE_URL=login.at(prod))
+                imported = stage.run("import-csv", "--feed", "inc", str(local), "--apply", DATABASE_URL=login.at(prod))
                 assert imported.returncode != 0
         assert rows_of(prod) == 0
 
@@ -193,7 +194,7 @@ def test_a_login_of_one_database_can_do_nothing_in_another(shared_stage: Stage, 
 def test_a_copy_has_roles_of_its_own_once_it_is_migrated(shared_stage: Stage, local: Path) -> None:
     stage = shared_stage
     with migrated(stage) as prod:
-        assert stage.run("import-csv", str(local), "--apply", DATABASE_URL=prod).returncode == 0
+        assert stage.run("import-csv", "--feed", "inc", str(local), "--apply", DATABASE_URL=prod).returncode == 0
         name = urlsplit(prod).path.removeprefix("/")
         with fresh_database(stage.services["DATABASE_URL"], name) as copy:
             assert stage.run("migrate", DATABASE_URL=copy).returncode == 0

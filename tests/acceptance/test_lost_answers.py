@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from tests.acceptance.comparing import assert_equals_reference
-from tests.acceptance.faulty_store import FaultyStore
-from tests.acceptance.feeds import RandomFeed
-from tests.acceptance.stage import Stage, wait_until
-from tests.acceptance.store import CHANGES, PROCESSED
+from tests.doubles.faulty_store import FaultyStore
+from tests.stage.comparing import assert_equals_oracle
+from tests.stage.feeds import RandomFeed
+from tests.stage.stage import Stage, wait_until
+from tests.stage.store import CHANGES, PROCESSED
 
 
+@pytest.mark.promise("Nothing lost")
 @pytest.mark.parametrize(("method", "folder"), [("PUT", PROCESSED), ("DELETE", CHANGES)])
 def test_a_copy_or_delete_whose_answer_is_lost_does_no_harm_to_the_next_version(
     stage: Stage, method: str, folder: str
@@ -36,4 +37,4 @@ def test_a_copy_or_delete_whose_answer_is_lost_does_no_harm_to_the_next_version(
     archived = stage.bucket.read_all(PROCESSED)
     assert list(archived.values()) == [first.body, second.body]
     assert stage.waiting() == []
-    assert_equals_reference(stage, [first, second])
+    assert_equals_oracle(stage, [first, second])

@@ -4,7 +4,7 @@ import signal
 
 import psycopg
 
-from tests.acceptance.stage import Stage, wait_until
+from tests.stage.stage import Stage, wait_until
 
 
 def test_another_migration_is_waited_for_and_told_and_the_wait_can_be_stopped(stage: Stage) -> None:

@@ -4,9 +4,11 @@ import json
 import signal
 import time
 
-from tests.acceptance.broker import DEAD_FILES, FILES
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.stage import Stage, wait_until
+import pytest
+
+from tests.stage.broker import DEAD_FILES, FILES
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.stage import Stage, wait_until
 
 MANY = 10  # more than the files that a consumer has in hand, and than it fetches ahead
 
@@ -19,6 +21,7 @@ def without_version(event: bytes) -> bytes:
     return json.dumps(body).encode()
 
 
+@pytest.mark.promise("One bad thing stays one bad thing")
 def test_objects_that_the_store_refuses_hold_up_no_other(stage: Stage) -> None:
     refused, good = [key_at(number) for number in range(MANY)], key_at(100)
     stage.bucket.put_all({key: csv([ticket(f"R{place}")]) for place, key in enumerate(refused)})
@@ -39,6 +42,7 @@ def test_objects_that_the_store_refuses_hold_up_no_other(stage: Stage) -> None:
     assert (found["unfinished_files"], found["last_error"]) == ({}, None), "whichever version it was that was refused"
 
 
+@pytest.mark.promise("One bad thing stays one bad thing")
 def test_a_file_that_was_applied_stays_so_when_the_store_refuses_it_afterwards(stage: Stage) -> None:
     """Its rows are in: it did not fail, and must not be applied once more when it can be read again."""
     key, body = key_at(1), csv([ticket("IN")])
@@ -58,6 +62,7 @@ def test_a_file_that_was_applied_stays_so_when_the_store_refuses_it_afterwards(s
     assert stage.ledger(key)["applied_at"] == row["applied_at"]
 
 
+@pytest.mark.promise("One bad thing stays one bad thing")
 def test_messages_with_senseless_headers_become_dead_letters(stage: Stage) -> None:
     good = key_at(1)
     stage.bucket.put(good, csv([ticket("GOOD")]))
@@ -86,6 +91,7 @@ def test_an_exchange_that_somebody_deleted_is_declared_again(stage: Stage) -> No
     consumer.stop()
 
 
+@pytest.mark.promise("One bad thing stays one bad thing")
 def test_restarts_while_the_store_is_away_do_not_fill_the_dead_letters(stage: Stage) -> None:
     keys = [key_at(number) for number in range(3)]
     stage.bucket.put_all({key: csv([ticket("T")]) for key in keys})
@@ -102,6 +108,7 @@ def test_restarts_while_the_store_is_away_do_not_fill_the_dead_letters(stage: St
     healthy.stop()
 
 
+@pytest.mark.promise("One bad thing stays one bad thing")
 def test_a_broken_record_of_a_body_is_a_dead_letter_and_the_others_are_applied(stage: Stage) -> None:
     good = [key_at(1), key_at(2)]
     stage.bucket.put_all({key: csv([ticket(key)]) for key in good})

@@ -5,11 +5,11 @@ import random
 
 import pytest
 
-from tests.acceptance.broker import DEAD_FILES, GEOCODE
-from tests.acceptance.comparing import assert_equals_reference, tickets
-from tests.acceptance.feeds import RandomFeed, csv, key_at, ticket
-from tests.acceptance.stage import Stage, wait_until
-from tests.acceptance.store import CHANGES, PROCESSED
+from tests.stage.broker import DEAD_FILES, GEOCODE
+from tests.stage.comparing import assert_equals_oracle, tickets
+from tests.stage.feeds import RandomFeed, csv, key_at, ticket
+from tests.stage.stage import Stage, wait_until
+from tests.stage.store import CHANGES, PROCESSED
 
 
 def wait_for_done(stage: Stage, files: int) -> None:
@@ -17,6 +17,7 @@ def wait_for_done(stage: Stage, files: int) -> None:
     wait_until(lambda: stage.one(done) >= files, f"{files} files done")
 
 
+@pytest.mark.promise("Order-free", "Exactly once")
 @pytest.mark.parametrize("count", [300, pytest.param(1000, marks=pytest.mark.faults)])
 def test_hundreds_of_shuffled_and_repeated_files_end_as_the_reference_says(stage: Stage, count: int) -> None:
     rng = random.Random(20260625)
@@ -45,7 +46,7 @@ def test_hundreds_of_shuffled_and_repeated_files_end_as_the_reference_says(stage
     for process in [*consumers, poller]:
         process.stop()
 
-    assert_equals_reference(stage, files)
+    assert_equals_oracle(stage, files)
     ledger = stage.query("SELECT key, state, archive_key, duplicates, decision, first_seen_by FROM ingest.ledger")
     assert sorted(row["key"] for row in ledger) == sorted(file.key for file in files)
     assert {row["state"] for row in ledger} == {"done"}
@@ -75,6 +76,7 @@ def seen(stage: Stage, key: str) -> int:
     return int(stage.one(query, key))
 
 
+@pytest.mark.promise("Late files count")
 def test_a_late_file_adds_what_is_new_and_overwrites_nothing_newer(shared_stage: Stage) -> None:
     stage, late, newer = shared_stage, key_at(100), key_at(110)
     delivered(stage, newer, csv([ticket("LATE1", owner="newer")]))
@@ -87,6 +89,7 @@ def test_a_late_file_adds_what_is_new_and_overwrites_nothing_newer(shared_stage:
     assert stage.one("SELECT metadata ->> 'source_max_key' FROM tickets.import_meta") == newer
 
 
+@pytest.mark.promise("Order-free")
 def test_a_row_that_changes_nothing_still_keeps_older_ones_out(shared_stage: Stage) -> None:
     stage = shared_stage
     delivered(stage, key_at(200), csv([ticket("SAME", owner="first")]))
@@ -96,6 +99,7 @@ def test_a_row_that_changes_nothing_still_keeps_older_ones_out(shared_stage: Sta
     assert tickets(stage)["SAME"]["owner"] == "first"
 
 
+@pytest.mark.promise("Exactly once", "No silent decision")
 def test_a_duplicate_delivery_only_counts(shared_stage: Stage) -> None:
     stage, key = shared_stage, key_at(300)
     body = csv([ticket("TWICE", closed_at="2026-06-01 08:00")])
@@ -109,6 +113,7 @@ def test_a_duplicate_delivery_only_counts(shared_stage: Stage) -> None:
     assert stage.one("SELECT count(*) FROM ingest.outbox WHERE file_id = %s", row["file_id"]) == 2
 
 
+@pytest.mark.promise("No silent decision", "Nothing lost")
 def test_other_bytes_under_a_known_key_are_applied_and_both_are_kept(shared_stage: Stage) -> None:
     stage, key = shared_stage, key_at(400)
     first, second = csv([ticket("EDITED", owner="first")]), csv([ticket("EDITED", owner="second")])
@@ -124,6 +129,7 @@ def test_other_bytes_under_a_known_key_are_applied_and_both_are_kept(shared_stag
     assert rows[1]["archive_key"].startswith(plain.removesuffix(".csv"))
 
 
+@pytest.mark.promise("Exactly once")
 def test_the_same_bytes_put_again_are_a_duplicate_and_leave_changes(shared_stage: Stage) -> None:
     stage, key = shared_stage, key_at(500)
     body = csv([ticket("AGAIN")])
@@ -134,6 +140,7 @@ def test_the_same_bytes_put_again_are_a_duplicate_and_leave_changes(shared_stage
     assert list(archived.values()) == [body]
 
 
+@pytest.mark.promise("Order-free")
 def test_coordinates_do_not_depend_on_the_order_of_the_files(shared_stage: Stage) -> None:
     stage, places = shared_stage, {}
     older, newer = {"latitude": "-1.25", "longitude": "36.8"}, {"owner": "moved"}
@@ -146,6 +153,7 @@ def test_coordinates_do_not_depend_on_the_order_of_the_files(shared_stage: Stage
     assert places["INORDER"] == places["SWAPPED"]
 
 
+@pytest.mark.promise("No silent decision")
 def test_an_event_before_its_object_is_missing_and_the_object_is_applied_when_it_is_there(shared_stage: Stage) -> None:
     stage, key = shared_stage, key_at(700)
     body = csv([ticket("EARLY")])
@@ -161,6 +169,7 @@ def test_an_event_before_its_object_is_missing_and_the_object_is_applied_when_it
     assert stage.bucket.read(key.replace(CHANGES, PROCESSED)) == body
 
 
+@pytest.mark.promise("Exactly once")
 def test_bytes_that_return_under_their_key_have_their_requests_sent_and_handled_again(shared_stage: Stage) -> None:
     stage, key = shared_stage, key_at(800)
     opened = csv([ticket("BACK", cluster="Returning")])

@@ -2,15 +2,17 @@
 
 import json
 import signal
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.acceptance.broker import DEAD_FILES, FILES, GEOCODE
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.proxy import Proxy
-from tests.acceptance.stage import Process, Stage, wait_until
-from tests.acceptance.store import CHANGES, PROCESSED
+from tests.doubles.faulty_store import FaultyStore
+from tests.doubles.proxy import Proxy
+from tests.stage.broker import DEAD_FILES, FILES, GEOCODE
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.stage import Process, Stage, wait_until
+from tests.stage.store import CHANGES, PROCESSED
 
 
 def reports(poller: Process) -> list[dict[str, Any]]:
@@ -33,6 +35,7 @@ def backlog_at(stage: Stage, number: int) -> list[str]:
     return [key]
 
 
+@pytest.mark.promise("Bounded")
 def test_polling_a_backlog_that_nobody_works_off_queues_each_file_once(stage: Stage) -> None:
     keys = backlog(stage, stage.bucket.page() + 50)
     lengths: list[int] = []
@@ -48,6 +51,7 @@ def test_polling_a_backlog_that_nobody_works_off_queues_each_file_once(stage: St
     assert stage.broker.ready(FILES) == len(keys)
 
 
+@pytest.mark.promise("Bounded")
 def test_polling_beside_consumers_and_notifications_keeps_the_queue_within_the_backlog(stage: Stage) -> None:
     keys = backlog(stage, 120)
     stage.announce(*keys[::2])
@@ -72,6 +76,7 @@ def test_polling_beside_consumers_and_notifications_keeps_the_queue_within_the_b
     assert stage.one("SELECT count(*) FROM tickets.inc") == len(keys)
 
 
+@pytest.mark.promise("Bounded")
 def test_a_poll_costs_what_waits_whatever_was_processed_before(stage: Stage) -> None:
     def requests_of_a_poll() -> list[str]:
         with Proxy(stage.environment["RUSTFS_ENDPOINT"]) as proxy:
@@ -102,6 +107,35 @@ def test_for_cron_a_poll_is_one_line_and_its_end_tells(stage: Stage) -> None:
     assert stage.broker.ready(FILES) == 3
 
 
+@pytest.fixture
+def slow_listing(stage: Stage) -> Iterator[FaultyStore]:
+    """A store that takes seconds for each of the four requests that a listing needs."""
+    backlog(stage, 3 * stage.bucket.page() + 50)
+    with FaultyStore(stage.environment["RUSTFS_ENDPOINT"]) as store:
+        yield store
+
+
+def test_a_listing_that_takes_longer_than_the_heartbeats_allow_is_published(
+    stage: Stage, slow_listing: FaultyStore
+) -> None:
+    slow_listing.fault("GET", "max-keys=1000", "delayed", 3.5)
+    broker = f"{stage.environment['RABBITMQ_URL']}?heartbeat=3"
+    ended = stage.run("poll", RUSTFS_ENDPOINT=slow_listing.url, RABBITMQ_URL=broker)
+    assert ended.returncode == 0, ended.stderr
+    assert stage.broker.ready(FILES) == 3 * stage.bucket.page() + 50
+
+
+def test_a_signal_ends_a_loop_that_lists_slowly(stage: Stage, slow_listing: FaultyStore) -> None:
+    fault = slow_listing.fault("GET", "max-keys=1000", "delayed", 6)
+    loop = stage.start("poll", "--every", "60", RUSTFS_ENDPOINT=slow_listing.url)
+    assert fault.met.wait(30)
+    loop.terminate()
+    assert loop.ends_within(14), "it ends with the request in hand"
+    assert loop.wait() == 0, loop.output()
+    assert reports(loop) == [], "what it has not listed to its end it says nothing of"
+    assert stage.broker.ready(FILES) == 0
+
+
 def test_one_poll_runs_at_a_time_and_a_dead_one_is_in_nobodys_way(stage: Stage) -> None:
     backlog(stage, 3)
     loop = stage.start("poll", "--every", "60")
@@ -115,6 +149,7 @@ def test_one_poll_runs_at_a_time_and_a_dead_one_is_in_nobodys_way(stage: Stage) 
     wait_until(lambda: stage.run("poll").stdout, "the broker has freed the lock", timeout=45)
 
 
+@pytest.mark.promise("Nothing lost")
 def test_a_lost_event_costs_no_more_than_the_next_poll(stage: Stage) -> None:
     stage.bucket.notify(stage.broker)
     (lost,) = backlog(stage, 1)
@@ -134,6 +169,7 @@ def test_a_lost_event_costs_no_more_than_the_next_poll(stage: Stage) -> None:
     consumer.stop()
 
 
+@pytest.mark.promise("Nothing lost")
 @pytest.mark.parametrize("point", ["after commit, before archive", "after copy, before delete"])
 def test_what_crashed_half_way_and_was_forgotten_by_the_broker_is_found_and_finished(stage: Stage, point: str) -> None:
     doomed = stage.start("consume", FLEETTICKETS_FAIL_POINT=point)

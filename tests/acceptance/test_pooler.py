@@ -15,8 +15,8 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.stage import Stage
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.stage import Stage
 
 PGBOUNCER = "/usr/sbin/pgbouncer"
 

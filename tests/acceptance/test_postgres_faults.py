@@ -14,14 +14,15 @@ import psycopg
 import pytest
 from postgres import Postgres
 
-from tests.acceptance.broker import DEAD_FILES
-from tests.acceptance.comparing import assert_equals_reference
+from consumer.demo.oracle import ChangeFile
 from tests.acceptance.conftest import MakeStage
-from tests.acceptance.faulty_store import FaultyStore
-from tests.acceptance.feeds import START, ChangeFile, RandomFeed, csv, key_at, ticket
-from tests.acceptance.private import private_postgres
-from tests.acceptance.proxy import Proxy
-from tests.acceptance.stage import Process, Stage, wait_until
+from tests.doubles.faulty_store import FaultyStore
+from tests.doubles.proxy import Proxy
+from tests.stage.broker import DEAD_FILES
+from tests.stage.comparing import assert_equals_oracle
+from tests.stage.feeds import START, RandomFeed, csv, key_at, ticket
+from tests.stage.private import private_postgres
+from tests.stage.stage import Process, Stage, wait_until
 
 FILES = 12
 COMMIT, OF_A_FILE = b"COMMIT\0", b"COPY staging"  # not ON COMMIT, nor the commits of the sweep
@@ -69,9 +70,10 @@ def assert_as_if_nothing_had_happened(stage: Stage, consumer: Process, files: li
     assert stage.one("SELECT sum(attempts) FROM ingest.ledger") == 0
     assert stage.broker.ready(DEAD_FILES) == 0
     assert stage.waiting() == []
-    assert_equals_reference(stage, files)
+    assert_equals_oracle(stage, files)
 
 
+@pytest.mark.promise("One transaction")
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGQUIT], ids=["restart", "crash"])
 def test_restarted_in_the_middle_of_a_copy(private_stage: Stage, postgres: Postgres, by: signal.Signals) -> None:
     stage = private_stage
@@ -91,6 +93,7 @@ def test_restarted_in_the_middle_of_a_copy(private_stage: Stage, postgres: Postg
     assert "waiting" in consumer.output()
 
 
+@pytest.mark.promise("One transaction", "Exactly once")
 @pytest.mark.parametrize("done", [False, True], ids=["not committed", "committed"])
 def test_restarted_while_a_commit_is_on_its_way(private_stage: Stage, postgres: Postgres, done: bool) -> None:
     stage = private_stage
@@ -106,6 +109,7 @@ def test_restarted_while_a_commit_is_on_its_way(private_stage: Stage, postgres: 
         assert_as_if_nothing_had_happened(stage, consumer, files)
 
 
+@pytest.mark.promise("Exactly once")
 def test_an_answer_to_commit_that_is_lost_is_looked_up_in_the_ledger(stage: Stage) -> None:
     """Postgres is well; only the connection dies, again and again, between the COMMIT and its answer."""
     with Proxy(stage.environment["DATABASE_URL"], losing=COMMIT, once=OF_A_FILE, after=True) as proxy:
@@ -118,6 +122,7 @@ def test_an_answer_to_commit_that_is_lost_is_looked_up_in_the_ledger(stage: Stag
     assert stage.one("SELECT sum(duplicates) FROM ingest.ledger") > 0
 
 
+@pytest.mark.promise("Exactly once")
 @pytest.mark.faults
 def test_a_commit_that_nobody_answers_ends_by_itself(stage: Stage) -> None:
     """The connection stays open and silent, by way of somebody who acknowledges every packet."""
@@ -172,6 +177,7 @@ def small_disk(folder: Path) -> Iterator[Path]:
         disk.rmdir()
 
 
+@pytest.mark.promise("One bad thing stays one bad thing")
 def test_a_full_disk_is_waited_for(private_stage: Stage, tmp_path: Path) -> None:
     stage = private_stage
     with small_disk(tmp_path) as disk:
@@ -199,6 +205,7 @@ def test_a_full_disk_is_waited_for(private_stage: Stage, tmp_path: Path) -> None
             stage.connection.execute("DROP TABLESPACE small")
 
 
+@pytest.mark.promise("One bad thing stays one bad thing")
 @pytest.mark.faults
 def test_back_after_a_long_absence_it_is_found_soon(private_stage: Stage, postgres: Postgres) -> None:
     """The pool's own pauses between attempts would otherwise grow to minutes."""

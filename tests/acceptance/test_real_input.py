@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.comparing import assert_equals_reference
-from tests.acceptance.feeds import ChangeFile, csv
-from tests.acceptance.reference import EAT
-from tests.acceptance.stage import Stage
-from tests.acceptance.store import CHANGES
+from consumer.demo.oracle import EAT, ChangeFile
+from tests.stage.comparing import assert_equals_oracle
+from tests.stage.feeds import csv
+from tests.stage.stage import Stage
+from tests.stage.store import CHANGES
 
 NAME = "incident_event_log_5998.csv"
 BESIDE = Path(__file__).parents[3] / "shared" / "data"
@@ -85,5 +85,5 @@ def test_a_real_incident_log_in_shuffled_order_ends_as_the_reference_says(stage:
     stage.wait_for_history()
     for consumer in consumers:
         consumer.stop()
-    assert_equals_reference(stage, files)
+    assert_equals_oracle(stage, files)
     assert stage.waiting() == []

@@ -12,11 +12,12 @@ import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from tests.acceptance.comparing import closures, tickets
-from tests.acceptance.feeds import ChangeFile, RandomFeed, csv, key_at, ticket
-from tests.acceptance.stage import Stage, wait_until
-from tests.acceptance.store import CHANGES, PROCESSED
+from consumer.demo.oracle import ChangeFile
 from tests.conftest import Database
+from tests.stage.comparing import closures, tickets
+from tests.stage.feeds import RandomFeed, csv, key_at, ticket
+from tests.stage.stage import Stage, wait_until
+from tests.stage.store import CHANGES, PROCESSED
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CompletedMultipartUploadTypeDef
@@ -113,6 +114,7 @@ def made_anew_from_the_archive(stage: Stage, url: str, lost: dict[str, Any]) -> 
         assert made[table] == rows, table
 
 
+@pytest.mark.promise("One transaction", "Nothing lost")
 def test_after_a_restore_the_missing_files_are_named_and_applied_from_the_archive(
     stage: Stage, empty_database: Database
 ) -> None:
@@ -175,6 +177,7 @@ def test_after_a_restore_the_missing_files_are_named_and_applied_from_the_archiv
         assert stage.bucket.read_all(PROCESSED) == archive, "the archive stays as it is"
 
 
+@pytest.mark.promise("Order-free")
 def test_each_file_goes_to_the_epoch_it_was_archived_in(stage: Stage) -> None:
     """Without it, the older-stamped file of the newer epoch would lose."""
     with dumped(stage) as dump:
@@ -183,10 +186,14 @@ def test_each_file_goes_to_the_epoch_it_was_archived_in(stage: Stage) -> None:
         stage.ask("reseed", "--yes")
         stage.bucket.put(key_at(10), csv([ticket("MOVED", owner="second epoch")]))
         stage.ask("drain", "--apply")
-        (second,) = stage.query("SELECT epoch, reason, began_at FROM ingest.epochs WHERE epoch = 2")
+        (second,) = stage.query(
+            "SELECT feed, epoch, reason, began_at FROM ingest.epochs WHERE epoch = 2 AND feed = 'inc'"
+        )
 
         turn_to(stage, dump)
-        stage.connection.execute("INSERT INTO ingest.epochs VALUES (%s, %s, %s)", list(second.values()))
+        stage.connection.execute(
+            "INSERT INTO ingest.epochs (feed, epoch, reason, began_at) VALUES (%s, %s, %s, %s)", list(second.values())
+        )
         assert len(stage.ask("drain", "--from-archive", "--apply")["files"]) == 2
         assert tickets(stage)["MOVED"]["owner"] == "second epoch"
         assert stage.query("SELECT key, epoch FROM ingest.ledger ORDER BY epoch") == [
@@ -281,3 +288,23 @@ def test_a_version_that_the_dump_knows_keeps_its_own_time(stage: Stage) -> None:
         ("archived", archive_name(key)),
         ("archived", archive_name(key, bodies[1])),
     ]
+
+
+def test_a_version_that_the_dump_has_as_seen_is_applied_from_the_archive_though_its_message_found_nothing(
+    stage: Stage,
+) -> None:
+    key = key_at(0)
+    url = stage.environment["DATABASE_URL"]
+    stage.die_at("seen, before claim", key, csv([ticket("A")]))
+    with dumped(stage) as dump:
+        assert stage.run("drain", "--apply", **NO_BROKER).returncode == 0
+        finish(stage)
+        turn_to(stage, dump)
+        consumer = stage.start("consume")
+        stage.broker.publish([stage.bucket.event(key, csv([ticket("A")]))])
+        wait_until(lambda: stage.one("SELECT bool_and(decision = 'missing') FROM ingest.ledger"), "it finds nothing")
+        consumer.stop()
+        assert stage.run("drain", "--from-archive", "--apply", **NO_BROKER).returncode == 0
+        assert stage.one("SELECT count(*) FROM tickets.inc") == 1
+        assert unrecorded(stage) == []
+        assert stage.environment["DATABASE_URL"] != url

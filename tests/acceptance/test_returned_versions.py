@@ -7,15 +7,16 @@ from datetime import datetime
 
 import pytest
 
-from tests.acceptance.broker import DEAD_FILES, FILES
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.stage import Stage, wait_until
-from tests.acceptance.store import PROCESSED
+from tests.stage.broker import DEAD_FILES, FILES
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.stage import Stage, wait_until
+from tests.stage.store import PROCESSED
 
 KEY = key_at(0)
 COLUMNS = ("ticket_id", "owner")
 A = csv([ticket("T", owner="a")], COLUMNS)
 B = csv([ticket("T", owner="b")], COLUMNS)
+LONGER = csv([ticket("T", owner="a"), ticket("ONLY-A", owner="a")], COLUMNS)
 NO_BROKER = {"RABBITMQ_URL": ""}
 
 
@@ -69,6 +70,7 @@ def modified(stage: Stage, key: str) -> datetime:
     return stage.bucket.s3.head_object(Bucket=stage.bucket.name, Key=key)["LastModified"]
 
 
+@pytest.mark.promise("Nothing lost")
 @pytest.mark.parametrize("by", ["sweep", "drain"])
 def test_bytes_that_return_are_not_taken_for_those_that_a_dead_process_left(stage: Stage, by: str) -> None:
     half_finished(stage)
@@ -92,6 +94,7 @@ def test_bytes_that_return_are_not_taken_for_those_that_a_dead_process_left(stag
     assert_accounted_for(stage)
 
 
+@pytest.mark.promise("Nothing lost")
 def test_bytes_that_return_within_the_second_of_those_before_are_not_deleted_unapplied(stage: Stage) -> None:
     """The store's clock tells the first put and the last one apart by nothing; the ledger knows what came between."""
     half_finished(stage)
@@ -116,7 +119,8 @@ def test_the_archive_applied_once_more_leaves_what_lies_in_changes_to_its_own_de
         stage.bucket.put(KEY, body)
         assert stage.run("drain", "--apply", **NO_BROKER).returncode == 0
     stage.connection.execute(
-        "TRUNCATE tickets.inc, tickets.closure_events, tickets.import_meta, ingest.positions, ingest.rejects,"
+        "TRUNCATE tickets.inc, tickets.closure_events, tickets.import_meta, ingest.inc_positions, ingest.crq_positions,"
+        " ingest.rejects,"
         " ingest.outbox, ingest.ledger"
     )
     stage.bucket.put(KEY, A)
@@ -126,6 +130,7 @@ def test_the_archive_applied_once_more_leaves_what_lies_in_changes_to_its_own_de
     assert (owner(stage), stage.waiting()) == ("a", [])
 
 
+@pytest.mark.promise("Exactly once")
 def test_the_same_bytes_stored_twice_are_one_version_and_both_puts_end(stage: Stage) -> None:
     half_finished(stage)
     stage.bucket.put(KEY, A)
@@ -139,6 +144,7 @@ def test_the_same_bytes_stored_twice_are_one_version_and_both_puts_end(stage: St
     assert_accounted_for(stage)
 
 
+@pytest.mark.promise("Order-free")
 def test_a_b_a_with_the_first_two_within_one_second_ends_with_a(stage: Stage) -> None:
     consumer = stage.start("consume")
     for minute in range(20):
@@ -189,6 +195,76 @@ def versioned(stage: Stage) -> Iterator[Stage]:
     listed = s3.list_object_versions(Bucket=name)
     for found in [*listed.get("Versions", []), *listed.get("DeleteMarkers", [])]:
         s3.delete_object(Bucket=name, Key=found["Key"], VersionId=found["VersionId"])
+
+
+def settled(stage: Stage) -> None:
+    wait_until(lambda: stage.broker.held(FILES) == 0, "every delivery is settled")
+
+
+def test_a_version_that_was_seen_and_gone_is_applied_once_it_is_back(stage: Stage) -> None:
+    """Its consumer dies after the first sight; the object is moved aside, and put there again."""
+    stage.die_at("seen, before claim", KEY, A)
+    stage.bucket.s3.delete_object(Bucket=stage.bucket.name, Key=KEY)
+    consumer = stage.start("consume")
+    wait_until(lambda: stage.one("SELECT bool_and(state = 'done') FROM ingest.ledger"), "it is missing")
+    settled(stage)
+    consumer.stop()
+    stage.bucket.put(KEY, A)
+    assert stage.run("verify", "--old", "0").returncode == 1, "nobody has it"
+    assert "it is applied with the next delivery" in stage.run("explain", KEY).stdout
+    consumer = stage.start("consume", FLEETTICKETS_CHANGED_POLICY="ignore")  # no changed one, so of no concern to that
+    assert stage.run("poll", FLEETTICKETS_CHANGED_POLICY="ignore").returncode == 0
+    wait_until(lambda: stage.query("SELECT 1 FROM tickets.inc"), "it is applied")
+    wait_until(lambda: stage.waiting() == [], "and archived")
+    settled(stage)
+    consumer.stop()
+    assert stage.one("SELECT decision FROM ingest.ledger WHERE applied_at IS NOT NULL") == "new"
+    assert_accounted_for(stage)
+
+
+def test_what_was_seen_before_a_bad_version_took_its_place_is_decided(stage: Stage) -> None:
+    stage.die_at("seen, before claim", KEY, A)
+    stage.bucket.put(KEY, b"no id\nx\n")
+    consumer = stage.start("consume")
+    wait_until(lambda: stage.broker.ready(DEAD_FILES) == 1, "it is a dead letter")
+    assert stage.ask("status")["database"]["unfinished_files"] == {"failed": 1}
+    assert_accounted_for(stage)
+    stage.bucket.put(KEY, A)
+    stage.announce(KEY)
+    wait_until(lambda: stage.query("SELECT 1 FROM tickets.inc"), "and applied once it is back")
+    wait_until(lambda: stage.waiting() == [], "and archived")
+    consumer.stop()
+
+
+def test_what_was_seen_before_an_applied_version_came_back_is_decided(stage: Stage) -> None:
+    stage.bucket.put(KEY, A)
+    assert stage.run("drain", "--apply", **NO_BROKER).returncode == 0
+    stage.die_at("seen, before claim", KEY, B)
+    stage.bucket.put(KEY, A)
+    consumer = stage.start("consume")
+    wait_until(lambda: stage.waiting() == [], "they are archived")
+    wait_until(lambda: stage.ask("status")["database"]["unfinished_files"] == {}, "nothing is left undecided")
+    consumer.stop()
+    assert owner(stage) == "a"
+    assert stage.query("SELECT decision, reason FROM ingest.ledger WHERE applied_at IS NULL") == [
+        {"decision": "missing", "reason": "replaced in the bucket before it could be read"}
+    ]
+
+
+def test_what_waits_is_not_gone_because_the_archive_is_applied_once_more(stage: Stage) -> None:
+    stage.bucket.put(KEY, A)
+    assert stage.run("drain", "--apply", **NO_BROKER).returncode == 0
+    stage.connection.execute(
+        "TRUNCATE tickets.inc, tickets.closure_events, tickets.import_meta, ingest.rejects, ingest.outbox,"
+        " ingest.ledger CASCADE"
+    )
+    stage.die_at("seen, before claim", KEY, B)
+    assert stage.run("drain", "--from-archive", "--apply", **NO_BROKER).returncode == 0
+    consumer = stage.start("consume")
+    wait_until(lambda: owner(stage) == "b", "what waited is applied")
+    wait_until(lambda: stage.one("SELECT count(*) FROM ingest.ledger WHERE state <> 'done'") == 0, "every tail ends")
+    consumer.stop()
+    assert_accounted_for(stage)
 
 
 def test_in_a_bucket_that_keeps_versions_exactly_the_one_that_was_read_is_archived(versioned: Stage) -> None:
@@ -268,6 +344,22 @@ def test_a_put_that_comes_to_light_again_from_under_a_later_one_is_no_news(versi
     wait_until(lambda: stage.waiting() == [], "A is archived too")
     consumer.stop()
     assert owner(stage) == "b"
+
+
+def test_a_version_that_was_seen_comes_to_light_from_under_a_later_one_and_is_applied(versioned: Stage) -> None:
+    stage = versioned
+    stage.die_at("seen, before claim", KEY, LONGER)
+    stage.bucket.put(KEY, B)
+    consumer = stage.start("consume")
+    done = "SELECT count(*) = 1 FROM ingest.ledger WHERE state = 'done' AND applied_at IS NOT NULL"
+    wait_until(lambda: stage.one(done), "B is done")
+    settled(stage)
+    assert stage.waiting() == [KEY]
+    stage.announce(KEY)
+    wait_until(lambda: stage.waiting() == [], "the one from under it is archived too")
+    consumer.stop()
+    found = stage.query("SELECT ticket_id, owner FROM tickets.inc ORDER BY 1")
+    assert [tuple(row.values()) for row in found] == [("ONLY-A", "a"), ("T", "b")]
 
 
 @pytest.mark.parametrize("policy", ["reapply", "quarantine"])

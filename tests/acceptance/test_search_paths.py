@@ -9,11 +9,11 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from tests.acceptance.conftest import MakeStage
-from tests.acceptance.feeds import csv, ticket
-from tests.acceptance.geocoder import KEY, LocationIQ
-from tests.acceptance.logins import logged_in, role_of
-from tests.acceptance.stage import Stage
 from tests.conftest import Database
+from tests.doubles.geocoder import KEY, LocationIQ
+from tests.stage.feeds import csv, ticket
+from tests.stage.logins import logged_in, role_of
+from tests.stage.stage import Stage
 
 PLACED = "SELECT ticket_id, round(latitude::numeric, 2)::text AS latitude, geo_source, geog IS NOT NULL AS has_geog"
 MAP = "SELECT jsonb_path_query_array(reporting.fn_tickets_for_map(), '$.features[*].id') AS ids"
@@ -35,7 +35,7 @@ def stage(empty_database: Database, make_stage: MakeStage, request: pytest.Fixtu
 def imported(stage: Stage, *rows: dict[str, str], minute: int = 0, **environment: str) -> None:
     file = stage.folder / f"2026-06-25T14{minute:02}00.csv"
     file.write_bytes(csv(rows))
-    ended = stage.run("import-csv", str(file), "--apply", **environment)
+    ended = stage.run("import-csv", "--feed", "inc", str(file), "--apply", **environment)
     assert ended.returncode == 0, ended.stderr
 
 

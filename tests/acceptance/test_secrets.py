@@ -17,12 +17,12 @@ import pytest
 import requests
 from psycopg import sql
 
-from tests.acceptance.broker import DEAD_FILES, Broker
 from tests.acceptance.conftest import MakeStage
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.private import private_postgres
-from tests.acceptance.receiver import free_port
-from tests.acceptance.stage import Stage, wait_until
+from tests.doubles.receiver import free_port
+from tests.stage.broker import DEAD_FILES, Broker
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.private import private_postgres
+from tests.stage.stage import Stage, wait_until
 
 if TYPE_CHECKING:
     import subprocess
@@ -170,7 +170,7 @@ def test_nothing_shows_where_all_is_well(keeper: Keeper) -> None:
         ("notifications", "--store", "rustfs", "--by", "webhook"),
         ("notifications", "--store", "rustfs", "--by", "amqp", JSON),
         ("dead-letters", "show", listed[0]["id"], JSON),
-        ("import-csv", str(local), "--apply", JSON),
+        ("import-csv", "--feed", "inc", str(local), "--apply", JSON),
         ("geocode", "clusters", "--apply"),
     ):
         ended = keeper.run(*arguments)
@@ -243,9 +243,10 @@ def test_nothing_shows_of_a_setting_that_cannot_be_read(keeper: Keeper, name: st
 def test_nothing_shows_in_what_is_kept_of_failures(keeper: Keeper) -> None:
     """A broken schema makes every file fail in a way that nobody foresaw, with a stack in the log."""
     stage = keeper.stage
+    consumer = stage.start("consume")
+    wait_until(lambda: '"consuming"' in consumer.output(), "it has looked at the tables")
     stage.connection.execute("ALTER TABLE tickets.inc RENAME TO gone")
     try:
-        consumer = stage.start("consume")
         stage.bucket.put(BROKEN, csv([ticket("INC7")]))
         stage.announce(BROKEN)
         stage.wait_for("failed", BROKEN)

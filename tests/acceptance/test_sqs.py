@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import pytest
 
-from tests.acceptance.broker import FILES, Broker
-from tests.acceptance.feeds import OddKeys, csv, key_at, ticket
-from tests.acceptance.proxy import Proxy
-from tests.acceptance.stage import Stage, wait_until
-from tests.acceptance.store import CHANGES, PROCESSED, Bucket
 from tests.conftest import Database
+from tests.doubles.proxy import Proxy
+from tests.stage.broker import FILES, Broker
+from tests.stage.feeds import OddKeys, csv, key_at, ticket
+from tests.stage.stage import Stage, wait_until
+from tests.stage.store import CHANGES, PROCESSED, Bucket
 
 if TYPE_CHECKING:
     from mypy_boto3_events import EventBridgeClient

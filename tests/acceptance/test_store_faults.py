@@ -7,12 +7,13 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.acceptance.broker import DEAD_FILES, FILES
-from tests.acceptance.comparing import assert_equals_reference
-from tests.acceptance.faulty_store import FaultyStore
-from tests.acceptance.feeds import ChangeFile, RandomFeed
-from tests.acceptance.stage import Process, Stage, wait_until
-from tests.acceptance.store import CHANGES, PROCESSED
+from consumer.demo.oracle import ChangeFile
+from tests.doubles.faulty_store import FaultyStore
+from tests.stage.broker import DEAD_FILES, FILES
+from tests.stage.comparing import assert_equals_oracle
+from tests.stage.feeds import RandomFeed
+from tests.stage.stage import Process, Stage, wait_until
+from tests.stage.store import CHANGES, PROCESSED
 
 FAULTS = (
     ("GET", CHANGES, 500),
@@ -52,7 +53,7 @@ class Play:
         wait_until(lambda: self.stage.one("SELECT count(*) FROM ingest.ledger WHERE state <> 'done'") == 0, "all done")
         wait_until(lambda: self.stage.broker.ready(FILES) == 0, "every delivery is settled")
         self.assert_nothing_spent()
-        assert_equals_reference(self.stage, self.sent)
+        assert_equals_oracle(self.stage, self.sent)
         archived = {file.key.replace(CHANGES, PROCESSED): file.body for file in self.sent}
         assert self.stage.bucket.read_all(PROCESSED) == archived
         assert self.stage.waiting() == []
@@ -77,6 +78,7 @@ def play(shared_stage: Stage) -> Iterator[Play]:
         consumer.stop()
 
 
+@pytest.mark.promise("Nothing lost", "One bad thing stays one bad thing")
 @pytest.mark.parametrize(("method", "folder", "how"), FAULTS)
 def test_files_wait_until_the_store_is_well(play: Play, method: str, folder: str, how: int | str) -> None:
     fault = play.store.fault(method, folder, how)
@@ -91,6 +93,7 @@ def test_files_wait_until_the_store_is_well(play: Play, method: str, folder: str
     play.assert_as_if_nothing_had_happened()
 
 
+@pytest.mark.promise("One bad thing stays one bad thing")
 def test_a_slow_file_holds_up_no_other(play: Play) -> None:
     slow, *others = play.next(7)
     fault = play.store.fault("GET", name_in_path(slow), "slow")
@@ -98,11 +101,12 @@ def test_a_slow_file_holds_up_no_other(play: Play) -> None:
     assert fault.met.wait(30)
     play.stage.announce(*others)
     play.stage.wait_for("done", *others)
-    assert play.stage.query("SELECT 1 FROM ingest.ledger WHERE key = %s", slow) == []
+    assert play.stage.query("SELECT state FROM ingest.ledger WHERE key = %s", slow) == [{"state": "seen"}]
     play.store.heal()
     play.assert_as_if_nothing_had_happened()
 
 
+@pytest.mark.promise("No silent decision", "Nothing lost")
 def test_an_object_that_is_not_there_yet_comes_by_way_of_the_poller(play: Play) -> None:
     fault = play.store.fault("GET", CHANGES, 404)
     keys = play.next(3)
@@ -115,6 +119,7 @@ def test_an_object_that_is_not_there_yet_comes_by_way_of_the_poller(play: Play) 
     play.assert_as_if_nothing_had_happened()
 
 
+@pytest.mark.promise("Nothing lost", "One bad thing stays one bad thing")
 def test_a_store_that_lets_nothing_be_deleted_makes_no_dead_letters(play: Play) -> None:
     """Rows and requests go on; what cannot be archived stays where it is, is told of, and archived when it may be."""
     stage, keys = play.stage, play.next(12)
@@ -144,6 +149,7 @@ def test_a_store_that_lets_nothing_be_deleted_makes_no_dead_letters(play: Play) 
     assert stage.query("SELECT 1 FROM ingest.ledger WHERE last_error IS NOT NULL") == []
 
 
+@pytest.mark.promise("One bad thing stays one bad thing")
 @pytest.mark.faults
 def test_a_body_that_stops_coming_is_given_up_and_read_anew(play: Play) -> None:
     with_fault = play.store.fault("GET", CHANGES, "slow")

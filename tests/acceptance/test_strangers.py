@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.acceptance import strangers
-from tests.acceptance.broker import FILES
-from tests.acceptance.receiver import RIGHT, Receiver
-from tests.acceptance.stage import Stage, wait_until
+from tests.doubles import strangers
+from tests.doubles.receiver import RIGHT, Receiver
+from tests.stage.broker import FILES
+from tests.stage.stage import Stage, wait_until
 
 THOUSAND = 1050
 POSTS = 20

@@ -13,12 +13,12 @@ import requests
 from postgres import Postgres
 from rabbitmq import RabbitMQ
 
-from tests.acceptance.broker import FILES, Broker
-from tests.acceptance.certificates import Authority, TlsFront
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.private import private_postgres, private_rabbitmq
-from tests.acceptance.stage import Stage, wait_until
-from tests.acceptance.store import Bucket
+from tests.doubles.certificates import Authority, TlsFront
+from tests.stage.broker import FILES, Broker
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.private import private_postgres, private_rabbitmq
+from tests.stage.stage import Stage, wait_until
+from tests.stage.store import Bucket
 
 CA = "FLEETTICKETS_CA_FILE"
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.acceptance.broker import FILES
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.stage import Process, Stage, wait_until
-from tests.acceptance.store import Bucket
+from tests.stage.broker import FILES
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.stage import Process, Stage, wait_until
+from tests.stage.store import Bucket
 
 OTHER_PREFIX = "automations/other/"
 
@@ -37,7 +37,7 @@ def test_a_consumer_and_a_poller_of_another_bucket_are_told_whose_the_virtual_ho
         assert ended.returncode == 2, command
         assert f"serves bucket '{stage.bucket.name}', and 1 of its consumers run" in ended.stderr
     # Of its own bucket there may be any number, with whatever prefix.
-    consuming(stage, FLEETTICKETS_PREFIX=OTHER_PREFIX).stop()
+    consuming(stage, FLEETTICKETS_FEEDS="crq").stop()
     assert stage.ask("poll")["waiting"] == 0
     consumer.stop()
     assert stage.query("SELECT * FROM ingest.ignored_events") == []

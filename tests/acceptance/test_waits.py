@@ -6,11 +6,11 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from tests.acceptance.faulty_store import FaultyStore
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.logins import logged_in, role_of
-from tests.acceptance.stage import Stage, wait_until
-from tests.acceptance.store import CHANGES
+from tests.doubles.faulty_store import FaultyStore
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.logins import logged_in, role_of
+from tests.stage.stage import Stage, wait_until
+from tests.stage.store import CHANGES
 
 KEYS = [key_at(minute) for minute in range(3)]
 FORMER_LOCKS = ("ingest.dry_run", "ingest.history", "ingest.geocode", "ingest.geocoder_requests")

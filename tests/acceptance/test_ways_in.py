@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.acceptance import mqtt
-from tests.acceptance.broker import DEAD_FILES, FILES
-from tests.acceptance.feeds import OddKeys, csv, ticket
-from tests.acceptance.receiver import Receiver
-from tests.acceptance.stage import Stage, wait_until
-from tests.acceptance.store import CHANGES, PROCESSED
 from tests.bodies import body
+from tests.doubles import mqtt
+from tests.doubles.receiver import Receiver
+from tests.stage.broker import DEAD_FILES, FILES
+from tests.stage.feeds import OddKeys, csv, ticket
+from tests.stage.stage import Stage, wait_until
+from tests.stage.store import CHANGES, PROCESSED
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef

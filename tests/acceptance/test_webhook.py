@@ -13,10 +13,10 @@ import pika.spec
 import pytest
 import requests
 
-from tests.acceptance.broker import EVENTS, FILES, Broker, fresh_vhost
-from tests.acceptance.proxy import Proxy
-from tests.acceptance.receiver import TOKEN, Receiver, free_port
-from tests.acceptance.stage import Stage, wait_until
+from tests.doubles.proxy import Proxy
+from tests.doubles.receiver import TOKEN, Receiver, free_port
+from tests.stage.broker import EVENTS, FILES, Broker, fresh_vhost
+from tests.stage.stage import Stage, wait_until
 
 EVENT = '{"EventName": "s3:ObjectCreated:Put",\n "Records": [],  "odd": "Wanjikũ"}'.encode()
 
@@ -46,6 +46,7 @@ def queued(stage: Stage) -> list[bytes]:
     return [message.body for message in stage.broker.messages(FILES)]
 
 
+@pytest.mark.promise("Nothing lost")
 def test_what_is_answered_with_200_is_in_the_queue_byte_for_byte(shared_stage: Stage, receiver: Receiver) -> None:
     bodies = [EVENT, b"no JSON at all", b"\xff\xfe\x00", b"x" * 5000]
     for body in bodies:
@@ -175,6 +176,7 @@ def accepts(port: int) -> bool:
     return True
 
 
+@pytest.mark.promise("Nothing lost")
 def test_nothing_is_lost_while_the_connection_is_cut_again_and_again(
     shared_stage: Stage, receiver: Receiver, proxy: Proxy
 ) -> None:
@@ -205,13 +207,12 @@ def test_nothing_is_lost_while_the_connection_is_cut_again_and_again(
 
 
 @pytest.fixture
-def own_broker(services: dict[str, str]) -> Iterator[Broker]:
+def own_broker(services: dict[str, str]) -> Broker:
     """A vhost to break."""
     management = services.get("RABBITMQ_MANAGEMENT_URL")
     if management is None:
         pytest.skip("the management API makes and changes the virtual host of this test")
-    with fresh_vhost(services["RABBITMQ_URL"], management, "fleettickets-webhook") as fresh:
-        yield fresh
+    return fresh_vhost(services["RABBITMQ_URL"], management, "fleettickets-webhook")
 
 
 def test_an_event_that_no_queue_takes_is_503_and_the_log_says_what_to_run(

@@ -1,15 +1,17 @@
 """Promise 7: what fails for one file while others are applied is that file's own fault, and holds up nobody."""
 
+import json
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.broker import DEAD_FILES, FILES
-from tests.acceptance.faulty_store import FaultyStore
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.stage import Stage, wait_until
+from tests.doubles.faulty_store import FaultyStore
+from tests.stage.broker import DEAD_FILES, FILES
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.stage import Stage, wait_until
 
 BAD = [key_at(minute) for minute in range(4)]  # as many as one consumer has in hand
 GOOD = [key_at(minute) for minute in range(10, 15)]
@@ -25,6 +27,18 @@ def fail_bad_tickets(stage: Stage, how: str, before: str = "INSERT") -> None:
         CREATE TRIGGER fail BEFORE {before} ON tickets.inc
         FOR EACH ROW WHEN (NEW.ticket_id LIKE 'BAD%') EXECUTE FUNCTION tickets.fail();
         """.encode()
+    )
+
+
+def fail_bad_tickets_at_commit(stage: Stage) -> None:
+    """The same as late as a database can: somebody else's check that is put off to the COMMIT."""
+    stage.connection.execute(
+        b"""
+        CREATE FUNCTION tickets.fail() RETURNS trigger LANGUAGE plpgsql AS
+        $$BEGIN RAISE 'no space left' USING ERRCODE = '53100'; RETURN NEW; END$$;
+        CREATE CONSTRAINT TRIGGER fail AFTER INSERT ON tickets.inc DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW WHEN (NEW.ticket_id LIKE 'BAD%') EXECUTE FUNCTION tickets.fail();
+        """
     )
 
 
@@ -60,6 +74,7 @@ def others_go_on_until_it_is_their_own(stage: Stage, *keys: str) -> None:
     wait_until(others_go_on, "each has an attempt and its row", timeout=180)
 
 
+@pytest.mark.promise("One bad thing stays one bad thing")
 @pytest.mark.parametrize(
     "how",
     [
@@ -84,6 +99,48 @@ def test_files_that_the_database_fails_alone_hold_up_no_others(stage: Stage, how
     assert stage.one("SELECT bool_and(last_error IS NOT NULL) FROM ingest.ledger WHERE key = ANY(%s)", BAD)
     assert stage.ask("status")["database"]["unfinished_files"]["failed"] == 4
     assert consumer.running
+    consumer.stop()
+
+
+def test_files_that_fail_at_their_commit_hold_up_no_others(stage: Stage) -> None:
+    fail_bad_tickets_at_commit(stage)
+    consumer = stage.start("consume")
+    announce_bad_then_good(stage)
+    stage.wait_for("done", *GOOD, timeout=45)
+    others_go_on_until_it_is_their_own(stage, *BAD)
+    consumer.stop()
+
+
+def test_what_was_applied_between_two_outages_blames_nobody_for_the_second(stage: Stage) -> None:
+    """Each of the files met the first one; then one was applied, and the database is away for all once more."""
+    stage.connection.execute(
+        b"""
+        CREATE TABLE public.away (gone boolean);
+        INSERT INTO public.away VALUES (true);
+        GRANT SELECT ON public.away TO PUBLIC;
+        """
+    )
+    away = "UPDATE public.away SET gone = %s RETURNING 1"
+    how = "IF (SELECT gone FROM public.away) THEN RAISE 'no space left' USING ERRCODE = '53100'; END IF"
+    fail_bad_tickets(stage, how)
+    consumer = stage.start("consume")
+    put(stage, BAD, "BAD")
+    stage.announce(*BAD)
+    wait_until(lambda: stage.broker.ready("fleettickets.retry.30s") == 4, "they are put aside")
+    stage.query(away, False)
+    between, *others = GOOD
+    put(stage, [between], "BAD-BETWEEN")
+    stage.announce(between)
+    stage.wait_for("done", between)
+    stage.query(away, True)
+    aside = consumer.output().count("not now")
+    wait_until(lambda: consumer.output().count("not now") >= aside + 4, "each is tried again and put aside")
+    assert stage.one("SELECT sum(attempts) FROM ingest.ledger") == 0
+    assert stage.ask("status")["database"]["unfinished_files"] == {"held": 4}
+    stage.query(away, False)
+    put(stage, others, "GOOD")
+    stage.announce(*others)
+    stage.wait_for("done", *BAD, *others)
     consumer.stop()
 
 
@@ -120,6 +177,48 @@ def test_objects_that_the_store_never_gives_are_on_record_and_hold_no_thread_for
         assert stage.run("poll").returncode == 0
         stage.wait_for("done", *BAD)
         consumer.stop()
+
+
+def test_a_version_that_was_held_back_and_withdrawn_is_applied_once_it_is_back(stage: Stage) -> None:
+    """The store breaks off; the exporter withdraws the file, and puts it there again."""
+    key = BAD[0]
+    body = csv([ticket(f"T{number}") for number in range(2000)], COLUMNS)
+    stage.bucket.put(key, body)
+    with FaultyStore(stage.environment["RUSTFS_ENDPOINT"]) as store:
+        store.fault("GET", key.rpartition("/")[2], "cut")
+        consumer = stage.start("consume", RUSTFS_ENDPOINT=store.url)
+        stage.announce(key)
+        wait_until(lambda: stage.one("SELECT count(*) = 1 FROM ingest.ledger WHERE held_since IS NOT NULL"), "held")
+        stage.bucket.s3.delete_object(Bucket=stage.bucket.name, Key=key)
+        store.heal()
+        wait_until(lambda: stage.one("SELECT bool_and(state = 'done') FROM ingest.ledger"), "it is missing")
+        wait_until(lambda: stage.broker.held(FILES) == 0, "its delivery is settled")
+        stage.bucket.put(key, body)
+        stage.announce(key)
+        wait_until(lambda: stage.one("SELECT count(*) = 2000 FROM tickets.inc"), "it is applied", timeout=20)
+        wait_until(lambda: stage.waiting() == [], "and archived")
+        consumer.stop()
+    assert stage.run("verify", "--old", "0").returncode == 0
+
+
+def test_a_key_that_was_missing_once_and_is_not_given_then_is_on_record(stage: Stage) -> None:
+    """Announced too early; and then by an event that names no version."""
+    key = BAD[0]
+    with FaultyStore(stage.environment["RUSTFS_ENDPOINT"]) as store:
+        consumer = stage.start("consume", RUSTFS_ENDPOINT=store.url)
+        stage.broker.publish([stage.bucket.event(key)])
+        wait_until(lambda: stage.one("SELECT count(*) = 1 FROM ingest.ledger WHERE decision = 'missing'"), "missing")
+        store.fault("GET", key.rpartition("/")[2], 403)
+        put(stage, [key], "BAD")
+        event = json.loads(stage.bucket.event(key))
+        del event["Records"][0]["s3"]["object"]["eTag"]
+        stage.broker.publish([json.dumps(event).encode()])
+        failed = "SELECT count(*) = 1 FROM ingest.ledger WHERE state = 'failed' AND attempts = 1"
+        wait_until(lambda: stage.one(failed), "it has failed", timeout=20)
+        store.heal()
+        stage.wait_for("done", key)
+        consumer.stop()
+    assert stage.one("SELECT count(*) FROM tickets.inc") == 1
 
 
 def test_repetitions_of_a_slow_file_hold_up_no_others(stage: Stage) -> None:
@@ -182,6 +281,7 @@ def test_a_death_right_after_a_setback_was_recorded_changes_nothing(stage: Stage
     assert (row["attempts"], row["held_since"], row["rows_inserted"], row["decision"]) == (0, None, 1, "new")
 
 
+@pytest.mark.promise("No silent decision")
 def test_a_version_is_in_the_ledger_at_first_sight(stage: Stage) -> None:
     key = GOOD[0]
     stage.bucket.put(key, csv(ticket(f"T{row}") for row in range(50)))
@@ -201,13 +301,18 @@ def test_a_version_is_in_the_ledger_at_first_sight(stage: Stage) -> None:
     assert (row["attempts"], row["duplicates"], row["rows_inserted"], row["decision"]) == (0, 0, 50, "new")
 
 
-def test_bodies_that_trickle_hold_no_thread_for_good(stage: Stage) -> None:
-    """A byte now and then keeps the connection from being silent, and would keep its reader for good."""
+@pytest.mark.promise("One bad thing stays one bad thing")
+@pytest.mark.parametrize("rows", [50, 12_000])
+def test_bodies_that_trickle_hold_no_thread_for_good(stage: Stage, rows: int) -> None:
+    """A byte now and then keeps the connection from being silent, and would keep its reader for good.
+
+    The half of a large one comes at once, so on the whole it is fast for minutes.
+    """
     with FaultyStore(stage.environment["RUSTFS_ENDPOINT"]) as store:
         for key in BAD:
             store.fault("GET", key.rpartition("/")[2], "trickle")
         consumer = stage.start("consume", RUSTFS_ENDPOINT=store.url)
-        stage.bucket.put_all({key: csv(ticket(f"S{key}-{row}") for row in range(50)) for key in BAD})
+        stage.bucket.put_all({key: csv(ticket(f"S{key}-{row}") for row in range(rows)) for key in BAD})
         put(stage, GOOD, "GOOD")
         stage.announce(*BAD)
         wait_until(lambda: stage.broker.ready(FILES) == 0, "all that trickle are in hand")
@@ -221,6 +326,35 @@ def test_bodies_that_trickle_hold_no_thread_for_good(stage: Stage) -> None:
         consumer.stop()
 
 
+@pytest.mark.promise("One bad thing stays one bad thing")
+@pytest.mark.parametrize("pace", [1_500, 20_000])
+def test_slow_bodies_hold_up_no_others_and_no_end(stage: Stage, pace: int) -> None:
+    """At the slower pace they are given up, at the faster one they may take as many places as leave one free."""
+    body = csv(ticket(f"S{row}", owner="o" * 900) for row in range(6000))
+    with FaultyStore(stage.environment["RUSTFS_ENDPOINT"]) as store:
+        for key in BAD:
+            store.fault("GET", key.rpartition("/")[2], "paced", pace)
+        consumer = stage.start("consume", RUSTFS_ENDPOINT=store.url)
+        stage.bucket.put_all(dict.fromkeys(BAD, body))
+        put(stage, GOOD, "GOOD")
+        stage.announce(*BAD)
+        wait_until(lambda: stage.broker.ready(FILES) == 0, "all that are slow are in hand")
+        stage.announce(*GOOD)
+        stage.wait_for("done", *GOOD, timeout=60)
+        consumer.terminate()
+        assert consumer.ends_within(25), "a slow body is given up"
+    assert consumer.wait() == 0
+    assert stage.one("SELECT count(*) FROM ingest.ledger WHERE key = ANY(%s) AND applied_at IS NOT NULL", BAD) == 0
+    if pace > 16_384:
+        lines = [json.loads(line) for line in consumer.output().splitlines()]
+        assert Counter(line["key"] for line in lines if line["event"] == "slow body").most_common(1)[0][1] == 1
+        aside = [line["level"] for line in lines if line["event"] == "not now" and "slow" in line["detail"]]
+        assert aside == ["warning"] * len(aside) != []
+        assert stage.one("SELECT coalesce(sum(attempts), 0) FROM ingest.ledger") == 0
+        assert stage.broker.ready(DEAD_FILES) == 0
+
+
+@pytest.mark.promise("No silent decision")
 def test_what_was_held_and_is_gone_or_replaced_meanwhile_is_decided(stage: Stage) -> None:
     gone, replaced = BAD[:2]
     put(stage, [gone, replaced], "FIRST")
@@ -266,6 +400,7 @@ def test_what_is_refused_around_the_files_is_nobodys_failure(stage: Stage) -> No
     """As while a database is restored: a table is away for a while."""
     consumer = stage.start("consume")
     go_on_with_others(stage)
+    stage.wait_for_history()  # which looks for dry runs by that table
     stage.connection.execute("ALTER TABLE ingest.key_slots RENAME TO elsewhere")
     put(stage, GOOD, "GOOD")
     stage.announce(*GOOD)
@@ -304,7 +439,7 @@ def test_what_is_imported_blames_no_file_that_waits_for_the_store(stage: Stage, 
         stage.announce(*GOOD)
         held = "SELECT count(*) = 5 FROM ingest.ledger WHERE held_since < clock_timestamp() - interval '5 s'"
         wait_until(lambda: stage.one(held), "each is held")
-        assert stage.run("import-csv", str(local), "--apply").returncode == 0
+        assert stage.run("import-csv", "--feed", "inc", str(local), "--apply").returncode == 0
         stage.announce(*GOOD)
         time.sleep(5)
         store.heal()

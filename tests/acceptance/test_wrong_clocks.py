@@ -2,11 +2,11 @@
 
 from datetime import UTC, datetime, timedelta
 
-from tests.acceptance.broker import DEAD_FILES
-from tests.acceptance.feeds import csv, ticket
-from tests.acceptance.program import CLOCK_BEHIND
-from tests.acceptance.stage import Stage, wait_until
-from tests.acceptance.store import CHANGES
+from tests.stage.broker import DEAD_FILES
+from tests.stage.feeds import csv, ticket
+from tests.stage.program import CLOCK_BEHIND
+from tests.stage.stage import Stage, wait_until
+from tests.stage.store import CHANGES
 
 TWO_DAYS = str(2 * 24 * 3600)
 

@@ -4,9 +4,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from tests.acceptance.feeds import csv
-from tests.acceptance.store import CHANGES
 from tests.hostile.hostility import Act, Hostility, publish
+from tests.stage.feeds import csv
+from tests.stage.store import CHANGES
 
 MB = 1 << 20
 
@@ -112,8 +112,8 @@ HOSTILITIES = [
     _either("JSON that is no object", lambda _: b"null", lambda _: b"[]", lambda _: b'"x"', lambda _: b"NaN"),
     _either("SNS in SNS in SNS", lambda act: _sns(json.dumps(_other(act)).encode(), 3)),
     _either(
-        "1,500 records of another bucket",
-        lambda act: json.dumps({"act": act.number, "Records": _other(act)["Records"] * 1500}).encode(),
+        "1,200 records of another bucket",
+        lambda act: json.dumps({"act": act.number, "Records": _other(act)["Records"] * 1200}).encode(),
     ),
     _either("a time of another kind", lambda act: json.dumps(_other(act, eventTime={"a": [act.number]})).encode()),
     _passed_over("another bucket", lambda act: json.dumps(_other(act)).encode()),

@@ -2,9 +2,9 @@
 
 import signal
 
-from tests.acceptance.broker import DEAD_FILES, FILES, GEOCODE, HISTORY
 from tests.hostile import management
 from tests.hostile.hostility import Act, Hostility
+from tests.stage.broker import DEAD_FILES, FILES, GEOCODE, HISTORY
 
 
 def _stopped(act: Act) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 
 import requests
 
-from tests.acceptance.feeds import csv
-from tests.acceptance.receiver import RIGHT, TOKEN
+from tests.doubles.receiver import RIGHT, TOKEN
 from tests.hostile.hostility import Act, Hostility
+from tests.stage.feeds import csv
 
 _MANY = 1200
 """More than there are places in a receiver."""

@@ -1,19 +1,15 @@
 """The processes of the program that all this is done to. Nobody kills them here, so none may end by itself."""
 
 import re
-import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.acceptance.broker import FILES
-from tests.acceptance.receiver import Receiver
-from tests.acceptance.stage import Process, Stage, wait_until
+from tests.doubles.receiver import Receiver
+from tests.stage.ending import end_crew
+from tests.stage.stage import Process, Stage, wait_until
 
 CONSUMERS = 2
 POLL_SECONDS = 3
-ENDS_WITHIN = 60
-"""Seconds after SIGTERM. What takes longer than a supervisor waits is killed."""
 
 
 class Crew:
@@ -46,23 +42,11 @@ class Crew:
         return {name: _megabytes(process, "VmHWM") for name, process in self.processes.items() if process.running}
 
     def stop(self) -> Iterator[str]:
-        """End them in an orderly way, those first that make work for the others; give what does not end well."""
-        yield from self._end(self._others)
-        until = time.monotonic() + ENDS_WITHIN
-        while self._stage.broker.ready(FILES) and time.monotonic() < until:
-            time.sleep(0.1)
-        yield from self._end(self.consumers)
+        """In an orderly way; give what does not end well."""
+        return end_crew(self._stage, self._living(self.consumers), self._living(self._others))
 
-    def _end(self, processes: dict[str, Process]) -> Iterator[str]:
-        for process in processes.values():
-            process.terminate()
-        for name, process in processes.items():
-            if name in self._dead:
-                continue
-            status = process.wait() if process.ends_within(ENDS_WITHIN) else f"nothing within {ENDS_WITHIN} s"
-            if status != 0:
-                yield f"{name} ended with {status} after SIGTERM: {process.log}"
-                process.signal(signal.SIGKILL)
+    def _living(self, processes: dict[str, Process]) -> dict[str, Process]:
+        return {name: process for name, process in processes.items() if name not in self._dead}
 
 
 def _megabytes(process: Process, what: str) -> int:

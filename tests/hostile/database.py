@@ -55,7 +55,7 @@ def _tries_more_than_reading(act: Act) -> None:
         "INSERT INTO ingest.rejects SELECT * FROM ingest.rejects",
         "SELECT tickets.capture_history()",
         "CREATE TABLE tickets.mine (a int)",
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'consumer'",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()",
         "NOTIFY anything; SET ROLE consumer",
     ):
         try:

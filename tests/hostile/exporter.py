@@ -7,7 +7,7 @@ import requests
 from botocore.exceptions import BotoCoreError, ClientError
 from pika.exceptions import AMQPError
 
-from tests.acceptance.feeds import ChangeFile
+from consumer.demo.oracle import ChangeFile
 from tests.hostile.hostility import World, publish
 from tests.hostile.plan import Arrival
 

@@ -4,9 +4,9 @@ import gzip
 import time
 from collections.abc import Callable
 
-from tests.acceptance.feeds import COLUMNS, OddKeys, csv, lines
-from tests.acceptance.store import CHANGES
 from tests.hostile.hostility import Act, Hostility
+from tests.stage.feeds import COLUMNS, OddKeys, csv, lines
+from tests.stage.store import CHANGES
 
 MB = 1 << 20
 

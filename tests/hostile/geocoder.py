@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.acceptance.feeds import csv
-from tests.acceptance.geocoder import GARBAGE, Fault
+from tests.doubles.geocoder import GARBAGE, Fault
 from tests.hostile.hostility import Act, Hostility
+from tests.stage.feeds import csv
 
 PER_DAY = 500
 """Requests that the provider's account allows: many times what the feed needs, and a quarter of one made-up file."""

@@ -3,8 +3,8 @@
 import struct
 from collections.abc import Callable
 
-from tests.acceptance.feeds import csv, ticket
 from tests.hostile.hostility import Act, Hostility
+from tests.stage.feeds import csv, ticket
 
 NAMES = (
     b"fleettickets-attempts",

@@ -13,17 +13,19 @@ import pika
 from botocore.exceptions import BotoCoreError, ClientError
 from pika.exceptions import AMQPError
 
-from publisher.events import MAX_BYTES
-from tests.acceptance.broker import EVENTS, Broker
-from tests.acceptance.faulty_store import FaultyStore
-from tests.acceptance.feeds import KEY_FORMS, ChangeFile, csv, key_at, ticket
-from tests.acceptance.geocoder import LocationIQ
-from tests.acceptance.private import PrivateStack
-from tests.acceptance.proxy import Proxy
-from tests.acceptance.reference import EAT
-from tests.acceptance.stage import Process, Stage
-from tests.acceptance.store import CHANGES
-from tests.hostile.crew import ENDS_WITHIN, Crew
+from consumer.demo.oracle import EAT, ChangeFile
+from publisher.arrivals.store_events import MAX_BYTES
+from tests.doubles.faulty_store import FaultyStore
+from tests.doubles.geocoder import LocationIQ
+from tests.doubles.header_tables import RawProperties
+from tests.doubles.proxy import Proxy
+from tests.hostile.crew import Crew
+from tests.stage.broker import EVENTS, Broker
+from tests.stage.ending import ENDS_WITHIN
+from tests.stage.feeds import KEY_FORMS, csv, key_at, ticket
+from tests.stage.private import PrivateStack
+from tests.stage.stage import Process, Stage
+from tests.stage.store import CHANGES
 
 Door = Literal["PUT", "AMQP", "TOKEN", "ANON", "READ", "nobody"]
 """Who can do it: PUT may write to changes/, AMQP may publish to the exchange for events, TOKEN and ANON reach the
@@ -226,22 +228,7 @@ class Act:
 
 def publish(broker: Broker, bodies: list[bytes], headers: bytes | None = None, **properties: Any) -> None:
     """Publish as one who does not look at what becomes of it; the broker has it when this returns."""
-    sent = pika.BasicProperties(delivery_mode=2, **properties) if headers is None else RawHeaders(headers)
+    sent = pika.BasicProperties(delivery_mode=2, **properties) if headers is None else RawProperties(headers)
     with broker.channel() as channel:
         for body in bodies:
             channel.basic_publish(EVENTS, "store", body, sent, mandatory=True)
-
-
-_DELIVERY_MODE, _HEADERS = 1 << 12, 1 << 13
-
-
-class RawHeaders(pika.BasicProperties):
-    """Persistent, with headers that somebody else has encoded: pika writes no table that is wrong."""
-
-    def __init__(self, table: bytes) -> None:
-        super().__init__(delivery_mode=2)
-        self._table = table
-
-    def encode(self) -> list[bytes]:
-        flags = (_HEADERS | _DELIVERY_MODE).to_bytes(2, "big")
-        return [flags, len(self._table).to_bytes(4, "big") + self._table, b"\x02"]

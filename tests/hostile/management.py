@@ -8,7 +8,7 @@ from urllib.parse import quote, urlsplit
 
 import requests
 
-from tests.acceptance.broker import Broker, Message
+from tests.stage.broker import Broker, Message
 
 _MOST = 100_000
 

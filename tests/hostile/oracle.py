@@ -5,14 +5,16 @@ import json
 from collections import Counter
 from typing import Any
 
-from tests.acceptance import comparing
-from tests.acceptance.broker import DEAD_FILES, FILES, HISTORY
-from tests.acceptance.feeds import CLUSTERS, ChangeFile
-from tests.acceptance.stage import Stage
+from consumer.demo.feed import CLUSTERS
+from consumer.demo.oracle import ChangeFile, foretell
 from tests.hostile import management
 from tests.hostile.hostility import Record
-from tests.soak.oracle import Verdict, compare, etag, file_lines
+from tests.stage import comparing
+from tests.stage.broker import DEAD_FILES, FILES, HISTORY
+from tests.stage.comparing import Verdict, etag
+from tests.stage.stage import Stage
 
+_RETRIES = 2
 LETTERS_AT_MOST = 3
 """Of one message: one whose confirm got lost with its connection is published again."""
 _UNEXPECTED = "unexpected"
@@ -67,25 +69,15 @@ def _tickets(stage: Stage) -> dict[str, dict[str, Any]]:
 
 
 def _judge_tables(stage: Stage, feed: list[ChangeFile], record: Record) -> list[str]:
-    expected = comparing.reference_of([*feed, *record.good])
+    expected, of_the_feed = foretell([*feed, *record.good]), foretell(feed)
     verdict = Verdict()
-    compare("ticket", _tickets(stage), comparing.expected_tickets(expected), verdict)
-    compare("closure", comparing.closures(stage), expected.closures(), verdict)
-    found = verdict.differences
-    dead = set(record.dead)
-    rejects = {
-        (row["key"], row["line"])
-        for row in stage.query("SELECT key, line FROM ingest.rejects JOIN ingest.ledger USING (file_id)")
-        if row["key"] not in dead
-    }
-    found += [f"no reject {reject}" for reject in sorted(expected.rejects - rejects)]
-    found += [f"reject {reject} of no file" for reject in sorted(rejects - expected.rejects)]
+    verdict.compare("ticket", _tickets(stage), expected.tickets())
+    verdict.compare("closure", comparing.closures(stage), expected.closures())
+    rejects = {reject for reject in comparing.rejects(stage) if reject[0] not in record.dead}
+    verdict.compare_names("reject", rejects, expected.rejects.keys())
     # Of two versions of a key the ledger counts both, or perhaps one; a file of the feed has one.
-    sums = comparing.sums(stage, [file.key for file in feed])
-    for name, want in comparing.expected_sums(comparing.reference_of(feed)).items():
-        if sums[name] != want:
-            found.append(f"{name} of the feed is {sums[name]}, should be {want}")
-    return found
+    verdict.compare_sums(" of the feed", comparing.sums(stage, [file.key for file in feed]), of_the_feed.sums())
+    return verdict.differences
 
 
 def _judge_ledger(stage: Stage, feed: list[ChangeFile], record: Record) -> list[str]:
@@ -101,10 +93,11 @@ def _judge_ledger(stage: Stage, feed: list[ChangeFile], record: Record) -> list[
             found.append(f"{file.key}: {row['state'] if row else 'no row'}, {row['last_error'] if row else ''}")
         elif row["sha256"] != hashlib.sha256(file.body).hexdigest():
             found.append(f"{file.key}: another sha256, {row['sha256']}")
+    # What the store or the database fails one file with while others are applied is its own failure: a retry, or two.
     found += [
         f"{row['key']} of the feed has {row['attempts']} attempts: {row['last_error']}"
         for row in rows
-        if row["attempts"] and row["key"] in {file.key for file in feed}
+        if row["attempts"] > _RETRIES and row["key"] in {file.key for file in feed}
     ]
     good = {file.key for file in record.good} | {file.key for file in feed}
     for row in rows:
@@ -125,7 +118,7 @@ def _judge_ledger(stage: Stage, feed: list[ChangeFile], record: Record) -> list[
 def _without_place(stage: Stage) -> list[str]:
     """Tickets of the feed whose cluster the provider knows, and that are nowhere all the same."""
     query = "SELECT ticket_id FROM tickets.inc WHERE cluster = ANY(%s) AND geom IS NULL"
-    rows = stage.query(query, [name for name in CLUSTERS if name])
+    rows = stage.query(query, list(CLUSTERS))
     return [row["ticket_id"] for row in rows]
 
 
@@ -164,18 +157,11 @@ def _judge_letters(stage: Stage, record: Record) -> list[str]:
 
 
 def _judge_requests(stage: Stage) -> list[str]:
-    # The last capture covered every file, so one more finds the same.
-    captured = comparing.captures(stage)
-    stage.query("SELECT tickets.capture_history()")
-    if comparing.captures(stage) != captured:
-        return ["the last history capture did not cover every file"]
-    return []
+    return [] if comparing.is_captured(stage) else ["the last history capture did not cover every file"]
 
 
 def _judge_log(stage: Stage) -> list[str]:
-    """The rows of each version took effect in one delivery, and a consumer says so once for each time it was put."""
-    applied = Counter(line["file_id"] for line in file_lines(stage) if line["decision"] in {"new", "late"})
-    found = [f"file {number} was applied {times} times" for number, times in applied.items() if times > 1]
+    found = comparing.applied_twice(stage, "new", "late")
     for process in stage.processes:
         for line in process.output().splitlines():
             if '"event": "everything fails"' in line:

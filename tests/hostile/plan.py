@@ -4,10 +4,10 @@ import random
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from tests.acceptance.comparing import reference_of
-from tests.acceptance.feeds import ChangeFile, RandomFeed
+from consumer.demo.oracle import ChangeFile
 from tests.hostile import bodies, broker, clients, database, files, geocoder, headers, store
 from tests.hostile.hostility import Hostility
+from tests.stage.feeds import RandomFeed
 
 LANES: dict[str, list[Hostility]] = {
     "files": files.HOSTILITIES,
@@ -86,7 +86,7 @@ def make_plan(seed: int, seconds: float, only: Collection[str] = ()) -> Plan:
 
 def _arrivals(rng: random.Random, seed: int, seconds: float) -> list[Arrival]:
     count = int(seconds * FILES_A_SECOND)
-    files = [file for file in RandomFeed(seed, TICKETS).files(count + count // 10 + 1, ROWS) if _is_good(file)][:count]
+    files = RandomFeed(seed, TICKETS).files(count, ROWS)
     # Some come much later than their keys say.
     places = {file.key: place + rng.uniform(0, 100 if rng.random() < 0.1 else 4) for place, file in enumerate(files)}
     files.sort(key=lambda file: places[file.key])
@@ -96,9 +96,3 @@ def _arrivals(rng: random.Random, seed: int, seconds: float) -> list[Arrival]:
         ways = (rng.choice(WAYS), *(way for way in WAYS[:2] if rng.random() < 0.15))
         found.append(Arrival(at, file, ways, again=rng.random() < 0.05))
     return found
-
-
-def _is_good(file: ChangeFile) -> bool:
-    """Whether it is applied whatever its bad rows, and has some that are none."""
-    counts = reference_of([file]).counts
-    return counts["rows_rejected"] <= counts["rows_read"] / 2

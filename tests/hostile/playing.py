@@ -14,19 +14,18 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg import sql
 
-from tests.acceptance.broker import DEAD_FILES, Broker
-from tests.acceptance.faulty_store import FaultyStore
-from tests.acceptance.geocoder import KEY, LocationIQ
-from tests.acceptance.private import private_stack
-from tests.acceptance.proxy import Proxy
-from tests.acceptance.stage import Stage
-from tests.acceptance.store import Bucket
+from tests.doubles.faulty_store import FaultyStore
+from tests.doubles.geocoder import KEY, LocationIQ
+from tests.doubles.proxy import Proxy
 from tests.hostile import geocoder, management, oracle
 from tests.hostile.crew import Crew
 from tests.hostile.exporter import Exporter
 from tests.hostile.hostility import Act, Hostility, Record, World
 from tests.hostile.plan import Cue, Plan
-from tests.soak.actors import Actor
+from tests.stage.actor import Actor
+from tests.stage.broker import DEAD_FILES
+from tests.stage.private import private_stage
+from tests.stage.stage import Stage
 
 BUCKET = "hostile"
 STATEMENT_SECONDS = 15
@@ -66,15 +65,8 @@ def play(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
 @contextlib.contextmanager
 def _world(plan: Plan, folder: Path) -> Iterator[World]:
     with contextlib.ExitStack() as opened:
-        stack = opened.enter_context(private_stack(folder))
-        services = stack.environment()
-        bucket = Bucket(services, BUCKET)
-        opened.callback(bucket.s3.close)
-        broker = Broker(stack.rabbitmq.url, services["RABBITMQ_MANAGEMENT_URL"])
-        (folder / "processes").mkdir()
-        stage = Stage(services, stack.postgres.url, broker, bucket, folder / "processes")
-        opened.callback(stage.connection.close)
-        opened.callback(stage.end)
+        stack, stage = opened.enter_context(private_stage(folder, BUCKET))
+        services, broker = stage.services, stage.broker
         store = opened.enter_context(FaultyStore(services["RUSTFS_ENDPOINT"]))
         provider = opened.enter_context(LocationIQ(geocoder.where, per_second=None, per_minute=None, per_day=None))
         proxies = {

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from tests.acceptance.feeds import COLUMNS, csv, lines
-from tests.acceptance.store import CHANGES
 from tests.hostile.hostility import Act, Hostility
+from tests.stage.feeds import COLUMNS, csv, lines
+from tests.stage.store import CHANGES
 
 
 def _named(key: str) -> str:

@@ -6,13 +6,17 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from consumer import database as postgres
-from consumer.applying import AlreadyApplied, Applied, Duplicate, SeenBy, Sighting, apply_file, lock_key
-from consumer.database import Pool
 from consumer.fail_points import nowhere
+from consumer.feeds.declared import packaged_feeds
+from consumer.files.applying import apply_file
+from consumer.files.ledger import lock_key
+from consumer.files.outcomes import AlreadyApplied, Applied, Duplicate
+from consumer.files.versions import Asked, SeenBy, Sighting
+from consumer.postgres import database as postgres
+from consumer.postgres.database import Pool
 from consumer.settings import ApplySettings
+from publisher.arrivals.keys import ChangeFileKey, read_key
 from publisher.errors import KeyInHand
-from publisher.keys import ChangeFileKey, read_key
 
 CHANGES = "automations/inc/changes/"
 
@@ -45,7 +49,15 @@ def apply_to(
     assert isinstance(key, ChangeFileKey)
     seen_at = seen_at or datetime.now(UTC)
     sighting = Sighting(
-        "isptickets", "automations/inc/", key, file.etag, len(file.bytes), file.modified, None, seen_at, seen_by
+        packaged_feeds().named("inc"),
+        "isptickets",
+        key,
+        file.etag,
+        len(file.bytes),
+        file.modified,
+        None,
+        seen_at,
+        seen_by,
     )
     while True:
         with contextlib.suppress(KeyInHand), postgres.transaction(pool) as connection:
@@ -55,8 +67,7 @@ def apply_to(
                 sighting,
                 io.BytesIO(file.bytes).read,
                 settings or ApplySettings(),
-                again=again,
-                released=again,
-                at=nowhere,
+                asked=Asked.BY_A_PERSON if again else Asked.BY_ITS_EVENT,
+                reached=nowhere,
             )
         time.sleep(0.01)

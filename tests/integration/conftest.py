@@ -3,23 +3,26 @@
 import functools
 import uuid
 from collections.abc import Callable, Iterator
-from urllib.parse import urlsplit, urlunsplit
 
-import boto3
 import pytest
-import requests
-from botocore.config import Config
+import tenacity
 from pika.adapters.blocking_connection import BlockingChannel
 
-from consumer import database as postgres
-from consumer.applying import AlreadyApplied, Applied, Duplicate
-from consumer.database import Pool
+from consumer.feeds.declared import packaged_feeds
+from consumer.files.outcomes import AlreadyApplied, Applied, Duplicate
+from consumer.geocoding import locationiq
+from consumer.postgres import database as postgres
+from consumer.postgres.database import Pool
 from consumer.settings import DatabaseSettings
-from publisher import broker, topology
-from publisher.bucket import Bucket
+from publisher.broker import channels, topology
+from publisher.broker.topology import Queue
 from publisher.settings import BrokerSettings, BucketSettings
-from publisher.topology import Queue
+from publisher.store.bucket import Bucket
+from tests.doubles.geocoder import LocationIQ, Odd
 from tests.integration.change_files import apply_to
+from tests.integration.gazetteers import WESTLANDS
+from tests.stage import store
+from tests.stage.broker import fresh_vhost
 
 CHANGES = "automations/inc/changes/"
 
@@ -40,22 +43,15 @@ def apply(pool: Pool) -> Callable[..., Applied | AlreadyApplied | Duplicate]:
 @pytest.fixture(scope="session")
 def broker_settings(services: dict[str, str], worker_id: str) -> BrokerSettings:
     """A virtual host made anew for this run, where the management API is known."""
-    url, management = services["RABBITMQ_URL"], services.get("RABBITMQ_MANAGEMENT_URL")
-    if management:
-        vhost, headers = f"fleettickets-integration-{worker_id}", {"Content-Type": "application/json"}
-        requests.delete(f"{management}/api/vhosts/{vhost}", timeout=10)
-        requests.put(f"{management}/api/vhosts/{vhost}", headers=headers, timeout=10).raise_for_status()
-        rights = {"configure": ".*", "write": ".*", "read": ".*"}
-        user = urlsplit(url).username or "guest"
-        requests.put(f"{management}/api/permissions/{vhost}/{user}", json=rights, timeout=10).raise_for_status()
-        url = urlunsplit(urlsplit(url)._replace(path=f"/{vhost}"))
+    management, name = services.get("RABBITMQ_MANAGEMENT_URL"), f"fleettickets-integration-{worker_id}"
+    url = fresh_vhost(services["RABBITMQ_URL"], management, name).url
     return BrokerSettings.model_validate({"RABBITMQ_URL": url})
 
 
 @pytest.fixture
 def channel(broker_settings: BrokerSettings) -> Iterator[BlockingChannel]:
     """A confirming channel on declared and empty queues."""
-    with broker.confirming_channel(broker_settings, "tests") as opened:
+    with channels.confirming_channel(broker_settings, "tests") as opened:
         topology.declare(opened)
         for queue in Queue:
             opened.queue_purge(queue.broker_name)
@@ -66,17 +62,20 @@ def channel(broker_settings: BrokerSettings) -> Iterator[BlockingChannel]:
 @pytest.fixture
 def bucket(services: dict[str, str]) -> Iterator[Bucket]:
     """A fresh bucket on the real store."""
-    settings = BucketSettings.model_validate({**services, "RUSTFS_BUCKET": f"ft-{uuid.uuid4().hex[:12]}"})
-    s3 = boto3.client(
-        "s3",
-        endpoint_url=str(settings.endpoint),
-        aws_access_key_id=settings.access_key.get_secret_value(),
-        aws_secret_access_key=settings.secret_key.get_secret_value(),
-        region_name=settings.region,
-        config=Config(s3={"addressing_style": "path"}),
-    )
-    s3.create_bucket(Bucket=settings.bucket)
-    yield Bucket(settings)
-    for found in s3.list_objects_v2(Bucket=settings.bucket).get("Contents", []):
-        s3.delete_object(Bucket=settings.bucket, Key=found["Key"])
-    s3.delete_bucket(Bucket=settings.bucket)
+    made = store.Bucket(services, f"ft-{uuid.uuid4().hex[:12]}")
+    settings = BucketSettings.model_validate({**services, "RUSTFS_BUCKET": made.name})
+    yield Bucket(settings, packaged_feeds().folders)
+    made.remove()
+
+
+@pytest.fixture
+def provider() -> Iterator[LocationIQ]:
+    with LocationIQ({"Westlands": WESTLANDS}, per_second=None, per_minute=None) as server:
+        yield server
+
+
+@pytest.fixture
+def odd(monkeypatch: pytest.MonkeyPatch) -> Iterator[Odd]:
+    monkeypatch.setattr(locationiq, "_WAIT", tenacity.wait_none())
+    with Odd({"Westlands": WESTLANDS}, per_second=None, per_minute=None) as server:
+        yield server

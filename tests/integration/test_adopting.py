@@ -8,9 +8,10 @@ import pytest
 from psycopg import errors
 from psycopg.types.json import Jsonb
 
-from consumer import database as postgres
-from consumer import migrate
-from consumer.database import Role
+from consumer.feeds.declared import packaged_feeds
+from consumer.postgres import database as postgres
+from consumer.postgres import migrate
+from consumer.postgres.database import Role
 from consumer.settings import DatabaseSettings
 from publisher.errors import Misconfigured
 from tests.integration.conftest import CHANGES
@@ -41,7 +42,7 @@ def test_no_other_feeds_watermark_becomes_incs(empty_database: Any, sources: dic
             )
         told: list[str | None] = []
         connection.add_notice_handler(lambda found: told.append(found.message_primary))
-        migrate.migrate(connection, nothing)
+        migrate.migrate(connection, nothing, packaged_feeds().declared)
         kept = connection.execute(
             "SELECT source, metadata ->> 'source_max_key' AS key FROM tickets.import_meta"
         ).fetchall()
@@ -100,14 +101,14 @@ def test_what_no_migration_can_decide_is_said_in_one_line_before_anything_is_cha
         made_by_the_batch_import(connection, 10, None)
         connection.execute(condition.encode())
         with pytest.raises(Misconfigured, match=told) as refused:
-            migrate.migrate(connection, nothing)
+            migrate.migrate(connection, nothing, packaged_feeds().declared)
         assert "\n" not in str(refused.value)
         assert {step.how for step in migrate.status(connection)} == {None}
         assert connection.execute("SELECT to_regnamespace('ingest') AS made").fetchone() == {"made": None}
         if statements := (re.search(told, str(refused.value)) or {"sql": ""})["sql"]:
             connection.execute(statements.encode())
         assert connection.execute(mended.encode()).fetchone() == {"rows": 1}
-        migrate.migrate(connection, nothing)
+        migrate.migrate(connection, nothing, packaged_feeds().declared)
         migrate.require_migrated(connection)
 
 
@@ -118,7 +119,7 @@ def test_row_level_security_is_told_and_hides_nothing_silently(empty_database: A
         connection.execute("ALTER TABLE tickets.inc ENABLE ROW LEVEL SECURITY")
         told: list[str | None] = []
         connection.add_notice_handler(lambda found: told.append(found.message_primary))
-        migrate.migrate(connection, nothing)
+        migrate.migrate(connection, nothing, packaged_feeds().declared)
         name = urlsplit(empty_database.url).path.removeprefix("/")
         for kind in ("ingest", "read"):
             role = f"fleettickets_{kind}_{name}"

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from consumer import database as postgres
-from consumer.applying import lock_key
-from consumer.archiving import archive_file, open_tails
-from consumer.database import Pool
 from consumer.fail_points import nowhere
-from publisher.bucket import Bucket, Put
+from consumer.files.ledger import lock_key
+from consumer.files.tail import archive_file, open_tails
+from consumer.postgres import database as postgres
+from consumer.postgres.database import Pool
 from publisher.errors import KeyInHand, ObjectChanged
+from publisher.store.bucket import Bucket, Put
 from tests.integration.change_files import ChangeFile
 
 KEY = "automations/inc/changes/2026-06-25T142000.csv"
@@ -61,6 +61,7 @@ def crash() -> None:
     raise Crash
 
 
+@pytest.mark.promise("Nothing lost")
 def test_a_file_moves_to_processed_with_every_byte(bucket: Bucket) -> None:
     stored = put(bucket, KEY, b"ticket_id\n")
     assert bucket.archive(stored, sha256(b"ticket_id\n"), nothing) == ARCHIVED
@@ -68,6 +69,7 @@ def test_a_file_moves_to_processed_with_every_byte(bucket: Bucket) -> None:
     assert content(bucket, ARCHIVED) == b"ticket_id\n"
 
 
+@pytest.mark.promise("Nothing lost")
 def test_archiving_twice_is_archiving_once(bucket: Bucket) -> None:
     stored = put(bucket, KEY, b"a")
     for _ in range(2):
@@ -85,6 +87,7 @@ def test_a_crash_between_copy_and_delete_is_taken_up_there(bucket: Bucket) -> No
     assert [found.key for found in bucket.waiting()] == []
 
 
+@pytest.mark.promise("Nothing lost")
 def test_a_taken_name_with_other_bytes_is_not_overwritten(bucket: Bucket) -> None:
     put(bucket, ARCHIVED, b"older")
     stored = put(bucket, KEY, b"newer")
@@ -94,6 +97,7 @@ def test_a_taken_name_with_other_bytes_is_not_overwritten(bucket: Bucket) -> Non
     assert bucket.head(KEY) is None
 
 
+@pytest.mark.promise("Nothing lost")
 def test_a_version_that_came_after_the_one_applied_is_not_deleted(bucket: Bucket) -> None:
     applied = put(bucket, KEY, b"applied")
     put(bucket, KEY, b"newer")
@@ -161,7 +165,7 @@ def test_files_that_cannot_be_archived_keep_no_others_back(pool: Pool, bucket: B
                       CASE WHEN mod(n, 2) = 0 THEN 'applied' ELSE 'done' END,
                       now() - make_interval(secs => 60 * mod(n, 3))
                FROM generate_series(1, 7000) AS n""",
-            (bucket.name, bucket.prefix),
+            (bucket.name, bucket.folders[0].prefix),
         )
     found = [int(file.key) for file in open_tails(pool, bucket, 30, only_due=True)]
     assert found == [n for n in range(1, 7001) if n % 2 == 0 and n % 3 > 0]

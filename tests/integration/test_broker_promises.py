@@ -1,30 +1,31 @@
-"""What publishing, dead-lettering and replaying promise, on the real broker."""
+"""What publishing, dead-lettering and replaying promise, on the real channels."""
 
 import contextlib
 import socket
 from collections.abc import Iterator
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
-from publisher import broker, dead_letters, messages, serving, topology
-from publisher.broker import Outgoing
-from publisher.bucket import Bucket
-from publisher.dead_letters import DeadLetter, LastFailure, Selection
+from publisher.arrivals import messages
+from publisher.broker import channels, dead_letters, publishing, serving, topology
+from publisher.broker.dead_letters import DeadLetter, LastFailure, Selection
+from publisher.broker.publishing import Outgoing
+from publisher.broker.topology import EVENTS, REQUESTS, Asking, Queue
 from publisher.errors import DependencyDown, HeldByAnother, Misconfigured
-from publisher.poller import Poller
 from publisher.settings import BrokerSettings
-from publisher.topology import EVENTS, REQUESTS, Asking, Queue
+from publisher.sources.poller import Poller
+from publisher.store.bucket import Bucket
 
 FILES = Queue.FILES.broker_name
 DEAD_FILES = Queue.FILES.dead_letters
 
 
 def depth(channel: BlockingChannel, name: str) -> int:
-    return broker.queue_depth(channel, name)[0]
+    return channels.queue_depth(channel, name)[0]
 
 
 def settled_depths(channel: BlockingChannel, total: int) -> tuple[int, int]:
@@ -39,7 +40,7 @@ def settled_depths(channel: BlockingChannel, total: int) -> tuple[int, int]:
 
 def bury(channel: BlockingChannel, key: str, detail: str = "line 3") -> None:
     last = LastFailure(key, "not UTF-8", detail, 1, ["a try"])
-    broker.publish(channel, dead_letters.dead_letter(Queue.FILES, b"{}", last))
+    publishing.publish(channel, dead_letters.dead_letter(Queue.FILES, b"{}", last))
 
 
 def test_declaring_twice_changes_nothing(channel: BlockingChannel) -> None:
@@ -53,7 +54,7 @@ def test_a_queue_that_the_server_has_otherwise_is_named(
     channel.queue_declare(DEAD_FILES, durable=True)
     try:
         with (
-            broker.confirming_channel(broker_settings, "drift") as other,
+            channels.confirming_channel(broker_settings, "drift") as other,
             pytest.raises(Misconfigured, match=r"'fleettickets.files.dead' with other arguments"),
         ):
             topology.declare(other)
@@ -62,28 +63,29 @@ def test_a_queue_that_the_server_has_otherwise_is_named(
         topology.declare(channel)
 
 
+@pytest.mark.promise("Nothing lost")
 def test_a_message_that_no_queue_takes_is_an_error_not_a_confirm(channel: BlockingChannel) -> None:
     with pytest.raises(Misconfigured, match="no queue is bound"):
-        broker.publish(channel, Outgoing(REQUESTS, "nowhere", b"{}"))
+        publishing.publish(channel, Outgoing(REQUESTS, "nowhere", b"{}"))
 
 
 def test_an_exchange_that_is_missing_is_an_error_that_says_what_to_run(channel: BlockingChannel) -> None:
     with pytest.raises(Misconfigured, match=r"refuses to publish to 'fleettickets\.gone'"):
-        broker.publish(channel, Outgoing("fleettickets.gone", "files", b"{}"))
+        publishing.publish(channel, Outgoing("fleettickets.gone", "files", b"{}"))
 
 
 @pytest.mark.parametrize("routing_key", ["files", "isptickets", "any.topic.of.a.store"])
 def test_whatever_routing_key_a_store_uses_its_event_arrives(channel: BlockingChannel, routing_key: str) -> None:
-    broker.publish(channel, Outgoing(EVENTS, routing_key, b"{}"))
+    publishing.publish(channel, Outgoing(EVENTS, routing_key, b"{}"))
     assert depth(channel, FILES) == 1
 
 
 def test_a_queue_that_does_not_exist_is_said(broker_settings: BrokerSettings) -> None:
     with (
-        broker.confirming_channel(broker_settings, "missing") as other,
+        channels.confirming_channel(broker_settings, "missing") as other,
         pytest.raises(Misconfigured, match=r"no queue 'fleettickets\.gone'; run: fleettickets topology"),
     ):
-        broker.queue_depth(other, "fleettickets.gone")
+        channels.queue_depth(other, "fleettickets.gone")
 
 
 @pytest.mark.parametrize(
@@ -98,13 +100,13 @@ def test_a_broker_that_cannot_be_reached_is_said_in_one_line(
 ) -> None:
     wrong = BrokerSettings.model_validate({"RABBITMQ_URL": url.format(broker_settings.rabbitmq_url.get_secret_value())})
     with pytest.raises(error, match=words) as failure:
-        broker.connect(wrong, "tests")
+        channels.connect(wrong, "tests")
     assert "\n" not in str(failure.value)
 
 
 def test_a_wait_queue_returns_a_message_to_the_queue_it_came_from(channel: BlockingChannel) -> None:
     sent: Any = {messages.AGAIN: "retry", messages.ATTEMPTS: 2}
-    broker.publish(channel, broker.retry(Queue.HISTORY, b"later", sent, delay=topology.RETRY_DELAYS[0]))
+    publishing.publish(channel, publishing.retry(Queue.HISTORY, b"later", sent, delay=topology.RETRY_DELAYS[0]))
     for _ in range(topology.RETRY_DELAYS[0] * 2 + 4):
         channel.connection.process_data_events(time_limit=0.5)
         method, properties, body = channel.basic_get(Queue.HISTORY.broker_name, auto_ack=True)
@@ -124,7 +126,7 @@ def test_looking_at_dead_letters_leaves_them_where_they_are(
         bury(channel, key)
     for _ in range(25):  # more often than the delivery limit that RabbitMQ 4 gives to every queue
         with (
-            broker.confirming_channel(broker_settings, "look") as other,
+            channels.confirming_channel(broker_settings, "look") as other,
             dead_letters.browsing(other, Queue.FILES) as letters,
         ):
             assert [letter.key for letter in letters] == ["a", "b"]
@@ -133,7 +135,7 @@ def test_looking_at_dead_letters_leaves_them_where_they_are(
 def test_a_dead_letter_tells_its_reason(broker_settings: BrokerSettings, channel: BlockingChannel) -> None:
     bury(channel, "a", "near line 3")
     with (
-        broker.confirming_channel(broker_settings, "look") as other,
+        channels.confirming_channel(broker_settings, "look") as other,
         dead_letters.browsing(other, Queue.FILES) as letters,
     ):
         (letter,) = letters
@@ -145,7 +147,7 @@ def test_a_message_that_the_broker_gave_up_on_tells_that(
     broker_settings: BrokerSettings, channel: BlockingChannel
 ) -> None:
     body = b'{"type": "ChangeFileArrived", "bucket": "b", "keys": ["k"], "seen_by": "poller"}'
-    broker.publish(channel, broker.arrival(body))
+    publishing.publish(channel, publishing.arrival(body))
     method, _, _ = channel.basic_get(FILES)
     assert method is not None
     channel.basic_reject(method.delivery_tag or 0, requeue=False)
@@ -154,7 +156,7 @@ def test_a_message_that_the_broker_gave_up_on_tells_that(
             break
         channel.connection.process_data_events(time_limit=0.1)
     with (
-        broker.confirming_channel(broker_settings, "look") as other,
+        channels.confirming_channel(broker_settings, "look") as other,
         dead_letters.browsing(other, Queue.FILES) as letters,
     ):
         (letter,) = letters
@@ -165,7 +167,7 @@ def test_replay_takes_the_chosen_ones_only(broker_settings: BrokerSettings, chan
     for key in ("a", "b", "a", "c"):
         bury(channel, key)
     replayed: list[DeadLetter] = []
-    with broker.confirming_channel(broker_settings, "replay") as other:
+    with channels.confirming_channel(broker_settings, "replay") as other:
         assert dead_letters.replay(other, Queue.FILES, Selection(key="a"), replayed.append) == 2
     assert [letter.key for letter in replayed] == ["a", "a"]
     assert (depth(channel, FILES), depth(channel, DEAD_FILES)) == (2, 2)
@@ -205,7 +207,7 @@ def test_a_connection_cut_while_it_is_made_is_no_refusal(broker_settings: Broker
     """After the first answer the client logs in, after the second it names the virtual host."""
     url = broker_settings.rabbitmq_url.get_secret_value()
     with cut_after(url, answers) as cut, pytest.raises(DependencyDown):  # noqa: SIM117 - the one makes the other's name
-        with broker.confirming_channel(BrokerSettings.model_validate({"RABBITMQ_URL": cut}), "test"):
+        with channels.confirming_channel(BrokerSettings.model_validate({"RABBITMQ_URL": cut}), "test"):
             pass
 
 
@@ -218,7 +220,7 @@ def test_what_the_broker_refuses_is_said(broker_settings: BrokerSettings, wrong:
     at = parts.netloc.rpartition("@")[2]
     url = urlunsplit(parts._replace(**{name: value.format(at) for name, value in wrong.items()}))
     settings = BrokerSettings.model_validate({"RABBITMQ_URL": url})
-    with pytest.raises(Misconfigured, match=told), broker.confirming_channel(settings, "test"):
+    with pytest.raises(Misconfigured, match=told), channels.confirming_channel(settings, "test"):
         pass
 
 
@@ -227,11 +229,11 @@ def test_many_letters_in_hand_go_back_in_their_order(broker_settings: BrokerSett
     for key in keys:
         bury(channel, key)
     for key in ("70", "30", "99", "0"):
-        with broker.confirming_channel(broker_settings, "replay") as other:
+        with channels.confirming_channel(broker_settings, "replay") as other:
             assert dead_letters.replay(other, Queue.FILES, Selection(key=key), lambda _letter: None) == 1
         keys.remove(key)
         with (
-            broker.confirming_channel(broker_settings, "look") as other,
+            channels.confirming_channel(broker_settings, "look") as other,
             dead_letters.browsing(other, Queue.FILES) as letters,
         ):
             assert [letter.key for letter in letters] == keys
@@ -243,7 +245,7 @@ def test_more_letters_than_all_channels_of_a_connection_should_hold(
     for number in range(100):
         bury(channel, f"{number}")
     url = f"{broker_settings.rabbitmq_url.get_secret_value()}?channel_max=2"
-    with broker.confirming_channel(BrokerSettings.model_validate({"RABBITMQ_URL": url}), "replay") as other:
+    with channels.confirming_channel(BrokerSettings.model_validate({"RABBITMQ_URL": url}), "replay") as other:
         assert dead_letters.replay(other, Queue.FILES, Selection(key="99"), lambda _letter: None) == 1
     assert (depth(channel, FILES), depth(channel, DEAD_FILES)) == (1, 99)
 
@@ -255,16 +257,17 @@ def test_an_interrupted_replay_loses_no_letter(broker_settings: BrokerSettings, 
     def interrupt(_letter: DeadLetter) -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), broker.confirming_channel(broker_settings, "replay") as other:
+    with pytest.raises(KeyboardInterrupt), channels.confirming_channel(broker_settings, "replay") as other:
         dead_letters.replay(other, Queue.FILES, Selection(), interrupt)
     assert settled_depths(channel, 3) == (1, 2)
 
 
+@pytest.mark.promise("Nothing lost")
 def test_a_crash_between_publish_and_settle_leaves_the_letter_in_both_places(
     broker_settings: BrokerSettings, channel: BlockingChannel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bury(channel, "a")
-    with broker.confirming_channel(broker_settings, "replay") as other:
+    with channels.confirming_channel(broker_settings, "replay") as other:
         monkeypatch.setattr(other, "basic_ack", lambda _tag: other.connection.close())
         dead_letters.replay(other, Queue.FILES, Selection(), lambda _letter: None)
     assert settled_depths(channel, 2) == (1, 1)
@@ -276,7 +279,7 @@ def test_a_replay_that_is_refused_leaves_the_letter(broker_settings: BrokerSetti
     try:
         with (
             pytest.raises(Misconfigured, match="no queue is bound"),
-            broker.confirming_channel(broker_settings, "replay") as other,
+            channels.confirming_channel(broker_settings, "replay") as other,
         ):
             dead_letters.replay(other, Queue.FILES, Selection(), lambda _letter: None)
     finally:
@@ -284,6 +287,7 @@ def test_a_replay_that_is_refused_leaves_the_letter(broker_settings: BrokerSetti
     assert settled_depths(channel, 1) == (0, 1)
 
 
+@pytest.mark.promise("Nothing lost")
 def test_dead_letters_are_for_ever(channel: BlockingChannel) -> None:
     # Only the wait queues have a time to live: redeclaring the queue without one would be refused otherwise.
     for queue in Queue:
@@ -291,31 +295,33 @@ def test_dead_letters_are_for_ever(channel: BlockingChannel) -> None:
         channel.queue_declare(queue.dead_letters, durable=True, arguments=arguments)
 
 
+@pytest.mark.promise("Bounded")
 def test_polling_again_and_again_publishes_each_file_once(channel: BlockingChannel, bucket: Bucket) -> None:
     for number in range(30):
         bucket._s3.put_object(  # noqa: SLF001 - the program never puts
             Bucket=bucket.name, Key=f"automations/inc/changes/2026-06-25T1420{number:02}.csv", Body=b"ticket_id\n"
         )
     pollers = [Poller(bucket, prefetch=8) for _ in range(3)]  # each as a new process of cron would be
-    assert [poller.poll(channel).published for poller in pollers] == [30, 0, 0]
+    polls = [poller.poll(channel, Event()) for poller in pollers]
+    assert [poll.published for poll in polls if poll is not None] == [30, 0, 0]
     assert depth(channel, FILES) == 30
 
 
 def test_only_one_poll_runs_at_a_time(broker_settings: BrokerSettings, channel: BlockingChannel) -> None:
-    with broker.confirming_channel(broker_settings, "other") as other:
-        with broker.alone(channel, "poll"), pytest.raises(HeldByAnother), broker.alone(other, "poll"):
+    with channels.confirming_channel(broker_settings, "other") as other:
+        with channels.alone(channel, "poll"), pytest.raises(HeldByAnother), channels.alone(other, "poll"):
             pytest.fail("both have it")
-        with broker.alone(other, "poll"):
+        with channels.alone(other, "poll"):
             pass
 
 
 def test_a_lock_ends_with_the_connection_of_its_holder(
     broker_settings: BrokerSettings, channel: BlockingChannel
 ) -> None:
-    with broker.confirming_channel(broker_settings, "dies") as other, broker.alone(other, "poll"):
+    with channels.confirming_channel(broker_settings, "dies") as other, channels.alone(other, "poll"):
         other.connection.close()
     for _ in range(50):
-        with contextlib.suppress(HeldByAnother), broker.alone(channel, "poll"):
+        with contextlib.suppress(HeldByAnother), channels.alone(channel, "poll"):
             return
         channel.connection.process_data_events(time_limit=0.1)
     pytest.fail("the lock outlived its holder")
@@ -340,3 +346,11 @@ def test_two_may_take_a_virtual_host_over_at_once(channel: BlockingChannel, monk
     assert "current is 'former'" in refusals[0]
     serving.claim_of("latter").declare(channel)
     channel.queue_delete(topology.CLAIM)
+
+
+def test_a_broker_that_takes_the_connection_and_says_nothing_is_away() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"amqp://guest:guest@127.0.0.1:{silent.getsockname()[1]}/?stack_timeout=1"
+        settings = BrokerSettings.model_validate({"RABBITMQ_URL": url})
+        with pytest.raises(DependencyDown, match="Timeout"):
+            channels.connect(settings, "test")

@@ -7,9 +7,9 @@ from typing import Any, LiteralString
 
 import pytest
 
-from consumer import database as postgres
-from consumer.applying import AlreadyApplied, Applied, Duplicate
-from consumer.database import Pool
+from consumer.files.outcomes import AlreadyApplied, Applied, Duplicate
+from consumer.postgres import database as postgres
+from consumer.postgres.database import Pool
 from consumer.settings import ApplySettings
 from publisher.errors import DependencyDown, Permanent, Refused
 from tests.integration.change_files import ChangeFile
@@ -39,6 +39,7 @@ def fail(pool: Pool, *, retry_in: int | None, dead: bool) -> None:
         )
 
 
+@pytest.mark.promise("Exactly once")
 def test_eight_deliveries_at_the_same_moment_apply_once(pool: Pool, apply: Any) -> None:
     together = Barrier(8)
 
@@ -55,6 +56,7 @@ def test_eight_deliveries_at_the_same_moment_apply_once(pool: Pool, apply: Any) 
     assert (count(pool, "tickets.inc"), count(pool, "ingest.outbox")) == (2, 2)
 
 
+@pytest.mark.promise("One transaction")
 def test_a_failed_file_leaves_nothing_behind(pool: Pool, apply: Any) -> None:
     bad = GOOD + "".join(f"INC{number},too,many,fields\n" for number in range(5))
     with pytest.raises(Permanent, match=r"5 of 7 rows, more than the share of 0.5; the first is line 4: 4 fields"):
@@ -109,6 +111,7 @@ def test_other_bytes_can_be_passed_over_for_good(pool: Pool, apply: Any) -> None
     assert [(file["decision"], file["state"]) for file in ledger(pool)] == [("new", "applied"), ("changed", "done")]
 
 
+@pytest.mark.promise("No silent decision")
 def test_the_counts_of_a_file_add_up_to_its_rows(apply: Any) -> None:
     header = "ticket_id,cluster,is_alarm\n"
     apply(ChangeFile("2026-06-25T142000", header + "INC1,A,\nINC2,A,\nINC3,A,\n"))
@@ -125,6 +128,7 @@ def test_the_counts_of_a_file_add_up_to_its_rows(apply: Any) -> None:
     assert (counts.rejected, counts.alarms, counts.sentinels, counts.read) == (1, 1, 1, 8)
 
 
+@pytest.mark.promise("Order-free")
 def test_an_unchanged_row_still_moves_its_position(pool: Pool, apply: Any) -> None:
     apply(ChangeFile("2026-06-25T140000", "ticket_id,cluster\nINC1,A\n"))
     apply(ChangeFile("2026-06-25T150000", "ticket_id,cluster\nINC1,A\n"))

@@ -1,19 +1,19 @@
 """A thousand requests do not cause a thousand captures, and none is forgotten."""
 
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event
+from threading import Event, Timer
 from typing import Any
 
 import pytest
 
-from consumer import database as postgres
-from consumer.database import Pool
 from consumer.fail_points import nowhere
-from consumer.history import HistoryHandler
+from consumer.follow_ons.history import HistoryHandler
+from consumer.postgres import database as postgres
+from consumer.postgres.database import Pool
 from consumer.settings import HistorySettings
 from publisher.errors import LockTimeout
-from tests.acceptance.stage import wait_until
 from tests.integration.change_files import ChangeFile
+from tests.stage.stage import wait_until
 
 FILE = "ticket_id,cluster,created_at_service,closed_at\nINC{0},QOA,2026-06-25 10:00,\n"
 
@@ -45,6 +45,7 @@ def test_a_file_applied_after_a_capture_asks_again(pool: Pool, apply: Any) -> No
     assert captured_open(pool) == [("QOA", 2)]
 
 
+@pytest.mark.promise("Exactly once")
 def test_captures_asked_for_at_once_cover_each_request_once(pool: Pool, apply: Any) -> None:
     for number in range(6):
         apply(ChangeFile(f"2026-06-25T14200{number}", FILE.format(number)))
@@ -68,6 +69,22 @@ def test_a_stop_ends_the_wait_for_the_next_capture(pool: Pool, apply: Any) -> No
     stop.set()
     assert handler(pool, interval=3600, stop=stop).capture() is None
     assert handler(pool).capture() == 1
+
+
+def test_a_clock_that_was_set_back_holds_no_capture(pool: Pool, apply: Any) -> None:
+    """The last one has the time of a server whose clock was ahead, as before a failover to one that is not."""
+    apply(ChangeFile("2026-06-25T142000", FILE.format(1)))
+    assert handler(pool).capture() == 1
+    with postgres.transaction(pool) as connection:
+        connection.execute("UPDATE ingest.outbox SET handled_at = now() + interval '2 hours' WHERE kind = 'history'")
+    apply(ChangeFile("2026-06-25T142001", FILE.format(2)))
+    stop = Event()
+    giving_up = Timer(20, stop.set)
+    giving_up.start()
+    try:
+        assert handler(pool, interval=0.5, stop=stop).capture() == 1
+    finally:
+        giving_up.cancel()
 
 
 def waits(pool: Pool) -> bool:
@@ -95,7 +112,7 @@ def test_a_capture_that_is_held_up_says_by_whom_and_comes_after_it(pool: Pool, a
     apply(ChangeFile("2026-06-25T142000", FILE.format(1)))
     with postgres.transaction(pool) as held:
         pid = held.info.backend_pid
-        postgres.row(held, "outbox", "lock_history")
+        postgres.row(held, "history", "lock")
         with pytest.raises(LockTimeout, match=rf"locks are held by .*pid {pid}, fleettickets consumer"):
             handler(pool).capture()
     assert handler(pool).capture() == 1

@@ -4,8 +4,8 @@ from urllib.parse import quote
 
 import pytest
 
-from consumer import database as postgres
-from consumer.database import Role
+from consumer.postgres import database as postgres
+from consumer.postgres.database import Role
 from consumer.settings import DatabaseSettings
 from publisher.settings import load
 from tests.conftest import Database
@@ -13,6 +13,7 @@ from tests.conftest import Database
 SHOW = "SHOW synchronous_commit"
 
 
+@pytest.mark.promise("Nothing lost")
 @pytest.mark.parametrize(("given", "used"), [("off", "on"), ("on", "on"), ("remote_apply", "remote_apply")])
 def test_a_commit_waits_for_the_log(database: Database, given: str, used: str) -> None:
     url = f"{database.url}?options={quote(f'-c synchronous_commit={given}')}"

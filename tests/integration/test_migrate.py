@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 
-from consumer import database as postgres
-from consumer import migrate
-from consumer.applying import Applied
-from consumer.database import Role
+from consumer.feeds.declared import packaged_feeds
+from consumer.files.outcomes import Applied
+from consumer.geocoding import known_places
+from consumer.geocoding.known_places import Point
+from consumer.postgres import database as postgres
+from consumer.postgres import migrate
+from consumer.postgres.database import Role
 from consumer.settings import DatabaseSettings
 from publisher.errors import Misconfigured, Refused
 from tests.integration.change_files import ChangeFile, apply_to
@@ -42,10 +45,12 @@ def test_a_fresh_database_runs_every_migration_once(empty_database: Any) -> None
         connection.add_notice_handler(
             lambda told: warnings.append(told.message_primary) if told.severity_nonlocalized == "WARNING" else None
         )
-        assert migrate.migrate(connection, lambda name, how: done.append((name, how))) == len(names)
-        assert done == [(name, "run") for name in names]
+        assert migrate.migrate(
+            connection, lambda name, how: done.append((name, how)), packaged_feeds().declared
+        ) == len(names)
+        assert done == [*((name, "run") for name in names), ("feed crq", "declared"), ("feed inc", "declared")]
         assert warnings == []
-        assert migrate.migrate(connection, nothing) == 0
+        assert migrate.migrate(connection, nothing, packaged_feeds().declared) == 0
         assert [step.how for step in migrate.status(connection)] == ["run"] * len(names)
         migrate.require_migrated(connection)
 
@@ -61,7 +66,7 @@ def test_the_status_of_an_untouched_database_leaves_it_untouched(empty_database:
 def test_migrating_from_four_places_at_once_runs_each_file_once(empty_database: Any) -> None:
     def run(_number: int) -> int:
         with connect(empty_database) as connection:
-            return migrate.migrate(connection, nothing)
+            return migrate.migrate(connection, nothing, packaged_feeds().declared)
 
     with ThreadPoolExecutor(4) as threads:
         counts = list(threads.map(run, range(4)))
@@ -77,17 +82,17 @@ def test_a_migration_that_fails_leaves_those_before_it_and_can_be_run_again(
         monkeypatch.setattr(migrate, "all_migrations", lambda: [whole[0], broken, *whole[1:]])
         told = "migration 02_broken: division by zero; nothing of it is done: mend that and migrate again"
         with pytest.raises(Refused, match=told):
-            migrate.migrate(connection, nothing)
+            migrate.migrate(connection, nothing, packaged_feeds().declared)
         assert connection.execute("SELECT to_regclass('half') AS half").fetchone() == {"half": None}
         monkeypatch.setattr(migrate, "all_migrations", lambda: whole)
-        assert migrate.migrate(connection, nothing) == len(whole) - 1
+        assert migrate.migrate(connection, nothing, packaged_feeds().declared) == len(whole) - 1
 
 
 def test_a_migration_edited_after_it_was_run_stops_everything(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     *_, last = migrate.all_migrations()
     monkeypatch.setattr(migrate, "all_migrations", lambda: [migrate.Migration(last.name, last.sql, "other")])
     with connect(database) as connection, pytest.raises(Misconfigured, match=f"{last.name} was changed after"):
-        migrate.migrate(connection, nothing)
+        migrate.migrate(connection, nothing, packaged_feeds().declared)
 
 
 @pytest.mark.parametrize("upto", range(1, 11))
@@ -95,7 +100,7 @@ def test_a_database_at_any_of_the_first_ten_is_taken_over_from_there(empty_datab
     with connect(empty_database) as connection:
         watermark = "automations/inc/changes/2026-06-25T142000.csv" if upto >= 2 else None
         made_by_the_batch_import(connection, upto, watermark)
-        migrate.migrate(connection, nothing)
+        migrate.migrate(connection, nothing, packaged_feeds().declared)
         steps = migrate.status(connection)
         assert [step.how for step in steps] == ["adopted"] * upto + ["run"] * (len(steps) - upto)
         assert connection.execute("SELECT ticket_id FROM tickets.inc").fetchall() == [{"ticket_id": "OLD1"}]
@@ -105,7 +110,7 @@ def test_rows_that_were_there_count_as_written_at_the_old_watermark(empty_databa
     key = "automations/inc/changes/2026-06-25T142000.csv"
     with connect(empty_database) as connection:
         made_by_the_batch_import(connection, 10, key)
-        migrate.migrate(connection, nothing)
+        migrate.migrate(connection, nothing, packaged_feeds().declared)
         position = connection.execute(
             "SELECT ticket_id, (position).epoch, (position).key FROM ingest.positions"
         ).fetchall()
@@ -117,7 +122,9 @@ def test_rows_that_were_there_count_as_written_at_the_old_watermark(empty_databa
 
 
 def adoption(connection: postgres.Connection) -> list[Any]:
-    found = connection.execute("SELECT adopted_key, adopted_key_time::text, adopted_rows FROM ingest.epochs").fetchone()
+    found = connection.execute(
+        "SELECT adopted_key, adopted_key_time::text, adopted_rows FROM ingest.epochs WHERE feed = 'inc'"
+    ).fetchone()
     return list((found or {}).values())
 
 
@@ -126,7 +133,7 @@ def test_where_the_batch_import_had_got_to_is_kept_also_of_a_database_adopted_be
     with connect(empty_database) as connection:
         connection.execute("SET timezone = 'UTC'")
         made_by_the_batch_import(connection, 10, key)
-        migrate.migrate(connection, nothing)
+        migrate.migrate(connection, nothing, packaged_feeds().declared)
         assert adoption(connection) == [key, "2026-06-25 11:20:00+00", 1]
 
         # Before that was kept, an adoption left no more than this.
@@ -135,7 +142,7 @@ def test_where_the_batch_import_had_got_to_is_kept_also_of_a_database_adopted_be
             "ALTER TABLE ingest.epochs DROP adopted_key, DROP adopted_key_time, DROP adopted_rows"
         )
         connection.execute("DELETE FROM fleettickets_migrations WHERE name = '19_what_came_before'")
-        assert migrate.migrate(connection, nothing) == 1
+        assert migrate.migrate(connection, nothing, packaged_feeds().declared) == 1
         assert adoption(connection) == [key, "2026-06-25 11:20:00+00", None]
 
 
@@ -143,12 +150,12 @@ def test_a_watermark_that_names_no_instant_is_said_clearly_and_nothing_is_half_d
     with connect(empty_database) as connection:
         made_by_the_batch_import(connection, 10, "automations/inc/changes/latest.csv")
         with pytest.raises(Misconfigured, match=r"watermark '.*latest.csv', and its name is not a timestamp: set"):
-            migrate.migrate(connection, nothing)
+            migrate.migrate(connection, nothing, packaged_feeds().declared)
         connection.execute(
             "UPDATE tickets.import_meta SET metadata = jsonb_build_object('source_max_key',"
             " 'automations/inc/changes/2026-06-25T142000.csv')"
         )
-        migrate.migrate(connection, nothing)
+        migrate.migrate(connection, nothing, packaged_feeds().declared)
         assert connection.execute("SELECT count(*) AS rows FROM ingest.positions").fetchone() == {"rows": 1}
 
 
@@ -164,7 +171,7 @@ def test_tables_that_the_batch_import_made_smaller_are_completed(empty_database:
         connection.execute(
             "INSERT INTO tickets.import_meta (metadata) VALUES (jsonb_build_object('source_max_key', %s::text))", (key,)
         )
-        migrate.migrate(connection, nothing)
+        migrate.migrate(connection, nothing, packaged_feeds().declared)
     settings = DatabaseSettings.model_validate({"DATABASE_URL": empty_database.url})
     with postgres.open_pool(settings, size=1) as pool:
         outcome = apply_to(pool, ChangeFile("2026-06-25T150000", "ticket_id,closed_at\nNEW1,2026-06-25 14:00\n"))
@@ -226,7 +233,7 @@ def test_the_gazetteer_of_the_batch_import_is_taken_over_with_its_points(empty_d
         connection.add_notice_handler(
             lambda found: told.append(f"{found.severity_nonlocalized} {found.message_primary}")
         )
-        migrate.migrate(connection, nothing)
+        migrate.migrate(connection, nothing, packaged_feeds().declared)
         told = [line for line in told if line.startswith("WARNING")]
         assert told[-1] == "WARNING trigger place_it on tickets.inc is replaced by ours"
         if name == "points only":
@@ -258,5 +265,5 @@ def test_the_gazetteer_of_the_batch_import_is_taken_over_with_its_points(empty_d
         assert asked[-1] == {"asked_as": "Westlands"}
     settings = DatabaseSettings.model_validate({"DATABASE_URL": empty_database.url})
     with postgres.connect(settings, Role.INGEST) as ingest:
-        assert postgres.row(ingest, "geocoding", "is_in_kenya", {"latitude": -1.2, "longitude": 36.8})
-        postgres.rows(ingest, "geocoding", "place_tickets")
+        assert known_places.is_in_kenya(ingest, Point(-1.2, 36.8))
+        known_places.place_tickets(ingest, packaged_feeds().geocoded)

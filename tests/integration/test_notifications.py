@@ -10,15 +10,16 @@ from typing import Any
 import boto3
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
-from typer import Typer
 from typer.testing import CliRunner, Result
 
-from publisher import broker, cli, notification_command, topology
-from publisher.bucket import Bucket
+from consumer.feeds.declared import packaged_feeds
+from consumer.program import KNOWN, program
+from publisher.broker import channels, topology
+from publisher.broker.topology import Queue
 from publisher.errors import DependencyDown, Misconfigured, Refused
-from publisher.notifications import Notifications
 from publisher.settings import BrokerSettings, BucketSettings
-from publisher.topology import Queue
+from publisher.store.bucket import Bucket
+from publisher.store.notifications import Notifications
 
 CHANGES = "automations/inc/changes/"
 Run = Callable[..., Result]
@@ -34,10 +35,7 @@ def run(broker_settings: BrokerSettings, monkeypatch: pytest.MonkeyPatch) -> Run
         monkeypatch.setenv("RUSTFS_SECRET_KEY", settings.secret_key.get_secret_value())
         monkeypatch.setenv("RUSTFS_REGION", settings.region)
         monkeypatch.setenv("RUSTFS_BUCKET", settings.bucket)
-        program = Typer()
-        cli.add_commands(program)
-        notification_command.add_commands(program)
-        return CliRunner().invoke(program, ["notifications", *arguments])
+        return CliRunner().invoke(program, ["notifications", *arguments], obj=KNOWN)
 
     monkeypatch.setenv("RABBITMQ_URL", broker_settings.rabbitmq_url.get_secret_value())
     return invoke
@@ -96,13 +94,13 @@ def test_ceph_gets_a_topic_and_a_rule_and_keeps_its_other_rules(run: Run, on_cep
     assert configured(on_ceph, "TopicConfigurations").keys() == {"theirs"}
     shown = json.loads(dry.output)
     assert (shown["in_place"], shown["topic"]["now"]) == (False, None)
-    assert len(shown["wanted"]["TopicConfigurations"]) == 2
+    assert len(shown["wanted"]["TopicConfigurations"]) == 3
 
     assert run(on_ceph, "--store", "ceph", "--apply").exit_code == 0
     rules = configured(on_ceph, "TopicConfigurations")
-    assert rules.keys() == {"theirs", "fleettickets"}
-    assert rules["fleettickets"]["Filter"]["Key"]["FilterRules"] == [{"Name": "prefix", "Value": CHANGES}]
-    assert rules["fleettickets"]["Events"] == ["s3:ObjectCreated:*"]
+    assert rules.keys() == {"theirs", "fleettickets-inc", "fleettickets-crq"}
+    assert rules["fleettickets-inc"]["Filter"]["Key"]["FilterRules"] == [{"Name": "prefix", "Value": CHANGES}]
+    assert rules["fleettickets-inc"]["Events"] == ["s3:ObjectCreated:*"]
     checked = run(on_ceph, "--store", "ceph", "--json")
     assert checked.exit_code == 0
     topic = json.loads(checked.output)["topic"]["now"]
@@ -113,7 +111,7 @@ def test_ceph_gets_a_topic_and_a_rule_and_keeps_its_other_rules(run: Run, on_cep
 def test_what_ceph_was_set_to_announce_arrives(
     on_ceph: BucketSettings, broker_settings: BrokerSettings, channel: BlockingChannel
 ) -> None:
-    notifications = Notifications(on_ceph)
+    notifications = Notifications(on_ceph, packaged_feeds().folders)
     notifications.apply(notifications.plan_for_ceph(broker_settings, persistent=False))
     assert notifications.plan_for_ceph(broker_settings, persistent=False).in_place
     assert not notifications.plan_for_ceph(broker_settings).in_place
@@ -121,11 +119,11 @@ def test_what_ceph_was_set_to_announce_arrives(
     s3.put_object(Bucket=on_ceph.bucket, Key="automations/inc/processed/no.csv", Body=b"")
     s3.put_object(Bucket=on_ceph.bucket, Key=f"{CHANGES}yes.csv", Body=b"")
     end = time.monotonic() + 40
-    while broker.queue_depth(channel, Queue.FILES.broker_name)[0] == 0 and time.monotonic() < end:
+    while channels.queue_depth(channel, Queue.FILES.broker_name)[0] == 0 and time.monotonic() < end:
         channel.connection.process_data_events(time_limit=0.1)
     _, _, body = channel.basic_get(Queue.FILES.broker_name, auto_ack=True)
     assert json.loads(body or b"")["Records"][0]["s3"]["object"]["key"] == f"{CHANGES}yes.csv"
-    assert broker.queue_depth(channel, Queue.FILES.broker_name)[0] == 0
+    assert channels.queue_depth(channel, Queue.FILES.broker_name)[0] == 0
 
 
 def test_a_rule_that_would_lose_something_in_writing_it_back_is_left_alone(run: Run, on_ceph: BucketSettings) -> None:
@@ -172,7 +170,7 @@ def test_aws_gets_a_rule_for_the_queue_and_keeps_its_other_rules(run: Run, on_aw
     assert run(on_aws, "--arn", arn).exit_code == 1
     assert run(on_aws, "--arn", arn, "--apply").exit_code == 0
     rules = configured(on_aws, "QueueConfigurations")
-    assert rules.keys() == {"theirs", "fleettickets"}
+    assert rules.keys() == {"theirs", "fleettickets-inc", "fleettickets-crq"}
     assert rules["theirs"]["Events"] == ["s3:ObjectRemoved:*"]
     again = run(on_aws, "--arn", arn)
     assert again.exit_code == 0, again.output
@@ -206,9 +204,13 @@ def test_for_rustfs_they_are_shown_before_there_is_a_store_to_be_asked(run: Run,
     assert "RUSTFS_NOTIFY_AMQP_ENABLE_PRIMARY=on" in ended.output.splitlines()
     assert "arn: arn:rustfs:sqs:us-east-1:primary:amqp" in ended.output.splitlines()
     shown = json.loads(run(away, "--store", "rustfs", "--json").output)
-    (rule,) = shown["rule"]["QueueConfigurations"]
-    assert (shown["in_place"], rule["QueueArn"]) == (None, shown["arn"])
-    assert rule["Filter"]["Key"]["FilterRules"] == [{"Name": "prefix", "Value": CHANGES}]
+    rules = {rule["Id"]: rule for rule in shown["rule"]["QueueConfigurations"]}
+    assert {rule["QueueArn"] for rule in rules.values()} == {shown["arn"]}
+    assert shown["in_place"] is None
+    folders = {folder.feed: folder.changes for folder in packaged_feeds().folders}
+    assert {name: rule["Filter"]["Key"]["FilterRules"] for name, rule in rules.items()} == {
+        f"fleettickets-{feed}": [{"Name": "prefix", "Value": changes}] for feed, changes in folders.items()
+    }
 
 
 def test_a_bucket_that_is_not_there_and_a_choice_that_is_not_made_are_said(run: Run, on_aws: BucketSettings) -> None:
@@ -231,6 +233,6 @@ def test_a_bucket_is_made_only_when_asked_for(run: Run, on_ceph: BucketSettings)
     try:
         for _ in range(2):
             assert run(fresh, "--store", "ceph", "--make-bucket", "--apply").exit_code == 0
-        assert configured(fresh, "TopicConfigurations").keys() == {"fleettickets"}
+        assert configured(fresh, "TopicConfigurations").keys() == {"fleettickets-inc", "fleettickets-crq"}
     finally:
         s3.delete_bucket(Bucket=fresh.bucket)

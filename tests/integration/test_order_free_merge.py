@@ -6,11 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from consumer import database as postgres
-from consumer.database import Pool
+from consumer.postgres import database as postgres
+from consumer.postgres.database import Pool
 from tests.integration.change_files import ChangeFile
 
 HEADER = "ticket_id,normalized_status,raw_status,region,cluster,mttr,closed_at,is_alarm,latitude,longitude"
@@ -75,7 +76,9 @@ def forget_everything(pool: Pool) -> None:
     with postgres.transaction(pool) as connection:
         connection.execute("SET LOCAL ROLE NONE")  # the consumer's may not do this
         connection.execute(
-            "TRUNCATE tickets.inc, tickets.closure_events, tickets.import_meta, ingest.positions, ingest.rejects,"
+            "TRUNCATE tickets.inc, tickets.closure_events, tickets.import_meta, ingest.inc_positions,"
+            " ingest.crq_positions,"
+            " ingest.rejects,"
             " ingest.outbox, ingest.ledger"
         )
         connection.execute(
@@ -84,6 +87,7 @@ def forget_everything(pool: Pool) -> None:
         )
 
 
+@pytest.mark.promise("Order-free", "Late files count")
 @settings(
     max_examples=40,
     deadline=None,
@@ -107,6 +111,7 @@ def test_any_permutation_and_duplication_gives_one_result(data: st.DataObject, p
     assert outcome(pool) == expected
 
 
+@pytest.mark.promise("Order-free")
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(drawn=st.lists(FILE, min_size=2, max_size=8, unique_by=lambda file: (file[0], file[2])))
 def test_files_merged_at_the_same_time_give_the_same_result(

@@ -5,15 +5,17 @@ from collections.abc import Callable  # noqa: TC003
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from consumer import database as postgres
-from consumer.database import Pool
+import pytest
+
 from consumer.fail_points import nowhere
-from consumer.outbox import Relay
-from publisher.broker import Outgoing
+from consumer.follow_ons.relay import Relay
+from consumer.postgres import database as postgres
+from consumer.postgres.database import Pool
+from publisher.arrivals.messages import CaptureHistory, GeocodeTickets
+from publisher.broker.publishing import Outgoing
 from publisher.errors import NotConfirmed
-from publisher.messages import CaptureHistory, GeocodeTickets
-from tests.acceptance.stage import wait_until
 from tests.integration.change_files import ChangeFile
+from tests.stage.stage import wait_until
 
 FILE = "ticket_id,cluster\nINC{0},QOA\n"
 
@@ -39,7 +41,7 @@ class Broker:
 
 
 def relay(pool: Pool, broker: Broker) -> Relay:
-    return Relay(pool, broker, nowhere)  # type: ignore[arg-type]
+    return Relay(pool, broker.publish, nowhere)
 
 
 def unsent(pool: Pool) -> list[str]:
@@ -123,6 +125,7 @@ def test_a_queue_that_takes_nothing_holds_up_no_other_kind_and_is_tried_by_the_s
     assert relaying.send() == 2
 
 
+@pytest.mark.promise("Exactly once")
 def test_threads_that_relay_at_once_send_each_request_once(pool: Pool, apply: Any) -> None:
     """And those who waited for one that got stuck do not wait for the broker as well."""
     broker = Broker()

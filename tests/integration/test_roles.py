@@ -10,9 +10,10 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
-from consumer import database as postgres
-from consumer import migrate
-from consumer.database import Role
+from consumer.feeds.declared import packaged_feeds
+from consumer.postgres import database as postgres
+from consumer.postgres import migrate
+from consumer.postgres.database import Role
 from consumer.settings import DatabaseSettings
 from tests.integration.test_migrate import connect, nothing
 
@@ -59,7 +60,7 @@ def test_a_login_of_the_former_roles_goes_on_until_it_has_the_new_one(empty_data
         running.execute(counts.encode())
         told: list[str] = []
         connection.add_notice_handler(lambda found: told.append(str(found.message_primary)))
-        assert migrate.migrate(connection, nothing) > 0
+        assert migrate.migrate(connection, nothing, packaged_feeds().declared) > 0
         running.execute(counts.encode())
         with pytest.raises(errors.InsufficientPrivilege):
             running.execute("UPDATE ingest.ledger SET key = ''")
@@ -68,7 +69,7 @@ def test_a_login_of_the_former_roles_goes_on_until_it_has_the_new_one(empty_data
         assert note.endswith(f"GRANT {own} TO {login}; REVOKE fleettickets_ingest FROM {login}; then migrate again")
         connection.execute(f"GRANT {own} TO {login}; REVOKE fleettickets_ingest FROM {login}".encode())
         told.clear()
-        assert migrate.migrate(connection, nothing) == 0
+        assert migrate.migrate(connection, nothing, packaged_feeds().declared) == 0
         assert [line for line in told if "may still do here" in line] == []
         running.execute(counts.encode())
         with pytest.raises(errors.InsufficientPrivilege):
@@ -86,11 +87,11 @@ def test_a_session_of_before_goes_on_as_it_was_until_its_end(empty_database: Any
             told: list[str] = []
             connection.add_notice_handler(lambda found: told.append(str(found.message_primary)))
             for _ in range(2):
-                migrate.migrate(connection, nothing)
+                migrate.migrate(connection, nothing, packaged_feeds().declared)
                 running.execute(counts.encode())
             assert any("restart what has been running since before; then migrate again" in line for line in told)
         told.clear()
-        migrate.migrate(connection, nothing)
+        migrate.migrate(connection, nothing, packaged_feeds().declared)
         assert [line for line in told if "may still do here" in line] == []
         with pytest.raises(errors.InsufficientPrivilege):
             members("fleettickets_ingest").execute(counts.encode())
@@ -100,7 +101,7 @@ def test_a_database_made_anew_is_closed_to_the_roles_of_the_whole_server(empty_d
     with connect(empty_database) as connection:
         postgres.rows(connection, "roles", "make_roles")
         of_another = members("fleettickets_ingest")
-        migrate.migrate(connection, nothing)
+        migrate.migrate(connection, nothing, packaged_feeds().declared)
         with pytest.raises(errors.InsufficientPrivilege):
             of_another.execute("SELECT FROM ingest.ledger")
 
@@ -115,7 +116,7 @@ def test_roles_of_a_database_of_any_name(services: dict[str, str], name: str) ->
             url = urlsplit(server)._replace(path=f"/{quote(name)}").geturl()
             settings = DatabaseSettings.model_validate({"DATABASE_URL": url})
             with postgres.connect(settings, None) as connection:
-                migrate.migrate(connection, nothing)
+                migrate.migrate(connection, nothing, packaged_feeds().declared)
                 roles = [
                     (connection.execute("SELECT ingest.role_name(%s) AS name", [kind]).fetchone() or {})["name"]
                     for kind in ("ingest", "read")
@@ -130,7 +131,7 @@ def test_roles_of_a_database_of_any_name(services: dict[str, str], name: str) ->
 
 def test_who_only_reads_cannot_hold_up_a_migration(empty_database: Any, members: Members) -> None:
     with connect(empty_database) as connection:
-        migrate.migrate(connection, nothing)
+        migrate.migrate(connection, nothing, packaged_feeds().declared)
         name = urlsplit(empty_database.url).path.removeprefix("/")
         reader = members(f"fleettickets_read_{name}")
         reader.execute("SELECT pg_advisory_lock(hashtext('fleettickets.migrations'))")
@@ -141,4 +142,4 @@ def test_who_only_reads_cannot_hold_up_a_migration(empty_database: Any, members:
                 with pytest.raises(errors.InsufficientPrivilege), reader.transaction():
                     reader.execute(f"LOCK TABLE public.fleettickets_migrations IN {mode} MODE".encode())
             connection.execute("SET statement_timeout = '30s'")
-            assert migrate.migrate(connection, nothing) == 0
+            assert migrate.migrate(connection, nothing, packaged_feeds().declared) == 0

@@ -5,21 +5,24 @@ import random
 
 import pytest
 
-from consumer import database as postgres
-from consumer import proportion
-from consumer.cleaning import Cleaner, RowReject, TicketRow
-from consumer.csv_reading import ChangeFileReader
-from consumer.database import Pool
-from consumer.proportion import Cost
+from consumer.demo import model
+from consumer.feeds.declared import packaged_feeds
+from consumer.files import proportion
+from consumer.files.cleaning import Cleaner, RowReject, TicketRow
+from consumer.files.proportion import Cost
+from consumer.files.reading import ChangeFileReader
+from consumer.postgres import database as postgres
+from consumer.postgres.database import Pool
 from consumer.settings import DatabaseSettings
 from publisher.errors import FleetticketsError
-from tests.acceptance.feeds import COLUMNS, csv, ticket
-from tests.acceptance.reference import KEPT_EMPTY
 from tests.conftest import Database
 from tests.integration.change_files import ChangeFile, apply_to
+from tests.stage.feeds import COLUMNS, csv, ticket
+
+INC = packaged_feeds().named("inc")
 
 RANDOM = random.Random(3)
-WIDE = ["ticket_id", *sorted(KEPT_EMPTY - {"ticket_id"})]
+WIDE = ["ticket_id", *sorted(model.INC.columns - {"ticket_id"})]
 LONG = ["ticket_id", RANDOM.randbytes(200).hex()]
 ROWS = 10_000
 
@@ -38,7 +41,7 @@ def size(pool: Pool) -> int:
 def cost(body: bytes) -> int:
     reader = ChangeFileReader(io.BytesIO(body).read)
     records = reader.records()
-    cleaner = Cleaner(next(records, None))
+    cleaner = Cleaner(next(records, None), INC)
     counted = Cost(cleaner.blanks)
     for record in records:
         row = cleaner.clean(record)
@@ -47,6 +50,7 @@ def cost(body: bytes) -> int:
     return counted.bytes
 
 
+@pytest.mark.promise("Bounded")
 @pytest.mark.parametrize(
     "body",
     [

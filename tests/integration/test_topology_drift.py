@@ -9,13 +9,13 @@ import pytest
 import requests
 from pika.adapters.blocking_connection import BlockingChannel
 from pydantic import SecretStr
-from typer import Typer
 from typer.testing import CliRunner
 
-from publisher import broker, cli, management, topology
+from consumer.program import program
+from publisher.broker import channels, management, publishing, topology
+from publisher.broker.topology import EVENTS, Queue, QuorumQueue
 from publisher.errors import DependencyDown, Misconfigured
 from publisher.settings import BrokerSettings
-from publisher.topology import EVENTS, Queue, QuorumQueue
 
 DEAD_FILES = Queue.FILES.dead_letters
 GEOCODE = Queue.GEOCODE.broker_name
@@ -54,22 +54,16 @@ def run(broker_settings: BrokerSettings, services: dict[str, str], monkeypatch: 
     return CliRunner()
 
 
-def program() -> Typer:
-    commands = Typer()
-    cli.add_commands(commands)
-    return commands
-
-
 def test_everything_that_differs_is_listed_with_what_to_do(drifted: BlockingChannel, run: CliRunner) -> None:
     drifted.queue_delete(Queue.HISTORY.broker_name)
-    ended = run.invoke(program(), ["topology"])
+    ended = run.invoke(program, ["topology"])
     assert ended.exit_code == 1, ended.output
     lines = dict(line.split(": ", 1) for line in ended.output.splitlines() if ": " in line)
     assert lines[f"queue {DEAD_FILES}"].startswith("'x-queue-type' is ")
     assert lines[f"queue {GEOCODE}"].startswith("'x-delivery-limit' is '7', should be '500'; stop what publishes there")
     assert "let it run empty, delete it on the server, then run: fleettickets topology" in lines[f"queue {GEOCODE}"]
     assert lines[f"exchange {RETRY}"].startswith("'type' is 'direct', should be 'fanout'; delete it")
-    assert broker.queue_depth(drifted, Queue.HISTORY.broker_name) == (0, 0)  # what was missing is there again
+    assert channels.queue_depth(drifted, Queue.HISTORY.broker_name) == (0, 0)  # what was missing is there again
 
 
 def test_checking_declares_nothing_and_deletes_nothing(
@@ -78,7 +72,7 @@ def test_checking_declares_nothing_and_deletes_nothing(
     missing = Queue.HISTORY.broker_name
     drifted.queue_delete(missing)
     for _ in range(2):
-        ended = run.invoke(program(), ["topology", "--check", "--json"])
+        ended = run.invoke(program, ["topology", "--check", "--json"])
         assert ended.exit_code == 1
         found = json.loads(ended.output)
         assert found["declared"] == []
@@ -93,10 +87,10 @@ def test_checking_declares_nothing_and_deletes_nothing(
             assert f"{EVENTS} -> {Queue.FILES.broker_name} for '#'" not in whats
             assert whats[f"fleettickets -> {missing} for 'history'"] == "missing"
     with (
-        broker.confirming_channel(broker_settings, "tests") as other,
+        channels.confirming_channel(broker_settings, "tests") as other,
         pytest.raises(Misconfigured, match="no queue"),
     ):
-        broker.queue_depth(other, missing)
+        channels.queue_depth(other, missing)
 
 
 def test_what_is_not_declared_here_fails_the_check_alone(
@@ -106,7 +100,7 @@ def test_what_is_not_declared_here_fails_the_check_alone(
         pytest.skip("the management API's address is not known")
     channel.queue_declare(STALE_QUEUE, durable=True)
     try:
-        declared, checked = (run.invoke(program(), ["topology", *check]) for check in ([], ["--check"]))
+        declared, checked = (run.invoke(program, ["topology", *check]) for check in ([], ["--check"]))
     finally:
         channel.queue_delete(STALE_QUEUE)
     assert (declared.exit_code, checked.exit_code) == (0, 1)
@@ -130,7 +124,7 @@ def test_bindings_and_policies_that_do_harm_are_found(
     ).raise_for_status()
     try:
         for _ in range(100):  # a policy takes effect on one queue after the other
-            ended = run.invoke(program(), ["topology", "--check"])
+            ended = run.invoke(program, ["topology", "--check"])
             if f"queue {DEAD_FILES}: by policy" in ended.output:
                 break
             channel.connection.process_data_events(time_limit=0.1)
@@ -154,28 +148,28 @@ def test_bindings_and_policies_that_do_harm_are_found(
 def test_the_lock_of_a_running_poll_is_no_drift(
     channel: BlockingChannel, run: CliRunner, broker_settings: BrokerSettings
 ) -> None:
-    with broker.confirming_channel(broker_settings, "poll") as other, broker.alone(other, "poll"):
+    with channels.confirming_channel(broker_settings, "poll") as other, channels.alone(other, "poll"):
         assert channel.is_open
-        ended = run.invoke(program(), ["topology", "--check"])
+        ended = run.invoke(program, ["topology", "--check"])
     assert ended.exit_code == 0, ended.output
 
 
 def test_a_server_that_has_it_all_passes_the_check(channel: BlockingChannel, run: CliRunner) -> None:
-    ended = run.invoke(program(), ["topology", "--check"])
+    ended = run.invoke(program, ["topology", "--check"])
     assert (ended.exit_code, channel.is_open) == (0, True), ended.output
 
 
 def test_a_binding_for_mqtt_is_made_and_checked(channel: BlockingChannel, run: CliRunner) -> None:
     asked = ["topology", "--mqtt-topic", "plant/changes", "--mqtt-topic", "depot/changes"]
     if os.environ.get("RABBITMQ_MANAGEMENT_URL"):
-        missing = run.invoke(program(), [*asked, "--check"])
+        missing = run.invoke(program, [*asked, "--check"])
         assert missing.exit_code == 1
         assert "missing; run: fleettickets topology --mqtt-topic plant/changes" in missing.output
-    assert run.invoke(program(), asked).exit_code == 0
-    assert run.invoke(program(), [*asked, "--check"]).exit_code == 0
+    assert run.invoke(program, asked).exit_code == 0
+    assert run.invoke(program, [*asked, "--check"]).exit_code == 0
     for key in ("plant.changes", "depot.changes"):
-        broker.publish(channel, broker.Outgoing(topology.MQTT, key, b"{}"))
-    assert broker.queue_depth(channel, Queue.FILES.broker_name)[0] == 2
+        publishing.publish(channel, publishing.Outgoing(topology.MQTT, key, b"{}"))
+    assert channels.queue_depth(channel, Queue.FILES.broker_name)[0] == 2
     channel.queue_unbind(Queue.FILES.broker_name, topology.MQTT, "plant.changes")
     channel.queue_unbind(Queue.FILES.broker_name, topology.MQTT, "depot.changes")
 
@@ -189,7 +183,7 @@ def test_a_management_api_that_does_not_answer_is_said(
 ) -> None:
     known = services.get("RABBITMQ_MANAGEMENT_URL", "").rpartition("@")[2]
     monkeypatch.setenv("RABBITMQ_MANAGEMENT_URL", url.format(known))
-    ended = run.invoke(program(), ["topology"])
+    ended = run.invoke(program, ["topology"])
     assert isinstance(ended.exception, error)
     assert "\n" not in str(ended.exception)
 

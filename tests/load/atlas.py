@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tests.acceptance.geocoder import Coordinates
+from tests.doubles.geocoder import Coordinates
 
 CITIES = {"mombasa": (-4.0435, 39.6682), "kisumu": (-0.0917, 34.7680), "nakuru": (-0.3031, 36.0800)}
 KINDS = ("Road", "Estate", "Centre")

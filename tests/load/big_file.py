@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.acceptance.feeds import COLUMNS, key_at, lines, ticket
-from tests.acceptance.stage import Process, Stage
-from tests.acceptance.store import Bucket
 from tests.load.stages import load_stage, say
+from tests.stage.feeds import COLUMNS, key_at, lines, ticket
+from tests.stage.stage import Process, Stage
+from tests.stage.store import Bucket
 
 PART = 16 << 20
 

@@ -20,12 +20,13 @@ from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from consumer.queries import statements
-from tests.acceptance.feeds import csv, key_at, ticket
-from tests.acceptance.geocoder import KEY, LocationIQ
-from tests.acceptance.stage import Stage
+from consumer.feeds.declared import packaged_feeds
+from consumer.geocoding import known_places
+from tests.doubles.geocoder import KEY, LocationIQ
 from tests.load.atlas import Atlas, Known, Ward, Written, written
 from tests.load.stages import load_stage, say
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.stage import Stage
 
 BESIDE = Path(__file__).parents[3] / "shared" / "data"
 RATIO = 1.3
@@ -83,7 +84,7 @@ def find(stage: Stage, wards: list[Ward], names: int) -> bool:
         }  # fmt: skip
         local = stage.folder / (key_at(1).rpartition("/")[2])
         local.write_bytes(csv(rows))
-        run(stage, "import-csv", str(local), "--apply")
+        run(stage, "import-csv", "--feed", "inc", str(local), "--apply")
         run(stage, "geocode", "clusters", "--apply")
         run(stage, "geocode", "locations", "--apply")
         requests = len(server.searches)
@@ -155,7 +156,7 @@ def cost(empty: Stage, full: Stage, repeat: int) -> float:
             local = stage.folder / (key_at(10 + number).rpartition("/")[2])
             local.write_bytes(body)
             began = time.perf_counter()
-            run(stage, "import-csv", str(local), "--apply")
+            run(stage, "import-csv", "--feed", "inc", str(local), "--apply")
             if number:  # the first warms up
                 seconds[stage].append(time.perf_counter() - began)
     for stage, what in ((empty, "empty"), (full, "full")):
@@ -169,7 +170,7 @@ def place(stage: Stage) -> None:
     stage.connection.execute("UPDATE tickets.geo_locations SET latitude = latitude - 0.00001")
     for _ in range(2):
         began = time.perf_counter()
-        placed = stage.connection.execute(statements("geocoding")["place_tickets"]).rowcount
+        placed = known_places.place_tickets(stage.connection, packaged_feeds().geocoded).placed
         seconds = time.perf_counter() - began
         tickets = stage.one("SELECT count(*) FROM tickets.inc")
         say(f"{placed} of {tickets} tickets placed anew in {seconds:.2f} s")

@@ -17,11 +17,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
-from tests.acceptance.faulty_store import FaultyStore
-from tests.acceptance.feeds import RandomFeed
-from tests.acceptance.stage import Process, Stage, wait_until
-from tests.acceptance.store import PROCESSED
+from tests.doubles.faulty_store import FaultyStore
 from tests.load.stages import load_stage, say
+from tests.stage.feeds import RandomFeed
+from tests.stage.stage import Process, Stage, wait_until
+from tests.stage.store import PROCESSED
 
 RATIO = 1.2
 THREADS = 8

@@ -7,26 +7,20 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import psycopg
-
-from tests.acceptance.broker import fresh_vhost
-from tests.acceptance.program import PROGRAM
-from tests.acceptance.stage import Stage
-from tests.acceptance.store import Bucket
+from tests.stage.broker import fresh_vhost
+from tests.stage.database import fresh_database
+from tests.stage.program import PROGRAM
+from tests.stage.stage import Stage
+from tests.stage.store import Bucket
 
 
 @contextlib.contextmanager
 def load_stage(folder: Path) -> Iterator[Stage]:
-    services, name = dict(os.environ), f"ft_load_{uuid.uuid4().hex[:8]}"
-    server, database = services["DATABASE_URL"], urlsplit(services["DATABASE_URL"])._replace(path=f"/{name}").geturl()
-    with (
-        psycopg.connect(server, autocommit=True) as connection,
-        fresh_vhost(services["RABBITMQ_URL"], services["RABBITMQ_MANAGEMENT_URL"], name) as broker,
-    ):
-        connection.execute(f"CREATE DATABASE {name}".encode())
-        bucket = Bucket(services, name.replace("_", "-"))
+    services, name = dict(os.environ), f"ft-load-{uuid.uuid4().hex[:8]}"
+    broker = fresh_vhost(services["RABBITMQ_URL"], services["RABBITMQ_MANAGEMENT_URL"], name)
+    with fresh_database(services["DATABASE_URL"]) as database:
+        bucket = Bucket(services, name)
         try:
             for command in ("migrate", "topology"):
                 environment = services | {"DATABASE_URL": database, "RABBITMQ_URL": broker.url}
@@ -35,13 +29,10 @@ def load_stage(folder: Path) -> Iterator[Stage]:
             try:
                 yield stage
             finally:
-                for process in stage.processes:
-                    if process.running:
-                        process.kill()
+                stage.end()
                 stage.connection.close()
         finally:
             bucket.remove()
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
 def say(line: str) -> None:

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import requests
 
-from tests.acceptance.broker import FILES, Broker, fresh_vhost
-from tests.acceptance.program import executed
-from tests.acceptance.receiver import free_port
-from tests.acceptance.stage import Process, wait_until
+from tests.doubles.receiver import free_port
+from tests.stage.broker import FILES, Broker, fresh_vhost
+from tests.stage.program import executed
+from tests.stage.stage import Process, wait_until
 
 TOKEN = secrets.token_urlsafe(24)
 
@@ -35,7 +35,8 @@ def main() -> int:
     if management is None:
         sys.stderr.write("RABBITMQ_MANAGEMENT_URL is not set, so there is no making a virtual host for this\n")
         return 2
-    with fresh_vhost(url, management, "fleettickets-load") as broker, tempfile.TemporaryDirectory() as folder:
+    broker = fresh_vhost(url, management, "fleettickets-load")
+    with tempfile.TemporaryDirectory() as folder:
         port = free_port()
         environment = {**os.environ, "RABBITMQ_URL": broker.url, "FLEETTICKETS_WEBHOOK_TOKEN": TOKEN}
         log = Path(folder, "webhook.log")

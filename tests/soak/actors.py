@@ -6,35 +6,19 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import requests
 from botocore.exceptions import BotoCoreError, ClientError
 from pika.exceptions import AMQPError
 
-from tests.acceptance.stage import RUN_SECONDS, Stage
 from tests.soak.crew import Crew
 from tests.soak.plan import Announcement, Plan, Put, Step
+from tests.stage.stage import RUN_SECONDS, Stage
 
 _ANNOUNCE_AT_MOST = 20
 _GONE_SECONDS = 1.0
 """Between the first look that finds a key archived and its next version: LastModified has whole seconds."""
-
-
-class Actor(threading.Thread):
-    """A thread whose own error is kept for whoever waits for it."""
-
-    def __init__(self, name: str, act: Callable[[], None]) -> None:
-        super().__init__(name=name, daemon=True)
-        self._act = act
-        self.error: BaseException | None = None
-
-    def run(self) -> None:
-        try:
-            self._act()
-        except BaseException as error:  # noqa: BLE001 - told by the one who waits
-            self.error = error
 
 
 @dataclass(order=True)

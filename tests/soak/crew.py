@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from processes import StackError
 from services import Service
 
-from tests.acceptance.broker import FILES
-from tests.acceptance.private import PrivateStack
-from tests.acceptance.proxy import Proxy
-from tests.acceptance.receiver import Receiver, free_port
-from tests.acceptance.stage import Process, Stage, wait_until
+from tests.doubles.proxy import Proxy
+from tests.doubles.receiver import Receiver, free_port
 from tests.soak.plan import Fault
+from tests.stage.ending import end_crew
+from tests.stage.private import PrivateStack
+from tests.stage.stage import Process, Stage, wait_until
 
 CONSUMERS = 3
 
@@ -88,21 +88,9 @@ class Crew:
         The poller goes on offering the files of dead letters, so the consumers end when it has, with nothing left.
         """
         with self._lock:
-            consumers = [name for name in self._running if name.startswith("consumer")]
-            yield from self._end([name for name in self._running if name not in consumers])
-            until = time.monotonic() + 60
-            while self._stage.broker.ready(FILES) and time.monotonic() < until:
-                time.sleep(0.1)
-            yield from self._end(consumers)
-
-    def _end(self, names: list[str]) -> Iterator[str]:
-        for name in names:
-            self._running[name].terminate()
-        for name in names:
-            process = self._running[name]
-            status = process.wait() if process.ends_within(45) else "no end at all"
-            if status != 0:
-                yield f"{name} ended with {status} after SIGTERM: {process.log.name}"
+            consumers = {name: process for name, process in self._running.items() if name.startswith("consumer")}
+            others = {name: process for name, process in self._running.items() if name not in consumers}
+            yield from end_crew(self._stage, consumers, others)
 
     @staticmethod
     def _members() -> list[str]:

@@ -3,76 +3,39 @@
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import Any
 
-from tests.acceptance import comparing
-from tests.acceptance.broker import DEAD_FILES, FILES, GEOCODE
-from tests.acceptance.feeds import ChangeFile
-from tests.acceptance.reference import Reference
-from tests.acceptance.stage import Stage
-from tests.acceptance.store import CHANGES, PROCESSED
+from consumer.demo.oracle import ChangeFile, Oracle, foretell
 from tests.soak.plan import Plan
-
-
-@dataclass
-class Verdict:
-    lost: list[str] = field(default_factory=list)
-    twice: list[str] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
-    """Differences that are neither."""
-
-    @property
-    def differences(self) -> list[str]:
-        return [
-            f"{kind}: {what}"
-            for kind, found in (("lost", self.lost), ("twice", self.twice), ("wrong", self.wrong))
-            for what in found
-        ]
+from tests.stage import comparing
+from tests.stage.broker import DEAD_FILES, FILES, GEOCODE
+from tests.stage.comparing import Verdict, etag
+from tests.stage.stage import Stage
+from tests.stage.store import CHANGES, PROCESSED
 
 
 def judge(stage: Stage, plan: Plan) -> Verdict:
     """Compare everything; nothing may be running any more."""
     verdict = Verdict()
-    expected = comparing.reference_of(plan.good)
+    expected = foretell(plan.good)
     _judge_tables(stage, expected, verdict)
     _judge_ledger(stage, plan, verdict)
     _judge_bucket(stage, plan, verdict)
     _judge_follow_ons(stage, verdict)
     _judge_letters(stage, plan, verdict)
-    _judge_by_log(stage, verdict)
+    verdict.twice += comparing.applied_twice(stage, "new", "late", "changed")
     verification = stage.start("verify", "--content", "--old", "0", "--json")
     if (status := verification.wait(600)) != 0:
         verdict.wrong.append(f"verify --content ended with {status}: {verification.output()}")
     return verdict
 
 
-def _judge_tables(stage: Stage, expected: Reference, verdict: Verdict) -> None:
-    compare("ticket", comparing.tickets(stage), comparing.expected_tickets(expected), verdict)
-    compare("closure", comparing.closures(stage), expected.closures(), verdict)
-    rejects = stage.query(
-        "SELECT key, line, count(*) FROM ingest.rejects JOIN ingest.ledger USING (file_id) GROUP BY 1, 2"
-    )
-    found = {(row["key"], row["line"]) for row in rejects}
-    verdict.lost += [f"reject {reject}" for reject in sorted(expected.rejects - found)]
-    verdict.twice += [f"reject {reject}" for reject in sorted(found - expected.rejects)]
-    sums, wanted = comparing.sums(stage), comparing.expected_sums(expected)
-    kept = sum(row["count"] for row in rejects)
-    for name, count, want in (
-        *((name, sums[name], wanted[name]) for name in wanted),
-        ("kept rejects", kept, wanted["rows_rejected"]),
-    ):
-        if count != want:
-            (verdict.lost if count < want else verdict.twice).append(f"{name} is {count}, should be {want}")
-
-
-def compare(what: str, found: dict[Any, Any], wanted: dict[Any, Any], verdict: Verdict) -> None:
-    verdict.lost += [f"{what} {name}" for name in wanted if name not in found]
-    verdict.twice += [f"{what} {name} that no file made" for name in found if name not in wanted]
-    for name, values in wanted.items():
-        if name in found and found[name] != values:
-            differ = {key: (found[name][key], want) for key, want in values.items() if found[name][key] != want}
-            verdict.lost.append(f"{what} {name} has another content: (found, wanted) {differ}")
+def _judge_tables(stage: Stage, expected: Oracle, verdict: Verdict) -> None:
+    verdict.compare("ticket", comparing.tickets(stage), expected.tickets())
+    verdict.compare("closure", comparing.closures(stage), expected.closures())
+    verdict.compare_names("reject", comparing.rejects(stage), expected.rejects.keys())
+    verdict.compare_sums("", comparing.sums(stage), expected.sums())
+    kept = {"kept rejects": stage.one("SELECT count(*) FROM ingest.rejects")}
+    verdict.compare_sums("", kept, {"kept rejects": expected.sums()["rows_rejected"]})
 
 
 def _judge_ledger(stage: Stage, plan: Plan, verdict: Verdict) -> None:
@@ -129,10 +92,7 @@ def _judge_follow_ons(stage: Stage, verdict: Verdict) -> None:
            AND (SELECT count(*) FROM ingest.outbox AS request WHERE request.file_id = file.file_id) <> 2"""
     )
     verdict.wrong += [f"{row['key']}: changed tickets, and has not one request of each kind" for row in rows]
-    # The last capture covered every file, so one more finds the same.
-    captured = comparing.captures(stage)
-    stage.query("SELECT tickets.capture_history()")
-    if comparing.captures(stage) != captured:
+    if not comparing.is_captured(stage):
         verdict.lost.append("the last history capture did not cover every file")
 
 
@@ -142,20 +102,3 @@ def _judge_letters(stage: Stage, plan: Plan, verdict: Verdict) -> None:
     verdict.wrong += [f"{key}: a dead letter of a good file" for key in sorted(letters.keys() - plan.bad)]
     if left := stage.broker.ready(FILES):
         verdict.wrong.append(f"{left} deliveries are left in the queue")
-
-
-def _judge_by_log(stage: Stage, verdict: Verdict) -> None:
-    """The rows of each file took effect in one delivery: a consumer says so once, or was killed before it could."""
-    applied = Counter(line["file_id"] for line in file_lines(stage) if line["decision"] in {"new", "late", "changed"})
-    verdict.twice += [f"file {number} was applied {times} times" for number, times in applied.items() if times > 1]
-
-
-def file_lines(stage: Stage) -> list[dict[str, Any]]:
-    """What the consumers said of each delivery that they settled."""
-    lines = (line for process in stage.processes for line in process.output().splitlines())
-    # The last line of a killed process can be cut off.
-    return [json.loads(line) for line in lines if '"event": "file"' in line and line.endswith("}")]
-
-
-def etag(body: bytes) -> str:
-    return hashlib.md5(body, usedforsecurity=False).hexdigest()

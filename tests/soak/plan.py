@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal
 
-from tests.acceptance.feeds import START, ChangeFile, RandomFeed, key_at
+from consumer.demo.oracle import ChangeFile
+from tests.stage.feeds import START, RandomFeed, key_at
 
 FILES_A_SECOND = 4
 TICKETS = 150

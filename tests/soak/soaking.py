@@ -10,14 +10,15 @@ from typing import Any
 
 import psycopg
 
-from tests.acceptance.broker import DEAD_FILES, Broker
-from tests.acceptance.private import private_stack
-from tests.acceptance.stage import Stage
-from tests.acceptance.store import Bucket
-from tests.soak.actors import Actor, Exporter, Operator
+from tests.soak.actors import Exporter, Operator
 from tests.soak.crew import Crew, proxies_of
-from tests.soak.oracle import Verdict, file_lines, judge
+from tests.soak.oracle import judge
 from tests.soak.plan import COMPONENTS, Plan
+from tests.stage.actor import Actor
+from tests.stage.broker import DEAD_FILES
+from tests.stage.comparing import Verdict, file_lines
+from tests.stage.private import private_stage
+from tests.stage.stage import Stage
 
 BUCKET = "soak"
 QUIET_SECONDS = 240
@@ -37,25 +38,15 @@ class Result:
 def soak(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
     """Logs stay in the folder, whatever comes of it."""
     began = time.monotonic()
-    with private_stack(folder) as stack:
-        services = stack.environment()
-        bucket = Bucket(services, BUCKET)
-        broker = Broker(stack.rabbitmq.url, services["RABBITMQ_MANAGEMENT_URL"])
-        (folder / "processes").mkdir()
-        stage = Stage(services, stack.postgres.url, broker, bucket, folder / "processes")
+    with private_stage(folder, BUCKET) as (stack, stage):
         stage.environment |= {"FLEETTICKETS_MAX_REJECT_SHARE": "1", "FLEETTICKETS_WEBHOOK_CONFIRM_SECONDS": "2"}
         applied = stage.run("notifications", "--store", "ceph", "--apply")
         assert applied.returncode == 0, applied.stderr
-        try:
-            with proxies_of(stage) as proxies:
-                crew = Crew(stage, stack, proxies)
-                crew.start_all()
-                say(f"everything is up after {time.monotonic() - began:.0f} s")
-                result = _Soak(plan, stage, crew, say).run()
-        finally:
-            stage.end()
-            stage.connection.close()
-            bucket.s3.close()
+        with proxies_of(stage) as proxies:
+            crew = Crew(stage, stack, proxies)
+            crew.start_all()
+            say(f"everything is up after {time.monotonic() - began:.0f} s")
+            result = _Soak(plan, stage, crew, say).run()
     result.figures["seconds in all"] = round(time.monotonic() - began)
     return result
 

@@ -2,7 +2,7 @@ from threading import Event
 
 import pytest
 
-from consumer.breaker import Breaker, EverythingFails
+from consumer.work.breaker import Breaker, EverythingFails
 
 
 class Impatient(Event):

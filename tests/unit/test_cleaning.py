@@ -5,13 +5,17 @@ from datetime import UTC, datetime
 
 import pytest
 
-from consumer.cleaning import Cleaner, Dropped, RowReject, TicketRow, read_timestamp
-from consumer.csv_reading import Record
+from consumer.feeds.declared import packaged_feeds
+from consumer.feeds.feed import Feed, Years
+from consumer.files.cleaning import Cleaner, Dropped, RowReject, TicketRow, read_timestamp
+from consumer.files.reading import Record
 from publisher.errors import Permanent
 
+INC = packaged_feeds().named("inc")
 
-def clean(header: str, *fields: str, raw: str = "as it was\n") -> TicketRow | RowReject | Dropped:
-    cleaner = Cleaner(Record(1, header.split(","), header))
+
+def clean(header: str, *fields: str, raw: str = "as it was\n", feed: Feed = INC) -> TicketRow | RowReject | Dropped:
+    cleaner = Cleaner(Record(1, header.split(","), header), feed)
     return cleaner.clean(Record(7, list(fields), raw))
 
 
@@ -40,7 +44,7 @@ def test_every_value_is_kept() -> None:
 
 
 def test_the_feeds_own_columns_are_null_where_they_are_empty_and_others_are_not_there() -> None:
-    cleaner = Cleaner(Record(1, ["owner", "ticket_id", "other", "source_type", ""], ""))
+    cleaner = Cleaner(Record(1, ["owner", "ticket_id", "other", "source_type", ""], ""), INC)
     assert json.loads(cleaner.blanks) == {"owner": None, "ticket_id": None, "source_type": None}
 
 
@@ -109,6 +113,25 @@ def test_a_row_that_cannot_be_a_ticket_is_rejected() -> None:
     assert rejected("ticket_id", "x" * 201) == "a ticket_id of 201 characters"
 
 
+@pytest.mark.parametrize(
+    ("value", "is_kept"),
+    [
+        ("1989-12-31T23:59:59+03:00", False),
+        ("1990-01-01", True),
+        ("2099-12-31T23:59:59-12:00", True),
+        ("2100-01-01", False),
+        ("0001-01-01T00:00:00+14:00", False),
+        ("9999-12-31T23:59:59-12:00", False),
+        ("", True),
+    ],
+)
+def test_a_feed_may_say_of_which_years_its_timestamps_are(value: str, is_kept: bool) -> None:
+    feed = INC.model_copy(update={"years": Years(first=1990, last=2099)})
+    row = clean("ticket_id,closed_at", "INC1", value, feed=feed)
+    assert isinstance(row, TicketRow if is_kept else RowReject)
+    assert not isinstance(row, RowReject) or "no timestamp of 1990 to 2099" in row.reason
+
+
 def test_the_text_of_a_rejected_row_is_kept_in_a_form_that_postgres_takes() -> None:
     row = clean("ticket_id,owner", "INC1", "\0", raw="INC1,\0" + "x" * 20_000)
     assert isinstance(row, RowReject)
@@ -122,35 +145,35 @@ def test_the_text_of_a_rejected_row_is_kept_in_a_form_that_postgres_takes() -> N
 )
 def test_a_header_that_cannot_be_used_fails_the_file(header: str, reason: str) -> None:
     with pytest.raises(Permanent) as failure:
-        Cleaner(Record(1, header.split(","), header))
+        Cleaner(Record(1, header.split(","), header), INC)
     assert failure.value.reason == reason
 
 
 def test_a_name_made_up_for_a_column_must_not_hide_another() -> None:
     with pytest.raises(Permanent, match="'column_3' twice"):
-        Cleaner(Record(1, ["ticket_id", "column_3", ""], ""))
+        Cleaner(Record(1, ["ticket_id", "column_3", ""], ""), INC)
 
 
 def test_a_header_of_millions_of_columns_fails_the_file_before_it_fills_the_memory() -> None:
     with pytest.raises(Permanent, match="too many columns: the header has 2,001"):
-        Cleaner(Record(1, ["ticket_id"] + [f"c{number}" for number in range(2000)], ""))
+        Cleaner(Record(1, ["ticket_id"] + [f"c{number}" for number in range(2000)], ""), INC)
 
 
 @pytest.mark.parametrize("names", [[f"{number:01000}" for number in range(17)], ["ŷ" * 8189], [""] * 1600])
 def test_a_header_of_long_names_fails_the_file_for_each_row_would_repeat_them(names: list[str]) -> None:
     with pytest.raises(Permanent, match=r"header too large: names of [\d,]+ bytes, more than 16,384"):
-        Cleaner(Record(1, ["ticket_id", *names], ""))
-    Cleaner(Record(1, ["ticket_id", *(name[:8000] for name in names[:16])], ""))
+        Cleaner(Record(1, ["ticket_id", *names], ""), INC)
+    Cleaner(Record(1, ["ticket_id", *(name[:8000] for name in names[:16])], ""), INC)
 
 
 def test_a_header_that_cannot_be_read_is_not_one_without_ticket_id() -> None:
     with pytest.raises(Permanent, match="no header: more than 2,097,152 characters"):
-        Cleaner(Record(1, [], "", "more than 2,097,152 characters"))
+        Cleaner(Record(1, [], "", "more than 2,097,152 characters"), INC)
 
 
 def test_an_empty_file_has_no_header() -> None:
     with pytest.raises(Permanent, match="the file is empty"):
-        Cleaner(None)
+        Cleaner(None, INC)
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,12 @@ from consumer.settings import (
     ApplySettings,
     DatabaseSettings,
     FailureSettings,
+    FeedsSettings,
     GazetteerSettings,
     GeocoderSettings,
     HistorySettings,
 )
-from publisher import broker_users
+from publisher.broker import broker_users
 from publisher.settings import (
     BrokerSettings,
     BrokerUsersSettings,
@@ -30,10 +31,10 @@ from tests import compose
 from tests.compose import ROOT, Missing
 
 READS: dict[str, tuple[type[BaseSettings], ...]] = {
-    "migrate": (DatabaseSettings,),
+    "migrate": (DatabaseSettings, FeedsSettings),
     "broker-users": (BrokerUsersSettings,),
     "topology": (BrokerSettings,),
-    "bucket": (BucketSettings,),
+    "bucket": (BucketSettings, FeedsSettings),
     "consumer": (
         DatabaseSettings,
         BrokerSettings,
@@ -41,11 +42,12 @@ READS: dict[str, tuple[type[BaseSettings], ...]] = {
         WorkSettings,
         ApplySettings,
         FailureSettings,
+        FeedsSettings,
         HistorySettings,
         GeocoderSettings,
         GazetteerSettings,
     ),
-    "poller": (BrokerSettings, BucketSettings, WorkSettings, DatabaseSettings),
+    "poller": (BrokerSettings, BucketSettings, FeedsSettings, WorkSettings, DatabaseSettings),
     "webhook": (BrokerSettings, WebhookSettings),
     "sqs": (BrokerSettings, SqsSettings),
 }

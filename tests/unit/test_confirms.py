@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from publisher.confirms import Confirms
+from publisher.broker.confirms import Confirms
 from publisher.errors import NotConfirmed
 
 

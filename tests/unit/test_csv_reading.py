@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer import csv_reading
-from consumer.csv_reading import ChangeFileReader, Record
+from consumer.files import reading
+from consumer.files.reading import ChangeFileReader, Record
 from publisher.errors import Permanent
 
 
@@ -57,9 +57,9 @@ def test_a_file_that_cannot_be_trusted_fails_whole(content: bytes, reason: str) 
 
 
 def test_a_quote_that_never_closes_fails_before_it_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csv_reading, "MAX_HELD_CHARS", 100)
-    monkeypatch.setattr(csv_reading, "_SHOWN_CHARS", 50)
-    monkeypatch.setattr(csv_reading, "MAX_RECORD_CHARS", 1000)
+    monkeypatch.setattr(reading, "MAX_HELD_CHARS", 100)
+    monkeypatch.setattr(reading, "_SHOWN_CHARS", 50)
+    monkeypatch.setattr(reading, "MAX_RECORD_CHARS", 1000)
     with pytest.raises(Permanent, match="record too large"):
         read(b'ticket_id,note\nINC1,"never closed\n' + b"INC2,x\n" * 1000)
     with pytest.raises(Permanent, match="record too large"):
@@ -103,8 +103,8 @@ def test_no_bytes_do_anything_but_give_records_or_fail_with_a_reason(content: by
 def test_a_record_too_large_to_hold_is_passed_over_and_the_next_one_read(
     monkeypatch: pytest.MonkeyPatch, long: str, lines: int
 ) -> None:
-    monkeypatch.setattr(csv_reading, "MAX_HELD_CHARS", 100)
-    monkeypatch.setattr(csv_reading, "_SHOWN_CHARS", 50)
+    monkeypatch.setattr(reading, "MAX_HELD_CHARS", 100)
+    monkeypatch.setattr(reading, "_SHOWN_CHARS", 50)
     _header, passed, after = read(f"ticket_id,owner\n{long}INC2,a\n".encode())
     assert passed.fault == "more than 100 characters"
     assert (passed.line, passed.fields) == (2, [])
@@ -114,7 +114,7 @@ def test_a_record_too_large_to_hold_is_passed_over_and_the_next_one_read(
 
 
 def test_a_record_too_large_to_hold_may_be_the_last_one_or_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csv_reading, "MAX_HELD_CHARS", 100)
+    monkeypatch.setattr(reading, "MAX_HELD_CHARS", 100)
     assert [record.fault for record in read(b"ticket_id\n" + b"x" * 300)] == [None, "more than 100 characters"]
     with pytest.raises(Permanent, match=r"cut off: .* line 2"):
         read(b'ticket_id\n"' + b"x" * 300)

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from publisher import messages
-from publisher.dead_letters import DeadLetter, LastFailure, Selection, dead_letter, fingerprint, grouped
-from publisher.topology import Queue
+from publisher.arrivals import messages
+from publisher.broker.dead_letters import DeadLetter, LastFailure, Selection, dead_letter, fingerprint, grouped
+from publisher.broker.topology import Queue
 
 
 @pytest.mark.parametrize(

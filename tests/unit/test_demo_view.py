@@ -8,10 +8,10 @@ import pytest
 from rich.console import Console
 
 from consumer.demo.checks import Check
-from consumer.demo.observing import ROW_COUNTS, Latency, Progress
+from consumer.demo.observing import ROW_COUNTS, Latency, Whereabouts
 from consumer.demo.view import Lines, Picture, Summary, as_json, print_summary, view_for
 
-PROGRESS = Progress(
+PROGRESS = Whereabouts(
     put=3, applied=2, archived=2, done=2, dead=1, seen_by_poller=1, duplicates=4, rows=dict.fromkeys(ROW_COUNTS, 7),
     history_open=0, delivered_to_committed=Latency(0.0204, 0.1), stored_to_committed=None,
 )  # fmt: skip

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from publisher.arrivals.messages import ChangeFileArrived
+from publisher.arrivals.store_events import MAX_BYTES, MAX_RECORDS, IgnoredEvent, NotAnEvent, read_event
 from publisher.errors import Permanent
-from publisher.events import MAX_BYTES, MAX_RECORDS, IgnoredEvent, NotAnEvent, read_event
-from publisher.messages import ChangeFileArrived
 from tests.bodies import BUCKET, KEY, body
 
 RAW = KEY

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from publisher import header_tables
-from publisher.header_tables import decode_table
-from tests.acceptance.header_tables import ODD, entry, nested, of, random_table, timestamp
+from publisher.broker import header_tables
+from publisher.broker.header_tables import decode_table
+from tests.doubles.header_tables import ODD, entry, nested, of, random_table, timestamp
 
 BEHIND = entry(b"behind", b"b\x07")
 

@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 import uvicorn
 
-from publisher import http_limits, webhook
-from publisher.broker import Outgoing
+from publisher.broker.publishing import Outgoing
 from publisher.log import Sparing
-from publisher.places import Places
 from publisher.settings import WebhookSettings
+from publisher.sources import http_limits, webhook
+from publisher.sources.places import Places
 
 TOKEN = "t0ken"
 ROOM = 8

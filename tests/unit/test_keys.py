@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from publisher.keys import EAT, ChangeFileKey, NotAChangeFile, read_key
+from publisher.arrivals.keys import EAT, ChangeFileKey, NotAChangeFile, read_key
 
 CHANGES = "automations/inc/changes/"
 NOON = datetime(2026, 6, 25, 11, 20, tzinfo=UTC)

@@ -16,13 +16,14 @@ import pytest
 import requests
 import tenacity
 
-from consumer.locationiq import (
+from consumer.geocoding.locationiq import (
     ATTEMPTS,
     MAX_BYTES,
     AnswerUnusable,
     Found,
     Geocoder,
     GeocoderDown,
+    GeocoderRefused,
     NotFound,
     QueryRefused,
     RateLimited,
@@ -30,8 +31,8 @@ from consumer.locationiq import (
 )
 from consumer.settings import GeocoderSettings
 from publisher.errors import DependencyDown, FleetticketsError, Refused
-from tests.acceptance.certificates import Authority, TlsFront
-from tests.acceptance.geocoder import (
+from tests.doubles.certificates import Authority, TlsFront
+from tests.doubles.geocoder import (
     DAY,
     GARBAGE,
     HTML,
@@ -539,7 +540,7 @@ def test_no_settings_and_no_client_show_the_key(geocoder: Geocoder) -> None:
 
 SHOW_ALL = f"""
 import logging, sys, structlog, tenacity
-from consumer.locationiq import Geocoder
+from consumer.geocoding.locationiq import Geocoder
 from consumer.settings import GeocoderSettings
 from publisher import log
 from publisher.settings import load
@@ -579,7 +580,11 @@ def test_no_log_and_no_traceback_shows_the_key(server: LocationIQ, tmp_path: Pat
     shown = ended.stdout + ended.stderr
     assert shown.count('"failed"') == 2 * len(EVERY_FAULT), shown
     assert "Nairobi, Kenya" in shown
-    assert shown.rstrip().splitlines()[-1].startswith("consumer.locationiq.GeocoderDown: the geocoder is not available")
+    assert (
+        shown.rstrip()
+        .splitlines()[-1]
+        .startswith("consumer.geocoding.locationiq.GeocoderDown: the geocoder is not available")
+    )
     require_silence(shown)
 
 
@@ -630,7 +635,7 @@ def test_a_server_may_have_no_balance(geocoder: Geocoder, server: LocationIQ, fa
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [
-        (refused(INVALID_KEY), Refused),
+        (refused(INVALID_KEY), GeocoderRefused),
         (refused((429, "Rate Limited Second")), RateLimited),
         (refused(UNKNOWN), GeocoderDown),
         (Fault(cut="before"), GeocoderDown),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from publisher import messages
+from publisher.arrivals import messages
 
 
 @pytest.mark.parametrize(
@@ -30,8 +30,15 @@ def test_only_the_truth_says_that_a_message_was_tried(probed: object, is_kept: b
     assert messages.kept({messages.PROBED: probed}) == ({messages.PROBED: True} if is_kept else {})
 
 
+@pytest.mark.parametrize(
+    ("etag", "is_kept"), [("a" * 32, True), ("x" * 201, False), ("", False), (1, False), (["a"], False), (None, False)]
+)
+def test_the_version_that_a_message_is_about_is_text_within_bounds(etag: object, is_kept: bool) -> None:
+    assert messages.kept({messages.ETAG: etag}) == ({messages.ETAG: etag} if is_kept else {})
+
+
 def test_nothing_is_kept_of_other_headers() -> None:
-    others = (messages.REASON, messages.ERROR, messages.FINGERPRINT, messages.KEY, messages.ETAG, messages.DEAD_AT)
+    others = (messages.REASON, messages.ERROR, messages.FINGERPRINT, messages.KEY, messages.DEAD_AT)
     assert messages.kept(dict.fromkeys((*others, "x-death", "traceparent", ""), "x")) == {}
 
 

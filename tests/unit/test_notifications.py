@@ -3,10 +3,18 @@
 import pytest
 
 from publisher.errors import Misconfigured
-from publisher.notifications import RustfsWay, comparable, masked, merged, push_endpoint, rustfs_target, section_of
 from publisher.settings import BrokerSettings, BucketSettings
+from publisher.store.notifications import (
+    RustfsWay,
+    comparable,
+    masked,
+    merged,
+    push_endpoint,
+    rustfs_target,
+    section_of,
+)
 
-OURS = {"Id": "fleettickets", "QueueArn": "arn:aws:sqs:r:1:q", "Events": ["s3:ObjectCreated:*"]}
+OURS = {"Id": "fleettickets-inc", "QueueArn": "arn:aws:sqs:r:1:q", "Events": ["s3:ObjectCreated:*"]}
 OTHERS = {"Id": "x", "QueueArn": "arn:aws:sqs:r:1:other", "Events": ["s3:ObjectRemoved:*"]}
 
 
@@ -39,17 +47,17 @@ def test_the_rules_of_others_stay_where_they_are() -> None:
         "TopicConfigurations": [{**OURS, "TopicArn": "t"}, {**OTHERS, "TopicArn": "t"}],
         "EventBridgeConfiguration": {},
     }
-    assert merged(now, "QueueConfigurations", OURS) == {
+    assert merged(now, "QueueConfigurations", [OURS]) == {
         "QueueConfigurations": [OTHERS, OURS],
         "TopicConfigurations": [{**OTHERS, "TopicArn": "t"}],
         "EventBridgeConfiguration": {},
     }
-    assert merged({}, "QueueConfigurations", OURS) == {"QueueConfigurations": [OURS]}
+    assert merged({}, "QueueConfigurations", [OURS]) == {"QueueConfigurations": [OURS]}
 
 
 def test_merging_again_changes_nothing() -> None:
-    once = merged({"QueueConfigurations": [OTHERS]}, "QueueConfigurations", OURS)
-    assert merged(once, "QueueConfigurations", OURS) == once
+    once = merged({"QueueConfigurations": [OTHERS]}, "QueueConfigurations", [OURS])
+    assert merged(once, "QueueConfigurations", [OURS]) == once
 
 
 def test_what_stores_only_spell_otherwise_is_the_same() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from consumer.place_names import (
+from consumer.geocoding.place_names import (
     BUILDINGS,
     COUNTERS,
     HOMES,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from publisher.places import ADDRESS_SHARE, Places, counted_as
+from publisher.sources.places import ADDRESS_SHARE, Places, counted_as
 
 STORE, STRANGER = "10.0.0.1", "10.0.0.2"
 

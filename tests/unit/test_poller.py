@@ -5,16 +5,19 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
+from threading import Event
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from publisher import broker, poller
-from publisher.bucket import ObjectSummary
-from publisher.messages import ChangeFileArrived
-from publisher.poller import Poller, missing_from_queue
+from publisher.arrivals.folders import Folder
+from publisher.arrivals.messages import ChangeFileArrived
+from publisher.broker import channels, publishing
+from publisher.sources import poller
+from publisher.sources.poller import Poller, missing_from_queue
+from publisher.store.bucket import ObjectSummary
 
 
 @pytest.mark.parametrize(
@@ -40,10 +43,14 @@ def test_a_queue_with_messages_never_grows_beyond_the_backlog(files: int, queued
     assert published == 0 or queued + in_hand + published <= files
 
 
+FOLDER = Folder("inc", "")
+
+
 class Store:
     """A bucket and a queue of numbers, by hand."""
 
     name = "isptickets"
+    folders = (FOLDER,)
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.keys: list[str] = []
@@ -54,8 +61,8 @@ class Store:
         self.queued_after_listing: int | None = None
         self.settled: set[str] = set()
         self._is_listed = False
-        monkeypatch.setattr(broker, "queue_depth", self._depth)
-        monkeypatch.setattr(broker, "publish", self._publish)
+        monkeypatch.setattr(channels, "queue_depth", self._depth)
+        monkeypatch.setattr(publishing, "publish", self._publish)
         self.poller = Poller(self, 4, self._open_settled, clock=lambda: self.now)  # type: ignore[arg-type]
 
     def _open_settled(self, bucket: str) -> AbstractContextManager[poller.Settled]:
@@ -66,7 +73,7 @@ class Store:
         assert len(page) <= 1000
         return [found.key in self.settled for found in page]
 
-    def _publish(self, _channel: object, outgoing: broker.Outgoing) -> None:
+    def _publish(self, _channel: object, outgoing: publishing.Outgoing) -> None:
         self.published += ChangeFileArrived.model_validate_json(outgoing.body).keys
 
     def _depth(self, *_: object) -> tuple[int, int]:
@@ -74,7 +81,7 @@ class Store:
             return self.queued_after_listing, 1
         return self.queued, 1
 
-    def waiting(self, after: str = "") -> Iterator[ObjectSummary]:
+    def waiting_in(self, _folder: Folder, after: str = "") -> Iterator[ObjectSummary]:
         self._is_listed = True
         for key in self.keys:
             if key > after:
@@ -84,7 +91,7 @@ class Store:
         self.published = []
         self._is_listed = False
         channel: Any = None
-        done = self.poller.poll(channel)
+        done = self.poller.poll(channel, Event())
         queued = max(self.queued, self.queued_after_listing or 0)
         set_aside = len(self.settled.intersection(self.keys))
         assert done == poller.Poll(len(self.keys) - set_aside, set_aside, queued, len(self.published))
@@ -149,13 +156,13 @@ def test_a_backlog_of_any_length_is_published_whole_and_in_its_order(monkeypatch
 
 def test_a_poller_does_not_grow_with_what_lies_in_the_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
     class Endless(Store):
-        def waiting(self, after: str = "") -> Iterator[ObjectSummary]:
+        def waiting_in(self, _folder: Folder, after: str = "") -> Iterator[ObjectSummary]:
             for number in range(30_000):
                 key = f"automations/inc/changes/2026-06-25T14-20-00-{number:09}.csv"
                 if key > after:
                     yield ObjectSummary(key, f"{number:032x}", 1, datetime(2026, 6, 25, tzinfo=UTC))
 
-        def _publish(self, _channel: object, _outgoing: broker.Outgoing) -> None:
+        def _publish(self, _channel: object, _outgoing: publishing.Outgoing) -> None:
             self.sent += 1
 
     monkeypatch.setattr(poller, "_HELD", 500, raising=False)
@@ -166,7 +173,7 @@ def test_a_poller_does_not_grow_with_what_lies_in_the_bucket(monkeypatch: pytest
     try:
         for now, published in ((0.0, 30_000), (1.0, 27_500), (31.0, 30_000)):
             store.now, store.sent = now, 0
-            store.poller.poll(channel)
+            store.poller.poll(channel, Event())
             assert store.sent == published
         _, peak = tracemalloc.get_traced_memory()
     finally:

@@ -10,13 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer import proportion
-from consumer.cleaning import Cleaner, RowReject, TicketRow
-from consumer.csv_reading import ChangeFileReader
-from consumer.proportion import MULTIPLE, Cost
+from consumer.demo import model
+from consumer.feeds.declared import packaged_feeds
+from consumer.files import proportion
+from consumer.files.cleaning import Cleaner, RowReject, TicketRow
+from consumer.files.proportion import MULTIPLE, Cost
+from consumer.files.reading import ChangeFileReader
 from publisher.errors import Permanent
-from tests.acceptance.feeds import COLUMNS, RandomFeed, csv, lines, ticket
-from tests.acceptance.reference import KEPT_EMPTY
+from tests.stage.feeds import COLUMNS, RandomFeed, csv, lines, ticket
+
+INC = packaged_feeds().named("inc")
 
 FLAGS = ("ticket_id", "created_at_service", "location_name", *(f"is_some_flag_of_the_{n:03}" for n in range(50)))
 ATTRIBUTES = ("ticket_id", *(f"attribute_{number:05}" for number in range(1000)))
@@ -25,7 +28,7 @@ ATTRIBUTES = ("ticket_id", *(f"attribute_{number:05}" for number in range(1000))
 def judged(reader: ChangeFileReader) -> Iterator[tuple[str, TicketRow | RowReject]]:
     """Every row that would be staged, once its cost is counted, and the nulls that it is to get."""
     records = reader.records()
-    cleaner = Cleaner(next(records, None))
+    cleaner = Cleaner(next(records, None), INC)
     cost = Cost(cleaner.blanks)
     for record in records:
         row = cleaner.clean(record)
@@ -113,7 +116,7 @@ def test_rows_that_cost_a_multiple_of_their_bytes_fail_the_file_early(body: byte
         RandomFeed(seed=5, tickets=300).files(1, rows=1000)[0].body,
         many(["ticket_id", "normalized_status"], ["closed"]),
         many(["ticket_id", "closed_at"], ["2026-06-25 14:20"]),
-        many(["ticket_id", *sorted(KEPT_EMPTY - {"ticket_id"})], [""] * 31),
+        many(["ticket_id", *sorted(model.INC.columns - {"ticket_id"})], [""] * 31),
         csv((ticket(f"INC{number:07}") for number in range(2000)), COLUMNS),
         many(FLAGS, ["2026-06-25 14:20:00", "GPON-Westlands-OLT1-FAT2 Gate B", *"0" * 50]),
         many(ATTRIBUTES, ["a value" if number % 100 == 0 else "" for number in range(1000)], 500),

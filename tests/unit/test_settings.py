@@ -8,12 +8,14 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
-from consumer.database import address
+from consumer.commands.served import served_feeds
+from consumer.postgres.database import address
 from consumer.settings import (
     ApplySettings,
     DatabaseChoice,
     DatabaseSettings,
     FailureSettings,
+    FeedsSettings,
     GazetteerSettings,
     GeocoderChoice,
     GeocoderLimits,
@@ -84,21 +86,11 @@ def test_a_database_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch) 
         load(DatabaseSettings)
 
 
-@pytest.mark.parametrize(
-    ("given", "changes"), [("automations/inc/", "automations/inc/changes/"), ("/x", "x/changes/"), ("/", "changes/")]
-)
-def test_the_prefix_is_taken_with_and_without_its_slash(
-    monkeypatch: pytest.MonkeyPatch, given: str, changes: str
-) -> None:
-    set_all(monkeypatch, {**BUCKET, "FLEETTICKETS_PREFIX": given})
-    assert load(BucketSettings).changes_prefix == changes
-
-
 def test_the_defaults_are_those_of_the_system_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     set_all(monkeypatch, BUCKET)
     settings = load(BucketSettings)
     assert (settings.bucket, settings.region) == ("isptickets", "us-east-1")
-    assert settings.changes_prefix == "automations/inc/changes/"
+    assert served_feeds().named("inc").folder.changes == "automations/inc/changes/"
 
 
 def test_a_share_beyond_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,6 +232,7 @@ ALL = (
     DatabaseChoice,
     DatabaseSettings,
     FailureSettings,
+    FeedsSettings,
     GazetteerSettings,
     GeocoderChoice,
     GeocoderLimits,

@@ -6,7 +6,7 @@ from threading import Event, Thread
 
 import pytest
 
-from publisher.cli import stop_on_signals
+from publisher.program import stop_on_signals
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 
 from publisher.errors import Misconfigured
 from publisher.settings import SqsSettings
-from publisher.sqs import SqsQueue
+from publisher.sources.sqs import SqsQueue
 
 
 @pytest.fixture(autouse=True)

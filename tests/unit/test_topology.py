@@ -2,8 +2,8 @@
 
 import pytest
 
+from publisher.broker.topology import Binding, bindings, declarations, mqtt_binding
 from publisher.errors import Misconfigured
-from publisher.topology import Binding, bindings, declarations, mqtt_binding
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
-from publisher import webhook
-from publisher.broker import Outgoing
+from publisher.broker.publishing import Outgoing
 from publisher.errors import Misconfigured, NotConfirmed
 from publisher.log import Sparing
 from publisher.settings import WebhookSettings
+from publisher.sources import webhook
 
 TOKEN = "t0ken"
 RIGHT = {"Authorization": f"Bearer {TOKEN}"}

@@ -1,0 +1,22 @@
+"""`capture-history`."""
+
+import json
+
+import typer
+
+from consumer.follow_ons import history
+from consumer.postgres import database, migrate
+from consumer.postgres.database import Role
+from consumer.settings import DatabaseSettings
+from publisher.program import AsJson
+from publisher.settings import load
+
+
+def capture_history(as_json: AsJson = False) -> None:
+    """Record closures and today's backlog now, for every file applied so far."""
+    settings = load(DatabaseSettings)
+    with database.connect(settings, Role.INGEST) as connection:
+        migrate.require_migrated(connection)
+    with database.open_pool(settings, 1, "capture") as pool:
+        covered = history.capture(pool, unasked=True)
+    typer.echo(json.dumps({"requests": covered}) if as_json else f"captured; {covered} open requests are covered by it")

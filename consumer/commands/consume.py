@@ -1,0 +1,135 @@
+"""`consume`: the one place that builds the consumer's objects."""
+
+import contextlib
+import os
+from threading import Event
+from typing import Annotated
+
+import structlog
+import typer
+
+from consumer import fail_points, metrics
+from consumer.commands.served import served_feeds
+from consumer.feeds.feed import Feeds
+from consumer.files import ledger
+from consumer.files.failures import Failures
+from consumer.files.handler import FilesHandler
+from consumer.files.outcomes import UNEXPECTED
+from consumer.files.tail import Tail
+from consumer.follow_ons.geocode import GeocodeHandler
+from consumer.follow_ons.history import HistoryHandler
+from consumer.follow_ons.relay import Relay
+from consumer.geocoding.gazetteer import Gazetteer
+from consumer.postgres import database, feed_tables, migrate
+from consumer.postgres.database import Role
+from consumer.settings import (
+    ApplySettings,
+    DatabaseSettings,
+    FailureSettings,
+    GazetteerSettings,
+    GeocoderChoice,
+    GeocoderSettings,
+    HistorySettings,
+)
+from consumer.work.breaker import Breaker
+from consumer.work.routes import Handle, routing_table
+from consumer.work.worker import Worker
+from publisher import program
+from publisher.broker.consuming import Link
+from publisher.broker.topology import Queue
+from publisher.errors import DependencyDown, FleetticketsError
+from publisher.settings import BrokerSettings, BucketSettings, WorkSettings, load, log_settings
+from publisher.store.bucket import Bucket
+
+
+def consume(
+    queue: Annotated[
+        list[Queue] | None, typer.Option("--queue", help="Only this queue; may be given more than once.")
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Show Prometheus metrics at this port.")
+    ] = None,
+    metrics_host: Annotated[str, typer.Option(help="The address to show them at; 0.0.0.0 is every one.")] = "127.0.0.1",
+) -> None:
+    """Apply change files as they arrive, archive them, capture history and geocode. Runs until SIGTERM or SIGINT.
+
+    Any number may run at once. A signal finishes the files in hand and exits 0; anything not begun goes back. Without
+    GEOCODER_API_KEY, geocode requests wait in their queue.
+    """
+    queues = list(dict.fromkeys(queue or Queue))
+    with_geocoder = bool(queue) or load(GeocoderChoice).is_made
+    geocoder_settings = load(GeocoderSettings) if Queue.GEOCODE in queues and with_geocoder else None
+    if geocoder_settings is None:
+        queues = [name for name in queues if name is not Queue.GEOCODE]
+    database_settings, broker_settings = load(DatabaseSettings), load(BrokerSettings)
+    bucket_settings, work, feeds = load(BucketSettings), load(WorkSettings), served_feeds()
+    apply_settings, history_settings, gazetteer_settings = (
+        load(ApplySettings), load(HistorySettings), load(GazetteerSettings),
+    )  # fmt: skip
+    failure_settings = load(FailureSettings)
+    if metrics_port is not None:
+        metrics.serve(metrics_host, metrics_port)
+    log_settings(
+        database_settings, broker_settings, bucket_settings, work, apply_settings, history_settings,
+        gazetteer_settings, failure_settings, *([geocoder_settings] if geocoder_settings else []),
+    )  # fmt: skip
+    limit = failure_settings.in_a_row
+    stop = program.stop_on_signals()
+    reached = fail_points.chosen(os.environ)
+    if not _wait_for_schema(database_settings, feeds, stop):
+        return
+    # One connection for each file being applied or archived and one more for each that is long, one for history, one
+    # for the sweep, one to geocode.
+    with database.open_pool(database_settings, size=work.prefetch + work.files_in_hand + 3) as pool:
+        before: dict[Queue, int] = {}
+        # It was there a moment ago, and is waited for again.
+        with contextlib.suppress(DependencyDown), database.transaction(pool) as connection:
+            before[Queue.FILES] = ledger.failures_in_a_row(connection, UNEXPECTED)
+        breakers = {queue: Breaker(limit, failed_before=before.get(queue, 0)) for queue in queues}
+        link = Link(broker_settings, bucket_settings.bucket)
+        # Slow bodies leave one of the files in hand to the others.
+        slow = max(1, work.files_in_hand - 1)
+        bucket = Bucket(bucket_settings, feeds.folders, connections=work.prefetch + 2, slow=slow, stop=stop)
+        _warn_of_bucket(bucket)
+        relay = Relay(pool, link.publish, reached)
+        handlers: dict[Queue, Handle] = {}
+        if Queue.FILES in queues:
+            failed = breakers[Queue.FILES].failed
+            failures = Failures(pool, link.publish, apply_settings, failed=failed, run=limit, reached=reached)
+            files = FilesHandler(
+                pool, bucket, feeds, link.publish_all, settings=apply_settings, failures=failures, reached=reached
+            )
+            handlers[Queue.FILES] = files.handle
+        if Queue.HISTORY in queues:
+            handlers[Queue.HISTORY] = HistoryHandler(pool, history_settings, stop, reached).handle
+        if geocoder_settings is not None:
+            gazetteer = Gazetteer(pool, feeds.geocoded, gazetteer_settings, geocoder_settings, stop, reached)
+            handlers[Queue.GEOCODE] = GeocodeHandler(pool, gazetteer, relay.send, reached).handle
+        routes = routing_table(handlers, breakers, work)
+        Worker(link, routes, Tail(pool, bucket, relay, reached), work, stop).run()
+    structlog.get_logger().info("stopped")
+
+
+def _warn_of_bucket(bucket: Bucket) -> None:
+    """Say early what is wrong with the bucket. No reason to end: it may be mended while files wait."""
+    try:
+        bucket.require()
+    except FleetticketsError as error:
+        structlog.get_logger().error("bucket", detail=str(error))
+
+
+def _wait_for_schema(settings: DatabaseSettings, feeds: Feeds, stop: Event) -> bool:
+    """Wait for a migrated database; False when stopped before there is one."""
+    delay = 0.5
+    while not stop.is_set():
+        try:
+            with database.connect(settings, Role.INGEST) as connection:
+                migrate.require_migrated(connection)
+                feed_tables.require(connection, feeds.served)
+        except DependencyDown as error:
+            structlog.get_logger().warning("waiting", detail=str(error), retry_in_s=delay)
+            stop.wait(delay)
+            delay = min(delay * 2, 15)
+        else:
+            return True
+    return False

@@ -1,0 +1,105 @@
+"""`drain`."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from consumer import fail_points
+from consumer.commands.drained import Apply, conclude, words
+from consumer.commands.served import served_feeds
+from consumer.files.ledger import Epoch
+from consumer.postgres import database, feed_tables, migrate
+from consumer.postgres.database import Role
+from consumer.settings import ApplySettings, DatabaseSettings
+from consumer.upkeep.drain import Drain, Drained
+from publisher import program
+from publisher.program import AsJson, OfFeeds
+from publisher.settings import BucketSettings, load
+from publisher.store.bucket import Bucket
+from publisher.terminal import printable
+
+
+def drain(
+    apply: Apply = False,
+    with_reseed: Annotated[
+        bool,
+        typer.Option("--reseed", help="Begin a new epoch first, see `reseed`; repeated for the bucket, go on in it."),
+    ] = False,
+    from_archive: Annotated[
+        bool,
+        typer.Option(
+            "--from-archive",
+            help="Instead of changes/: apply the files of processed/ that the database lacks, after it was restored.",
+        ),
+    ] = False,
+    feed: OfFeeds = None,
+    as_json: AsJson = False,
+) -> None:
+    """Apply the files in changes/ oldest to newest, without RabbitMQ.
+
+    The same transaction, ledger and archive as a delivery, so it is safe beside running consumers, and what it has
+    done they do not do again. Geocode and history requests wait in the outbox until a consumer has a broker. Without
+    --apply everything happens in one transaction that is rolled back at the end; consumers wait for it meanwhile, and
+    it for the files that they have in hand.
+
+    SIGINT and SIGTERM end it after the file in hand, with exit status 1; what was applied by then stays. A second
+    Ctrl-C ends it at once.
+
+    With --from-archive it brings a database that was restored to an earlier state back to where the bucket is: it
+    applies what `verify` calls unrecorded, each file in the epoch it was archived in, and leaves the objects where
+    they are. It can be interrupted and repeated. See docs/operations.md.
+    """
+    database_settings, bucket_settings, settings = load(DatabaseSettings), load(BucketSettings), load(ApplySettings)
+    feeds = served_feeds(feed)
+    at = fail_points.chosen(os.environ)
+    stop = program.stop_on_signals(second_aborts=True)
+    with database.connect(database_settings, Role.INGEST) as connection:
+        migrate.require_migrated(connection)
+        feed_tables.require(connection, feeds.served)
+    results: list[tuple[str, Drained]] = []
+    with database.open_pool(database_settings, 2, "drain") as pool, program.progress(as_json=as_json) as bar:
+        bucket = Bucket(bucket_settings, feeds.folders)
+        bucket.require()
+        run = Drain(pool, bucket, feeds, settings, apply, stop, with_reseed, at)
+        if with_reseed:
+            with database.connect(database_settings, Role.INGEST) as connection:
+                for one in feeds:
+                    _tell_of_epoch(run.begun_before(connection, one))
+        task = bar.add_task("listing", total=None)
+
+        def report(key: str, outcome: Drained) -> None:
+            results.append((key, outcome))
+            if apply and not as_json:
+                line = printable(f"{key}: {words(outcome)}")
+                bar.console.print(line, soft_wrap=True, markup=False, highlight=False)
+            bar.update(task, completed=len({key for key, _ in results}))
+
+        def begin(files: int) -> None:
+            bar.reset(task, description="draining" if apply else "trying", total=files)
+
+        if from_archive:
+            with database.connect(database_settings, Role.INGEST) as connection:
+                missing, others = run.unapplied(connection, lambda listed: bar.update(task, completed=listed))
+            begin(len(missing) + len(others))
+            run.run_archived(missing, report)
+        else:
+            files, strays = run.waiting()
+            others = [stray for stray, _ in strays]
+            begin(len(files) + len(others))
+            run.run(files, report)
+            if not stop.is_set():
+                run.leave_alone(strays)
+        for other in others:
+            report(other.key, other)
+    # What was tried is told when it is undone: in the middle, a pager that does not read on would hold up all others.
+    conclude(results, apply=apply, as_json=as_json, stopped=stop.is_set(), are_told=apply)
+
+
+def _tell_of_epoch(begun_before: Epoch | None) -> None:
+    if begun_before is not None:
+        typer.echo(
+            f"goes on in epoch {begun_before.epoch}, which a drain of this bucket began at "
+            f"{begun_before.began_at:%Y-%m-%d %H:%M} UTC; for one more: fleettickets reseed, then without --reseed",
+            err=True,
+        )

@@ -1,0 +1,126 @@
+"""`explain`."""
+
+from typing import Annotated
+
+import typer
+
+from consumer.commands.printing import print_fields, print_json, shown
+from consumer.commands.served import served_feeds
+from consumer.postgres import database, migrate
+from consumer.postgres.database import Role
+from consumer.settings import DatabaseSettings
+from consumer.upkeep import explain as explaining
+from consumer.upkeep.explain import Life, Request, StoredObject, TicketLife, Version
+from publisher.broker import channels
+from publisher.errors import Misconfigured
+from publisher.program import EXIT_FAILED, AsJson, OfFeeds
+from publisher.settings import BrokerSettings, BucketSettings, load
+from publisher.store.bucket import Bucket
+from publisher.terminal import printable
+
+
+def explain(
+    key: Annotated[
+        str | None, typer.Argument(help="A key in changes/ or processed/, or its bare name.", show_default=False)
+    ] = None,
+    ticket: Annotated[str | None, typer.Option("--ticket", metavar="ID", help="A ticket instead of a file.")] = None,
+    feed: OfFeeds = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell the life of one file, or of one ticket.
+
+    Of a file: what the bucket has of it, each version that the ledger has with decision, state, times and counts, its
+    rejected rows, its requests and dead letters, and what happens next. Of a ticket: the file and line that last wrote
+    it, its closures and who told of them, and rejected rows that name it. Exit status 1 when nothing is known of it or
+    a part cannot be read.
+    """
+    if (key is None) == (ticket is None):
+        raise Misconfigured("say which: a KEY, or --ticket ID")
+    feeds = served_feeds(feed)
+    if ticket is not None:
+        with database.connect(load(DatabaseSettings), Role.READ) as connection:
+            migrate.require_migrated(connection)
+            tickets = [explaining.explain_ticket(connection, ticket.replace("\0", ""), one) for one in feeds]
+        known = [life for life in tickets if life.is_known]
+        if len(known) > 1:
+            raise Misconfigured(f"feeds {' and '.join(life.feed for life in known)} have it: say which, --feed NAME")
+        told = known[0] if known else tickets[0]
+        if as_json:
+            print_json(told)
+        else:
+            _print_ticket(told)
+        if not told.is_known:
+            raise typer.Exit(EXIT_FAILED)
+        return
+    life = explaining.explain_key(
+        # A setting that is missing is as bad as what it would lead to, and no worse: the rest is told.
+        lambda: database.connect(load(DatabaseSettings), Role.READ),
+        Bucket(load(BucketSettings), feeds.folders),
+        lambda: channels.confirming_channel(load(BrokerSettings), "explain", channels.LOOKING_HEARTBEAT),
+        feeds,
+        key or "",
+    )
+    if as_json:
+        print_json(life)
+    else:
+        _print_life(life)
+    if life.faults or not life.is_known:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _print_life(life: Life) -> None:
+    typer.echo(printable(life.key))
+    for part, fault in life.faults.items():
+        typer.echo(f"{part} cannot be read: {printable(fault)}")
+    if "bucket" not in life.faults:
+        typer.echo(f"in changes/: {_words_of_object(life.changes) if life.changes else 'no'}")
+        for found in life.processed:
+            typer.echo(f"in processed/: {printable(found.key)}, {_words_of_object(found)}")
+    for version in life.versions:
+        _print_version(version)
+    for letter in life.dead_letters:
+        typer.echo(f"dead letter {letter.id}: {printable(letter.reason)}: {printable(letter.error)}")
+    if not life.is_known and not life.faults:
+        typer.echo("nothing is known of it")
+    if life.next:
+        typer.echo(f"next: {printable(life.next)}")
+
+
+def _print_version(version: Version) -> None:
+    typer.echo(f"version {version.file_id}: {version.decision}, {version.state}")
+    print_fields(version, leaving_out={"file_id", "decision", "state", "rejects", "requests"})
+    for request in version.requests:
+        typer.echo(f"    {request.kind} request: {_progress_of(request)}")
+    for reject in version.rejects:
+        typer.echo(f"    rejected line {reject.line}: {printable(reject.reason)}")
+    if version.rows_rejected > len(version.rejects):
+        typer.echo(f"    and {version.rows_rejected - len(version.rejects)} more rejected lines")
+
+
+def _words_of_object(found: StoredObject) -> str:
+    return f"{found.size} bytes, etag {printable(found.etag)}, {found.modified:%Y-%m-%d %H:%M:%S %Z}"
+
+
+def _progress_of(request: Request) -> str:
+    if request.handled_at:
+        return f"handled {shown(request.handled_at)}"
+    return f"sent {shown(request.sent_at)}" if request.sent_at else "waits to be sent"
+
+
+def _print_ticket(told: TicketLife) -> None:
+    typer.echo(printable(told.ticket_id))
+    if told.ticket:
+        print_fields(told.ticket, leaving_out={"ticket_id"})
+    if told.writer and told.writer.file_id is None:
+        typer.echo("last written before the ledger, which counts as the old watermark:")
+    elif told.writer:
+        typer.echo(f"last written by line {told.writer.line} of {printable(told.writer.key or '')}:")
+    if told.writer:
+        print_fields(told.writer, leaving_out=set())
+    for closure in told.closures:
+        by = f"line {closure.line} of {printable(closure.key)}" if closure.key else "the history capture"
+        typer.echo(f"closed {shown(closure.closed_at)}, as told by {by}")
+    for reject in told.rejects:
+        typer.echo(f"rejected line {reject.line} of {printable(reject.key)}: {printable(reject.reason)}")
+    if not told.is_known:
+        typer.echo("nothing is known of it")

@@ -1,0 +1,25 @@
+"""Which feeds a command is about: those that the settings say, or the ones that it was given."""
+
+from collections.abc import Iterable
+
+from consumer.feeds.declared import declared_feeds
+from consumer.feeds.feed import Feeds
+from consumer.settings import FeedsSettings
+from publisher.arrivals.folders import Folder
+from publisher.settings import load
+
+
+def served_feeds(names: Iterable[str] | None = ()) -> Feeds:
+    """Those that the settings say, or of these the ones of the given names.
+
+    Raises: Misconfigured.
+    """
+    return declared_feeds(load(FeedsSettings)).narrowed(names or ())
+
+
+def served_folders(names: Iterable[str]) -> tuple[Folder, ...]:
+    """Where in the bucket they are.
+
+    Raises: Misconfigured.
+    """
+    return served_feeds(names).folders

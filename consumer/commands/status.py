@@ -1,0 +1,141 @@
+"""`status`."""
+
+from functools import partial
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from consumer.commands.printing import print_json
+from consumer.commands.served import served_feeds
+from consumer.postgres import database
+from consumer.postgres.database import Role
+from consumer.settings import DatabaseSettings, GeocoderChoice, GeocoderLimits, GeocoderSettings
+from consumer.upkeep.status import (
+    BucketPart,
+    DatabasePart,
+    Freshness,
+    GeocoderAccount,
+    Geocoding,
+    Status,
+    Wait,
+    read_status,
+)
+from publisher import program
+from publisher.broker import channels
+from publisher.errors import Misconfigured
+from publisher.program import EXIT_FAILED, AsJson, OfFeeds
+from publisher.settings import BrokerSettings, BucketSettings, load
+from publisher.store.bucket import Bucket
+from publisher.terminal import printable
+
+
+def show_status(feed: OfFeeds = None, as_json: AsJson = False) -> None:
+    """Show backlog, lag, queues, dead letters, the last files and the last error.
+
+    Exit status 1 when a part could not be read, so that cron or a health check can tell.
+    """
+    database_settings, broker_settings, bucket_settings = (
+        load(DatabaseSettings), load(BrokerSettings), load(BucketSettings),
+    )  # fmt: skip
+    feeds = served_feeds(feed)
+    status = read_status(
+        partial(database.connect, database_settings, Role.READ),
+        partial(channels.confirming_channel, broker_settings, "status", channels.LOOKING_HEARTBEAT),
+        Bucket(bucket_settings, feeds.folders),
+        feeds.served,
+        GeocoderAccount(_account(), load(GeocoderLimits).per_day),
+    )
+    if as_json:
+        print_json(status)
+    else:
+        _print_status(status)
+    if status.faults:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _account() -> str | None:
+    """Whose pause is told; a wrong setting is the doctor's business."""
+    try:
+        return load(GeocoderSettings).account if load(GeocoderChoice).is_made else None
+    except Misconfigured:
+        return None
+
+
+def _print_status(status: Status) -> None:
+    table = Table(show_header=False, box=None)
+    for part, fault in status.faults.items():
+        table.add_row(part, f"cannot be read: {escape(printable(fault))}")
+    if status.bucket:
+        _add_backlog(table, status.bucket, status.database)
+    for name, queue in status.broker.queues.items() if status.broker else ():
+        table.add_row(
+            f"queue {name}", f"{queue.ready} ready, {queue.consumers} consumers, {queue.dead_letters} dead letters"
+        )
+    if status.database:
+        _add_database(table, status.database)
+    program.console().print(table)
+
+
+def _add_backlog(table: Table, bucket: BucketPart, database: DatabasePart | None) -> None:
+    # Without the ledger, what was set aside cannot be told from what waits.
+    files, first = (database.backlog.files, database.backlog) if database else (bucket.waiting, bucket)
+    age = first.oldest_waiting_seconds
+    oldest = f", the oldest for {program.duration(age)}" if age is not None else ""
+    table.add_row("backlog", f"{files} files wait in {bucket.bucket}{oldest}")
+    if database and database.backlog.set_aside:
+        aside = sorted(database.backlog.set_aside.items())
+        table.add_row("set aside", ", ".join(f"{count} {why}" for why, count in aside))
+
+
+def _add_database(table: Table, found: DatabasePart) -> None:
+    for feed, fresh in found.feeds.items():
+        _add_freshness(table, feed, fresh)
+    unfinished = ", ".join(f"{count} {state}" for state, count in found.unfinished_files.items())
+    table.add_row("unfinished", unfinished or "none")
+    for wait in found.waits:
+        _add_wait(table, wait)
+    for kind, requests in found.open_requests.items():
+        table.add_row(f"{kind} requests", f"{requests.unhandled} open, {requests.unsent} of them not sent")
+    _add_geocoding(table, found.geocoding)
+    for file in found.last_files:
+        counts = f"{file.rows_inserted} new, {file.rows_updated} updated, {file.rows_rejected} rejected"
+        table.add_row("last file", f"{escape(printable(file.key))}: {file.decision}, {file.state}, {counts}")
+    if error := found.last_error:
+        table.add_row("last error", f"{escape(printable(error.key))}: {escape(printable(str(error.last_error)))}")
+
+
+def _add_freshness(table: Table, feed: str, found: Freshness) -> None:
+    if found.watermark is None:
+        table.add_row(f"{feed} watermark", "none yet, no file was applied")
+        return
+    age = program.duration(found.watermark_age_seconds)
+    table.add_row(f"{feed} watermark", f"{escape(printable(found.watermark))}, {age} old")
+    ago = program.duration(found.last_import_seconds)
+    table.add_row(f"{feed} tickets", f"{found.tickets}, last import {ago} ago")
+
+
+def _add_wait(table: Table, wait: Wait) -> None:
+    where = f" on {wait.relation}" if wait.relation else ""
+    by = f"{wait.held_by_user}, pid {wait.held_by}" if wait.held_by else "nobody any more"
+    told = f"{wait.application} (pid {wait.pid}) for {program.duration(wait.seconds)}{where}; held by {by}"
+    table.add_row("waits for a lock", escape(printable(told)))
+
+
+def _add_geocoding(table: Table, found: Geocoding) -> None:
+    if found.share_with_place is not None:
+        places = [f"{count} by {source}" for source, count in found.tickets_by_source.items()]
+        if found.tickets_nowhere:
+            places.append(f"{found.tickets_nowhere} nowhere")
+        # Rounded down: all of them is all of them.
+        placed = sum(found.tickets_by_source.values())
+        share = placed * 10_000 // (placed + found.tickets_nowhere) / 10_000
+        table.add_row("placed", f"{share:.2%} of the tickets: {', '.join(places)}")
+    known = [
+        f"{count} {kind} {status}" for kind, statuses in found.places.items() for status, count in statuses.items()
+    ]
+    table.add_row("gazetteer", ", ".join(known) or "empty")
+    paused = f"; paused until {found.paused_until.isoformat()}: {found.paused_by}" if found.paused_until else ""
+    asked = f"{found.requests_today} requests today, {found.requests_left_today} left"
+    turn = f"; asked by {found.looked_up_by}" if found.looked_up_by else ""
+    table.add_row("geocoder", escape(printable(f"{asked}{paused}{turn}")))

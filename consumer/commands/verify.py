@@ -1,0 +1,123 @@
+"""`verify`."""
+
+from datetime import UTC, datetime
+from functools import partial
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from consumer.commands.printing import print_json
+from consumer.commands.served import served_feeds
+from consumer.postgres import database, feed_tables, migrate
+from consumer.postgres.database import Role
+from consumer.settings import DatabaseSettings
+from consumer.upkeep import verify as verifying
+from consumer.upkeep.verify import READERS, Contents, OnProgress, Verification
+from publisher.broker import channels
+from publisher.errors import Misconfigured
+from publisher.program import EXIT_FAILED, AsJson, OfFeeds
+from publisher.settings import BrokerSettings, BucketSettings, load
+from publisher.store.bucket import Bucket
+from publisher.terminal import printable
+
+_LONG_AGO = 3650 * 86400
+
+
+def verify(  # noqa: PLR0917 - its parameters are its options
+    content: Annotated[
+        bool, typer.Option("--content", help="Also read archived objects and compare their SHA-256 with the ledger.")
+    ] = False,
+    since: Annotated[
+        datetime | None,
+        typer.Option(
+            help="With --content: only what was archived since then.", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="With --content: read only so many, chosen at random.")
+    ] = None,
+    old: Annotated[
+        float, typer.Option(min=0, max=_LONG_AGO, help="Seconds after which what is unfinished counts as stuck.")
+    ] = verifying.OLD_SECONDS,
+    examples: Annotated[int, typer.Option(min=0, max=100_000, help="How many of each kind are named.")] = 10,
+    without_broker: Annotated[
+        bool, typer.Option("--without-broker", help="Leave dead letters and queues out; RABBITMQ_URL is not needed.")
+    ] = False,
+    feed: OfFeeds = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare changes/, processed/, the ledger and the dead letters: is every object and every row accounted for?
+
+    Exit status 0 when everything is, 1 when something is not, with each discrepancy under the name of its kind, for
+    cron. It changes nothing and is right beside running consumers: what is on its way is no discrepancy, and what
+    looks like one is looked at twice. --content reads the archive; on a large one, let cron sample it: --limit 1000.
+    """
+    if not content and (since is not None or limit is not None):
+        raise Misconfigured("--since and --limit go with --content")
+    database_settings, bucket_settings = load(DatabaseSettings), load(BucketSettings)
+    open_channel = None if without_broker else partial(channels.confirming_channel, load(BrokerSettings), "verify")
+    feeds = served_feeds(feed)
+    if since is not None:
+        since = since.astimezone(UTC)
+    # Who only reads may have no temporary tables, which this needs.
+    with database.connect(database_settings, Role.INGEST) as connection, _progress() as bar:
+        migrate.require_migrated(connection)
+        feed_tables.require(connection, feeds.served)
+        for other in feed_tables.folders_of_others(connection, [feed.name for feed in feeds.declared]):
+            typer.echo(
+                f"note: {other.feed} is declared nowhere any more; its rows and files are not compared", err=True
+            )
+        bucket = Bucket(bucket_settings, feeds.folders, slow=READERS)
+        bucket.require()
+        listing = bar.add_task("listing", total=None)
+        reading = bar.add_task("reading", total=None, visible=False)
+        verification = verifying.verify(
+            connection,
+            bucket,
+            feeds.served,
+            open_channel,
+            OnProgress(
+                listed=lambda objects: bar.update(listing, completed=objects),
+                read=lambda done, total: bar.update(reading, completed=done, total=total, visible=True),
+            ),
+            old_seconds=old,
+            contents=Contents(since, limit) if content else None,
+            examples=examples,
+        )
+    if as_json:
+        print_json(verification)
+    else:
+        _print_verification(verification, with_letters=not without_broker)
+    if not verification.accounted_for:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _progress() -> Progress:
+    """A bar on stderr, where that is a terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _print_verification(verification: Verification, *, with_letters: bool) -> None:
+    for kind, found in verification.discrepancies.items():
+        typer.echo(f"{kind.value}: {found.count} - {found.meaning}")
+        for example in found.examples:
+            typer.echo(f"    {printable(example.subject)}: {printable(example.detail)}")
+        if found.count > len(found.examples):
+            typer.echo(f"    and {found.count - len(found.examples)} more")
+        typer.echo(f"    what to do: {found.do}")
+    read = f", {verification.contents_read} contents read" if verification.contents_read else ""
+    typer.echo(
+        f"{verification.objects.changes} objects in changes/, {verification.objects.processed} in processed/, "
+        f"{verification.notes.ledger_rows} ledger rows{read}, {verification.seconds} s"
+    )
+    notes = [f"{count} {name.replace('_', ' ')}" for name, count in verification.notes if count]
+    if worth_knowing := [note for note in notes if not note.endswith("ledger rows")]:
+        typer.echo(f"accounted for: {', '.join(worth_knowing)}")
+    if not with_letters:
+        typer.echo("not looked at: dead letters and queues")
+    total = sum(found.count for found in verification.discrepancies.values())
+    typer.echo(f"{total} discrepancies" if total else "everything is accounted for")

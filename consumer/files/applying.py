@@ -1,0 +1,181 @@
+"""The exactly-once rule: everything that a file means, in one transaction, or nothing of it.
+
+Order matters: claim the version, stage the rows, merge, closures, rejects, ledger, follow-on requests, checks that
+were put off, and the watermark last, which every file takes and so must hold for the shortest time.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from consumer.fail_points import Reached
+from consumer.feeds.feed import Feed, FollowOn
+from consumer.files import ledger
+from consumer.files.cleaning import Cleaner, Dropped, RowReject, TicketRow
+from consumer.files.outcomes import AlreadyApplied, Applied, Duplicate
+from consumer.files.proportion import Cost
+from consumer.files.reading import ChangeFileReader, Read
+from consumer.files.versions import Asked, Counts, LedgerFile, Sighting
+from consumer.postgres import database
+from consumer.postgres.database import Connection
+from consumer.postgres.queries import statements
+from consumer.settings import ApplySettings
+from publisher.errors import Permanent
+
+FROM_THE_FUTURE = "from the future"
+"""The reason of a file whose name is later than all clocks. One of the year 9999 would outrank every other for ever."""
+_AHEAD = timedelta(days=1)
+"""The exporter's clock may be ahead by this much."""
+
+_PASSED_OVER = "a changed file, passed over by policy"
+
+
+def takes_changed_back(settings: ApplySettings, asked: Asked) -> bool:
+    """Whether bytes are taken up that are others under a known key, or are back there."""
+    return settings.changed_policy != "ignore" or asked is Asked.BY_A_PERSON
+
+
+def apply_file(
+    connection: Connection,
+    sighting: Sighting,
+    read: Read,
+    settings: ApplySettings,
+    *,
+    asked: Asked,
+    reached: Reached,
+    released: str | None = None,
+) -> Applied | AlreadyApplied | Duplicate:
+    """Apply one version inside the caller's transaction, which holds the key's lock and keeps or undoes all of it.
+
+    `read` gives up to so many bytes of it at a time. `reached` is told each point that a crash could come at. Under
+    quarantine a person releases the version with the ETag `released`, or whichever there is when that is None.
+    Raises: Permanent, DependencyDown, psycopg.Error.
+    """
+    reached("before claim")
+    if settings.changed_policy == "quarantine" and released not in (None, sighting.etag):
+        asked = Asked.BY_ITS_RETRY  # of these bytes nobody has seen a letter
+    takes_back = takes_changed_back(settings, asked) and not sighting.is_archived
+    claim = ledger.claim(connection, sighting, asked, takes_back=takes_back)
+    if claim is not None or not sighting.is_archived:
+        ledger.record_replaced(connection, sighting)
+    if claim is None:
+        return _claimed_before(connection, sighting)
+    reached("after claim")
+    file_id, decision = claim.file_id, claim.decision
+    if decision == "changed" and settings.changed_policy == "ignore":
+        ledger.record_passed_over(connection, file_id, _PASSED_OVER)
+        return Duplicate(sighting.key.key, _PASSED_OVER)
+    if decision == "changed" and settings.changed_policy == "quarantine" and asked is not Asked.BY_A_PERSON:
+        raise Permanent("changed", "the key was applied before with other bytes; replay it to apply these")
+    if sighting.key.time > (now := _latest(sighting, claim.now)) + _AHEAD:
+        raise Permanent(
+            FROM_THE_FUTURE,
+            f"its name says {sighting.key.time:%Y-%m-%d %H:%M} UTC, and by the latest clock of consumer, database and "
+            f"store it is {now:%Y-%m-%d %H:%M}; when it is due, replay its dead letter, or drain",
+        )
+    reader = ChangeFileReader(read)
+    staged = _stage(connection, sighting.feed, reader, settings, reached)
+    parameters = sighting.parameters() | {
+        "file_id": file_id, "epoch": claim.epoch, "object_time": claim.object_time, "blanks": staged.blanks,
+    }  # fmt: skip
+    merged = database.row(connection, "merge", "merge_tickets", parameters, feed=sighting.feed)
+    assert merged is not None  # noqa: S101 - counts always make a row
+    closures = 0
+    if FollowOn.HISTORY in sighting.feed.follow_ons:
+        closures = connection.execute(statements("merge")["merge_closures"], parameters).rowcount
+    database.rows(connection, "merge", "keep_rejects", parameters)
+    counts = Counts(
+        read=staged.read,
+        inserted=merged["inserted"],
+        updated=merged["updated"],
+        unchanged=merged["moved"] - merged["inserted"] - merged["updated"],
+        stale=merged["tickets"] - merged["moved"],
+        superseded=merged["accepted"] - merged["tickets"],
+        rejected=staged.rejected,
+        alarms=staged.alarms,
+        sentinels=staged.sentinels,
+        closures=closures,
+    )
+    applied_at = ledger.record_applied(connection, sighting, file_id, reader.sha256, counts)
+    if kinds := _follow_ons(sighting.feed, counts):
+        database.rows(connection, "merge", "request_follow_ons", {"file_id": file_id, "kinds": kinds})
+    watermark = "count_import" if sighting.seen_by == "import" else "move_watermark"
+    database.rows(connection, "merge", "fire_deferred")
+    database.rows(connection, "merge", watermark, parameters | {"inserted": counts.inserted})
+    reached("before commit")
+    file = LedgerFile(file_id, sighting.put, reader.sha256, "applied", applied_at)
+    return Applied(file, decision, counts)
+
+
+def _latest(sighting: Sighting, of_database: datetime) -> datetime:
+    """What it is by the clock that is ahead: one that is behind must not make every file one of the future."""
+    clocks = [sighting.seen_at, of_database]
+    if sighting.seen_by != "import":  # a local file has its time from whoever touched it
+        clocks.append(sighting.object_time)
+    return max(clocks)
+
+
+def _claimed_before(connection: Connection, sighting: Sighting) -> AlreadyApplied | Duplicate:
+    known = ledger.count_duplicate(connection, sighting)
+    if known.state == "failed":
+        return duplicate_of_failed(sighting, is_dead_letter=known.is_dead_letter)
+    if known.sha256 is None:
+        return Duplicate(known.key, known.reason or "")
+    # What is to be archived is the put that was read now, which may be a later one of the same bytes.
+    return AlreadyApplied(LedgerFile(known.file_id, sighting.put, known.sha256, known.state, known.decided_at))
+
+
+def duplicate_of_failed(sighting: Sighting, *, is_dead_letter: bool) -> Duplicate:
+    return Duplicate(sighting.key.key, "is a dead letter" if is_dead_letter else "waits for its retry")
+
+
+@dataclass(slots=True)
+class _Staged:
+    """Counts of rows, and the nulls that the staged ones are to get."""
+
+    blanks: str
+    read: int = 0
+    rejected: int = 0
+    alarms: int = 0
+    sentinels: int = 0
+
+
+def _stage(
+    connection: Connection, feed: Feed, reader: ChangeFileReader, settings: ApplySettings, reached: Reached
+) -> _Staged:
+    records = reader.records()
+    cleaner = Cleaner(next(records, None), feed)
+    staged = _Staged(cleaner.blanks)
+    cost = Cost(cleaner.blanks)
+    first_reject: RowReject | None = None
+    with connection.cursor() as cursor, cursor.copy(statements("merge")["copy_to_staging"]) as copy:
+        for record in records:
+            staged.read += 1
+            match cleaner.clean(record):
+                case TicketRow(line, ticket_id, raw, closed_at) as row:
+                    cost.add(row, reader.size)
+                    copy.write_row((line, ticket_id, raw, closed_at, None, None))
+                case RowReject(line, reason, raw) as reject:
+                    staged.rejected += 1
+                    first_reject = first_reject or reject
+                    cost.add(reject, reader.size)
+                    copy.write_row((line, None, None, None, reason, raw))
+                case Dropped.ALARM:
+                    staged.alarms += 1
+                case Dropped.SENTINEL:
+                    staged.sentinels += 1
+            if staged.read == 1:
+                reached("mid copy")
+    if first_reject and staged.rejected > settings.max_reject_share * staged.read:
+        raise Permanent(
+            "too many rejects",
+            f"{staged.rejected} of {staged.read} rows, more than the share of {settings.max_reject_share:g}; "
+            f"the first is line {first_reject.line}: {first_reject.reason}",
+        )
+    return staged
+
+
+def _follow_ons(feed: Feed, counts: Counts) -> list[str]:
+    """What of the feed's follow-ons there is something to do for, in the order of their names."""
+    wrote = counts.inserted or counts.updated
+    wanted = {FollowOn.GEOCODE: wrote, FollowOn.HISTORY: wrote or counts.closures}
+    return [kind.value for kind in sorted(feed.follow_ons) if wanted[kind]]

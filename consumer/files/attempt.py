@@ -1,0 +1,121 @@
+"""The one engine for files: keys held, each file read and applied behind a savepoint, its trouble caught and told.
+
+Several files share the caller's transaction, and one that fails goes back to its own savepoint. What cannot be told
+inside the transaction, such as a dependency that is away, ends it, and so undoes all of them: the caller then knows no
+more of any than before. Consumer, drain, import and rehearsal differ in the values of their candidates alone.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from consumer.fail_points import Reached
+from consumer.files import ledger
+from consumer.files.applying import apply_file
+from consumer.files.outcomes import UNEXPECTED, AlreadyApplied, Applied, Decided, Duplicate, Failure
+from consumer.files.reading import Read
+from consumer.files.versions import Asked, LedgerFile, Sighting, Trouble
+from consumer.postgres import database
+from consumer.postgres.database import Connection
+from consumer.settings import ApplySettings
+from publisher.errors import DependencyDown, ObjectMissing, ObjectRefused, Permanent
+
+Told = Callable[[Connection, Sighting, Trouble], Failure | Duplicate]
+"""Puts a failed try on record, in the transaction that has the key, and gives what becomes of the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A file that can be read: the version that it is, and its bytes to come."""
+
+    sighting: Sighting
+    read: Read
+
+
+def _unseen(_sighting: Sighting) -> None:
+    pass
+
+
+def _unknown(_connection: Connection) -> LedgerFile | None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A file to try, as its caller wants it tried.
+
+    `sighting` is what was announced of it; `open` tells what is there. `known` finds a version that was applied under
+    another name of the same bytes, before the file is opened; `seen` is told of the version before its work begins.
+    `released` is the ETag of the version that a person asks for, None for whichever is there.
+    """
+
+    sighting: Sighting
+    asked: Asked
+    settings: ApplySettings
+    open: Callable[[], AbstractContextManager[Opened]]
+    failed: Told
+    seen: Callable[[Sighting], None] = _unseen
+    known: Callable[[Connection], LedgerFile | None] = _unknown
+    released: str | None = None
+
+
+def attempt(connection: Connection, candidates: Sequence[Candidate], reached: Reached) -> list[Decided | None]:
+    """Try files in a transaction that is theirs; None for one that is not there.
+
+    The keys' locks come before the first byte: so versions of a key are decided in the order in which they were stored.
+    Raises: KeyInHand; DependencyDown, of which ObjectUnavailable and StatementFailed may be one file's own; what the
+    callables of a candidate raise.
+    """
+    for candidate in candidates:
+        ledger.lock_key(connection, candidate.sighting.bucket, candidate.sighting.key.key)
+    return [_try(connection, candidate, reached, is_first=place == 0) for place, candidate in enumerate(candidates)]
+
+
+def attempt_in_dry_run(connection: Connection, candidate: Candidate, reached: Reached) -> Decided | None:
+    """Try one more file in a dry run, which undoes what it decides: it may meet others on a key, and locks none.
+
+    Raises: the same.
+    """
+    return _try(connection, candidate, reached, is_first=False)
+
+
+def _try(connection: Connection, candidate: Candidate, reached: Reached, *, is_first: bool) -> Decided | None:
+    if not is_first:
+        database.rows(connection, "merge", "empty_staging")
+    try:
+        known = candidate.known(connection)
+        if known is not None:
+            return AlreadyApplied(known)
+        with candidate.open() as opened:
+            candidate.seen(opened.sighting)
+            return _apply(connection, candidate, opened, reached)
+    except ObjectMissing:
+        return None
+    except ObjectRefused as error:
+        # The store will not give this one: its own failure, for the others are not to wait for it.
+        trouble = Trouble(UNEXPECTED, str(error), error, was_read=False)
+        return candidate.failed(connection, candidate.sighting, trouble)
+
+
+def _apply(
+    connection: Connection, candidate: Candidate, opened: Opened, reached: Reached
+) -> Applied | AlreadyApplied | Duplicate | Failure:
+    try:
+        with database.failing_for_this_one(), connection.transaction():
+            return apply_file(
+                connection,
+                opened.sighting,
+                opened.read,
+                candidate.settings,
+                asked=candidate.asked,
+                reached=reached,
+                released=candidate.released,
+            )
+    except DependencyDown:
+        raise
+    except Permanent as error:
+        trouble = Trouble(error.reason, error.detail, error)
+    except Exception as error:  # noqa: BLE001 - one bad file stays one bad file
+        trouble = Trouble(UNEXPECTED, f"{type(error).__name__}: {database.one_line(error)}", error)
+    # The file's own changes are undone by now.
+    return candidate.failed(connection, opened.sighting, trouble)

@@ -1,0 +1,275 @@
+"""A feed's declaration guessed from a sample of its files, and what a file comes to by a declaration. Pure."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from consumer.feeds.feed import MAX_TEXT_BYTES, MAX_TYPED_COLUMNS, OF_THE_TABLE, Column, Feed, Form, column_name
+from consumer.files.cleaning import MAX_ID_CHARS, Cleaner, Dropped, RowReject, TicketRow, is_of
+from consumer.files.reading import ChangeFileReader, Record
+from publisher.errors import Permanent
+from publisher.terminal import printable
+
+SAMPLED_ROWS = 20_000
+"""More tell little more."""
+_NEARLY = 0.9
+"""From this share on a column is meant to be of a form, and the rest is for a person to judge."""
+_GUESSED = (Form.TIMESTAMP, Form.BOOLEAN, Form.NUMBER)
+_PLURAL = {Form.TIMESTAMP: "timestamps", Form.BOOLEAN: "booleans", Form.NUMBER: "numbers"}
+_OTHER_DATE = re.compile(r"\d{1,2}/\d{1,2}/\d{2,4}([ T].*)?", re.ASCII)
+_CODE = re.compile(r"\+|[+-]?0\d", re.ASCII)
+"""How what looks like a number begins and is none: 00100, +254."""
+_BARE = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+_LIKE_AN_ID = re.compile(r"(^|_)(id|key|number|no|nr|ref|reference|uuid|guid)($|_)")
+_QUOTED = re.compile(r""" (['"]).*\1 is """, re.DOTALL)
+_PAIR = (Form.LATITUDE.value, Form.LONGITUDE.value)
+"""What a pair of coordinates has to be called to be where a ticket is."""
+_SHOWN_CHARS = 40
+
+
+@dataclass(slots=True)
+class _Values:
+    """What the values of one column were."""
+
+    place: int
+    name: str
+    filled: int = 0
+    distinct: set[int] = field(default_factory=set)
+    of: Counter[Form] = field(default_factory=Counter)
+    misfit: dict[Form, str] = field(default_factory=dict)
+    """The first that was not of the form."""
+    dates: int = 0
+    date: str = ""
+    codes: int = 0
+    flags: int = 0
+    longest_bytes: int = 0
+    longest_chars: int = 0
+
+    def add(self, value: str) -> None:
+        self.filled += 1
+        self.distinct.add(hash(value))
+        for form in _GUESSED:
+            if is_of(form, value):
+                self.of[form] += 1
+            else:
+                self.misfit.setdefault(form, value)
+        if _OTHER_DATE.fullmatch(value):
+            self.dates += 1
+            self.date = self.date or value
+        self.codes += _CODE.match(value) is not None
+        self.flags += value in {"0", "1"}
+        self.longest_bytes = max(self.longest_bytes, len(value.encode()))
+        self.longest_chars = max(self.longest_chars, len(value))
+
+    def guess(self) -> tuple[Form, str]:
+        """The form, and what it goes by: of all values, and what is ambiguous is `any`."""
+        if not self.filled:
+            return Form.ANY, "nothing to go by"
+        if self.flags == self.filled:
+            return Form.ANY, "all of them 0 or 1: boolean or number?"
+        form = max(_GUESSED, key=lambda form: self.of[form])
+        if self.of[form] == self.filled and not (form is Form.NUMBER and self.codes):
+            return form, f"all of them {_PLURAL[form]}"
+        if self.dates >= _NEARLY * self.filled:
+            return Form.ANY, f"dates such as {_shown(self.date)}, which are not read: let them be 2024-01-31 10:05:00"
+        if self.filled > self.of[form] >= _NEARLY * self.filled and not (form is Form.NUMBER and self.codes):
+            others = _shown(self.misfit[form])
+            return Form.ANY, f"{_share(self.of[form], self.filled)} of them {_PLURAL[form]}, others such as {others}"
+        if self.longest_bytes > MAX_TEXT_BYTES:
+            return Form.ANY, f"the longest of {self.longest_bytes:,} bytes, and text takes {MAX_TEXT_BYTES:,}"
+        return Form.TEXT, f"up to {self.longest_bytes:,} bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    columns: list[_Values]
+    """Those that have a name."""
+    rows: int
+    left_out: int
+    """Rows that are not as long as the header."""
+    is_whole: bool
+
+
+def guessed_declaration(name: str, prefix: str, id_column: str | None, file: str, reader: ChangeFileReader) -> str:
+    """The text of a declaration, in TOML, with what each guess goes by; `file` is what the sample is called.
+
+    Raises: Permanent, for what is no CSV file with a header that a feed can have.
+    """
+    sample = _read(reader)
+    chosen = _id_of(sample, id_column)
+    of_all = "" if sample.is_whole else "the first "
+    left_out = f"; {sample.left_out:,} more have not as many fields as the header" if sample.left_out else ""
+    lines = [
+        f"# Guessed from {_comment(file)}: {of_all}{sample.rows:,} rows, {len(sample.columns):,} columns{left_out}.",
+        "# Each guess says what it goes by. Look at them, then run: fleettickets feeds check",
+        f"name = {_basic(name)}",
+        f"prefix = {_basic(prefix)}",
+        f"id = {_basic(chosen.name)}",
+        "",
+        "# A row is rejected for the first of these that it breaks, in this order. `any` is not looked at, and in raw",
+        "# alone, as is each column that is not listed.",
+        "[columns]",
+    ]
+    lines += _column_lines(sample, chosen)
+    return "\n".join(lines) + "\n"
+
+
+def _read(reader: ChangeFileReader) -> _Sample:
+    records = reader.records()
+    header = next(records, None)
+    names = _names(header)
+    columns = [_Values(place, name) for place, name in enumerate(names) if name]
+    rows = left_out = 0
+    is_whole = True
+    for record in records:
+        if rows + left_out == SAMPLED_ROWS:
+            is_whole = False
+            break
+        if record.fault or len(record.fields) != len(names):
+            left_out += 1
+            continue
+        rows += 1
+        for column in columns:
+            if value := record.fields[column.place].strip():
+                column.add(value)
+    if left_out and not rows:
+        raise Permanent("not CSV", f"no row has the header's {len(names)} fields, parted by commas")
+    return _Sample(columns, rows, left_out, is_whole)
+
+
+def _names(header: Record | None) -> list[str]:
+    """Those of a header that every feed could have, without spaces around them.
+
+    Raises: Permanent.
+    """
+    names = [name.strip() for name in header.fields] if header else []
+    if names and not any(names):
+        raise Permanent("no header", "no column has a name")
+    if any("\0" in name for name in names):
+        raise Permanent("no header", "a NUL byte in the header")
+    first = next(filter(None, names), "none")
+    # By whichever id, the rules are those of a file that arrives.
+    Cleaner(header, Feed(name="sample", prefix="", id=first, columns={first: Column()}))
+    if len(names) == 1 and (other := next((mark for mark in ";\t|" if mark in names[0]), None)):
+        raise Permanent("not CSV", f"the header is one field with {other!r} in it; columns are parted by commas")
+    return names
+
+
+def _id_of(sample: _Sample, wanted: str | None) -> _Values:
+    if wanted is not None:
+        found = next((column for column in sample.columns if column.name == wanted), None)
+        if found is None:
+            raise Permanent(f"no {wanted}", "the header has no such column for an id")
+        return found
+
+    def fitness(column: _Values) -> tuple[bool, bool, bool, bool, int, int]:
+        fits = column.longest_chars <= MAX_ID_CHARS
+        is_unique = 0 < sample.rows == column.filled == len(column.distinct)
+        is_named_so = column.name == "ticket_id"
+        is_like_one = _LIKE_AN_ID.search(column_name(column.name)) is not None
+        is_else = column.of[Form.TIMESTAMP] + column.dates < max(1, column.filled)
+        return fits and is_unique, fits and is_named_so, is_like_one, is_else, len(column.distinct), -column.place
+
+    return max(sample.columns, key=fitness)
+
+
+def _column_lines(sample: _Sample, chosen: _Values) -> list[str]:
+    guesses = {column.name: column.guess() for column in sample.columns}
+    is_pair = chosen.name not in _PAIR and all(name in guesses and guesses[name][0] is Form.NUMBER for name in _PAIR)
+    taken = set(OF_THE_TABLE)
+    typed = 0
+    lines = []
+    for column in sample.columns:
+        form, why = guesses[column.name]
+        key = column.name if _BARE.fullmatch(column.name) else _basic(column.name)
+        share = f"{_share(column.filled, sample.rows)} of the rows have a value"
+        if column is chosen:
+            lines.append(f'{key} = "text"  # the id: {share}, {_share(len(column.distinct), sample.rows)} another one')
+            continue
+        if is_pair and column.name in _PAIR:
+            form, why = Form(column.name), f"{why}; in the typed column where the pair is within Kenya"
+        if form is not Form.ANY and typed == MAX_TYPED_COLUMNS:
+            form, why = Form.ANY, f"{form}: {why}; a table has up to {MAX_TYPED_COLUMNS} typed columns"
+        told = f'"{form}"'
+        if form is not Form.ANY:
+            typed += 1
+            table_name = _free_name(column.name, taken)
+            taken.add(table_name)
+            if table_name != column_name(column.name):
+                told = f'{{ form = "{form}", column = "{table_name}" }}'
+        lines.append(f"{key} = {told}  # {_comment(f'{share}, {why}')}")
+    return lines
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    wanted = column_name(name)
+    if wanted not in taken:
+        return wanted
+    # Of the 31 characters that a declared name may have, four are for the number.
+    return next(found for number in range(2, 10_000) if (found := f"{wanted[:25]}_{number}") not in taken)
+
+
+def _share(part: int, whole: int) -> str:
+    """Rounded down: all of them is all of them."""
+    return "under 1%" if 0 < part * 100 < whole else f"{part * 100 // max(1, whole)}%"
+
+
+def _shown(value: str) -> str:
+    return repr(value[:_SHOWN_CHARS])
+
+
+def _comment(text: str) -> str:
+    return printable(text)
+
+
+def _basic(text: str) -> str:
+    """A string as TOML has it: JSON's escapes, and one that JSON leaves."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007F")
+
+
+@dataclass(slots=True)
+class Trial:
+    """What a file would come to by a feed's declaration."""
+
+    rows: int = 0
+    accepted: int = 0
+    tickets: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    """By reason, without the values."""
+    first_lines: dict[str, int] = field(default_factory=dict)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def reject_share(self) -> float:
+        return self.rejected.total() / self.rows if self.rows else 0.0
+
+
+def tried(feed: Feed, reader: ChangeFileReader) -> Trial:
+    """Judge every row of a file, and touch nothing.
+
+    Raises: Permanent, when the file would fail whole.
+    """
+    records = reader.records()
+    cleaner = Cleaner(next(records, None), feed)
+    trial, ids = Trial(), set[int]()
+    for record in records:
+        trial.rows += 1
+        match cleaner.clean(record):
+            case TicketRow(ticket_id=ticket_id):
+                trial.accepted += 1
+                ids.add(hash(ticket_id))
+            case RowReject(line=line, reason=reason):
+                kind = _QUOTED.sub(" is ", reason)
+                trial.rejected[kind] += 1
+                trial.first_lines.setdefault(kind, line)
+            case Dropped() as dropped:
+                trial.dropped[dropped.name.lower()] += 1
+    trial.tickets = len(ids)
+    return trial
+
+
+def reasons(trial: Trial) -> Sequence[tuple[str, int, int]]:
+    """Reason, rows and the first of their lines, the most frequent first."""
+    return [(reason, count, trial.first_lines[reason]) for reason, count in trial.rejected.most_common()]

@@ -1,0 +1,226 @@
+"""One delivery of the files queue, from its body to its outcome. Everything here may be repeated at any point."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from time import monotonic
+from typing import Literal
+
+import structlog
+
+from consumer.fail_points import Reached
+from consumer.feeds.feed import Feeds
+from consumer.files import ledger
+from consumer.files.arriving import Arrival, Arrivals, read_arrivals
+from consumer.files.attempt import Candidate, Opened, attempt
+from consumer.files.failures import Failures, asked_by, released_by
+from consumer.files.ledger import Unread
+from consumer.files.outcomes import (
+    UNEXPECTED,
+    AlreadyApplied,
+    Decided,
+    Duplicate,
+    Failure,
+    FileOutcome,
+    Ignored,
+    Missing,
+    NotServed,
+    Spread,
+)
+from consumer.files.versions import Sighting, Trouble
+from consumer.postgres import database, feed_tables
+from consumer.postgres.database import Connection, Pool
+from consumer.settings import ApplySettings
+from publisher.arrivals.keys import ChangeFileKey, NotAChangeFile, read_key
+from publisher.broker import publishing
+from publisher.broker.consuming import Delivery
+from publisher.broker.publishing import Outgoing
+from publisher.errors import FailsForThisOne, StatementFailed, StatementRefused
+from publisher.store.bucket import Bucket, ObjectSummary
+
+log = structlog.get_logger()
+
+_GONE = "not in the bucket when it was read"
+
+
+class FilesHandler:
+    """Handles what the store and the poller publish. Safe to share between threads."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        bucket: Bucket,
+        feeds: Feeds,
+        publish_all: Callable[[Sequence[Outgoing]], None],
+        *,
+        settings: ApplySettings,
+        failures: Failures,
+        reached: Reached,
+    ) -> None:
+        self._pool = pool
+        self._bucket = bucket
+        self._feeds = feeds
+        self._publish_all = publish_all
+        self._settings = settings
+        self._failures = failures
+        self._reached = reached
+
+    def handle(self, delivery: Delivery) -> FileOutcome:
+        """Make the rows of the delivery take effect, or record why not.
+
+        Raises: Permanent when the body is no event; DependencyDown; EverythingFails.
+        """
+        with database.refusing_everybody():
+            found = read_arrivals(delivery.body, self._bucket.name, self._feeds)
+            self._look_for_others(found)
+            if found.ignored:
+                with database.transaction(self._pool) as connection:
+                    ledger.count_ignored_events(connection, found.ignored)
+            if found.broken is not None or len(found.to_spread) > 1:
+                # Each key gets a message of its own, so that each can fail, wait and be replayed by itself.
+                # What ends this half-way repeats it, no more than the broker's limit of deliveries: that does no harm.
+                self._publish_all(
+                    [publishing.arrival(arrived.model_dump_json().encode()) for arrived in found.to_spread]
+                )
+                if found.broken is not None:
+                    raise found.broken  # the whole body is kept; replaying it repeats the others, which does no harm
+                return Spread(len(found.to_spread))
+            if found.others:
+                return NotServed(found.others[0].keys[0])
+            if not found.ours:
+                return Ignored(", ".join(sorted(found.ignored)))
+            return self._apply_arrival(found.ours[0], delivery)
+
+    def _look_for_others(self, found: Arrivals) -> None:
+        """A feed that is not declared here can be another process's: the database knows all that have tables."""
+        if not found.unknown:
+            return
+        with database.transaction(self._pool) as connection:
+            others = feed_tables.folders_of_others(connection, [feed.name for feed in self._feeds.declared])
+        for arrived in found.unknown:
+            if any(key.startswith(folder.changes) for key in arrived.keys for folder in others):
+                found.others.append(arrived)
+            else:
+                found.ignored["another prefix"] += 1
+        found.unknown.clear()
+
+    def _apply_arrival(self, arrival: Arrival, delivery: Delivery) -> FileOutcome:
+        judged = [read_key(key, arrival.feed.folder.changes) for key in arrival.arrived.keys]
+        keys = [key for key in judged if isinstance(key, ChangeFileKey)]
+        for key in judged:
+            # Which of the readings is right, the bucket knows.
+            if isinstance(key, NotAChangeFile):
+                if not keys or self._bucket.head(key.key) is not None:
+                    self._record_ignored(arrival, delivery, key)
+                    return Ignored(key.reason, key.key)
+                continue
+            outcome = self._apply_key(arrival, delivery, key)
+            if outcome is not None:
+                return outcome
+        return self._missing(arrival, delivery, keys)
+
+    def _apply_key(self, arrival: Arrival, delivery: Delivery, key: ChangeFileKey) -> Decided | None:
+        """Apply what the bucket has under the key; None when it has nothing there.
+
+        Raises: KeyInHand, HeldBack, DependencyDown, EverythingFails.
+        """
+        arrived = arrival.arrived
+        announced = ObjectSummary(key.key, arrived.etag, arrived.size or 0, arrived.event_time or delivery.delivered_at)
+        sighting = unread = self._sighting(arrival, delivery, key, announced)
+
+        @contextmanager
+        def open_object() -> Iterator[Opened]:
+            with self._bucket.open(key.key) as opened:
+                yield Opened(self._sighting(arrival, delivery, key, opened.summary), opened.read)
+
+        def record_seen(found: Sighting) -> None:
+            # Committed by itself.
+            nonlocal sighting
+            sighting = found
+            with database.transaction(self._pool) as connection:
+                ledger.record_seen(connection, found)
+            self._reached("seen, before claim")
+
+        def fail(connection: Connection, found: Sighting, trouble: Trouble) -> Failure | Duplicate:
+            if trouble.was_read and trouble.reason == UNEXPECTED:
+                log.error("unexpected", key=key.key, exc_info=trouble.error)
+            return self._failures.fail(connection, found, trouble, delivery)
+
+        candidate = Candidate(
+            unread, asked_by(delivery), self._settings, open_object, fail, record_seen, released=released_by(delivery)
+        )
+        hold_back = partial(self._failures.hold_back, delivery=delivery, began=monotonic())
+        outcome: Decided | None
+        try:
+            with database.transaction(self._pool) as connection:
+                (outcome,) = attempt(connection, [candidate], self._reached)
+        except FailsForThisOne as error:
+            outcome = hold_back(sighting, error, was_read=sighting is not unread)
+        except StatementRefused as error:
+            met = StatementFailed(database.DATABASE, error.detail)
+            outcome = hold_back(sighting, met, was_read=sighting is not unread)
+        if outcome is not None:
+            self._reached(
+                "failure recorded, before ack" if isinstance(outcome, Failure) else "after commit, before archive"
+            )
+        return outcome
+
+    def _sighting(self, arrival: Arrival, delivery: Delivery, key: ChangeFileKey, found: ObjectSummary) -> Sighting:
+        return Sighting(
+            feed=arrival.feed,
+            bucket=self._bucket.name,
+            key=key,
+            etag=found.etag,
+            size=found.size,
+            object_time=found.modified,
+            event_time=arrival.arrived.event_time,
+            seen_at=delivery.delivered_at,
+            seen_by=arrival.arrived.seen_by,
+            version_id=found.version_id,
+        )
+
+    def _missing(
+        self, arrival: Arrival, delivery: Delivery, keys: list[ChangeFileKey]
+    ) -> AlreadyApplied | Duplicate | Missing:
+        names = [key.key for key in keys]
+        with database.transaction(self._pool) as connection:
+            for name in names:
+                ledger.lock_key(connection, self._bucket.name, name)
+            ledger.record_gone(connection, self._bucket.name, names, _GONE)
+            known = ledger.count_duplicate_of_archived(connection, self._bucket.name, names)
+            if known is None:
+                ledger.record_unread(
+                    connection, self._unread(arrival, delivery, names[0], "", decision="missing", reason=_GONE)
+                )
+        if known is None:
+            return Missing(names[0])
+        return Duplicate(known.key, "is done and archived") if known.state == "done" else AlreadyApplied(known)
+
+    def _unread(
+        self,
+        arrival: Arrival,
+        delivery: Delivery,
+        key: str,
+        etag: str,
+        *,
+        decision: Literal["ignored", "missing"],
+        reason: str,
+    ) -> Unread:
+        return Unread(
+            feed=arrival.feed.name,
+            bucket=self._bucket.name,
+            prefix=arrival.feed.prefix,
+            key=key,
+            etag=etag,
+            size=arrival.arrived.size,
+            event_time=arrival.arrived.event_time,
+            seen_at=delivery.delivered_at,
+            seen_by=arrival.arrived.seen_by,
+            decision=decision,
+            reason=reason,
+        )
+
+    def _record_ignored(self, arrival: Arrival, delivery: Delivery, key: NotAChangeFile) -> None:
+        unread = self._unread(arrival, delivery, key.key, arrival.arrived.etag, decision="ignored", reason=key.reason)
+        with database.transaction(self._pool) as connection:
+            ledger.record_unread(connection, unread)

@@ -1,0 +1,307 @@
+"""The ledger: what was seen, decided and done of each version. The only caller of `sql/queries/ledger.sql`.
+
+Every verb works in the caller's transaction. Raises of each: psycopg.Error.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from consumer.files.versions import Asked, Counts, LedgerFile, SeenBy, Sighting
+from consumer.postgres import database
+from consumer.postgres.database import Connection
+from publisher.errors import KeyInHand
+from publisher.store.bucket import Put
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A version that is this transaction's to apply; `now` by the database's clock."""
+
+    file_id: int
+    epoch: int
+    decision: str
+    object_time: datetime
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What the ledger has of a version that is not to be claimed; `sha256` of one that was applied."""
+
+    file_id: int
+    key: str
+    sha256: str | None
+    state: str
+    reason: str | None
+    is_dead_letter: bool
+    decided_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A key that was seen and will not be read: missing in the bucket, or outside the grammar."""
+
+    feed: str
+    bucket: str
+    prefix: str
+    key: str
+    etag: str
+    """"" for a missing object: should it appear after all, it is another version."""
+    size: int | None
+    event_time: datetime | None
+    seen_at: datetime
+    seen_by: SeenBy
+    decision: Literal["ignored", "missing"]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How an applied version stands whose tail is open."""
+
+    state: str
+    is_applied_again: bool
+    """It was, since the tail was begun, and that has a tail of its own."""
+    is_overtaken: bool
+    """Another version was applied since, so that an object like this one in the bucket is another put."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A failed version and how often it has been tried."""
+
+    file_id: int
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A version that a dependency fails, since so many seconds; whether that is the version's own fault."""
+
+    held_seconds: float
+    is_own: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """Files that are claimed in it outrank those of all before."""
+
+    epoch: int
+    reason: str
+    began_at: datetime
+
+
+def lock_key(connection: Connection, bucket: str, key: str) -> None:
+    """Keep others from this key, in whatever version, until the transaction ends.
+
+    Raises: KeyInHand, at once, when somebody has it; LockTimeout beside a dry run.
+    """
+    if _row(connection, "lock_key", {"bucket": bucket, "key": key}) is None:
+        raise KeyInHand(key, "somebody else has it in hand")
+
+
+def claim(connection: Connection, sighting: Sighting, asked: Asked, *, takes_back: bool) -> Claim | None:
+    """Claim a version; None when somebody else's claim stands.
+
+    `takes_back` takes up one that was applied before another one of its key.
+    """
+    parameters = sighting.parameters() | {
+        "takes_failed": asked.takes_failed, "takes_dead_letters": asked.takes_dead_letters, "takes_back": takes_back,
+    }  # fmt: skip
+    found = _row(connection, "claim_file", parameters)
+    return None if found is None else Claim(**found)
+
+
+def count_duplicate(connection: Connection, sighting: Sighting) -> Claimed:
+    """Count one more delivery of a version whose claim stands."""
+    return Claimed(**_one(connection, "count_duplicate", sighting.parameters()))
+
+
+def count_duplicate_of_archived(connection: Connection, bucket: str, keys: Sequence[str]) -> LedgerFile | None:
+    """Count one more delivery of what was applied of keys that the bucket has no more; None when nothing was."""
+    found = _row(connection, "count_duplicate_of_archived", {"bucket": bucket, "keys": list(keys)})
+    return None if found is None else ledger_file(found)
+
+
+def count_duplicate_of_failed(connection: Connection, sighting: Sighting, asked: Asked) -> bool | None:
+    """Count one more delivery of a version that is not to be tried now; whether it is a dead letter.
+
+    None when it has not failed, or may be tried.
+    """
+    if asked.takes_dead_letters:
+        return None
+    parameters = sighting.parameters() | {"takes_failed": asked.takes_failed}
+    found = _row(connection, "count_duplicate_of_failed", parameters)
+    return None if found is None else bool(found["is_dead_letter"])
+
+
+def has_open_tail(connection: Connection, sighting: Sighting) -> bool:
+    """Whether it is applied and not archived: then what its key has is most likely that, and the sweep's."""
+    return _row(connection, "has_open_tail", sighting.parameters()) is not None
+
+
+def record_seen(connection: Connection, sighting: Sighting) -> None:
+    """At first sight, before the work: somebody may look for it meanwhile."""
+    _run(connection, "record_seen", sighting.parameters())
+
+
+def record_applied(connection: Connection, sighting: Sighting, file_id: int, sha256: str, counts: Counts) -> datetime:
+    """Give when it was applied, by the database's clock."""
+    parameters = sighting.parameters() | asdict(counts) | {"file_id": file_id, "sha256": sha256}
+    applied_at: datetime = _one(connection, "record_applied", parameters)["applied_at"]
+    return applied_at
+
+
+def record_passed_over(connection: Connection, file_id: int, reason: str) -> None:
+    _run(connection, "record_passed_over", {"file_id": file_id, "reason": reason})
+
+
+def record_unread(connection: Connection, unread: Unread) -> None:
+    _run(connection, "record_unread", asdict(unread))
+
+
+def record_gone(connection: Connection, bucket: str, keys: Sequence[str], reason: str) -> None:
+    """What of the keys was seen and not decided is not in the bucket any more."""
+    _run(connection, "record_gone", {"bucket": bucket, "keys": list(keys), "reason": reason, "found": None})
+
+
+def record_replaced(connection: Connection, sighting: Sighting) -> None:
+    """The key has this version now: what was seen of it and not decided is not there any more."""
+    parameters = {"bucket": sighting.bucket, "keys": [sighting.key.key], "found": sighting.etag}
+    _run(connection, "record_gone", parameters | {"reason": "replaced in the bucket before it could be read"})
+
+
+def record_failed(
+    connection: Connection, sighting: Sighting, reason: str, error: str, fingerprint: str, *, was_read: bool
+) -> Failed | None:
+    """Count an attempt of a version, which gets a retry or a letter next; None of one that was applied.
+
+    Of one that was not read it is not known whether the key has another put of applied bytes: those stay applied.
+    """
+    found = _record_failed(connection, sighting, reason, error, fingerprint, was_read=was_read, has_letter=False)
+    return None if found is None else Failed(**found)
+
+
+def record_failed_by_hand(
+    connection: Connection, sighting: Sighting, reason: str, error: str, fingerprint: str, *, was_read: bool
+) -> None:
+    """The same without a broker: neither a retry nor a letter comes of it, and one that has its letter keeps it."""
+    _record_failed(connection, sighting, reason, error, fingerprint, was_read=was_read, has_letter=True)
+
+
+def _record_failed(
+    connection: Connection, sighting: Sighting, reason: str, error: str, fingerprint: str, *, was_read: bool,
+    has_letter: bool,
+) -> dict[str, Any] | None:  # fmt: skip
+    if was_read:
+        record_replaced(connection, sighting)
+    parameters = {"reason": reason, "error": error, "fingerprint": fingerprint, "was_read": was_read}
+    return _row(connection, "record_failed", sighting.parameters() | parameters | {"has_letter": has_letter})
+
+
+def record_held(
+    connection: Connection, sighting: Sighting, error: str, patience: float, tried_seconds: float, *, takes_back: bool
+) -> Held | None:
+    """A dependency fails the version, which after `patience` seconds may be its own fault. None of a decided one.
+
+    It is, if another was applied in the `tried_seconds` that this try took, or the patience before.
+    """
+    parameters = {
+        "error": error, "patience": patience, "tried_seconds": tried_seconds, "takes_back": takes_back,
+    }  # fmt: skip
+    found = _row(connection, "record_held", sighting.parameters() | parameters)
+    return None if found is None else Held(**found)
+
+
+def record_retry(connection: Connection, file_id: int, delay: int) -> None:
+    _run(connection, "record_retry", {"file_id": file_id, "delay": delay})
+
+
+def record_dead_lettered(connection: Connection, file_id: int) -> None:
+    _run(connection, "record_dead_lettered", {"file_id": file_id})
+
+
+def standing(connection: Connection, file: LedgerFile) -> Standing | None:
+    """Under its key's lock."""
+    found = _row(connection, "standing", {"file_id": file.file_id, "decided_at": file.decided_at})
+    return None if found is None else Standing(**found)
+
+
+def record_archived(connection: Connection, file: LedgerFile, archive_key: str | None, reason: str | None) -> None:
+    """`reason` says why there is no archive."""
+    _run(connection, "record_archived", {"file_id": file.file_id, "archive_key": archive_key, "reason": reason})
+
+
+def record_not_archived(connection: Connection, file: LedgerFile, error: str) -> None:
+    _run(connection, "record_not_archived", {"file_id": file.file_id, "error": error})
+
+
+def record_done(connection: Connection, file: LedgerFile) -> None:
+    """Once its own requests are sent; until then it stays archived."""
+    _run(connection, "record_done", {"file_id": file.file_id})
+
+
+def finish_relayed(connection: Connection) -> None:
+    """Every archived file whose requests are sent is done."""
+    _run(connection, "finish_relayed")
+
+
+def open_tails(
+    connection: Connection, bucket: str, prefixes: Sequence[str], age: float, after: int, *, only_due: bool
+) -> list[LedgerFile]:
+    """The next thousand, behind the file `after`, that were applied more than `age` seconds ago and not archived.
+
+    `only_due` leaves out those that could not be archived a while ago.
+    """
+    parameters = {
+        "bucket": bucket, "prefixes": list(prefixes), "age": age, "after": after, "due_or_not": not only_due,
+    }  # fmt: skip
+    return [ledger_file(row) for row in database.rows(connection, "ledger", "open_tails", parameters)]
+
+
+def count_ignored_events(connection: Connection, events: Mapping[str, int]) -> None:
+    """Add to the day's counts, by reason."""
+    _run(connection, "count_ignored_events", {"reasons": list(events), "events": list(events.values())})
+
+
+def is_one_of_a_run(connection: Connection, feed: str, reason: str, run: int, delay: int) -> bool:
+    """Whether `run` files of a feed failed so since its last was applied; their next try comes after `delay`."""
+    return bool(
+        _one(connection, "is_one_of_a_run", {"feed": feed, "reason": reason, "run": run, "delay": delay})["is_one"]
+    )
+
+
+def failures_in_a_row(connection: Connection, reason: str) -> int:
+    """Failed attempts that wait for their retry, for this reason, since the last file was applied."""
+    return int(_one(connection, "failures_in_a_row", {"reason": reason})["failures"])
+
+
+def current_epoch(connection: Connection, feed: str) -> Epoch:
+    return Epoch(**_one(connection, "current_epoch", {"feed": feed}))
+
+
+def begin_epoch(connection: Connection, feed: str, reason: str) -> int:
+    """Begin a new epoch of a feed: its files claimed from now on outrank everything before. Gives its number."""
+    return int(_one(connection, "begin_epoch", {"feed": feed, "reason": reason})["epoch"])
+
+
+def ledger_file(row: Mapping[str, Any]) -> LedgerFile:
+    """Make one of a row that has its columns."""
+    put = Put(row["key"], row["etag"], row["object_time"], row["version_id"])
+    return LedgerFile(row["file_id"], put, row["sha256"], row["state"], row["decided_at"])
+
+
+def _row(connection: Connection, name: str, parameters: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+    return database.row(connection, "ledger", name, parameters)
+
+
+def _one(connection: Connection, name: str, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    found = _row(connection, name, parameters)
+    assert found is not None  # noqa: S101 - it counts, or the rows that it is about are never deleted
+    return found
+
+
+def _run(connection: Connection, name: str, parameters: Mapping[str, Any] | None = None) -> None:
+    database.rows(connection, "ledger", name, parameters)

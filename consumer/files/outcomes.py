@@ -1,0 +1,96 @@
+"""What may come of a delivery of the files queue, or of a file by hand. Values, each settled where it is matched."""
+
+from dataclasses import dataclass
+
+from consumer.files.versions import Counts, LedgerFile
+from publisher.broker import dead_letters
+from publisher.broker.topology import MAX_ATTEMPTS, RETRY_DELAYS
+
+UNEXPECTED = "unexpected"
+"""The reason of a failure that may be gone at the next try; every other one is permanent."""
+HELD_SECONDS = RETRY_DELAYS[2]
+"""The next try of a message whose failure may not be its own, and comes no nearer to an end by it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """This delivery made the rows take effect."""
+
+    file: LedgerFile
+    decision: str
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadyApplied:
+    """An earlier delivery did; its tail may still be open."""
+
+    file: LedgerFile
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """Nothing is left to do for this delivery: the version is done, or failed and waits for its retry or a replay."""
+
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One failed try of a message, of `attempts` so far."""
+
+    key: str
+    reason: str
+    detail: str
+    attempts: int
+    etag: str | None = None
+    """Of the version that failed; None where there is no file."""
+    is_held: bool = False
+    """Whether too many in a row fail for this reason for it to be the message's own."""
+
+    @property
+    def retry_in(self) -> int | None:
+        """Seconds to the next try; None for a dead letter."""
+        if self.is_held:
+            return HELD_SECONDS
+        return RETRY_DELAYS[self.attempts - 1] if self.reason == UNEXPECTED and self.attempts < MAX_ATTEMPTS else None
+
+    @property
+    def fingerprint(self) -> str:
+        return dead_letters.fingerprint(self.reason, self.detail)
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """Nothing to do for this delivery, now or ever; counted."""
+
+    reason: str
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NotServed:
+    """Of a feed that others serve: left to them, with nothing decided here."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """The bucket has no such object and the ledger never applied it."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A body with several arrivals was published again as one message each."""
+
+    arrivals: int
+
+
+Decided = Applied | AlreadyApplied | Duplicate | Failure
+"""Of a version that somebody tried."""
+FileOutcome = Decided | Ignored | Missing | NotServed | Spread
+"""Of a delivery."""

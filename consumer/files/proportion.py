@@ -1,0 +1,59 @@
+"""What a file may cost the database: in proportion to its own bytes, so that no small file fills the disk. Pure.
+
+The cost of a row is estimated from above, judged while the file streams, and counted before the row is sent on.
+"""
+
+from consumer.files.cleaning import RowReject, TicketRow
+from publisher.errors import Permanent
+
+MULTIPLE = 32
+"""The leanest rows that make sense, of an id and a status, cost 29 times their bytes; usual ones 3 to 10 times."""
+ALLOWANCE = 1024 * 1024
+"""Bytes that any file may cost beyond that, so that small ones need not be in proportion."""
+MAX_REJECTS = 64 * 1024 * 1024
+"""Bytes of rows that cannot be tickets, of one file. It can be no share: the good rows may be the last ones."""
+
+ROW = 360
+"""Bytes of a ticket apart from its text: its position, and its entry in each index."""
+CLOSURE = 250
+REJECT = 150
+COPIES = 2
+"""So often is the text of a ticket there at least while it is merged: staged or sorted, and written."""
+
+
+class Cost:
+    """Of the rows of one file so far, in bytes. `blanks` is what each ticket's `raw` has besides its values."""
+
+    def __init__(self, blanks: str) -> None:
+        self._each = ROW + len(blanks)
+        self.bytes = 0
+        self.of_rejects = 0
+
+    def add(self, row: TicketRow | RowReject, read: int) -> None:
+        """Count one more row of a file of which so many bytes are read.
+
+        Raises: Permanent.
+        """
+        match row:
+            case TicketRow():
+                self.bytes += self._each + COPIES * _size(row.raw) + (CLOSURE if row.closed_at else 0)
+            case RowReject():
+                size = REJECT + _size(row.reason) + _size(row.raw)
+                self.bytes += size
+                self.of_rejects += size
+                if self.of_rejects > MAX_REJECTS:
+                    raise Permanent(
+                        "too many rejects",
+                        f"more than {MAX_REJECTS >> 20} MB of them by line {row.line}, this one for: {row.reason}",
+                    )
+        if self.bytes > MULTIPLE * read + ALLOWANCE:
+            raise Permanent(
+                "out of proportion",
+                f"its first {read:,} bytes would take {self.bytes:,} in the database, more than {MULTIPLE} times as "
+                f"much, by line {row.line}: names of columns too long for their values, or rows of next to nothing; "
+                "shorten the names or leave such rows out, and put it again",
+            )
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())

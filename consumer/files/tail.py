@@ -1,0 +1,146 @@
+"""A file's tail: its object moves to `processed/`, its requests are relayed, and it is done. Repeatable at any point.
+
+No file waits for the queue of a follow-on: what cannot be sent now stays in the outbox for the sweep, and the file is
+not done before.
+"""
+
+from collections.abc import Iterator
+from threading import Event
+
+import structlog
+
+from consumer.fail_points import Reached
+from consumer.files import ledger
+from consumer.files.versions import LedgerFile
+from consumer.follow_ons.relay import Relay
+from consumer.postgres import database
+from consumer.postgres.database import Pool
+from publisher.errors import FleetticketsError, KeyInHand, ObjectChanged, ObjectRefused, ObjectUnavailable, SlowBody
+from publisher.store.bucket import Bucket
+
+_LEFT_ALONE_SECONDS = 60
+"""A file applied longer ago than this and not archived is nobody's any more; archiving it twice would do no harm."""
+log = structlog.get_logger()
+
+
+def archive_file(pool: Pool, bucket: Bucket, file: LedgerFile, reached: Reached) -> str | None:
+    """Archive the applied version, under its key's lock. Repeatable; gives the archive's key, None where none was made.
+
+    Only the put that was read is deleted. Whatever else its key holds by now, the same bytes stored once more too, is
+    left to a delivery of its own: another version may have been applied in between, and these bytes are the news then.
+    Raises: ObjectRefused, DependencyDown, KeyInHand.
+    """
+    with database.transaction(pool) as connection:
+        ledger.lock_key(connection, bucket.name, file.key)
+        standing = ledger.standing(connection, file)
+        if standing is None or standing.is_applied_again or standing.state in {"seen", "failed"}:
+            return None
+        archive_key, reason = None, None
+        try:
+            archive_key = bucket.archive(
+                file.put,
+                file.sha256,
+                lambda: reached("after copy, before delete"),
+                may_delete=not standing.is_overtaken,
+            )
+            if archive_key is None:
+                reason = "gone from the bucket before it was archived"
+        except ObjectChanged:
+            # The new version raises an event of its own and keeps its place.
+            reason = "replaced in the bucket before it was archived"
+        reached("after delete, before state")
+        if standing.state == "applied":
+            ledger.record_archived(connection, file, archive_key, reason)
+    return archive_key
+
+
+def leave_unarchived(pool: Pool, file: LedgerFile, error: FleetticketsError) -> None:
+    """Record that the store does not let the object be archived: its rows are in, and the sweep tries again.
+
+    Raises: DependencyDown.
+    """
+    with database.transaction(pool) as connection:
+        ledger.record_not_archived(connection, file, str(error))
+
+
+def open_tails(pool: Pool, bucket: Bucket, age: float, *, only_due: bool) -> Iterator[LedgerFile]:
+    """Give every version that was applied more than `age` seconds ago and is not archived, the first applied first.
+
+    `only_due` leaves out those that could not be archived a while ago.
+    Raises: DependencyDown.
+    """
+    after, prefixes = 0, [folder.prefix for folder in bucket.folders]
+    while True:
+        with database.transaction(pool) as connection:
+            tails = ledger.open_tails(connection, bucket.name, prefixes, age, after, only_due=only_due)
+        if not tails:
+            return
+        yield from tails
+        # By number, and not from the start again: what cannot be archived stays, and must not keep the rest back.
+        after = tails[-1].file_id
+
+
+class Tail:
+    """What follows a COMMIT in the consumer. Safe to share between threads."""
+
+    def __init__(self, pool: Pool, bucket: Bucket, relay: Relay, reached: Reached) -> None:
+        self._pool = pool
+        self._bucket = bucket
+        self._relay = relay
+        self._reached = reached
+
+    def finish(self, file: LedgerFile) -> str | None:
+        """Archive an applied file, then relay what it left in the outbox. Gives the archive's key.
+
+        Raises: DependencyDown; ObjectUnavailable, when the store may let it be archived in a moment.
+        """
+        try:
+            archive_key = archive_file(self._pool, self._bucket, file, self._reached)
+        except ObjectRefused as error:
+            self.finish_unarchived(file, error)
+            return None
+        self._relay_and_close(file)
+        return archive_key
+
+    def finish_unarchived(self, file: LedgerFile, error: ObjectRefused | ObjectUnavailable) -> None:
+        """The rest of the tail of a file whose object the store does not let be archived.
+
+        The rows are in and the object is where it was, so this is no failure of the file, and no reason to keep its
+        requests back. The sweep tries again until the store allows it.
+        Raises: DependencyDown.
+        """
+        log.warning("not archived", key=file.key, detail=str(error))
+        leave_unarchived(self._pool, file, error)
+        self._relay_and_close(file)
+
+    def _relay_and_close(self, file: LedgerFile) -> None:
+        if file.state != "done":
+            self._reached("after archive, before relay")
+            self._relay.send()
+            with database.transaction(self._pool) as connection:
+                ledger.record_done(connection, file)
+        self._reached("relay marked, before ack")
+
+    def sweep(self, stop: Event) -> None:
+        """Finish what a crash left half-way and no delivery comes for: unsent requests, objects not yet archived.
+
+        `stop` ends it after the object in hand.
+        Raises: DependencyDown.
+        """
+        failed: list[str] = []
+        for file in open_tails(self._pool, self._bucket, _LEFT_ALONE_SECONDS, only_due=True):
+            if stop.is_set():
+                return
+            try:
+                archive_file(self._pool, self._bucket, file, self._reached)
+            except (KeyInHand, SlowBody):
+                continue  # by a delivery, which brings it to its end; or its turn comes with another sweep
+            except (ObjectRefused, ObjectUnavailable) as error:
+                # Its turn comes again, later each time; others' tails and requests are not to wait for it.
+                leave_unarchived(self._pool, file, error)
+                failed.append(f"{file.key}: {error}")
+        if failed:
+            log.warning("not archived", files=len(failed), first=failed[0])
+        self._relay.send(also_stuck=True)
+        with database.transaction(self._pool) as connection:
+            ledger.finish_relayed(connection)

@@ -1,0 +1,1 @@
+"""What a file leaves to be done after its COMMIT: the outbox, and history."""

@@ -1,0 +1,35 @@
+"""The outbox: requests that committed transactions leave behind. The only caller of `sql/queries/outbox.sql`.
+
+Every verb works in the caller's transaction. Raises of each: psycopg.Error.
+"""
+
+from collections.abc import Sequence
+
+from consumer.postgres import database
+from consumer.postgres.database import Connection
+from publisher.broker.topology import Queue
+
+
+def unsent(connection: Connection, kind: Queue, after: int) -> list[int]:
+    """The next thousand due requests that no message stands for, behind the request `after`."""
+    rows = database.rows(connection, "outbox", "unsent", {"kind": kind.value, "after": after})
+    return [row["request_id"] for row in rows]
+
+
+def mark_sent(connection: Connection, requests: Sequence[int]) -> None:
+    database.rows(connection, "outbox", "mark_sent", {"requests": list(requests)})
+
+
+def unhandled(connection: Connection, kind: Queue) -> list[int]:
+    """Every due request that nothing was done for."""
+    return [row["request_id"] for row in database.rows(connection, "outbox", "unhandled", {"kind": kind.value})]
+
+
+def mark_handled(connection: Connection, requests: Sequence[int]) -> None:
+    database.rows(connection, "outbox", "mark_handled", {"requests": list(requests)})
+
+
+def seconds_since_last_handled(connection: Connection, kind: Queue) -> float | None:
+    """None where none ever was."""
+    found = database.row(connection, "outbox", "seconds_since_last_handled", {"kind": kind.value})
+    return None if found is None else float(found["seconds"])

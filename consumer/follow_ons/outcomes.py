@@ -1,0 +1,31 @@
+"""What may come of a delivery of a follow-on's queue. Values, settled by the worker."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryCaptured:
+    """One capture covered so many requests; none is left for it where an earlier one has."""
+
+    requests: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TicketsGeocoded:
+    """A batch was run, or nobody asks for one any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Postponed:
+    """Nothing can be done for so many seconds: the delivery waits elsewhere."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """Told to stop before it was begun: the delivery stays unacked and goes back to its queue."""
+
+
+FollowOnOutcome = HistoryCaptured | TicketsGeocoded | Postponed | Interrupted

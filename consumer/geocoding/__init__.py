@@ -1,0 +1,1 @@
+"""Places: the gazetteer, the provider and its limits."""

@@ -1,0 +1,1 @@
+"""Postgres: connections and pools, the statements of `sql/`, migrations, leases."""

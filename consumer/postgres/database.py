@@ -1,0 +1,329 @@
+"""Postgres behind psycopg: a pool of connections that are ready to stage files, and errors in our words."""
+
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from enum import StrEnum
+from threading import Timer
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from consumer.feeds.feed import Feed
+from consumer.postgres.queries import of_feed, statements
+from consumer.settings import DatabaseSettings
+from publisher import tls
+from publisher.errors import (
+    DatabaseDown,
+    LockTimeout,
+    Misconfigured,
+    Permanent,
+    StatementFailed,
+    StatementRefused,
+)
+
+DATABASE = "postgres"
+_CONNECT_SECONDS = 10
+_PASSING = frozenset({"08", "25", "40", "53", "55", "57", "58"})
+"""Classes of SQLSTATE that say something of the server, not of what it was asked."""
+_OWN_FAULTS = frozenset({psycopg.errors.QueryCanceled.sqlstate, psycopg.errors.ConfigurationLimitExceeded.sqlstate})
+"""Within them, limits that what was asked goes beyond: of time, and of temporary files."""
+_LOCK_SECONDS = 10
+"""For a lock: whoever has to wait longer puts its work aside, and says who may have the lock."""
+_DATA = "22"
+"""The class of SQLSTATE for values: out of range, with a NUL, no time that there is. What brought them is at fault."""
+
+_NETWORK = {
+    "keepalives": 1,
+    "keepalives_idle": 20,
+    "keepalives_interval": 5,
+    "keepalives_count": 5,
+    "tcp_user_timeout": 45_000,
+}
+"""Seconds, and milliseconds: a network that swallows everything shows as a lost connection within a minute, also to
+somebody who waits for the answer to a COMMIT. No limit for a statement would do: a file of a gigabyte takes minutes."""
+
+_COMMIT_SECONDS = 60
+"""A COMMIT is short after the largest file, so this one statement has a limit. It is for what keepalives cannot see: a
+proxy on the way that lives on, and whose other side is gone. The caller asks the ledger what became of it."""
+
+_LOOKS_AT_POOLER = 5
+"""A third client can be in between at one look; hardly at each."""
+
+_VERIFYING = frozenset({"require", "verify-ca", "verify-full"})
+
+Connection = psycopg.Connection[DictRow]
+Pool = ConnectionPool[Connection]
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:500]
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn psycopg's errors into ours.
+
+    Raises: DatabaseDown for what waiting can mend (server away, disk full, deadlock), LockTimeout for a lock not had
+    in time, Permanent for a value that no repetition makes a better one, StatementRefused for the rest: psycopg calls
+    more than those operational, such as a value too long for an index.
+    """
+    try:
+        yield
+    except (psycopg.InterfaceError, PoolTimeout) as error:
+        raise _away(error) from error
+    except psycopg.errors.LockNotAvailable as error:
+        raise LockTimeout(DATABASE, one_line(error)) from error
+    except psycopg.Error as error:
+        is_passing = error.sqlstate[:2] in _PASSING if error.sqlstate else isinstance(error, psycopg.OperationalError)
+        if is_passing and error.sqlstate not in _OWN_FAULTS:
+            raise _away(error) from error
+        if error.sqlstate and error.sqlstate.startswith(_DATA):
+            raise Permanent("a value that the database cannot keep", one_line(error)) from error
+        raise StatementRefused(DATABASE, f"{type(error).__name__}: {one_line(error)}") from error
+
+
+@contextmanager
+def failing_for_this_one() -> Iterator[None]:
+    """The same in the middle of work for which the database was there when it began.
+
+    Raises: StatementFailed in the place of DatabaseDown: whether others get along, the caller finds out.
+    """
+    try:
+        with translated_errors():
+            yield
+    except DatabaseDown as error:
+        raise StatementFailed(DATABASE, error.detail) from error.__cause__
+
+
+@contextmanager
+def refusing_everybody() -> Iterator[None]:
+    """Around a file the statements are ours alone: what is refused there is refused to everybody.
+
+    Raises: DatabaseDown in the place of StatementRefused.
+    """
+    try:
+        yield
+    except StatementRefused as error:
+        raise DatabaseDown(DATABASE, error.detail) from error
+
+
+def _away(error: BaseException) -> DatabaseDown:
+    detail = tls.explained(one_line(error), "DATABASE_URL", f"{tls.CA_FILE}, or in sslrootcert in DATABASE_URL")
+    return DatabaseDown(DATABASE, detail)
+
+
+def address(settings: DatabaseSettings) -> str:
+    """What libpq is told: the URL, and for what it leaves open our ways with a silent network and with the CA."""
+    url = settings.database_url.get_secret_value()
+    given = conninfo_to_dict(url)
+    ours: dict[str, Any] = dict(_NETWORK)
+    mode = given.get("sslmode") or os.environ.get("PGSSLMODE")
+    # Where TLS is a mere preference, libpq would answer a certificate that fails with plain text.
+    if settings.ca_file and mode in _VERIFYING and "PGSSLROOTCERT" not in os.environ:
+        ours["sslrootcert"] = str(settings.ca_file)
+    return make_conninfo(url, **{name: value for name, value in ours.items() if name not in given})
+
+
+class Role(StrEnum):
+    """What a connection may do at the most; a login need only be a member of one.
+
+    The values are how the names begin: each database has roles of its own, which `migrate` makes.
+    """
+
+    INGEST = "fleettickets_ingest"
+    READ = "fleettickets_read"
+
+
+def connect(settings: DatabaseSettings, role: Role | None) -> Connection:
+    """One connection in autocommit mode, for the commands; without a role, with all that the login may do.
+
+    Raises: DatabaseDown, StatementRefused; Misconfigured behind a pooler that gives each transaction another session.
+    """
+    with translated_errors():
+        connection = psycopg.Connection.connect(
+            address(settings),
+            autocommit=True,
+            row_factory=dict_row,
+            connect_timeout=_CONNECT_SECONDS,
+            application_name="fleettickets",
+        )
+        try:
+            _require_own_session(connection, settings)
+            _begin_session(connection, role)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+@contextmanager
+def open_pool(settings: DatabaseSettings, size: int, purpose: str = "consumer") -> Iterator[Pool]:
+    """A pool of `size` connections, opened in the background: Postgres may come up later than we do.
+
+    The server shows them by their purpose.
+    """
+    pool: Pool = ConnectionPool(
+        address(settings),
+        connection_class=psycopg.Connection[DictRow],
+        kwargs={
+            "autocommit": True,
+            "row_factory": dict_row,
+            "connect_timeout": _CONNECT_SECONDS,
+            "application_name": f"fleettickets {purpose}",
+        },
+        min_size=1,
+        max_size=size,
+        timeout=_CONNECT_SECONDS,
+        # An attempt that is given up is begun anew by whoever needs a connection. The pool's own would come at pauses
+        # that double for five minutes, and Postgres could be back for as long as it was away before one is made.
+        reconnect_timeout=_CONNECT_SECONDS,
+        configure=_prepare_staging,
+        check=ConnectionPool.check_connection,
+        open=False,
+    )
+    with pool:
+        yield pool
+
+
+@contextmanager
+def transaction(pool: Pool, *, keep: bool = True) -> Iterator[Connection]:
+    """One transaction on a connection of the pool, undone at its end unless it is to be kept.
+
+    Raises: DependencyDown, also when the answer to COMMIT was lost: the caller asks the ledger then. LockTimeout, with
+    who may have the lock.
+    """
+    with translated_errors():
+        try:
+            connection = pool.getconn()
+        except PoolTimeout:
+            # The pool keeps to itself why it has none; a connection of our own says it.
+            psycopg.connect(str(pool.conninfo), connect_timeout=_CONNECT_SECONDS).close()
+            raise
+        watch = Timer(_COMMIT_SECONDS, _cut, (connection,))
+        watch.daemon = True
+        try:
+            with _naming_holders(connection), connection.transaction(force_rollback=not keep):
+                try:
+                    yield connection
+                finally:
+                    watch.start()
+        except BaseException:
+            _release_staging(connection)
+            raise
+        finally:
+            watch.cancel()
+            pool.putconn(connection)
+
+
+def _at_what(session: DictRow) -> str:
+    since = "" if session["seconds"] is None else f", in a transaction for {session['seconds']:.0f} s"
+    return f"{session['application'] or 'unnamed'}{since}"
+
+
+@contextmanager
+def _naming_holders(connection: Connection) -> Iterator[None]:
+    """Say of a lock that was not had in time who may have it: the transactions that have been open for longest."""
+    try:
+        yield
+    except (psycopg.errors.LockNotAvailable, LockTimeout) as error:
+        others = rows(connection, "waits", "lock_holders")
+        named = "; ".join(f"{other['user']} (pid {other['pid']}, {_at_what(other)})" for other in others)
+        detail = error.detail if isinstance(error, LockTimeout) else one_line(error)
+        raise LockTimeout(DATABASE, f"{detail}; locks are held by {named or 'nobody any more'}") from error
+
+
+def _release_staging(connection: Connection) -> None:
+    """Give back the room on disk that a transaction's staged rows take also when it ended without COMMIT."""
+    # The server empties the table when a transaction that looked at it commits, and at no other time: a full disk would
+    # stay full of rows that nobody has.
+    with suppress(psycopg.Error):
+        connection.execute(statements("merge")["look_at_staging"])
+
+
+def _cut(connection: Connection) -> None:
+    """End a connection under somebody who waits for its answer: he meets it as lost."""
+    with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as same:
+        same.shutdown(socket.SHUT_RDWR)
+
+
+def _begin_session(connection: Connection, role: Role | None) -> None:
+    connection.execute(statements("session")["fix_names"])
+    # A server, database or login can have it off, and would lose the last commits in a crash; their objects would be
+    # archived and their messages acked by then.
+    connection.execute(statements("session")["keep_commits"])
+    if role is not None:
+        connection.execute(statements("waits")["bound_lock_waits"], {"timeout": f"{_LOCK_SECONDS}s"})
+        # A login that is no member keeps its own rights, and a database not yet migrated has no role to give.
+        connection.execute(statements("session")["act_as"], {"role": role})
+
+
+def _prepare_staging(connection: Connection) -> None:
+    _begin_session(connection, Role.INGEST)
+    connection.execute(statements("session")["notice_silence"])
+    connection.execute(statements("session")["wait_for_store"])
+    connection.execute(statements("merge")["create_staging"])
+
+
+def _require_own_session(connection: Connection, settings: DatabaseSettings) -> None:
+    """Raise: Misconfigured, before anything is set that the next client of the session would find set.
+
+    A pooler tells its client another process number than that of the server process that answers. Whether it gives
+    each transaction another session shows beside a second client: both are given the same one, or the first one gets
+    another meanwhile.
+    """
+    if _server_process(connection) == connection.info.backend_pid:
+        return
+    with psycopg.Connection[DictRow].connect(
+        address(settings), autocommit=True, row_factory=dict_row, connect_timeout=_CONNECT_SECONDS
+    ) as other:
+        for _ in range(_LOOKS_AT_POOLER):
+            first = _server_process(connection)
+            try:
+                with other.transaction():
+                    is_shared = _server_process(other) == first or _server_process(connection) != first
+            except psycopg.errors.ProtocolViolation:  # in statement mode there are no transactions at all
+                is_shared = True
+            if is_shared:
+                raise Misconfigured(
+                    "DATABASE_URL leads to a connection pooler that gives each transaction another session; "
+                    "have it pool whole sessions (PgBouncer: pool_mode=session), or name PostgreSQL itself"
+                )
+
+
+def _server_process(connection: Connection) -> int:
+    found = connection.execute(statements("session")["server_process"]).fetchone()
+    return int(found["pid"]) if found else 0
+
+
+def rows(
+    connection: Connection,
+    file: str,
+    name: str,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    feed: Feed | None = None,
+) -> list[DictRow]:
+    """Run a statement of `sql/queries/<file>.sql`, on the tables of a feed, and give its rows, if it has any."""
+    if feed is None:
+        cursor = connection.execute(statements(file)[name], parameters or {})
+    else:
+        cursor = connection.execute(of_feed(file, name, feed), parameters or {})
+    return cursor.fetchall() if cursor.description else []
+
+
+def row(
+    connection: Connection,
+    file: str,
+    name: str,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    feed: Feed | None = None,
+) -> DictRow | None:
+    """The same for a statement that gives at most one row."""
+    found: Sequence[DictRow] = rows(connection, file, name, parameters, feed=feed)
+    return found[0] if found else None

@@ -1,0 +1,125 @@
+"""The tables of each feed, as its declaration wants them. What is there stays: nothing is dropped or changed."""
+
+from collections.abc import Iterator, Sequence
+
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from consumer.feeds.feed import Feed, FollowOn, Form
+from consumer.postgres import database
+from consumer.postgres.database import Connection
+from consumer.postgres.queries import statements
+from publisher.arrivals.folders import Folder
+from publisher.errors import Misconfigured
+
+_TYPES = {
+    Form.TEXT: "text",
+    Form.TIMESTAMP: "timestamp with time zone",
+    Form.BOOLEAN: "boolean",
+    Form.NUMBER: "numeric",
+    Form.MINUTES: "integer",
+    Form.LATITUDE: "double precision",
+    Form.LONGITUDE: "double precision",
+}
+"""What the typed column of each form is, as Postgres says it."""
+
+
+def definition(feed: Feed) -> Iterator[sql.Composed]:
+    """Every statement that makes what a feed has in the database. Each can be repeated."""
+    yield _of(feed, "make_table")
+    if feed.title:
+        yield _of(feed, "comment_table", title=sql.Literal(feed.title))
+    if columns := [_typed(feed, column, name) for column, name in feed.typed_columns.items()]:
+        yield _of(feed, "make_columns", columns=sql.SQL(",\n    ").join(columns))
+    yield _of(feed, "make_trigger")
+    yield _of(feed, "make_index", index=sql.Identifier(f"{feed.name}_geom_idx"))
+    yield _of(feed, "make_positions")
+    yield _of(feed, "make_epoch", name=sql.Literal(feed.name))
+
+
+def as_text(feed: Feed) -> list[str]:
+    """The statements of `definition` as they are sent."""
+    return [statement.as_string() for statement in definition(feed)]
+
+
+def make(connection: Connection, feeds: Sequence[Feed]) -> list[str]:
+    """Make what the feeds lack, in the caller's transaction; gives those that were declared otherwise before.
+
+    Raises: Misconfigured, for a table of another use, or one whose column is of another type; psycopg.Error.
+    """
+    if taken := database.row(connection, "feeds", "taken_names", {"feeds": [feed.name for feed in feeds]}):
+        raise Misconfigured(f"tickets.{taken['feed']} has another use: a feed cannot be called {taken['feed']!r}")
+    changed = []
+    for feed in feeds:
+        for statement in definition(feed):
+            connection.execute(statement)
+        declaration = {"feed": feed.name, "prefix": feed.prefix, "declaration": Jsonb(feed.model_dump(mode="json"))}
+        if database.row(connection, "feeds", "record_feed", declaration):
+            changed.append(feed.name)
+    require(connection, feeds)
+    selects = [_named_places(feed) for feed in feeds if FollowOn.GEOCODE in feed.follow_ons]
+    connection.execute(_composed("make_named_places", selects=sql.SQL("\nUNION ALL\n").join(selects)))
+    return changed
+
+
+def folders_of_others(connection: Connection, names: Sequence[str]) -> list[Folder]:
+    """Of the feeds that have tables here and are not named.
+
+    Raises: DependencyDown.
+    """
+    with database.translated_errors():
+        others = database.rows(connection, "feeds", "others", {"feeds": list(names)})
+    return [Folder(other["feed"], other["prefix"]) for other in others]
+
+
+def made(connection: Connection) -> dict[str, tuple[str, int | None]]:
+    """Of each feed that has tables here, declared or not: its prefix, and how many rows; None without its table.
+
+    Raises: DependencyDown.
+    """
+    with database.translated_errors():
+        found = database.rows(connection, "feeds", "made")
+    return {row["feed"]: (row["prefix"], row["rows"]) for row in found}
+
+
+def require(connection: Connection, feeds: Sequence[Feed]) -> None:
+    """Raises: Misconfigured, when the tables are not as declared; DependencyDown."""
+    wanted = [(feed.name, column, _TYPES[feed.columns[name].form])
+              for feed in feeds for column, name in feed.typed_columns.items()]  # fmt: skip
+    feeds_of, names, types = (list(part) for part in zip(*wanted, strict=True))
+    with database.translated_errors():
+        found = database.rows(
+            connection, "feeds", "other_than_declared", {"feeds": feeds_of, "names": names, "types": types}
+        )
+    if not found:
+        return
+    first = found[0]
+    where = f"tickets.{first['feed']}"
+    if first["type_there"] is None:
+        raise Misconfigured(f"{where} has no column {first['name']}; run: fleettickets migrate")
+    raise Misconfigured(
+        f"{where}.{first['name']} is {first['type_there']}, and the declaration of {first['feed']!r} says "
+        f"{first['type']}: declare another `column` for it, or ALTER TABLE {where} DROP COLUMN {first['name']} and "
+        "migrate again"
+    )
+
+
+def _typed(feed: Feed, column: str, name: str) -> sql.Composed:
+    return _composed(f"typed_{feed.columns[name].form}", column=sql.Identifier(column), name=sql.Literal(name))
+
+
+def _named_places(feed: Feed) -> sql.Composed:
+    optional = {
+        name: sql.Identifier("ticket", name) if name in feed.typed_columns else sql.SQL(absent)
+        for name, absent in (("region", "NULL::text"), ("is_actionable", "NULL::boolean"))
+    }
+    return _of(feed, "named_places", **optional)
+
+
+def _of(feed: Feed, statement: str, **parts: sql.Composable) -> sql.Composed:
+    tables = {"tickets": sql.Identifier(*feed.table), "positions": sql.Identifier(*feed.positions)}
+    return _composed(statement, **tables, **parts)
+
+
+def _composed(statement: str, **parts: sql.Composable) -> sql.Composed:
+    return sql.SQL(statements("feeds")[statement]).format(**parts)

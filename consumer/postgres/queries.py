@@ -1,0 +1,35 @@
+"""Named statements from the `.sql` files in `sql/queries/`: `-- name: X` begins one, the rest is SQL.
+
+Where a statement is about one feed's tables, it says {tickets} and {positions}: no other names are put in.
+"""
+
+import re
+from functools import cache
+from importlib import resources
+from typing import LiteralString
+
+from psycopg import sql
+
+from consumer.feeds.feed import Feed
+
+_NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+
+
+@cache
+def statements(file: str) -> dict[str, LiteralString]:
+    """Every statement of `sql/queries/<file>.sql` by its name."""
+    text = resources.files("sql").joinpath("queries", f"{file}.sql").read_text(encoding="utf-8")
+    parts = _NAME.split(text)[1:]
+    return {name: sql.strip() for name, sql in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def of_feed(file: str, name: str, feed: Feed) -> sql.Composed:
+    """One statement, for the tables of a feed."""
+    return _of_tables(file, name, feed.table, feed.positions)
+
+
+@cache
+def _of_tables(file: str, name: str, tickets: tuple[str, str], positions: tuple[str, str]) -> sql.Composed:
+    return sql.SQL(statements(file)[name]).format(
+        tickets=sql.Identifier(*tickets), positions=sql.Identifier(*positions)
+    )

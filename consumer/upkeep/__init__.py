@@ -1,0 +1,1 @@
+"""Looking after it: what is there, whether it is right, and catching up by hand."""

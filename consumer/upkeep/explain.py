@@ -1,0 +1,335 @@
+"""The life of one file, and of one ticket: what bucket, ledger, outbox and dead letters have, and what comes next.
+
+A part whose dependency is away says so and leaves the others readable.
+"""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import partial
+from shlex import quote
+from typing import Any
+
+from pydantic import Field
+
+from consumer.feeds.feed import Feed, Feeds, FollowOn
+from consumer.postgres import database
+from consumer.postgres.database import Connection
+from consumer.postgres.migrate import require_migrated
+from consumer.upkeep.views import Connect, Moment, OpenChannel, View
+from publisher.arrivals.keys import ChangeFileKey, NotAChangeFile, read_key
+from publisher.broker import dead_letters
+from publisher.broker.topology import Queue
+from publisher.errors import FleetticketsError, Misconfigured
+from publisher.store.bucket import Bucket
+
+_SHOWN = 20
+"""How many rejected rows are shown of each file."""
+
+
+class StoredObject(View):
+    """One object as the store has it."""
+
+    key: str
+    etag: str = Field(description="Without quotes.")
+    size: int = Field(description="In bytes.")
+    modified: Moment
+    version_id: str | None = Field(description="Of a bucket that keeps versions, where a HEAD told it.")
+
+
+class Reject(View):
+    """A row of a file that could not be a ticket."""
+
+    line: int
+    reason: str
+    raw: str = Field(description="The first 200 characters of what stood there.")
+
+
+class Request(View):
+    """A follow-on request of a file."""
+
+    kind: str = Field(description="The queue it goes to.")
+    created_at: Moment
+    sent_at: Moment | None = Field(description="When the broker had it.")
+    handled_at: Moment | None
+
+
+class Version(View):
+    """One version of a key in the ledger: what was decided, how far it is, and what it did."""
+
+    file_id: int
+    bucket: str
+    etag: str = Field(description="As read by the GET; empty where nothing could be read.")
+    size: int | None = Field(description="In bytes.")
+    sha256: str | None = Field(description="Of the bytes applied.")
+    epoch: int
+    key_time: Moment | None = Field(description="The instant that the key names.")
+    object_time: Moment | None = Field(description="When the store says that it was written.")
+    event_time: Moment | None = Field(description="When its notification says that it was written.")
+    first_seen_at: Moment
+    first_seen_by: str = Field(description="notification, poller, drain or import.")
+    decision: str = Field(description="new, late, changed, missing, rejected or ignored.")
+    reason: str | None = Field(description="Why, unless it was simply applied.")
+    state: str = Field(description="seen, applied, archived, done or failed.")
+    duplicates: int = Field(description="Deliveries after it was decided.")
+    attempts: int = Field(description="Deliveries that failed.")
+    retry_at: Moment | None = Field(description="When a failed one is tried again by itself.")
+    last_error: str | None
+    error_fingerprint: str | None = Field(description="The same for the same fault of other files.")
+    dead_lettered_at: Moment | None
+    discarded_at: Moment | None
+    applied_at: Moment | None
+    archived_at: Moment | None
+    archive_key: str | None
+    done_at: Moment | None
+    rows_read: int
+    rows_inserted: int
+    rows_updated: int
+    rows_unchanged: int
+    rows_stale: int = Field(description="Rows that a later change had overtaken.")
+    rows_superseded: int = Field(description="Rows that a later line of the same file replaces.")
+    rows_rejected: int
+    alarms_dropped: int
+    sentinels_dropped: int
+    tickets_last_written: int = Field(description="Tickets that no later change has written since.")
+    rejects: list[Reject] = Field(description="The first ones; `rows_rejected` counts all.")
+    requests: list[Request]
+
+
+class Letter(View):
+    """A message about the file that nobody takes up by itself."""
+
+    id: str = Field(description="As the commands for dead letters take it.")
+    reason: str
+    error: str
+    attempts: int
+    dead_at: Moment | None
+
+
+class Life(View):
+    """What is known of one file; `faults` says which parts could not be read, and why."""
+
+    key: str = Field(description="The key in changes/.")
+    changes: StoredObject | None = Field(description="The object in changes/.")
+    processed: list[StoredObject] = Field(description="Its archived objects.")
+    versions: list[Version] = Field(description="In the order seen, of every bucket.")
+    dead_letters: list[Letter]
+    next: str = Field(description="What happens to it by itself, or what to do; empty where a part is unknown.")
+    faults: dict[str, str] = Field(description="Of bucket, database and broker, what could not be read: why.")
+
+    @property
+    def is_known(self) -> bool:
+        return bool(self.changes or self.processed or self.versions or self.dead_letters)
+
+
+class Ticket(View):
+    """A ticket as it stands."""
+
+    ticket_id: str
+    normalized_status: str | None
+    raw_status: str | None
+    closed_at: Moment | None
+    ingested_at: Moment | None
+
+
+class Writer(View):
+    """The change that last wrote a ticket; without a file for one that was there before the ledger."""
+
+    epoch: int
+    key_time: Moment | None
+    key: str | None
+    object_time: Moment | None
+    etag: str | None
+    line: int | None
+    file_id: int | None
+    bucket: str | None
+    decision: str | None
+    state: str | None
+    applied_at: Moment | None
+    archive_key: str | None
+
+
+class Closure(View):
+    """One closing of a ticket, and the change that told of it; nothing but the time where a capture did."""
+
+    closed_at: Moment
+    observed_at: Moment
+    epoch: int | None
+    key: str | None
+    line: int | None
+
+
+class TicketReject(Reject):
+    """A rejected row that names a ticket anywhere."""
+
+    key: str = Field(description="Of its file.")
+
+
+class TicketLife(View):
+    """What is known of one ticket; earlier writers only as far as its closures tell of them."""
+
+    ticket_id: str
+    feed: str
+    ticket: Ticket | None
+    writer: Writer | None
+    closures: list[Closure]
+    rejects: list[TicketReject] = Field(description="The first ones.")
+
+    @property
+    def is_known(self) -> bool:
+        return bool(self.ticket or self.writer or self.closures or self.rejects)
+
+
+def explain_key(connect: Connect, bucket: Bucket, open_channel: OpenChannel, feeds: Feeds, given: str) -> Life:
+    """Ask everybody about the file `given` by its key in changes/ or processed/, or by its bare name.
+
+    Raises: Misconfigured, also for a bare name that files of several feeds have.
+    """
+    lives = [_life(connect, bucket, open_channel, feed, key) for feed, key in _change_keys(feeds, bucket, given)]
+    known = [life for life in lives if life.is_known]
+    if len(known) > 1:
+        raise Misconfigured(f"several have that name: {' and '.join(life.key for life in known)}; say which")
+    return known[0] if known else lives[0]
+
+
+def _life(connect: Connect, bucket: Bucket, open_channel: OpenChannel, feed: Feed, key: str) -> Life:
+    known: dict[str, Any] = {"changes": None, "processed": [], "versions": [], "dead_letters": []}
+    faults: dict[str, str] = {}
+    parts = {
+        "bucket": partial(_read_bucket, bucket, key),
+        "database": partial(_read_ledger, connect, feed, key),
+        "broker": partial(_read_letters, open_channel, bucket, key),
+    }
+    for name, read in parts.items():
+        try:
+            known |= read()
+        except FleetticketsError as error:
+            faults[name] = str(error)
+    life = Life(key=key, next="", faults=faults, **known)
+    return life if faults else life.model_copy(update={"next": _next(life, bucket)})
+
+
+def explain_ticket(connection: Connection, ticket_id: str, feed: Feed) -> TicketLife:
+    """Ask the database about one ticket of a feed.
+
+    Raises: DependencyDown.
+    """
+    parameters = {"ticket_id": ticket_id, "feed": feed.name, "limit": _SHOWN}
+    has_history = FollowOn.HISTORY in feed.follow_ons
+    with database.translated_errors():
+        return TicketLife.model_validate(
+            {
+                "ticket_id": ticket_id,
+                "feed": feed.name,
+                "ticket": database.row(connection, "explain", "ticket", parameters, feed=feed),
+                "writer": database.row(connection, "explain", "writer", parameters, feed=feed),
+                "closures": database.rows(connection, "explain", "ticket_closures", parameters) if has_history else [],
+                "rejects": database.rows(connection, "explain", "ticket_rejects", parameters),
+            }
+        )
+
+
+def _change_keys(feeds: Feeds, bucket: Bucket, given: str) -> list[tuple[Feed, str]]:
+    """What may be meant: a key, or a bare name in the folder of each feed."""
+    feed = feeds.of_key(given)
+    if feed is not None:
+        return [(feed, given if given.startswith(feed.folder.changes) else bucket.change_key(given))]
+    if "/" in given:
+        folders = [name for one in feeds for name in (one.folder.changes, one.folder.processed)]
+        raise Misconfigured(f"{given!r} is in none of {', '.join(folders)}; its bare name will do")
+    return [(one, one.folder.changes + given) for one in feeds]
+
+
+def _read_bucket(bucket: Bucket, key: str) -> dict[str, Any]:
+    waiting = bucket.head(key)
+    return {
+        "changes": asdict(waiting) if waiting else None,
+        "processed": [asdict(found) for found in bucket.archives_of(key)],
+    }
+
+
+def _read_ledger(connect: Connect, feed: Feed, key: str) -> dict[str, Any]:
+    with connect() as connection, database.translated_errors():
+        require_migrated(connection)
+        versions = database.rows(connection, "explain", "versions", {"key": key.replace("\0", "")}, feed=feed)
+        for version in versions:
+            parameters = {"file_id": version["file_id"], "limit": _SHOWN}
+            version["rejects"] = database.rows(connection, "explain", "rejects", parameters)
+            version["requests"] = database.rows(connection, "explain", "requests", parameters)
+        return {"versions": versions}
+
+
+def _read_letters(open_channel: OpenChannel, bucket: Bucket, key: str) -> dict[str, Any]:
+    with open_channel() as channel, dead_letters.browsing(channel, Queue.FILES) as letters:
+        return {
+            "dead_letters": [
+                {
+                    "id": letter.id,
+                    "reason": letter.reason,
+                    "error": letter.error,
+                    "attempts": letter.attempts,
+                    "dead_at": letter.dead_at,
+                }
+                for letter in letters
+                if letter.key == key and dead_letters.bucket_of(letter) in {None, bucket.name}
+            ]
+        }
+
+
+def _next(life: Life, bucket: Bucket) -> str:
+    """What happens to the file without anybody's doing, and what somebody can do."""
+    here = [version for version in life.versions if version.bucket == bucket.name]
+    judged = read_key(life.key, bucket.folder_of(life.key).changes)
+    if life.changes is None:
+        return _next_of_absent(life, here, judged)
+    if isinstance(judged, NotAChangeFile):
+        return f"nothing: it is no change file ({judged.reason}), and is left where it is"
+    etag = life.changes.etag
+    version = next((found for found in here if found.etag == etag), None)
+    version = version or next((found for found in here if not found.etag and found.state == "failed"), None)
+    if version is None:
+        what = "its new bytes are applied as a changed file" if any(v.applied_at for v in here) else "it is applied"
+        return f"{what} when its notification or the next poll reaches a consumer"
+    match version.state:
+        case "failed":
+            return _next_of_failed(life, version)
+        case "seen":
+            return "it is applied with the next delivery: poll, or drain --apply"
+        case "done" if version.decision == "missing":
+            return "it was missing and is there; it is applied with the next delivery: poll, or drain --apply"
+        case "done" if version.applied_at is None:
+            return f"nothing: {version.reason}"
+        case _:
+            return "it was applied; the next delivery, poll or drain archives it"
+
+
+def _next_of_absent(life: Life, here: list[Version], judged: ChangeFileKey | NotAChangeFile) -> str:
+    unfinished = next((version for version in here if version.state in {"applied", "archived"}), None)
+    if unfinished:
+        missing = "archive it" if unfinished.state == "applied" else "relay its requests"
+        return f"a consumer will {missing}"
+    if any(version.applied_at for version in here):
+        if not life.processed and any(version.archive_key for version in here):
+            return "nothing; its archived object is gone: verify calls it lost"
+        return "nothing: it is done"
+    if life.processed:
+        return "drain --from-archive --apply applies it: the database lacks it"
+    if life.dead_letters:
+        return "nothing: its object is gone, a replay would find it missing"
+    if isinstance(judged, NotAChangeFile):
+        return f"nothing: the bucket does not have it, and it would be ignored ({judged.reason})"
+    return "nothing: the bucket does not have it; should it appear, it is a new file"
+
+
+def _next_of_failed(life: Life, version: Version) -> str:
+    if version.retry_at is not None:
+        overdue = version.retry_at < datetime.now(UTC)
+        return "its retry is due" if overdue else f"it is tried again at {version.retry_at:%Y-%m-%d %H:%M:%S %Z}"
+    if life.dead_letters:
+        return (
+            f"nothing until somebody mends it and replays it: fleettickets dead-letters replay --key {quote(life.key)}"
+        )
+    if version.discarded_at is not None:
+        return "nothing: its dead letter was discarded; fleettickets drain --apply would try it again"
+    if version.dead_lettered_at is None:
+        return "the next delivery tries it again: poll, or drain --apply"
+    return "nothing: its dead letter is gone; fleettickets drain --apply tries it again"

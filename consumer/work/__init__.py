@@ -1,0 +1,1 @@
+"""The process: threads, deliveries in hand, and the breaker."""

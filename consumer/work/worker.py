@@ -1,0 +1,371 @@
+"""The consumer process: deliveries in, threads at work, acks out, and a clean end.
+
+The link's thread only talks to the channels. Files are applied by one pool of threads and archived by another, so that
+no file's archive delays the next file's rows; history has a thread of its own. A dependency that is away makes a
+thread wait with its delivery unacked: no attempt is spent, nothing is requeued, nothing reaches the dead letters.
+"""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from threading import Event, Lock, Thread
+from time import monotonic
+from typing import Any, TypeVar, assert_never
+
+import structlog
+import tenacity
+
+from consumer import metrics
+from consumer.files.failures import outgoing
+from consumer.files.outcomes import (
+    UNEXPECTED,
+    AlreadyApplied,
+    Applied,
+    Duplicate,
+    Failure,
+    FileOutcome,
+    Ignored,
+    Missing,
+    NotServed,
+    Spread,
+)
+from consumer.files.tail import Tail
+from consumer.files.versions import LedgerFile
+from consumer.follow_ons.outcomes import FollowOnOutcome, HistoryCaptured, Interrupted, Postponed, TicketsGeocoded
+from consumer.geocoding.quota import Stopped
+from consumer.postgres import database
+from consumer.work.breaker import Breaker, EverythingFails
+from consumer.work.routes import Route
+from publisher.arrivals import messages
+from publisher.broker import publishing, topology
+from publisher.broker.consuming import Delivery, Link
+from publisher.broker.publishing import Outgoing
+from publisher.broker.topology import Queue
+from publisher.errors import (
+    DependencyDown,
+    FailsForThisOne,
+    FleetticketsError,
+    HeldBack,
+    HeldByAnother,
+    KeyInHand,
+    LockTimeout,
+    NotConfirmed,
+    ObjectUnavailable,
+    Permanent,
+    SlowBody,
+)
+from publisher.settings import WorkSettings
+
+Answer = TypeVar("Answer")
+log = structlog.get_logger()
+
+HOLD_SECONDS = 600
+"""Longest wait with a delivery in hand. The broker takes back what is unacked for half an hour, and up to
+RabbitMQ 4.2 that counts against the delivery; so before that the message goes to a wait queue instead."""
+OWN_HOLD_SECONDS = 5
+"""The same for what fails for this one delivery while others get along, such as an object that the store does not get
+out, or a queue that does not take its message: they are not to wait behind it."""
+IN_HAND_HOLD_SECONDS = 1
+"""The same for what somebody else has in hand, who mostly is done in a moment."""
+_NOT_NOW_SECONDS = topology.RETRY_DELAYS[1]
+_NEXT_PROBE_SECONDS = topology.RETRY_DELAYS[0]
+_NOT_SERVED_SECONDS = topology.RETRY_DELAYS[:2]
+"""The first time that it is left to others, and from then on."""
+_SWEEP_SECONDS, _LONGEST_SWEEP_SECONDS = 30.0, 600.0
+
+
+class Worker:
+    """One consumer process, for the queues that have a route."""
+
+    def __init__(
+        self, link: Link, routes: Mapping[Queue, Route], tail: Tail, settings: WorkSettings, stop: Event
+    ) -> None:
+        self._link = link
+        self._routes = routes
+        self._tail = tail
+        self._stop = stop
+        self._lock = Lock()
+        self._in_hand = 0
+        self._threads = {queue: ThreadPoolExecutor(route.threads, queue.value) for queue, route in routes.items()}
+        self._finish_threads = ThreadPoolExecutor(settings.files_in_hand, "finish")
+
+    def run(self) -> None:
+        """Serve until stopped; what was begun is finished first.
+
+        Raises: Misconfigured.
+        """
+        sweeper = Thread(target=self._sweep, name="sweep")
+        sweeper.start()
+        prefetch = {queue: route.prefetch for queue, route in self._routes.items()}
+        try:
+            self._link.run(prefetch, self._receive, self._stop, self._is_idle)
+        except FleetticketsError:
+            if not self._stop.is_set():
+                raise
+        finally:
+            self._stop.set()
+            for threads in (*self._threads.values(), self._finish_threads):
+                threads.shutdown()
+            sweeper.join()
+
+    def _is_idle(self) -> bool:
+        with self._lock:
+            return self._in_hand == 0
+
+    def _receive(self, delivery: Delivery) -> None:
+        """In the link's thread: take a delivery in hand."""
+        with self._lock:
+            self._in_hand += 1
+        self._submit(self._threads[delivery.queue], delivery, lambda: self._begin(delivery))
+
+    def _submit(self, threads: ThreadPoolExecutor, delivery: Delivery, work: Callable[[], bool]) -> None:
+        threads.submit(self._settling, delivery, work)
+
+    def _begin(self, delivery: Delivery) -> bool:
+        # Fetched and not begun it is only left alone: unacked, it goes back to the queue, or is there since its
+        # connection was lost.
+        return not self._stop.is_set() and not delivery.is_lost and self._handle(delivery)
+
+    def _settling(self, delivery: Delivery, work: Callable[[], bool]) -> None:
+        """Do `work`, which says whether the delivery stays in hand; whatever it raises settles the delivery."""
+        stays_in_hand = False
+        try:
+            stays_in_hand = self._worked(delivery, work)
+        except Exception:
+            # Of our own making, and in the way of nobody else: held, it would keep its place until the process ends.
+            log.exception("unsettled", queue=delivery.queue.value, retry_in_s=_NOT_NOW_SECONDS)
+            self._link.put_back(delivery, after=_NOT_NOW_SECONDS)
+        finally:
+            if not stays_in_hand:
+                self._release()
+
+    def _worked(self, delivery: Delivery, work: Callable[[], bool]) -> bool:
+        try:
+            return work()
+        except Permanent as error:
+            self._give_up(delivery, error.reason, error.detail)
+        except DependencyDown as error:
+            self._not_now(delivery, error, _NOT_NOW_SECONDS)
+        except Stopped:
+            pass  # unacked, it goes back to the queue
+        except EverythingFails as error:
+            self._not_now(delivery, error, _NEXT_PROBE_SECONDS, also={messages.PROBED: True})
+        except Exception as error:
+            log.exception("unexpected", queue=delivery.queue.value)
+            self._give_up(delivery, UNEXPECTED, f"{type(error).__name__}: {database.one_line(error)}")
+        return False
+
+    def _release(self) -> None:
+        with self._lock:
+            self._in_hand -= 1
+
+    def _turn(self, delivery: Delivery) -> Breaker:
+        """Wait for the breaker's leave to try; one that was a probe before does not wait in the way of the others.
+
+        Raises: EverythingFails.
+        """
+        breaker, again = self._routes[delivery.queue].breaker, messages.PROBED in delivery.headers
+        if not breaker.turn(self._stop, 0 if again else HOLD_SECONDS, again=again):
+            raise EverythingFails("it has been tried, and its turn to be tried again has not come")
+        return breaker
+
+    def _handle(self, delivery: Delivery) -> bool:
+        breaker = self._turn(delivery)
+        began = monotonic()
+        handle = self._routes[delivery.queue].handle
+        return self._settle(delivery, self._holding(lambda: handle(delivery)), breaker, began)
+
+    def _settle(
+        self, delivery: Delivery, outcome: FileOutcome | FollowOnOutcome, breaker: Breaker, began: float
+    ) -> bool:
+        """Settle a delivery by its outcome, or hand it on to its tail; gives whether it stays in hand."""
+        match outcome:
+            case Applied(file=file) | AlreadyApplied(file=file):
+                finish = partial(self._finish, delivery, file, outcome, breaker, began)
+                self._submit(self._finish_threads, delivery, finish)
+                return True
+            case NotServed():
+                breaker.undecided()
+                # Whoever serves it may have to come to it several times, where several do not.
+                delay = _NOT_SERVED_SECONDS[messages.LEFT in delivery.headers]
+                self._put_aside(delivery, delay, {messages.LEFT: True})
+            case Duplicate() | Ignored() | Missing() | Spread() | Failure():
+                breaker.undecided()
+                self._log(delivery, outcome, began)
+                self._link.ack(delivery)
+            case HistoryCaptured(requests=0):
+                breaker.undecided()
+                self._link.ack(delivery)
+            case HistoryCaptured(requests, seconds):
+                breaker.succeeded()
+                log.info("history", requests=requests, seconds=round(seconds, 3))
+                self._link.ack(delivery)
+            case TicketsGeocoded():
+                breaker.succeeded()
+                self._link.ack(delivery)
+            case Postponed(seconds):
+                delays = (delay for delay in topology.RETRY_DELAYS if delay >= seconds)
+                self._put_aside(delivery, next(delays, topology.RETRY_DELAYS[-1]))
+            case Interrupted():
+                breaker.undecided()  # unacked, it goes back to the queue
+            case _:
+                assert_never(outcome)
+        return False
+
+    def _finish(
+        self,
+        delivery: Delivery,
+        file: LedgerFile,
+        outcome: Applied | AlreadyApplied,
+        breaker: Breaker,
+        began: float,
+    ) -> bool:
+        archive_key = None
+        try:
+            archive_key = self._holding(lambda: self._tail.finish(file))
+        except ObjectUnavailable as error:
+            self._holding(partial(self._tail.finish_unarchived, file, error))
+        (breaker.succeeded if isinstance(outcome, Applied) else breaker.undecided)()
+        self._log(delivery, outcome, began, archive_key=archive_key)
+        self._link.ack(delivery)
+        return False
+
+    def _holding(self, action: Callable[[], Answer]) -> Answer:
+        """Do `action`, waiting with growing delay while a dependency is away.
+
+        Raises: DependencyDown, when stopped meanwhile or after HOLD_SECONDS; what `action` raises.
+        """
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(DependencyDown),
+            wait=tenacity.wait_exponential_jitter(multiplier=0.25, max=15),
+            stop=tenacity.stop_when_event_set(self._stop) | _HeldLongEnough(),
+            sleep=tenacity.sleep_using_event(self._stop),
+            before_sleep=_log_wait,
+            reraise=True,
+        )
+        return retrying(action)
+
+    def _not_now(
+        self, delivery: Delivery, error: FleetticketsError, delay: int, also: Mapping[str, Any] | None = None
+    ) -> None:
+        """Put a delivery that cannot be worked on aside, with no attempt spent, and the headers `also`."""
+        if not self._stop.is_set():
+            log.warning("not now", queue=delivery.queue.value, detail=str(error), retry_in_s=delay)
+            self._put_aside(delivery, delay, also)
+
+    def _put_aside(self, delivery: Delivery, delay: int, also: Mapping[str, Any] | None = None) -> None:
+        headers = {**delivery.headers, **(also or {})}
+        self._send_on(delivery, publishing.retry(delivery.queue, delivery.body, headers, delay=delay))
+
+    def _give_up(self, delivery: Delivery, reason: str, detail: str) -> None:
+        """Send a message on that failed outside any file: no event, or a follow-on that broke."""
+        if reason == UNEXPECTED:
+            try:
+                self._routes[delivery.queue].breaker.failed(detail)
+            except EverythingFails as error:
+                self._not_now(delivery, error, _NEXT_PROBE_SECONDS, also={messages.PROBED: True})
+                return
+        failure = Failure("", reason, detail, attempts=messages.attempts(delivery.headers) + 1)
+        log.warning("failed", queue=delivery.queue.value, **_describe(failure))
+        self._send_on(delivery, outgoing(failure, delivery))
+
+    def _send_on(self, delivery: Delivery, outgoing: Outgoing) -> None:
+        """Publish what stands for the delivery now, and settle it.
+
+        What the broker does not take there waits, as it came, in a wait queue, or else at the head of its own: held,
+        eight of them would be all that this process ever has in hand.
+        """
+        aside = publishing.retry(delivery.queue, delivery.body, delivery.headers, delay=_NOT_NOW_SECONDS)
+        for tried in (outgoing, aside) if outgoing != aside else (aside,):
+            try:
+                self._link.publish(tried)
+            except DependencyDown as error:
+                log.warning("unsettled", queue=delivery.queue.value, detail=str(error), retry_in_s=_NOT_NOW_SECONDS)
+            else:
+                self._link.ack(delivery)
+                return
+        self._link.put_back(delivery, after=_NOT_NOW_SECONDS)
+
+    def _sweep(self) -> None:
+        """Finish what a crash left half-way: at the start, then now and again, less often while it does not succeed."""
+        pause = _SWEEP_SECONDS
+        self._stop.wait(1.0)
+        while not self._stop.is_set():
+            try:
+                self._tail.sweep(self._stop)
+                pause = _SWEEP_SECONDS
+            except DependencyDown as error:
+                pause = min(2 * pause, _LONGEST_SWEEP_SECONDS)
+                log.warning("sweep", detail=str(error), retry_in_s=pause)
+            except Exception:
+                log.exception("sweep")
+            self._stop.wait(pause)
+
+    def _log(self, delivery: Delivery, outcome: FileOutcome, began: float, archive_key: str | None = None) -> None:
+        described = _describe(outcome)
+        metrics.FILES.labels(described["decision"]).inc()
+        log.info(
+            "file",
+            redelivered=delivery.redelivered,
+            seconds=round(monotonic() - began, 3),
+            **described,
+            **({"archive_key": archive_key} if archive_key else {}),
+        )
+
+
+def _describe(outcome: FileOutcome) -> dict[str, Any]:
+    match outcome:
+        case Applied(file, decision, counts):
+            return {"key": file.key, "file_id": file.file_id, "decision": decision, **asdict(counts)}
+        case AlreadyApplied(file):
+            return {
+                "key": file.key,
+                "file_id": file.file_id,
+                "decision": "duplicate",
+                "reason": f"was {file.state}",
+            }
+        case Duplicate(key, reason):
+            return {"key": key, "decision": "duplicate", "reason": reason}
+        case Ignored(reason, key):
+            return {"key": key, "decision": "ignored", "reason": reason}
+        case NotServed(key):
+            return {"key": key, "decision": "not served"}
+        case Missing(key):
+            return {"key": key, "decision": "missing"}
+        case Spread(arrivals):
+            return {"decision": "spread", "count": arrivals}
+        case Failure(key, reason, detail, attempts):
+            return {
+                "key": key, "decision": "rejected", "reason": reason, "detail": detail, "attempts": attempts,
+                "retry_in_s": outcome.retry_in,
+            }  # fmt: skip
+        case _:
+            assert_never(outcome)
+
+
+class _HeldLongEnough(tenacity.stop.stop_base):
+    """The end of a wait with a delivery in hand, by what is waited for."""
+
+    def __call__(self, state: tenacity.RetryCallState) -> bool:
+        match state.outcome.exception() if state.outcome else None:
+            case HeldBack(seconds=seconds, error=ObjectUnavailable()):
+                # What the store takes long to fail is not begun again at once either.
+                return max(seconds, state.seconds_since_start or 0) >= OWN_HOLD_SECONDS
+            case HeldBack(seconds=seconds):
+                # What has been held before, by whichever consumer, is not waited for once more.
+                return seconds >= OWN_HOLD_SECONDS
+            case FailsForThisOne() | NotConfirmed():
+                limit = OWN_HOLD_SECONDS
+            case KeyInHand() | LockTimeout() | SlowBody():
+                limit = IN_HAND_HOLD_SECONDS
+            case _:
+                limit = HOLD_SECONDS
+        return (state.seconds_since_start or 0) >= limit
+
+
+def _log_wait(state: tenacity.RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    # Who waits for another to be done is no trouble.
+    told = log.debug if isinstance(error, HeldByAnother) else log.warning
+    told("waiting", detail=str(error), retry_in_s=round(state.upcoming_sleep, 2))

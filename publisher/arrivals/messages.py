@@ -1,0 +1,103 @@
+"""The message contract: what travels between the store, the poller, the consumer and its follow-ons. Pure."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SeenBy = Literal["notification", "poller"]
+
+# Header names. RabbitMQ's own x-death and x-delivery-count are reset by a wait queue, so these are ours.
+ATTEMPTS = "fleettickets-attempts"
+AGAIN = "fleettickets-again"  # 'retry' or 'replay': take a file up although the ledger has it as failed
+REASON = "fleettickets-reason"
+ERROR = "fleettickets-error"
+FINGERPRINT = "fleettickets-fingerprint"
+KEY = "fleettickets-key"
+ETAG = "fleettickets-etag"  # the version of the key that failed, as it was read; of a replay, the one that it releases
+DEAD_AT = "fleettickets-dead-at"
+HISTORY = "fleettickets-history"  # one line for each failed try and each replay, oldest first
+LEFT = "fleettickets-left"  # it was in the hands of one who does not serve its feed
+PROBED = "fleettickets-probed"  # it was tried while everything failed, and goes behind what was not
+
+_MAX_ATTEMPTS = 1000
+_HISTORY_LINES = 20
+_LINE_CHARACTERS = 300
+_ETAG_CHARACTERS = 200
+# All headers of a message have to fit into one frame, 128 KB as RabbitMQ has it: what is published again is therefore
+# made anew of values that have a bound, whoever wrote the ones that came.
+
+
+def attempts(headers: Mapping[str, Any]) -> int:
+    """The failed tries that a message has behind it, as far as its headers can be believed."""
+    claimed = headers.get(ATTEMPTS)
+    # Python takes a truth for a number.
+    return min(max(claimed, 0), _MAX_ATTEMPTS) if isinstance(claimed, int) and claimed is not True else 0
+
+
+def kept(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """What a message that is put aside, with no attempt spent, has to have when it comes back; each within bounds."""
+    again = headers.get(AGAIN)
+    found: dict[str, Any] = {AGAIN: again} if again in ("retry", "replay") else {}
+    if counted := attempts(headers):
+        found[ATTEMPTS] = counted
+    if lines := lines_of(headers):
+        found[HISTORY] = lines
+    if named := etag(headers):
+        found[ETAG] = named
+    return found | {name: True for name in (LEFT, PROBED) if headers.get(name) is True}
+
+
+def etag(headers: Mapping[str, Any]) -> str:
+    """Of the version that a message is about, "" where its headers tell none that is one."""
+    named = headers.get(ETAG)
+    return named if isinstance(named, str) and len(named) <= _ETAG_CHARACTERS else ""
+
+
+def lines_of(headers: Mapping[str, Any]) -> list[str]:
+    """A message's history as far as its headers tell, oldest first; the oldest lines fall off."""
+    lines = headers.get(HISTORY)
+    return [str(line)[:_LINE_CHARACTERS] for line in lines[-_HISTORY_LINES:]] if isinstance(lines, list) else []
+
+
+def history(headers: Mapping[str, Any], *, also: str) -> list[str]:
+    """What a message has behind it, and one line more."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return [*lines_of(headers), f"{now} {also}"[:_LINE_CHARACTERS]][-_HISTORY_LINES:]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ChangeFileArrived(_Message):
+    """A key that somebody saw in the bucket. A hint: what the bucket has when it is read is the truth."""
+
+    type: Literal["ChangeFileArrived"] = "ChangeFileArrived"
+    bucket: Annotated[str, Field(min_length=1, max_length=255)]
+    keys: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]
+    """How the key may read, likeliest first: stores differ in whether they form-encode it."""
+    etag: Annotated[str, Field(max_length=_ETAG_CHARACTERS)] = ""
+    size: int | None = None
+    seen_by: SeenBy
+    event_time: datetime | None = None
+    """When the store says it happened, UTC."""
+
+
+class GeocodeTickets(_Message):
+    """Find the place of tickets that have none yet."""
+
+    type: Literal["GeocodeTickets"] = "GeocodeTickets"
+    requests: tuple[int, ...]
+    """Ids of the outbox rows that this one message stands for."""
+
+
+class CaptureHistory(_Message):
+    """Run the history capture, covering every file applied before it starts."""
+
+    type: Literal["CaptureHistory"] = "CaptureHistory"
+    requests: tuple[int, ...]
+
+
+FollowOn = GeocodeTickets | CaptureHistory

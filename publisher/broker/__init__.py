@@ -1,0 +1,1 @@
+"""RabbitMQ: connections, what is declared there, consuming, publishing until confirmed, dead letters."""

@@ -1,0 +1,257 @@
+"""RabbitMQ behind pika: connections and channels with an end to every wait.
+
+pika's BlockingConnection belongs to one thread; only `add_callback_threadsafe` may be called from another.
+"""
+
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from threading import Event
+from typing import Any
+from urllib.parse import urlsplit
+
+import pika
+import pika.exceptions
+import structlog
+import tenacity
+from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
+
+from publisher import tls
+from publisher.broker import header_tables
+from publisher.broker.confirms import REFUSED
+from publisher.broker.topology import ACCESS_REFUSED, LOCK_PREFIX
+from publisher.errors import DependencyDown, HeldByAnother, Misconfigured, NotConfirmed
+from publisher.settings import BrokerSettings
+
+Channel = BlockingChannel
+"""For those who only pass it on, or publish on it."""
+
+BROKER = "rabbitmq"
+LOOKING_HEARTBEAT = 10
+"""Seconds, for who only looks: a broker that falls silent is told of within half a minute."""
+POLL = "poll"
+"""What only one poller does at a time."""
+RECONNECT_WAIT = tenacity.wait_exponential_jitter(multiplier=0.5, max=30)
+_BLOCKED_SECONDS = 60
+# A broker that takes the connection and then says nothing is told by an error of another tree.
+_CONNECTION_ERRORS = (pika.exceptions.AMQPError, AMQPConnectorException, OSError)
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn pika's errors into ours.
+
+    Raises: DependencyDown.
+    """
+    try:
+        yield
+    except pika.exceptions.NackError as error:
+        raise NotConfirmed("nacked", REFUSED) from error
+    except _CONNECTION_ERRORS as error:
+        raise lost(error) from error
+
+
+def lost(error: BaseException) -> DependencyDown:
+    """What an error of pika says of the connection, and what to do where it is TLS that fails."""
+    return DependencyDown(BROKER, tls.explained(describe(error), "RABBITMQ_URL"))
+
+
+def describe(error: BaseException) -> str:
+    """One line for an error of pika, whose own text is often empty."""
+    inner = error.args[0] if error.args and isinstance(error.args[0], BaseException) else error
+    text = " ".join(str(inner).split())
+    return f"{type(inner).__name__}: {text}"[:300] if text else type(inner).__name__
+
+
+def connect(settings: BrokerSettings, purpose: str, heartbeat: int | None = None) -> BlockingConnection:
+    """Open a connection named `fleettickets <purpose>` on the broker.
+
+    With a `heartbeat` in seconds, a wait for an answer ends soon after the broker has fallen silent.
+
+    Raises: DependencyDown; Misconfigured when the broker refuses the credentials or the virtual host.
+    """
+    try:
+        with translated_errors():
+            asked = parameters(settings, purpose)
+            if heartbeat is not None:
+                asked.heartbeat = heartbeat
+            return BlockingConnection(asked)
+    except DependencyDown as error:
+        raise _refusal(error.__cause__) or error from error.__cause__
+
+
+def parameters(settings: BrokerSettings, purpose: str) -> pika.URLParameters:
+    """How every connection of the program is opened: by a name that the broker shows, and with an end to its waits.
+
+    Raises: Misconfigured.
+    """
+    try:
+        found = pika.URLParameters(settings.rabbitmq_url.get_secret_value())
+    except (ValueError, TypeError, SyntaxError, OSError):
+        # What pika says of it can quote the password.
+        raise Misconfigured("RABBITMQ_URL is wrong: amqp[s]://user:password@host:port/vhost?option=value") from None
+    if found.ssl_options is not None:
+        found.ssl_options = _verifying(settings, found)
+    header_tables.install()
+    found.blocked_connection_timeout = _BLOCKED_SECONDS
+    found.client_properties = {"connection_name": f"fleettickets {purpose}"}
+    return found
+
+
+def _verifying(settings: BrokerSettings, given: pika.URLParameters) -> pika.SSLOptions:
+    """How TLS is spoken: by `ssl_options` in the URL, where they verify no less, or else our way.
+
+    Raises: Misconfigured.
+    """
+    if "ssl_options=" not in urlsplit(settings.rabbitmq_url.get_secret_value()).query:
+        return pika.SSLOptions(tls.context(settings.ca_file), given.host)
+    options = given.ssl_options
+    if options is None or options.context.verify_mode != ssl.CERT_REQUIRED or not options.context.check_hostname:
+        raise Misconfigured("RABBITMQ_URL is wrong: its ssl_options switch the verification of the certificate off")
+    return options
+
+
+def _refusal(error: BaseException | None) -> Misconfigured | None:
+    # The library takes whatever ends a connection in these phases for a refusal; a broker that refuses says so.
+    is_said = "ConnectionClosedByBroker" in str(error)
+    match error:
+        case pika.exceptions.ProbableAuthenticationError() if is_said:
+            return Misconfigured("RABBITMQ_URL: the broker refuses this user or password")
+        case pika.exceptions.AuthenticationError():
+            return Misconfigured("RABBITMQ_URL: the broker takes no user and password in the way they are sent")
+        case pika.exceptions.ProbableAccessDeniedError() if is_said:
+            return Misconfigured("RABBITMQ_URL: no such virtual host, or no access to it")
+    return None
+
+
+class Reconnecting:
+    """Attempts with growing delay for work that needs a connection, until it ends well or `stop` is set.
+
+    Raises: DependencyDown, when stopped while the broker is away; Misconfigured, when the first attempts already find
+    what only an operator can mend. Once one has held, that is waited out too: what somebody takes away from under a
+    running process, he can put back.
+    """
+
+    def __init__(self, stop: Event) -> None:
+        self._stop = stop
+        self._has_held = False
+
+    def __iter__(self) -> Iterator[tenacity.AttemptManager]:
+        return iter(
+            tenacity.Retrying(
+                retry=tenacity.retry_if_exception(self._is_worth_waiting),
+                wait=RECONNECT_WAIT,
+                stop=tenacity.stop_when_event_set(self._stop),
+                sleep=tenacity.sleep_using_event(self._stop),
+                before_sleep=log_loss,
+                reraise=True,
+            )
+        )
+
+    def held(self, attempt: tenacity.AttemptManager) -> None:
+        """The attempt's connection works: the back-off starts anew with the next loss."""
+        attempt.retry_state.attempt_number = 1
+        self._has_held = True
+
+    def _is_worth_waiting(self, error: BaseException) -> bool:
+        return isinstance(error, DependencyDown) or (self._has_held and isinstance(error, Misconfigured))
+
+
+def log_loss(state: tenacity.RetryCallState) -> None:
+    """Say once per attempt that there is no connection, and when the next attempt comes."""
+    error = state.outcome.exception() if state.outcome else None
+    structlog.get_logger().warning("waiting", detail=str(error), retry_in_s=round(state.upcoming_sleep, 1))
+
+
+@contextmanager
+def ending_after(seconds: float, connection: BlockingConnection, late: str) -> Iterator[None]:
+    """End the connection with the error `late` when the work takes longer.
+
+    For an answer that a living broker does not give pika would wait for ever, and take nothing else meanwhile.
+    """
+    inner: Any = getattr(connection, "_impl")  # noqa: B009 - pika keeps it to itself, and so its timers
+    error = pika.exceptions.AMQPConnectionError(late)
+
+    def end() -> None:
+        if not inner.is_closed:  # as by heartbeats that ran out in the same moment
+            inner._terminate_stream(error)  # noqa: SLF001
+
+    timer = inner._adapter_call_later(seconds, end)  # noqa: SLF001
+    try:
+        yield
+    finally:
+        inner._adapter_remove_timeout(timer)  # noqa: SLF001
+
+
+@contextmanager
+def confirming_channel(
+    settings: BrokerSettings, purpose: str, heartbeat: int | None = None, limit: float | None = None
+) -> Iterator[BlockingChannel]:
+    """A channel in confirm mode for one piece of work, closed afterwards; with a `limit` after so many seconds."""
+    connection = connect(settings, purpose, heartbeat)
+    late = f"it did not answer everything within {limit} s"
+    with nullcontext() if limit is None else ending_after(limit, connection, late):
+        try:
+            with translated_errors():
+                channel = connection.channel()
+                channel.confirm_delivery()
+            yield channel
+        finally:
+            if connection.is_open:
+                with translated_errors():
+                    connection.close()
+
+
+def lock_name(purpose: str) -> str:
+    """The queue that is held by whoever does this alone."""
+    return f"{LOCK_PREFIX}{purpose}"
+
+
+@contextmanager
+def alone(channel: BlockingChannel, purpose: str) -> Iterator[None]:
+    """Keep everybody else on this virtual host from the same purpose.
+
+    The lock is an exclusive queue, so the broker frees it when our connection ends, in whatever way.
+
+    Raises: HeldByAnother, DependencyDown; Misconfigured, where this user may not hold it.
+    """
+    name = lock_name(purpose)
+    with translated_errors():
+        lock = channel.connection.channel()
+        try:
+            lock.queue_declare(name, exclusive=True)
+        except pika.exceptions.ChannelClosedByBroker as error:
+            if error.reply_code == ACCESS_REFUSED:
+                raise Misconfigured(
+                    f"RABBITMQ_URL: this user may not hold {name!r}, by which one process at a time does this; which "
+                    "user is for it: docs/security.md, Roles"
+                ) from error
+            raise HeldByAnother(purpose, "another process is doing it") from error
+    try:
+        yield
+    finally:
+        if lock.is_open:
+            with translated_errors():
+                lock.queue_delete(name)
+
+
+def server_version(channel: BlockingChannel) -> str:
+    """What the server says of itself, like `RabbitMQ 3.10.8`."""
+    properties = getattr(channel.connection, "_impl").server_properties or {}  # noqa: B009 - pika keeps it to itself
+    return f"{properties.get('product', 'unknown')} {properties.get('version', '')}".strip()
+
+
+def queue_depth(channel: BlockingChannel, name: str) -> tuple[int, int]:
+    """Messages ready (unacked ones not counted) and consumers of a queue that must exist.
+
+    Raises: DependencyDown; Misconfigured when there is no such queue.
+    """
+    try:
+        with translated_errors():
+            answer = channel.queue_declare(name, passive=True)
+    except DependencyDown as error:
+        if isinstance(error.__cause__, pika.exceptions.ChannelClosedByBroker):
+            raise Misconfigured(f"the broker has no queue {name!r}; run: fleettickets topology") from error
+        raise
+    return answer.method.message_count, answer.method.consumer_count

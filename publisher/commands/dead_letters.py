@@ -1,0 +1,253 @@
+"""The commands `dead-letters list`, `show` and `replay`; `discard` needs the database and is the consumer's."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from operator import itemgetter
+from typing import Annotated, Any
+
+import typer
+from pika.adapters.blocking_connection import BlockingChannel
+from rich.markup import escape
+from rich.table import Table
+
+from publisher.arrivals import messages
+from publisher.broker import channels, dead_letters, topology
+from publisher.broker.dead_letters import DeadLetter, Held, Selection
+from publisher.broker.topology import Queue
+from publisher.errors import Misconfigured
+from publisher.program import AsJson, console, duration, stop_on_signals
+from publisher.settings import BrokerSettings, load
+from publisher.terminal import printable
+
+LOCK = "dead-letters"
+"""Held while letters are in hand for longer than a look: one replay or discard at a time, and `verify` knows of it."""
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def age(text: str) -> timedelta:
+    """Read an age as people write it: 90s, 15m, 2h, 3d."""
+    found = re.fullmatch(r"(\d{1,6})([smhd])", text)
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is no age; like 90s, 15m, 2h or 3d")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+OfQueue = Annotated[Queue, typer.Option("--queue", help="Whose dead letters.")]
+OfId = Annotated[str | None, typer.Option("--id", help="Only the one with this id in `dead-letters list --each`.")]
+OfKey = Annotated[str | None, typer.Option("--key", help="Only those of this key of the bucket.")]
+OfGroup = Annotated[str | None, typer.Option("--group", help="Only those with this fingerprint of the reason.")]
+OlderThan = Annotated[
+    timedelta | None,
+    typer.Option("--older-than", parser=age, metavar="AGE", help="Only those dead for longer: 90s, 2h, 3d."),
+]
+NewerThan = Annotated[
+    timedelta | None,
+    typer.Option("--newer-than", parser=age, metavar="AGE", help="Only those dead for less: 15m, 1d."),
+]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="The oldest N of them at most.")]
+Every = Annotated[bool, typer.Option("--all", help="All of the queue's dead letters.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show which it would be.")]
+
+letters = typer.Typer(help="Look at dead letters, send them back, or let go of them for good.", no_args_is_help=True)
+
+
+@contextmanager
+def holding(queue: Queue, purpose: str, heartbeat: int | None = None) -> Iterator[tuple[BlockingChannel, Held]]:
+    """The queue's dead letters on a channel of their own; the topology is there.
+
+    Raises: DependencyDown, Misconfigured.
+    """
+    with channels.confirming_channel(load(BrokerSettings), purpose, heartbeat) as channel:
+        with channels.translated_errors():
+            topology.declare(channel)
+        with dead_letters.browsing(channel, queue) as held:
+            yield channel, held
+
+
+def describe(letter: DeadLetter) -> dict[str, Any]:
+    """What a script is shown of a letter."""
+    return {
+        "id": letter.id,
+        "queue": letter.queue.value,
+        "key": letter.key,
+        "reason": letter.reason,
+        "error": letter.error,
+        "group": letter.fingerprint,
+        "attempts": letter.attempts,
+        "dead_at": _iso(letter.dead_at),
+    }
+
+
+def required(chosen: Selection, *, every: bool) -> Selection:
+    """The choice that the options make, of which one has to be given.
+
+    Raises: Misconfigured.
+    """
+    # 0 s is an age; an empty text is what a script's variable has that nobody set.
+    has_age = chosen.older_than is not None or chosen.newer_than is not None
+    if not (every or chosen.id or chosen.key or chosen.fingerprint or has_age or chosen.limit):
+        raise Misconfigured("say which: --id, --key, --group, --older-than, --newer-than, --limit or --all")
+    return chosen
+
+
+@letters.command("list")
+def list_letters(
+    *,
+    queue: OfQueue = Queue.FILES,
+    key: OfKey = None,
+    group: OfGroup = None,
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
+    limit: Limit = None,
+    each: Annotated[bool, typer.Option("--each", help="Every letter, not only the groups.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List dead letters in groups of one cause; with --each one by one, oldest first. Nothing leaves the queue.
+
+    A group is a fingerprint of the reason: failures that differ only in numbers and names are one group.
+    """
+    chosen = Selection(None, key, group, older_than, newer_than, limit)
+    with holding(queue, "dead letters", channels.LOOKING_HEARTBEAT) as (_, held):
+        # Of each only what is shown is kept, whatever the size of its body and headers; in groups none is.
+        seen = chosen.among(replace(letter, body=b"", headers={}) for letter in held)
+        ranked = [(letter.rank, describe(letter)) for letter in seen] if each else []
+        groups = [] if each else dead_letters.grouped(seen)
+    found = [shown for _, shown in sorted(ranked, key=itemgetter(0))]
+    if as_json:
+        shown = [asdict(one) | {"oldest": _iso(one.oldest), "newest": _iso(one.newest)} for one in groups]
+        typer.echo(json.dumps(found if each else shown))
+    elif not found and not groups:
+        typer.echo(f"no dead letters in {queue.dead_letters}{'' if chosen == Selection() else ' that fit'}")
+    elif each:
+        table = Table("id", "dead since", "group", "attempts", "reason", "key", box=None)
+        for letter in found:
+            table.add_row(
+                letter["id"], (letter["dead_at"] or "unknown")[:19], letter["group"], str(letter["attempts"]),
+                escape(printable(letter["reason"])), escape(printable(letter["key"] or "(no key)")),
+            )  # fmt: skip
+        console().print(table)
+    else:
+        table = Table("group", "letters", "oldest", "newest", "reason", "oldest's key and error", box=None)
+        for one in groups:
+            table.add_row(
+                one.fingerprint, str(one.letters), _ago(one.oldest), _ago(one.newest), escape(printable(one.reason)),
+                escape(printable(f"{one.key or '(no key)'}: {one.error}")),
+            )  # fmt: skip
+        console().print(table)
+        typer.echo("\none by one: --each; whole: dead-letters show ID; back to work: dead-letters replay --group GROUP")
+
+
+@letters.command("show")
+def show_letter(
+    letter_id: Annotated[str, typer.Argument(metavar="ID", help="Its id in `dead-letters list --each`.")],
+    queue: OfQueue = Queue.FILES,
+    as_json: AsJson = False,
+) -> None:
+    """Show one dead letter whole: reason, history, headers, body."""
+    with holding(queue, "dead letters", channels.LOOKING_HEARTBEAT) as (_, held):
+        letter = next(Selection(id=letter_id).of(held))
+    # The history has lines of its own.
+    headers = {name: str(value) for name, value in letter.headers.items() if name != messages.HISTORY}
+    shown = describe(letter) | {"history": letter.history, "headers": headers, "body": _text(letter.body)}
+    if as_json:
+        typer.echo(json.dumps(shown))
+        return
+    for name, value in shown.items():
+        match value:
+            case list():
+                typer.echo("".join(f"history   {printable(line)}\n" for line in value), nl=False)
+            case dict():
+                typer.echo(
+                    "".join(f"header    {printable(f'{key}: {text}')}\n" for key, text in value.items()), nl=False
+                )
+            case _:
+                typer.echo(f"{name:9} {printable(str(value), lines=name == 'body')}")
+
+
+@letters.command("replay")
+def replay_letters(
+    *,
+    queue: OfQueue = Queue.FILES,
+    letter_id: OfId = None,
+    key: OfKey = None,
+    group: OfGroup = None,
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
+    limit: Limit = None,
+    every_letter: Every = False,
+    rate: Annotated[
+        float | None, typer.Option("--rate", min=0.01, metavar="PER_SECOND", help="So many a second at most.")
+    ] = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Send dead letters back to their work queue, to be tried once more.
+
+    Each is published and confirmed before it leaves the dead letters, so an interruption loses none. What dies again
+    meanwhile stays for the next time. SIGTERM and SIGINT end it after the letter in hand. What was done is told
+    also when an error ends it. An --id or --key that no letter has is exit status 1.
+    """
+    chosen = required(Selection(letter_id, key, group, older_than, newer_than, limit), every=every_letter)
+    if dry_run:
+        with (
+            holding(queue, "replay", channels.LOOKING_HEARTBEAT) as (_, held),
+            telling("would replay", as_json=as_json) as outcome,
+        ):
+            for letter in chosen.of(held):
+                outcome.add(letter)
+    else:
+        stop = stop_on_signals()
+        with channels.confirming_channel(load(BrokerSettings), "replay") as channel:
+            with channels.translated_errors():
+                topology.declare(channel)
+            with channels.alone(channel, LOCK), telling("replayed", as_json=as_json) as outcome:
+                dead_letters.replay(channel, queue, chosen, outcome.add, per_second=rate, stop=stop)
+
+
+class Shown:
+    """Tells of letters as they are dealt with, or of all at the end for a script."""
+
+    def __init__(self, done: str, *, as_json: bool) -> None:
+        self._done = done
+        self._as_json = as_json
+        self._count = 0
+        self._letters: list[dict[str, Any]] = []
+
+    def add(self, letter: DeadLetter) -> None:
+        self._count += 1
+        if self._as_json:
+            self._letters.append(describe(letter))
+        else:
+            typer.echo(f"{self._done} {letter.id} {printable(letter.key or '(no key)')}")
+
+    def conclude(self) -> None:
+        if self._as_json:
+            typer.echo(json.dumps({self._done.replace(" ", "_"): self._letters}))
+        else:
+            typer.echo(f"{self._done}: {self._count}")
+
+
+@contextmanager
+def telling(done: str, *, as_json: bool) -> Iterator[Shown]:
+    """Say at the end what was done, also when an error is the end."""
+    shown = Shown(done, as_json=as_json)
+    try:
+        yield shown
+    finally:
+        shown.conclude()
+
+
+def _ago(moment: datetime | None) -> str:
+    return "unknown" if moment is None else f"{duration((datetime.now(UTC) - moment).total_seconds())} ago"
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.isoformat(timespec="milliseconds") if moment else None
+
+
+def _text(body: bytes) -> str:
+    return body.decode(errors="backslashreplace")

@@ -1,0 +1,91 @@
+"""`poll`."""
+
+import contextlib
+import json
+from dataclasses import asdict
+from threading import Event
+from typing import Annotated
+
+import structlog
+import typer
+
+from publisher.broker import channels, serving, topology
+from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother
+from publisher.program import AsJson, Known, OfFeeds, stop_on_signals
+from publisher.settings import (
+    BrokerSettings,
+    BucketSettings,
+    WorkSettings,
+    load,
+    log_settings,
+)
+from publisher.sources.poller import Poll, Poller
+from publisher.store.bucket import Bucket
+
+
+def poll(
+    context: typer.Context,
+    every: Annotated[
+        float | None,
+        typer.Option(min=0.1, metavar="SECONDS", help="Keep polling; without it, poll once, for cron."),
+    ] = None,
+    feed: OfFeeds = None,
+    as_json: AsJson = False,
+) -> None:
+    """Publish every key that still waits in changes/.
+
+    The guarantee behind the notifications: what an event did not announce, this does. While a backlog is being worked
+    off it publishes only what is missing from the queue, so it can run at any rate beside notifications. One poll runs
+    at a time: a run of cron that meets another one, or the loop, says so and ends with 0.
+
+    With DATABASE_URL set, what the ledger has set aside (dead letters, ignored and discarded files), or a retry will
+    take up later, is not published again and again. A database that is away makes no difference to the rest.
+    """
+    broker_settings, bucket_settings, work = load(BrokerSettings), load(BucketSettings), load(WorkSettings)
+    known: Known = context.obj
+    bucket = Bucket(bucket_settings, known.folders(feed or ()))
+    poller = Poller(bucket, work.prefetch, known.open_settled)
+    if every is None:
+        bucket.require()
+        with channels.confirming_channel(broker_settings, "poll") as channel:
+            with channels.translated_errors():
+                topology.declare(channel)
+            try:
+                with channels.alone(channel, channels.POLL):
+                    serving.claim_if_allowed(channel, bucket.name)
+                    done = poller.poll(channel, Event())  # a signal ends the process
+            except HeldByAnother:
+                typer.echo("another poll is running, this one is not needed", err=True)
+                done = None
+        _report(done, as_json=as_json)
+        return
+    log_settings(broker_settings, bucket_settings, work)
+    stop = stop_on_signals()
+    with contextlib.suppress(DependencyDown):  # a store that is away now is waited for
+        bucket.require()
+    attempts = channels.Reconnecting(stop)
+    try:
+        for attempt in attempts:
+            with attempt, channels.confirming_channel(broker_settings, "poller") as channel:
+                with channels.translated_errors():
+                    topology.declare(channel)
+                with channels.alone(channel, channels.POLL):
+                    serving.claim_if_allowed(channel, bucket.name)
+                    attempts.held(attempt)
+                    poller.poll_every(every, channel, stop, _log_poll)
+    except FleetticketsError:
+        if not stop.is_set():
+            raise
+
+
+def _report(done: Poll | None, *, as_json: bool) -> None:
+    if as_json:
+        none = {"waiting": None, "set_aside": None, "queued": None, "published": 0}
+        typer.echo(json.dumps(asdict(done) if done else none))
+    elif done:
+        aside = f", set aside {done.set_aside}" if done.set_aside else ""
+        typer.echo(f"waiting {done.waiting}{aside}, already queued {done.queued}, published {done.published}")
+
+
+def _log_poll(done: Poll) -> None:
+    structlog.get_logger().info("poll", **asdict(done))

@@ -1,0 +1,61 @@
+"""`sqs`."""
+
+import json
+from functools import partial
+from typing import Annotated
+
+import structlog
+import typer
+
+from publisher.broker import channels, topology
+from publisher.errors import FleetticketsError
+from publisher.program import EXIT_FAILED, AsJson, stop_on_signals
+from publisher.settings import (
+    BrokerSettings,
+    SqsSettings,
+    load,
+    log_settings,
+)
+from publisher.sources.sqs import Bridge, Carried, SqsQueue
+
+
+def carry_from_sqs(
+    once: Annotated[
+        bool, typer.Option("--once", help="Carry over what is there and end, for cron; without it, run until SIGTERM.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Carry a bucket's notifications from an AWS SQS queue to the channels.
+
+    A message is deleted from SQS only after the broker has confirmed it. A signal finishes the batch in hand and
+    exits 0. Credentials and region come from AWS's own environment.
+    """
+    broker_settings, sqs_settings = load(BrokerSettings), load(SqsSettings)
+    stop = stop_on_signals()
+    with Bridge(SqsQueue(sqs_settings)) as bridge:
+        if once:
+            with channels.confirming_channel(broker_settings, "sqs") as channel:
+                with channels.translated_errors():
+                    topology.declare(channel)
+                batch = bridge.drain(channel, stop)
+            _report_batch(batch, as_json=as_json)
+            return
+        try:
+            bridge.run(broker_settings, stop, partial(log_settings, broker_settings, sqs_settings), _log_batch)
+        except FleetticketsError:
+            if not stop.is_set():
+                raise
+    structlog.get_logger().info("stopped")
+
+
+def _report_batch(batch: Carried, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"published": batch.published, "deleted": batch.deleted}))
+    else:
+        typer.echo(f"published {batch.published}, deleted from SQS {batch.deleted}")
+    if batch.deleted < batch.published:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _log_batch(batch: Carried) -> None:
+    structlog.get_logger().info("sqs batch", published=batch.published, deleted=batch.deleted)

@@ -1,0 +1,34 @@
+"""`webhook`."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from publisher.program import stop_on_signals
+from publisher.settings import (
+    BrokerSettings,
+    WebhookSettings,
+    load,
+    log_settings,
+)
+
+
+def webhook(
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8080,
+) -> None:
+    """Receive the webhook of a store and hand its events to RabbitMQ.
+
+    For stores that cannot publish to RabbitMQ themselves. An event is answered with 200 once the broker has it on
+    disk; otherwise the store sends it again. Callers need FLEETTICKETS_WEBHOOK_TOKEN. SIGTERM finishes the requests
+    under way.
+    """
+    # FastAPI takes half a second to import, which no other command should wait for.
+    from publisher.sources.webhook import listen, serve  # noqa: PLC0415
+
+    broker_settings, settings = load(BrokerSettings), load(WebhookSettings)
+    stop = stop_on_signals()
+    listening = listen(host, port)
+    log_settings(broker_settings, settings)
+    asyncio.run(serve(listening, broker_settings, settings, stop))

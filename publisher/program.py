@@ -1,0 +1,93 @@
+"""How every command of the program runs and ends: one line for an error, codes for cron, signals, progress."""
+
+import _thread
+import signal
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from threading import Event
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from publisher import log
+from publisher.arrivals.folders import Folder
+from publisher.errors import FleetticketsError, Misconfigured
+from publisher.sources.poller import OpenSettled
+from publisher.terminal import printable
+
+EXIT_FAILED = 1
+EXIT_MISCONFIGURED = 2
+_ENDLESS = 10_000
+
+OfFeeds = Annotated[
+    list[str] | None,
+    typer.Option("--feed", metavar="NAME", help="Only this feed; may be given more than once.", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of text for a person.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the commands of this package are told by the program that they are part of."""
+
+    folders: Callable[[Iterable[str]], Sequence[Folder]]
+    """Of the feeds of these names, or of all that are served. Raises: Misconfigured."""
+    open_settled: OpenSettled
+    """What is known of files that wait."""
+
+
+def run(program: typer.Typer, known: Known) -> NoReturn:
+    """Run a program of commands; an error of ours is one line on stderr, never a traceback."""
+    log.configure()
+    try:
+        program(obj=known)
+    except Misconfigured as error:
+        print(printable(f"fleettickets: {error}"), file=sys.stderr)  # noqa: T201
+        sys.exit(EXIT_MISCONFIGURED)
+    except FleetticketsError as error:
+        print(printable(f"fleettickets: {error}"), file=sys.stderr)  # noqa: T201
+        sys.exit(EXIT_FAILED)
+    sys.exit(0)
+
+
+def console() -> Console:
+    """A console that cuts and wraps nothing where a script or a pager reads."""
+    return Console() if sys.stdout.isatty() else Console(width=_ENDLESS)
+
+
+def progress(*, as_json: bool, in_bytes: bool = False) -> Progress:
+    """A bar for work that takes long, where there is a terminal; beside JSON it goes to stderr."""
+    on = Console(stderr=as_json)
+    done = DownloadColumn() if in_bytes else MofNCompleteColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), done, TimeRemainingColumn())
+    return Progress(*columns, console=on, transient=True, disable=not on.is_terminal)
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them."""
+    if seconds is None:
+        return "unknown"
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def stop_on_signals(*, second_aborts: bool = False) -> Event:
+    """An event that SIGTERM and SIGINT set; for work that a person waits for, a second Ctrl-C does not wait for it.
+
+    A handler may come in the middle of anything, of the event's own work too, whose lock it then must not wait for.
+    """
+    stop = Event()
+
+    def set_stop(number: int, _frame: object) -> None:
+        if second_aborts and number == signal.SIGINT and stop.is_set():
+            raise KeyboardInterrupt
+        _thread.start_new_thread(stop.set, ())
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, set_stop)
+    return stop

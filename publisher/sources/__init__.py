@@ -1,0 +1,1 @@
+"""Ways in: the poller, the webhook receiver, an AWS queue."""

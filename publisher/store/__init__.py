@@ -1,0 +1,1 @@
+"""The bucket: listing, reading, archiving, and what it is set to announce."""

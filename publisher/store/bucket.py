@@ -1,0 +1,501 @@
+"""The bucket behind boto3: list what waits, read one object as a stream, archive it without losing a byte."""
+
+import hashlib
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import chain, islice
+from pathlib import Path, PurePosixPath
+from threading import Event, Semaphore
+from typing import TYPE_CHECKING, TypedDict
+
+import boto3
+import structlog
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.response import StreamingBody
+from urllib3.exceptions import HTTPError
+
+from publisher import tls
+from publisher.arrivals.folders import Folder, folder_of
+from publisher.errors import (
+    DependencyDown,
+    Misconfigured,
+    ObjectChanged,
+    ObjectMissing,
+    ObjectRefused,
+    ObjectUnavailable,
+    SlowBody,
+)
+from publisher.settings import BucketSettings
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import CopySourceTypeDef, GetObjectOutputTypeDef, HeadObjectOutputTypeDef
+    from urllib3 import HTTPResponse
+
+    class Begin(TypedDict, total=False):
+        StartAfter: str
+
+
+log = structlog.get_logger()
+
+BUCKET = "the bucket's store"
+_CHUNK = 1 << 20
+_PAGE = 1000
+"""Objects to a listing request, where the store does not give less."""
+_SILENT_SECONDS = 20
+"""Without a byte a connection of the store ends."""
+_LEAST_PACE = 16 * 1024
+"""Bytes a second: whoever reads a body that only trickles would be kept for good."""
+_PACED_SECONDS = 10
+"""The pace is that of the last so many seconds of waiting: a body can be fast to its middle, and trickle from there."""
+_SLOW_SECONDS = 10
+"""A body that has been waited for longer than this in all is slow."""
+_MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
+_TRY_AGAIN = frozenset({408, 429})
+_CHANGED = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict"})
+_SUFFIX = re.compile(r"~[0-9a-f]{12}(?=\.[^.]*$|$)")
+"""What a copy's name gets where the plain name is taken by other bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """One object as somebody stored it: the same bytes stored once more are another put.
+
+    `modified` has whole seconds. `version_id` is None where the bucket keeps no versions.
+    """
+
+    key: str
+    etag: str
+    modified: datetime
+    version_id: str | None = None
+
+    def is_same(self, other: "Put") -> bool:
+        """Whether both are one put, as far as a bucket without versions can tell them apart."""
+        return self.etag == other.etag and self.modified.replace(microsecond=0) == other.modified.replace(microsecond=0)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectSummary:
+    """One object as a listing, a HEAD or a GET shows it; `etag` without quotes, `size` in bytes, time in UTC."""
+
+    key: str
+    etag: str
+    size: int
+    modified: datetime
+    version_id: str | None = None
+    """Only a HEAD or a GET tells, of a bucket that keeps versions."""
+
+    @property
+    def put(self) -> Put:
+        return Put(self.key, self.etag, self.modified, self.version_id)
+
+
+def pages(objects: Iterable[ObjectSummary]) -> Iterator[list[ObjectSummary]]:
+    """The same, a thousand at a time."""
+    left = iter(objects)
+    while page := list(islice(left, _PAGE)):
+        yield page
+
+
+class SlowBodies:
+    """The places for bodies that come slowly, so many at a time. Safe to share between threads.
+
+    Once `stop` is set there are none, and those that are taken are to be left.
+    """
+
+    def __init__(self, places: int, stop: Event) -> None:
+        self._places = places
+        self._free = Semaphore(places)
+        self._stop = stop
+
+    def take(self, key: str) -> None:
+        """Raises: SlowBody, when no place is free."""
+        self.require_going_on(key)
+        if not self._free.acquire(blocking=False):
+            raise SlowBody(BUCKET, f"{key!r} waits until one of {self._places} others that are slow has been read")
+
+    def require_going_on(self, key: str) -> None:
+        """Raises: SlowBody, when the process is to end."""
+        if self._stop.is_set():
+            raise SlowBody(BUCKET, f"{key!r} is left, since the process ends")
+
+    def leave(self) -> None:
+        self._free.release()
+
+
+class OpenObject:
+    """An object being read: what the GET said of it, and the bytes still to come."""
+
+    def __init__(self, summary: ObjectSummary, body: StreamingBody, slow_bodies: SlowBodies) -> None:
+        self.summary = summary
+        self._slow_bodies = slow_bodies
+        self._is_slow = False
+        # Not by way of `body`, which waits until all is there that it was asked for, at whatever pace.
+        self._stream: HTTPResponse = getattr(body, "_raw_stream")  # noqa: B009 - it keeps it to itself
+        self._read = 0
+        self._waited_in_all, self._waited, self._paced = 0.0, 0.0, 0
+
+    def read(self, amount: int) -> bytes:
+        """Give up to `amount` bytes, b"" at the end.
+
+        Raises: ObjectUnavailable, also for a body shorter than the store announced, or one that trickles: it has just
+        given the head of it; SlowBody.
+        """
+        self._require_place()
+        began = time.monotonic()
+        try:
+            found = self._stream.read1(amount)
+        except (BotoCoreError, HTTPError, OSError) as error:
+            raise ObjectUnavailable(BUCKET, f"reading {self.summary.key!r} broke off: {_one_line(error)}") from error
+        waited = time.monotonic() - began
+        self._waited_in_all += waited
+        self._waited += waited
+        self._read += len(found)
+        self._paced += len(found)
+        if not found and self._read < self.summary.size:
+            raise ObjectUnavailable(
+                BUCKET, f"reading {self.summary.key!r} broke off after {self._read:,} of {self.summary.size:,} bytes"
+            )
+        if found and self._waited > _PACED_SECONDS:
+            if self._paced < _LEAST_PACE * self._waited and self._read < self.summary.size:
+                raise ObjectUnavailable(
+                    BUCKET,
+                    f"reading {self.summary.key!r} is too slow: {self._paced:,} bytes in {self._waited:.0f} s, after "
+                    f"{self._read - self._paced:,} of {self.summary.size:,}",
+                )
+            self._waited, self._paced = 0.0, 0
+        return found
+
+    def close(self) -> None:
+        """Leave the place that it has, if it is slow."""
+        if self._is_slow:
+            self._is_slow = False
+            self._slow_bodies.leave()
+
+    def _require_place(self) -> None:
+        if self._is_slow:
+            self._slow_bodies.require_going_on(self.summary.key)
+        elif self._waited_in_all > _SLOW_SECONDS and self._read < self.summary.size:
+            self._slow_bodies.take(self.summary.key)
+            self._is_slow = True
+            log.warning(
+                "slow body",
+                key=self.summary.key,
+                read=self._read,
+                size=self.summary.size,
+                seconds=round(self._waited_in_all, 1),
+            )
+
+
+def s3_client(settings: BucketSettings, connections: int = 10, attempts: int = 3) -> "S3Client":
+    """Make a client for any S3 store, addressed path-style; it makes each request up to so many times.
+
+    Raises: Misconfigured.
+    """
+    try:
+        return boto3.client(
+            "s3",
+            endpoint_url=str(settings.endpoint),
+            aws_access_key_id=settings.access_key.get_secret_value(),
+            aws_secret_access_key=settings.secret_key.get_secret_value(),
+            region_name=settings.region,
+            verify=verified_by(settings.ca_file),
+            config=Config(
+                s3={"addressing_style": "path"},
+                connect_timeout=5,
+                read_timeout=_SILENT_SECONDS,
+                retries={"mode": "standard", "total_max_attempts": attempts},
+                max_pool_connections=connections,
+                # Stores other than AWS lag behind its newest checksums.
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        )
+    except ValueError as error:
+        raise Misconfigured(f"RUSTFS_ENDPOINT or RUSTFS_REGION is wrong: {error}") from None
+
+
+def verified_by(ca_file: Path | None) -> str | None:
+    """What boto3 verifies certificates against; None is its own choice, AWS_CA_BUNDLE included, and never nothing."""
+    return str(ca_file) if ca_file else None
+
+
+class Bucket:
+    """One bucket and the feeds' folders in it, at least one. Safe to share between threads.
+
+    Of the bodies that come slowly `slow` are read at a time, and none to its end once `stop` is set.
+    """
+
+    def __init__(
+        self,
+        settings: BucketSettings,
+        folders: Sequence[Folder],
+        connections: int = 10,
+        *,
+        slow: int = 1,
+        stop: Event | None = None,
+    ) -> None:
+        self.name = settings.bucket
+        self.folders = tuple(folders)
+        self._slow_bodies = SlowBodies(slow, stop or Event())
+        self._s3 = s3_client(settings, connections)
+        # Copies and deletes are not for the client to repeat. One whose answer was lost is done, and by the time of
+        # another attempt the key can hold a version that nobody has read: `archive` looks again first.
+        self._s3_once = s3_client(settings, connections, attempts=1)
+
+    def require(self) -> None:
+        """Ask the store once whether settings and bucket fit together, for a clear word at the start.
+
+        Raises: Misconfigured, DependencyDown.
+        """
+        try:
+            for folder in self.folders:
+                with self._translated_errors(folder.changes):
+                    self._s3.list_objects_v2(Bucket=self.name, Prefix=folder.changes, MaxKeys=1)
+        except DependencyDown as error:
+            refusal = error.__cause__
+            if isinstance(refusal, ClientError) and _is_refusal(refusal):
+                raise Misconfigured(
+                    "RUSTFS_BUCKET, RUSTFS_ACCESS_KEY and RUSTFS_SECRET_KEY do not fit the store at RUSTFS_ENDPOINT: "
+                    f"{error.detail}"
+                ) from error
+            raise
+
+    def waiting(self) -> Iterator[ObjectSummary]:
+        """Every object in `changes/`, folder by folder, in the order of the keys; one request per thousand.
+
+        Raises: DependencyDown.
+        """
+        return chain.from_iterable(map(self.waiting_in, self.folders))
+
+    def waiting_in(self, folder: Folder, after: str = "") -> Iterator[ObjectSummary]:
+        """The same of one folder, or what comes after a key.
+
+        Raises: DependencyDown.
+        """
+        return self._objects(folder.changes, after)
+
+    def archived(self) -> Iterator[ObjectSummary]:
+        """Every object in `processed/`, folder by folder, in the order of the keys; one request per thousand.
+
+        Raises: DependencyDown.
+        """
+        return chain.from_iterable(self._objects(folder.processed) for folder in self.folders)
+
+    def _objects(self, folder: str, after: str = "") -> Iterator[ObjectSummary]:
+        with self._translated_errors(folder):
+            listing = self._s3.get_paginator("list_objects_v2")
+            # Without a key to begin after, as not every store may know what an empty one means.
+            begin: Begin = {"StartAfter": after} if after else {}
+            listed = listing.paginate(Bucket=self.name, Prefix=folder, PaginationConfig={"PageSize": _PAGE}, **begin)
+            for page in listed:
+                for found in page.get("Contents", []):
+                    if found["Key"] != folder:  # some tools make a folder an empty object
+                        yield ObjectSummary(
+                            found["Key"], found["ETag"].strip('"'), found["Size"], found["LastModified"]
+                        )
+
+    def change_key(self, archive_key: str) -> str:
+        """The key that an archived object had in `changes/`."""
+        folder = self.folder_of(archive_key)
+        return folder.changes + _SUFFIX.sub("", archive_key.removeprefix(folder.processed))
+
+    def archives_of(self, key: str) -> list[ObjectSummary]:
+        """Every object in `processed/` that a version of the key was archived as.
+
+        Raises: DependencyDown.
+        """
+        folder = self.folder_of(key)
+        name = PurePosixPath(key.removeprefix(folder.changes))
+        found = self._objects(f"{folder.processed}{name.with_suffix('')}")
+        return [archived for archived in found if self.change_key(archived.key) == key]
+
+    def digest(self, key: str) -> str:
+        """The SHA-256 of an object's bytes, which are streamed.
+
+        Raises: ObjectMissing; ObjectRefused, when the store will not give this one; DependencyDown.
+        """
+        digest = hashlib.sha256()
+        with self.open(key) as opened:
+            while chunk := opened.read(_CHUNK):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    @contextmanager
+    def open(self, key: str) -> Iterator[OpenObject]:
+        """Read one object as a stream.
+
+        Raises: ObjectMissing; ObjectRefused, when the store will not give this one; DependencyDown.
+        """
+        with self._translated_errors(key):
+            answer = self._s3.get_object(Bucket=self.name, Key=key)
+        opened = OpenObject(_summary(key, answer), answer["Body"], self._slow_bodies)
+        try:
+            yield opened
+        finally:
+            opened.close()
+            answer["Body"].close()
+
+    def head(self, key: str, version_id: str | None = None) -> ObjectSummary | None:
+        """What the bucket has under the key now, or as that version; None if nothing.
+
+        Raises: DependencyDown.
+        """
+        try:
+            with self._translated_errors(key):
+                if version_id is None:
+                    answer = self._s3.head_object(Bucket=self.name, Key=key)
+                else:
+                    answer = self._s3.head_object(Bucket=self.name, Key=key, VersionId=version_id)
+        except ObjectMissing:
+            return None
+        return _summary(key, answer)
+
+    def archive(self, put: Put, sha256: str, copied: Callable[[], None], *, may_delete: bool = True) -> str | None:
+        """Move a put of a change file to `processed/`: copy, check, delete. Repeatable at any point.
+
+        A taken name with other bytes is never overwritten: the copy gets a suffix from its own hash. `copied` is
+        called once the copy is known to be good, before the delete. What is deleted is that put and no other one, not
+        even of the same bytes; without `may_delete` nothing is that has no version to be known by.
+        Gives the archive's key; None when that version is gone and no copy of it was ever made.
+        Raises: ObjectChanged when the key now holds another version, which stays; ObjectRefused; DependencyDown.
+        """
+        if not put.key.startswith(self.folder_of(put.key).changes):
+            raise ValueError(f"{put.key!r} is no change file")
+        try:
+            return self._archive(put, sha256, copied, may_delete=may_delete)
+        except SlowBody:
+            raise
+        except DependencyDown:
+            return self._archive(put, sha256, copied, may_delete=may_delete)
+
+    def _archive(self, put: Put, sha256: str, copied: Callable[[], None], *, may_delete: bool) -> str | None:
+        for archive_key in self._archive_names(put.key, sha256):
+            taken = self.head(archive_key)
+            if taken is not None:
+                archive_etag = taken.etag
+            elif self._holds(put):
+                try:
+                    archive_etag = self._copy(put, archive_key)
+                except ObjectMissing:
+                    continue
+            else:
+                continue
+            if self._is_copy(archive_key, archive_etag, put.etag, sha256):
+                copied()
+                if may_delete or put.version_id:
+                    self._delete(put)
+                return archive_key
+        if self.head(put.key) is not None:
+            raise ObjectChanged(self.name, put.key)
+        # Gone since the first look: another delivery of the file may have archived it in between.
+        for archive_key in self._archive_names(put.key, sha256):
+            taken = self.head(archive_key)
+            if taken is not None and self._is_copy(archive_key, taken.etag, put.etag, sha256):
+                return archive_key
+        return None
+
+    def _holds(self, put: Put) -> bool:
+        """Whether the bytes of the put are still to be had, from whichever put."""
+        found = self.head(put.key, put.version_id)
+        return found is not None and found.etag == put.etag
+
+    def _archive_names(self, key: str, sha256: str) -> tuple[str, str]:
+        folder = self.folder_of(key)
+        name = PurePosixPath(key.removeprefix(folder.changes))
+        plain = f"{folder.processed}{name}"
+        return plain, f"{folder.processed}{name.with_name(f'{name.stem}~{sha256[:12]}{name.suffix}')}"
+
+    def folder_of(self, key: str) -> Folder:
+        """The folder that has the key.
+
+        Raises: ValueError.
+        """
+        folder = folder_of(self.folders, key)
+        if folder is None:
+            raise ValueError(f"{key!r} is in none of the folders")
+        return folder
+
+    def _copy(self, put: Put, archive_key: str) -> str:
+        source: CopySourceTypeDef = {"Bucket": self.name, "Key": put.key}
+        if put.version_id:
+            source["VersionId"] = put.version_id
+        with self._translated_errors(put.key):
+            answer = self._s3_once.copy_object(
+                Bucket=self.name, Key=archive_key, CopySource=source, CopySourceIfMatch=f'"{put.etag}"'
+            )
+        return answer["CopyObjectResult"]["ETag"].strip('"')
+
+    def _delete(self, put: Put) -> None:
+        """Delete the put; where the bucket keeps versions that one for good, and none that is there by now."""
+        # Ceph 16 ignores the conditions of copies and deletes, so a look comes right before each. Stores that keep
+        # the conditions close the rest of the gap.
+        found = None if put.version_id else self.head(put.key)
+        try:
+            with self._translated_errors(put.key):
+                if put.version_id:
+                    self._s3_once.delete_object(Bucket=self.name, Key=put.key, VersionId=put.version_id)
+                elif found is not None and found.put.is_same(put):
+                    self._s3_once.delete_object(Bucket=self.name, Key=put.key, IfMatch=f'"{put.etag}"')
+        except (ObjectMissing, ObjectChanged):
+            pass
+
+    def _is_copy(self, archive_key: str, archive_etag: str, etag: str, sha256: str) -> bool:
+        if archive_etag == etag:
+            return True
+        # An object stored in parts has another ETag than its copy: only the bytes tell.
+        return self.digest(archive_key) == sha256
+
+    def _is_open(self) -> bool:
+        """Whether the bucket as a whole answers, so that a refusal was meant for one object."""
+        try:
+            self._s3.list_objects_v2(Bucket=self.name, Prefix=self.folders[0].changes, MaxKeys=1)
+        except (ClientError, BotoCoreError, HTTPError, OSError):
+            return False
+        return True
+
+    @contextmanager
+    def _translated_errors(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except ClientError as error:
+            code = str(error.response.get("Error", {}).get("Code", ""))
+            if code in _MISSING:
+                raise ObjectMissing(self.name, key) from error
+            if code in _CHANGED:
+                raise ObjectChanged(self.name, key) from error
+            detail = f"{error.operation_name} of {key!r} in {self.name!r}: {_one_line(error)}"
+            if _is_refusal(error) and self._is_open():
+                raise ObjectRefused(BUCKET, detail) from error
+            if _is_fault(error) and self._is_open():
+                raise ObjectUnavailable(BUCKET, detail) from error
+            # Refused credentials and a missing bucket too: the operator can mend them while files wait.
+            raise DependencyDown(BUCKET, detail) from error
+        except (BotoCoreError, HTTPError, OSError) as error:
+            raise DependencyDown(BUCKET, _one_line(error)) from error
+
+
+def _summary(key: str, answer: "GetObjectOutputTypeDef | HeadObjectOutputTypeDef") -> ObjectSummary:
+    version = answer.get("VersionId")
+    # A bucket that has stopped to keep versions calls each new object "null", the next one as well.
+    named = version if version and version != "null" else None
+    return ObjectSummary(key, answer["ETag"].strip('"'), answer["ContentLength"], answer["LastModified"], named)
+
+
+def _is_fault(error: ClientError) -> bool:
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return status >= 500  # noqa: PLR2004 - the class of HTTP's server errors
+
+
+def _is_refusal(error: ClientError) -> bool:
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return 400 <= status < 500 and status not in _TRY_AGAIN  # noqa: PLR2004 - the class of HTTP's client errors
+
+
+def _one_line(error: BaseException) -> str:
+    return tls.explained(" ".join(str(error).split())[:300], "RUSTFS_ENDPOINT")

@@ -1,0 +1,70 @@
+"""Whether a store keeps the conditions of S3's copies and deletes: tried on small objects of our own."""
+
+import contextlib
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from publisher import tls
+from publisher.arrivals.folders import Folder
+from publisher.errors import DependencyDown, StoreRefused
+from publisher.settings import BucketSettings
+from publisher.store.bucket import BUCKET, s3_client
+
+_WRONG = '"00000000000000000000000000000000"'
+_REFUSED = frozenset({"PreconditionFailed", "412"})
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What the store does with a condition that does not hold: refuses (True), or goes on as if there were none."""
+
+    copy: bool
+    delete: bool
+
+
+def try_conditions(settings: BucketSettings, folder: Folder) -> Conditions:
+    """Write, copy and delete an object in `doctor/` beside a feed's `changes/`, which nothing else looks at.
+
+    Leaves nothing.
+
+    Raises: DependencyDown; StoreRefused, when the store will not write, copy or delete there at all.
+    """
+    s3, bucket = s3_client(settings), settings.bucket
+    source = f"{folder.prefix}doctor/{uuid.uuid4().hex}"
+    copy = f"{source}.copy"
+    try:
+        _do("write", lambda: s3.put_object(Bucket=bucket, Key=source, Body=b"fleettickets doctor\n"))
+        copied = _do(
+            "copy",
+            lambda: s3.copy_object(
+                Bucket=bucket, Key=copy, CopySource={"Bucket": bucket, "Key": source}, CopySourceIfMatch=_WRONG
+            ),
+        )
+        if not copied:
+            _do("copy", lambda: s3.copy_object(Bucket=bucket, Key=copy, CopySource={"Bucket": bucket, "Key": source}))
+        deleted = _do("delete", lambda: s3.delete_object(Bucket=bucket, Key=copy, IfMatch=_WRONG))
+        _do("delete", lambda: s3.delete_object(Bucket=bucket, Key=copy))
+        _do("delete", lambda: s3.delete_object(Bucket=bucket, Key=source))
+    finally:
+        for key in (copy, source):
+            with contextlib.suppress(ClientError, BotoCoreError):
+                s3.delete_object(Bucket=bucket, Key=key)
+    return Conditions(copy=not copied, delete=not deleted)
+
+
+def _do(what: str, call: Callable[[], object]) -> bool:
+    """Whether it was done; False for a condition that did not hold."""
+    try:
+        call()
+    except ClientError as error:
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        if code in _REFUSED:
+            return False
+        raise StoreRefused(BUCKET, f"no right to {what} an object? {' '.join(str(error).split())[:200]}") from error
+    except BotoCoreError as error:
+        detail = tls.explained(" ".join(str(error).split())[:200], "RUSTFS_ENDPOINT")
+        raise DependencyDown(BUCKET, detail) from error
+    return True

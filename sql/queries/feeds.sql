@@ -1,0 +1,113 @@
+-- name: taken_names
+-- Feeds whose table would be one that has another use.
+SELECT feed
+FROM unnest(%(feeds)s::text[]) AS feed
+JOIN pg_class AS relation ON relation.oid = to_regclass(format('tickets.%%I', feed))
+WHERE relation.relkind <> 'r'
+   OR 2 > (SELECT count(*) FROM pg_attribute
+           WHERE attrelid = relation.oid AND attname IN ('ticket_id', 'raw') AND NOT attisdropped)
+ORDER BY feed
+
+-- name: make_table
+-- Of a feed's rows, with what every feed has.
+CREATE TABLE IF NOT EXISTS {tickets} (
+    ticket_id   text PRIMARY KEY,
+    raw         jsonb NOT NULL CHECK (jsonb_typeof(raw) = 'object'),
+    geom        geometry(Point, 4326),
+    geo_source  text,
+    ingested_at timestamptz NOT NULL DEFAULT now()
+)
+
+-- name: comment_table
+COMMENT ON TABLE {tickets} IS {title}
+
+-- name: make_trigger
+CREATE OR REPLACE TRIGGER resolve_geom BEFORE INSERT OR UPDATE OF raw ON {tickets}
+FOR EACH ROW EXECUTE FUNCTION tickets.resolve_geom()
+
+-- name: make_index
+CREATE INDEX IF NOT EXISTS {index} ON {tickets} USING gist (geom)
+
+-- name: make_columns
+ALTER TABLE {tickets} {columns}
+
+-- name: typed_text
+ADD COLUMN IF NOT EXISTS {column} text GENERATED ALWAYS AS (raw ->> {name}) STORED
+
+-- name: typed_timestamp
+ADD COLUMN IF NOT EXISTS {column} timestamptz GENERATED ALWAYS AS (tickets.eat_ts(raw ->> {name})) STORED
+
+-- name: typed_boolean
+ADD COLUMN IF NOT EXISTS {column} boolean GENERATED ALWAYS AS (tickets.feed_flag(raw ->> {name})) STORED
+
+-- name: typed_number
+ADD COLUMN IF NOT EXISTS {column} numeric GENERATED ALWAYS AS (tickets.feed_number(raw ->> {name})) STORED
+
+-- name: typed_minutes
+ADD COLUMN IF NOT EXISTS {column} integer GENERATED ALWAYS AS (tickets.feed_minutes(raw ->> {name})) STORED
+
+-- name: typed_latitude
+ADD COLUMN IF NOT EXISTS {column} double precision GENERATED ALWAYS AS (
+    COALESCE(
+        ST_Y(tickets.kenya_point(tickets.feed_degrees(raw ->> 'latitude'), tickets.feed_degrees(raw ->> 'longitude'))),
+        ST_Y(geom)
+    )
+) STORED
+
+-- name: typed_longitude
+ADD COLUMN IF NOT EXISTS {column} double precision GENERATED ALWAYS AS (
+    COALESCE(
+        ST_X(tickets.kenya_point(tickets.feed_degrees(raw ->> 'latitude'), tickets.feed_degrees(raw ->> 'longitude'))),
+        ST_X(geom)
+    )
+) STORED
+
+-- name: make_positions
+-- What last wrote each row.
+CREATE TABLE IF NOT EXISTS {positions} (
+    ticket_id text PRIMARY KEY,
+    position  ingest.position NOT NULL,
+    file_id   bigint REFERENCES ingest.ledger
+)
+
+-- name: make_epoch
+INSERT INTO ingest.epochs (feed, epoch, reason) VALUES ({name}, 1, 'first') ON CONFLICT (feed, epoch) DO NOTHING
+
+-- name: record_feed
+-- The declaration that its tables were made by last. Gives a row where that is new.
+INSERT INTO ingest.feeds AS known (feed, prefix, declaration) VALUES (%(feed)s, %(prefix)s, %(declaration)s)
+ON CONFLICT (feed) DO UPDATE SET prefix = excluded.prefix, declaration = excluded.declaration, made_at = now()
+WHERE (known.prefix, known.declaration) IS DISTINCT FROM (excluded.prefix, excluded.declaration)
+RETURNING feed
+
+-- name: others
+-- Feeds that have tables and are not among those declared now.
+SELECT feed, prefix FROM ingest.feeds WHERE feed <> ALL(%(feeds)s::text[]) ORDER BY feed
+
+-- name: made
+-- Feeds that have tables here, whether declared now or not, with their rows; null where somebody dropped the table.
+SELECT feed, prefix, CASE WHEN to_regclass(format('tickets.%%I', feed)) IS NOT NULL THEN
+    (xpath('/row/rows/text()',
+           query_to_xml(format('SELECT count(*) AS rows FROM tickets.%%I', feed), false, true, '')))[1]::text::bigint
+    END AS rows
+FROM ingest.feeds
+ORDER BY feed
+
+-- name: other_than_declared
+-- Columns that a declaration wants and the feed's table lacks, or has of another type.
+SELECT wanted.feed, wanted.name, wanted.type, format_type(there.atttypid, there.atttypmod) AS type_there
+FROM unnest(%(feeds)s::text[], %(names)s::text[], %(types)s::text[]) AS wanted (feed, name, type)
+LEFT JOIN pg_attribute AS there
+    ON there.attrelid = to_regclass(format('tickets.%%I', wanted.feed)) AND there.attname = wanted.name
+   AND there.attnum > 0 AND NOT there.attisdropped
+WHERE there.atttypid IS NULL OR format_type(there.atttypid, there.atttypmod) <> wanted.type
+ORDER BY wanted.feed, wanted.name
+
+-- name: make_named_places
+-- What tickets say of places, over all feeds whose places are looked up: the gazetteer is one for all of them.
+CREATE OR REPLACE VIEW ingest.named_places AS {selects}
+
+-- name: named_places
+SELECT ticket.cluster, {region} AS region, ticket.location_name, {is_actionable} AS is_actionable, ticket.geo_source,
+       written.file_id
+FROM {tickets} AS ticket LEFT JOIN {positions} AS written USING (ticket_id)

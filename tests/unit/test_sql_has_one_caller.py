@@ -1,0 +1,48 @@
+"""Statements that a module is made for are run by that module alone: others call its verbs."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CALLERS = {
+    "geocoding": "consumer/geocoding/known_places.py",
+    "ledger": "consumer/files/ledger.py",
+    "outbox": "consumer/follow_ons/outbox.py",
+}
+RUNNING = {"rows", "row", "statements", "of_feed"}
+
+
+def files_run(tree: ast.AST) -> Iterator[str]:
+    """The files of sql/queries whose statements are run, each as often as it is named."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in RUNNING:
+            for argument in node.args:
+                if isinstance(argument, ast.Constant) and argument.value in CALLERS:
+                    yield argument.value
+                    break
+
+
+def test_each_has_one_caller() -> None:
+    found = {
+        (name, str(path.relative_to(ROOT)))
+        for part in ("consumer", "publisher", "sql")
+        for path in (ROOT / part).rglob("*.py")
+        for name in files_run(ast.parse(path.read_text(encoding="utf-8")))
+    }
+    assert found == set(CALLERS.items())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'database.rows(connection, "ledger", "claim_file", parameters)',
+        'database.row(connection, "ledger", name)',
+        'connection.execute(statements("ledger")["claim_file"])',
+        'of_feed("ledger", name, feed)',
+    ],
+)
+def test_another_would_be_found(code: str) -> None:
+    assert list(files_run(ast.parse(code))) == ["ledger"]
