@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from consumer.demo.feed import Feed
-from consumer.demo.model import INC
+from consumer.demo.model import FeedModel
 from consumer.demo.observing import Tables
 from consumer.demo.oracle import Oracle
 
@@ -48,33 +48,40 @@ class Check:
 
 
 def check(feed: Feed, expected: Oracle, found: Holdings) -> list[Check]:
-    """Compare everything; the order is that of the way of a file, backwards."""
+    """Compare everything that is of the feed; the order is that of the way of a file, backwards."""
+    name = feed.model.name
     tables, tickets, sums = found.tables, expected.tickets(), expected.sums()
     applied = {file.key: file.body for file in feed.files if file.key not in expected.dead}
     states = {key: ["done"] for key in applied} | {key: ["failed"] for key in expected.dead}
-    rows = {name: sums[counted] for name, counted in _COUNTED.items()}
+    rows = {count: sums[counted] for count, counted in _COUNTED.items()}
     rows["updated + unchanged + stale"] = sums["accepted"] - sums["rows_superseded"] - sums["rows_inserted"]
-    written = sum(found.rows[name] for name in ("updated", "unchanged", "stale"))
-    rows_found = {name: found.rows.get(name, written) for name in rows}
+    written = sum(found.rows[count] for count in ("updated", "unchanged", "stale"))
+    rows_found = {count: found.rows.get(count, written) for count in rows}
     raw = {key: values["raw"] for key, values in tickets.items()}
-    typed = {key: _typed(values) for key, values in tickets.items()}
+    typed = {key: _typed(feed.model, values) for key, values in tickets.items()}
+    closures = [compare("tickets.closure_events", expected.closures(), tables.closures)] if feed.model.closed_at else []
+    decided = tables.files.get(feed.late, ([], []))[1]
     return [
-        compare("tickets.inc: raw", raw, tables.raw),
-        compare("tickets.inc: typed columns", typed, tables.typed),
-        compare("tickets.closure_events", expected.closures(), tables.closures),
-        compare("rejected rows: file, line, text", expected.rejects, tables.rejects),
-        compare("rows counted in the ledger", rows, rows_found),
-        compare("ledger: each file once, to its end", states, {key: found[0] for key, found in tables.files.items()}),
-        compare("ledger: the late file", {feed.late: ["late"]}, {feed.late: tables.files.get(feed.late, ([], []))[1]}),
-        compare("dead letters", Counter(expected.dead), Counter(found.dead)),
-        compare("processed/: every byte applied", applied, found.processed),
-        compare("changes/: only what is dead", dict.fromkeys(expected.dead), dict.fromkeys(found.waiting)),
+        compare(f"tickets.{name}: raw", raw, tables.raw),
+        compare(f"tickets.{name}: typed columns", typed, tables.typed),
+        *closures,
+        compare(f"{name}: rejected rows: file, line, text", expected.rejects, tables.rejects),
+        compare(f"{name}: rows counted in the ledger", rows, rows_found),
+        compare(
+            f"{name}: each file once in the ledger, to its end",
+            states,
+            {key: file[0] for key, file in tables.files.items()},
+        ),
+        compare(f"{name}: the late file", {feed.late: ["late"]}, {feed.late: decided}),
+        compare(f"{name}: dead letters", Counter(expected.dead), Counter(found.dead)),
+        compare(f"{name}/processed/: every byte applied", applied, found.processed),
+        compare(f"{name}/changes/: only what is dead", dict.fromkeys(expected.dead), dict.fromkeys(found.waiting)),
     ]
 
 
-def _typed(values: dict[str, Any]) -> dict[str, Any]:
+def _typed(model: FeedModel, values: dict[str, Any]) -> dict[str, Any]:
     """The typed columns; a place is the feed's own, as no gazetteer has any."""
-    typed = {name: value for name, value in values.items() if name not in {"raw", INC.id_column}}
+    typed = {name: value for name, value in values.items() if name not in {"raw", model.id_column}}
     return typed | {"geo_source": None if typed["latitude"] is None else "feed"}
 
 

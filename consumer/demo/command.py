@@ -14,14 +14,18 @@ from publisher.program import EXIT_FAILED, AsJson
 
 def demo(
     *,
-    files: Annotated[int, typer.Option(min=FEWEST_FILES, max=5000, help="Change files to play.")] = 60,
+    files: Annotated[
+        int, typer.Option(min=2 * FEWEST_FILES, max=5000, help="Change files to play, of both feeds.")
+    ] = 60,
     rows: Annotated[int, typer.Option(min=FEWEST_ROWS, max=20_000, help="Rows in each of them.")] = 200,
-    seed: Annotated[int, typer.Option(help="Another seed, another feed.")] = 254,
+    seed: Annotated[int, typer.Option(help="Another seed, other feeds.")] = 254,
     rate: Annotated[float, typer.Option(min=0.1, help="Files put in a second; the store has its own limit.")] = 8,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the services up to look at.")] = False,
     as_json_: AsJson = False,
 ) -> None:
-    """Play a made-up feed of a Kenyan provider into real services, live, and compare the end with what it implies.
+    """Play the made-up feeds of a Kenyan provider into real services, live, and compare the end with what they imply.
+
+    Incidents and change requests arrive at once, three files to one.
 
     Uses the services that DATABASE_URL, RABBITMQ_URL and RUSTFS_ENDPOINT name, with a database, a virtual host and a
     bucket of its own, and starts private ones for what is not set. Exit status 0 only if every comparison holds.

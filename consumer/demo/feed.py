@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import ClassVar
 
-from consumer.demo.model import INC, FeedModel
+from consumer.demo.model import CRQ, INC, FeedModel
 from consumer.demo.oracle import EAT, ChangeFile
 
 COLUMNS = (
@@ -20,6 +20,7 @@ COLUMNS = (
 )  # fmt: skip
 """As the exporter orders those of its feeds; each feed has some of them."""
 FEWEST_FILES = 8
+"""Of one feed."""
 FEWEST_ROWS = 20
 
 _EVERY = timedelta(minutes=20)
@@ -48,6 +49,7 @@ Row = dict[str, str]
 class Feed:
     """Files in the order in which they are put, which is not the order of their names: the last one is late."""
 
+    model: FeedModel
     files: tuple[ChangeFile, ...]
     announced_twice: str
     """Key of the file whose event is sent once more."""
@@ -55,16 +57,25 @@ class Feed:
     late: str
 
 
-def make_feed(*, files: int, rows: int, seed: int, until: datetime) -> Feed:
+def make_feeds(*, files: int, rows: int, seed: int, until: datetime) -> tuple[Feed, ...]:
+    """Make `files` files of incidents and of change requests, of which there are fewer."""
+    of_changes = max(FEWEST_FILES, files // 4)
+    return (
+        make_feed(INC, files=files - of_changes, rows=rows, seed=seed, until=until),
+        make_feed(CRQ, files=of_changes, rows=rows, seed=seed + 1, until=until),
+    )
+
+
+def make_feed(model: FeedModel, *, files: int, rows: int, seed: int, until: datetime) -> Feed:
     """Make `files` files of `rows` rows and a few bad ones, one for every 20 minutes, the last for `until`."""
-    exporter = Exporter(Random(seed))
+    exporter = Exporter(Random(seed), model)
     first = until.astimezone(EAT).replace(second=0, microsecond=0) - (files - 1) * _EVERY
     made = [exporter.export(number, first + number * _EVERY, rows) for number in range(files)]
     late, broken, twice = made[files // 3], made[files // 2], made[files * 3 // 4]
     # An owner's name in Latin-1 amid UTF-8.
     made[files // 2] = replace(broken, body=broken.body.replace(b"Fibre", b"Fibr\xe9", 1))
     made.remove(late)
-    return Feed((*made, late), announced_twice=twice.key, not_utf8=broken.key, late=late.key)
+    return Feed(model, (*made, late), announced_twice=twice.key, not_utf8=broken.key, late=late.key)
 
 
 class Exporter:

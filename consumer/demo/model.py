@@ -1,4 +1,7 @@
-"""What the columns of a feed mean, as far as its files can be made up and their outcome foretold. Pure."""
+"""What the columns of a feed mean, as far as its files can be made up and their outcome foretold. Pure.
+
+Said here once more, and not read from the feeds' declarations: the demo's end is compared with it.
+"""
 
 from dataclasses import dataclass, field
 
@@ -61,4 +64,18 @@ INC = FeedModel(
     closure=(
         "cluster", "region", "location_name", "assigned_team", "owner", "sla_status", "mttr", "created_at_service",
     ),
+)  # fmt: skip
+
+CRQ = FeedModel(
+    name="crq",
+    id_column="ticket_id",
+    texts=("normalized_status", "raw_status", "cluster", "region", "location_name", "assigned_team", "owner"),
+    times=(
+        "created_at_service", "scheduled_at", "closed_at", "first_seen_at", "last_seen_at", "source_created_at",
+        "source_updated_at",
+    ),
+    place=("latitude", "longitude"),
+    lower=("region",),
+    upper=("raw_status",),
+    sentinel="EXPORT STOPPED",
 )  # fmt: skip

@@ -1,18 +1,19 @@
 """What the demo sees from outside: progress from the ledger, and at the end everything that is to be compared."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from consumer.demo.model import INC
+from consumer.demo.model import FeedModel
 from consumer.demo.oracle import Raw
+from consumer.feeds.feed import Feed
 from consumer.postgres import database
 from consumer.postgres.database import Connection
 from publisher.broker import channels, dead_letters
 from publisher.broker.topology import Queue
 from publisher.settings import BrokerSettings
 
-_TYPED = (*INC.texts, *INC.times, *INC.flags, *INC.minutes, *(INC.place or ()), "geo_source")
 ROW_COUNTS = (
     "read", "inserted", "updated", "unchanged", "stale", "superseded", "rejected", "alarms", "sentinels",
 )  # fmt: skip
@@ -60,10 +61,10 @@ class Tables:
     files: dict[str, tuple[list[str], list[str]]]
 
 
-def progress(connection: Connection, put: int) -> Whereabouts:
-    """Raises: DependencyDown."""
+def progress(connection: Connection, put: int, feeds: Sequence[str]) -> Whereabouts:
+    """Of these feeds together. Raises: DependencyDown."""
     with database.translated_errors():
-        found = database.row(connection, "demo", "progress") or {}
+        found = database.row(connection, "demo", "progress", {"feeds": list(feeds)}) or {}
     return Whereabouts(
         put=put,
         rows={name: found.pop(name) for name in ROW_COUNTS},
@@ -73,24 +74,26 @@ def progress(connection: Connection, put: int) -> Whereabouts:
     )
 
 
-def tables(connection: Connection, folder: str) -> Tables:
+def tables(connection: Connection, feed: Feed, model: FeedModel) -> Tables:
     """Raises: DependencyDown."""
+    folder, of_feed = feed.folder.changes, {"feed": feed.name}
+    columns = (*model.texts, *model.times, *model.flags, *model.minutes, *(model.place or ()), "geo_source")
     with database.translated_errors():
-        tickets = database.rows(connection, "demo", "tickets")
+        tickets = database.rows(connection, "demo", "tickets", feed=feed)
+        closures = database.rows(connection, "demo", "closures") if model.closed_at else []
         return Tables(
             raw={row["ticket_id"]: row["raw"] for row in tickets},
-            typed={row["ticket_id"]: {name: row.get(name) for name in _TYPED} for row in tickets},
+            typed={row["ticket_id"]: {name: row.get(name) for name in columns} for row in tickets},
             closures={
-                (row["ticket_id"], row["closed_at"]): {name: row[name] for name in INC.closure}
-                for row in database.rows(connection, "demo", "closures")
+                (row["ticket_id"], row["closed_at"]): {name: row[name] for name in model.closure} for row in closures
             },
             rejects={
                 (row["key"].removeprefix(folder), row["line"]): row["raw"]
-                for row in database.rows(connection, "demo", "rejects")
+                for row in database.rows(connection, "demo", "rejects", of_feed)
             },
             files={
                 row["key"].removeprefix(folder): (row["states"], row["decisions"])
-                for row in database.rows(connection, "demo", "files")
+                for row in database.rows(connection, "demo", "files", of_feed)
             },
         )
 

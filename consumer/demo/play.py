@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,14 +10,15 @@ from pathlib import Path
 from threading import Event
 
 from consumer.demo import children, observing, services
-from consumer.demo.checks import Holdings, check
+from consumer.demo.checks import Check, Holdings, check
 from consumer.demo.children import CODE, DemoFailed
-from consumer.demo.feed import Feed, make_feed
+from consumer.demo.feed import Feed, make_feeds
 from consumer.demo.observing import Whereabouts
 from consumer.demo.oracle import ChangeFile, foretell
 from consumer.demo.services import Services
 from consumer.demo.stage import Stage, ready, where_to_look
 from consumer.demo.view import Lines, Summary
+from consumer.feeds.declared import packaged_feeds
 from consumer.postgres import database
 from consumer.postgres.database import Connection, Role
 from publisher.arrivals.messages import ChangeFileArrived
@@ -51,7 +52,7 @@ class _Laps:
 
 
 def play(plan: Plan, view: Lines, report: Callable[[Summary], None]) -> bool:
-    """Play one feed; `report` gets the summary while the services still run. Gives whether every check held.
+    """Play all feeds; `report` gets the summary while the services still run. Gives whether every check held.
 
     Raises: Misconfigured, DemoFailed, DependencyDown, Refused, Interrupted.
     """
@@ -64,14 +65,18 @@ def play(plan: Plan, view: Lines, report: Callable[[Summary], None]) -> bool:
             view.say(f"schema, topology and bucket made anew, consumer and poller at work ({laps.end('set up'):.1f} s)")
             view.say(f"arrivals are announced by {_announced_by(stage)}")
             view.say(f"logs: {logs}/")
-            feed = make_feed(files=plan.files, rows=plan.rows, seed=plan.seed, until=datetime.now(UTC))
+            feeds = make_feeds(files=plan.files, rows=plan.rows, seed=plan.seed, until=datetime.now(UTC))
             began = datetime.now(UTC)
             with database.connect(stage.database, Role.READ) as connection, view.playing():
-                progress = _Exporter(feed, plan.rate, stage, view, connection).play()
+                progress = _Exporter(feeds, plan.rate, stage, view, connection).play()
             laps.end("play")
             # Stopped before anything is compared: what is there then is there to stay.
             children.stop(list(stage.processes))
-            checks = check(feed, foretell(feed.files), _holdings(stage, progress, began))
+            of_feeds: dict[str, Whereabouts] = {}
+            checks: list[Check] = []
+            for feed in feeds:
+                of_feeds[feed.model.name], holdings = _holdings(stage, feed, began)
+                checks += check(feed, foretell(feed.files, feed.model), holdings)
             laps.end("compare")
             summary = Summary(
                 seed=plan.seed,
@@ -79,6 +84,7 @@ def play(plan: Plan, view: Lines, report: Callable[[Summary], None]) -> bool:
                 announced_by=_announced_by(stage),
                 seconds=laps.seconds,
                 progress=progress,
+                feeds=of_feeds,
                 checks=checks,
                 logs=f"{logs}/",
                 look=where_to_look(stage, running),
@@ -89,10 +95,11 @@ def play(plan: Plan, view: Lines, report: Callable[[Summary], None]) -> bool:
 
 
 class _Exporter:
-    """Puts the files at a steady rate and watches until all of them are through."""
+    """Puts the files of all feeds at a steady rate and watches until all of them are through."""
 
-    def __init__(self, feed: Feed, rate: float, stage: Stage, view: Lines, connection: Connection) -> None:
-        self._feed = feed
+    def __init__(self, feeds: Sequence[Feed], rate: float, stage: Stage, view: Lines, connection: Connection) -> None:
+        self._feeds = feeds
+        self._files = sum(len(feed.files) for feed in feeds)
         self._rate = rate
         self._stage = stage
         self._view = view
@@ -102,26 +109,28 @@ class _Exporter:
 
     def play(self) -> Whereabouts:
         """Raises: DemoFailed, DependencyDown."""
-        *files, late = self._feed.files
+        files = [(feed, file) for feed in self._feeds for file in feed.files if file.key != feed.late]
+        files.sort(key=_how_far_in)
+        late = [(feed, file) for feed in self._feeds for file in feed.files if file.key == feed.late]
         threads = ThreadPoolExecutor(_EXPORTERS)
         try:
             began = time.monotonic()
-            for number, file in enumerate(files):
-                self._puts.append(threads.submit(self._put, file, began + number / self._rate))
+            for number, (feed, file) in enumerate(files):
+                self._puts.append(threads.submit(self._put, feed, file, began + number / self._rate))
             self._watch_until(len(files))
-            # With everything newer in the database, it cannot but be late.
-            self._puts.append(threads.submit(self._put, late, time.monotonic()))
-            return self._watch_until(len(self._feed.files))
+            # With everything newer in the database, they cannot but be late.
+            self._puts += [threads.submit(self._put, feed, file, time.monotonic()) for feed, file in late]
+            return self._watch_until(self._files)
         finally:
             self._stop.set()
             threads.shutdown(cancel_futures=True)
 
-    def _put(self, file: ChangeFile, due: float) -> None:
+    def _put(self, feed: Feed, file: ChangeFile, due: float) -> None:
         if self._stop.wait(max(0.0, due - time.monotonic())):
             return
-        key = self._stage.folder.changes + file.key
+        key = self._stage.folders[feed.model.name].changes + file.key
         self._stage.bucket.put(key, file.body)
-        if file.key == self._feed.announced_twice:
+        if file.key == feed.announced_twice:
             arrived = ChangeFileArrived(
                 bucket=self._stage.settings.bucket, keys=(key,), seen_by="notification", event_time=datetime.now(UTC)
             )
@@ -130,13 +139,14 @@ class _Exporter:
 
     def _watch_until(self, files: int) -> Whereabouts:
         """Watch until `files` are through to their end, or nothing has moved for too long."""
+        names = [feed.model.name for feed in self._feeds]
         reached, moved_at = -1, time.monotonic()
         while True:
             ended = [put for put in self._puts if put.done()]
             for put in ended:
                 put.result()
-            progress = observing.progress(self._connection, len(ended))
-            self._view.show(progress, len(self._feed.files))
+            progress = observing.progress(self._connection, len(ended), names)
+            self._view.show(progress, self._files)
             if progress.done + progress.dead == files and not progress.history_open:
                 return progress
             moved = len(ended) + progress.applied + progress.done + progress.dead
@@ -153,15 +163,24 @@ class _Exporter:
             time.sleep(_LOOK_EVERY)
 
 
-def _holdings(stage: Stage, progress: Whereabouts, began: datetime) -> Holdings:
-    changes = stage.folder.changes
+def _how_far_in(file: tuple[Feed, ChangeFile]) -> float:
+    """Where a file stands among those of its feed: by it, all feeds last as long as the play."""
+    feed, found = file
+    return feed.files.index(found) / len(feed.files)
+
+
+def _holdings(stage: Stage, feed: Feed, began: datetime) -> tuple[Whereabouts, Holdings]:
+    declared = packaged_feeds().named(feed.model.name)
+    changes = declared.folder.changes
     with database.connect(stage.database, Role.READ) as connection:
-        tables = observing.tables(connection, changes)
-    return Holdings(
+        progress = observing.progress(connection, len(feed.files), [declared.name])
+        tables = observing.tables(connection, declared, feed.model)
+    dead = observing.dead_keys(stage.broker, began)
+    return progress, Holdings(
         tables=tables,
         rows=progress.rows,
-        dead=[key.removeprefix(changes) for key in observing.dead_keys(stage.broker, began)],
-        processed=stage.bucket.content(stage.folder.processed),
+        dead=[key.removeprefix(changes) for key in dead if key.startswith(changes)],
+        processed=stage.bucket.content(declared.folder.processed),
         waiting=list(stage.bucket.content(changes)),
     )
 

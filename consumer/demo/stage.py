@@ -31,7 +31,8 @@ class Stage:
     database: DatabaseSettings
     broker: BrokerSettings
     settings: BucketSettings
-    folder: Folder
+    folders: dict[str, Folder]
+    """Of each feed, by its name."""
     bucket: DemoBucket
     refusal: str | None
     processes: tuple[Child, ...]
@@ -75,8 +76,8 @@ def ready(services: Services, logs: Path) -> Iterator[Stage]:
             working = (start("consume"), start("poll", "--every", "1" if refusal else "5"))
             _wait_for_consumer(broker_settings, working)
             database_settings = load(DatabaseSettings, database_url=database_url)
-            folder = packaged_feeds().named("inc").folder
-            yield Stage(database_settings, broker_settings, bucket_settings, folder, bucket, refusal, working)
+            folders = {feed.name: feed.folder for feed in packaged_feeds()}
+            yield Stage(database_settings, broker_settings, bucket_settings, folders, bucket, refusal, working)
         finally:
             children.no_more_interruptions()
             children.stop(processes)

@@ -27,6 +27,8 @@ class Summary:
     announced_by: str
     seconds: dict[str, float]
     progress: Whereabouts
+    feeds: dict[str, Whereabouts]
+    """The same of each feed alone."""
     checks: list[Check]
     logs: str
     look: dict[str, str]
@@ -124,6 +126,8 @@ def print_summary(console: Console, summary: Summary) -> None:
     progress, seconds = summary.progress, summary.seconds
     figures = Table.grid(padding=(0, 2))
     figures.add_row("files", f"{progress.applied} applied, {progress.archived} archived, {progress.dead} dead letters")
+    for name, of_feed in summary.feeds.items():
+        figures.add_row(f"tickets.{name}", f"{of_feed.applied} files, {of_feed.rows['inserted']} tickets")
     for name, text in _figures(progress)[2:]:
         figures.add_row(name, text)
     poller = f"; the poller was first with {progress.seen_by_poller}" if progress.seen_by_poller else ""

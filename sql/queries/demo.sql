@@ -20,15 +20,19 @@ SELECT count(*) FILTER (WHERE applied_at IS NOT NULL)                         AS
                                                                               AS stored_to_committed,
        (SELECT count(*) FROM ingest.outbox WHERE kind = 'history' AND handled_at IS NULL) AS history_open
 FROM ingest.ledger
+WHERE feed = ANY(%(feeds)s)
 
 -- name: tickets
-SELECT * FROM tickets.inc
+SELECT * FROM {tickets}
 
 -- name: closures
 SELECT * FROM tickets.closure_events
 
 -- name: rejects
-SELECT key, line, raw FROM ingest.rejects JOIN ingest.ledger USING (file_id)
+SELECT key, line, raw FROM ingest.rejects JOIN ingest.ledger USING (file_id) WHERE feed = %(feed)s
 
 -- name: files
-SELECT key, array_agg(state) AS states, array_agg(decision) AS decisions FROM ingest.ledger GROUP BY key
+SELECT key, array_agg(state) AS states, array_agg(decision) AS decisions
+FROM ingest.ledger
+WHERE feed = %(feed)s
+GROUP BY key

@@ -8,7 +8,8 @@ from itertools import pairwise
 
 import pytest
 
-from consumer.demo.feed import COLUMNS, FEWEST_FILES, FEWEST_ROWS, Feed, make_feed
+from consumer.demo.feed import COLUMNS, FEWEST_FILES, FEWEST_ROWS, Feed, make_feed, make_feeds
+from consumer.demo.model import INC
 from consumer.demo.oracle import ChangeFile
 from publisher.arrivals.keys import ChangeFileKey, read_key
 
@@ -17,7 +18,7 @@ UNTIL = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
 @functools.cache
 def made(files: int = 60, rows: int = 200) -> Feed:
-    return make_feed(files=files, rows=rows, seed=7, until=UNTIL)
+    return make_feed(INC, files=files, rows=rows, seed=7, until=UNTIL)
 
 
 def rows_of(feed: Feed) -> list[dict[str, str]]:
@@ -40,8 +41,8 @@ def rows(feed: Feed) -> list[dict[str, str]]:
 def test_the_same_seed_gives_the_same_bytes(feed: Feed) -> None:
     rows = len(feed.files[0].body.splitlines()) - 1
 
-    assert make_feed(files=len(feed.files), rows=rows, seed=7, until=UNTIL) == feed
-    assert make_feed(files=len(feed.files), rows=rows, seed=8, until=UNTIL) != feed
+    assert make_feed(INC, files=len(feed.files), rows=rows, seed=7, until=UNTIL) == feed
+    assert make_feed(INC, files=len(feed.files), rows=rows, seed=8, until=UNTIL) != feed
 
 
 def test_every_name_is_a_change_file_s_and_stands_for_its_instant(feed: Feed) -> None:
@@ -123,6 +124,17 @@ def test_some_rows_come_again_as_they_were(feed: Feed) -> None:
     lines = [set(file.body.splitlines()[1:]) for file in by_time]
 
     assert all(before & after for before, after in pairwise(lines[:3]))
+
+
+@pytest.mark.parametrize("files", [2 * FEWEST_FILES, 60])
+def test_both_feeds_are_played_and_share_the_files(files: int) -> None:
+    incidents, changes = make_feeds(files=files, rows=FEWEST_ROWS, seed=7, until=UNTIL)
+
+    assert (incidents.model.name, changes.model.name) == ("inc", "crq")
+    assert len(incidents.files) + len(changes.files) == files
+    assert len(incidents.files) >= len(changes.files) >= FEWEST_FILES
+    assert {file.body.partition(b",")[0] for file in changes.files} == {b"ticket_id"}
+    assert b"is_alarm" not in changes.files[0].body
 
 
 def is_utf8(file: ChangeFile) -> bool:

@@ -16,7 +16,7 @@ PROGRESS = Whereabouts(
     history_open=0, delivered_to_committed=Latency(0.0204, 0.1), stored_to_committed=None,
 )  # fmt: skip
 SUMMARY = Summary(
-    seed=1, files=3, announced_by="the store", seconds={"play": 1.25}, progress=PROGRESS,
+    seed=1, files=3, announced_by="the store", seconds={"play": 1.25}, progress=PROGRESS, feeds={"inc": PROGRESS},
     checks=[Check("rows", compared=2, different=1, differences=("INC1: owner is [b]K[/b], not None",))],
     logs="logs/", look={"database": "psql x"}, afterwards="The services stop now.",
 )  # fmt: skip
@@ -58,6 +58,8 @@ def test_the_summary_says_what_differs_as_it_is(console: Console) -> None:
     assert "NOT EQUAL" in shown(console)
     assert "rows: INC1: owner is [b]K[/b], not None" in shown(console)
     assert "p50 20 ms, p99 100 ms" in shown(console)
+    assert "tickets.inc" in shown(console)
+    assert "2 files, 7 tickets" in shown(console)
 
 
 def test_a_summary_is_ok_only_with_every_check() -> None:
