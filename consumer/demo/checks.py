@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from consumer.demo.feed import Feed
+from consumer.demo.feed import MadeFeed
 from consumer.demo.model import FeedModel
 from consumer.demo.observing import Tables
 from consumer.demo.oracle import Oracle
@@ -47,7 +47,7 @@ class Check:
         return self.different == 0
 
 
-def check(feed: Feed, expected: Oracle, found: Holdings) -> list[Check]:
+def check(feed: MadeFeed, expected: Oracle, found: Holdings) -> list[Check]:
     """Compare everything that is of the feed; the order is that of the way of a file, backwards."""
     name = feed.model.name
     tables, tickets, sums = found.tables, expected.tickets(), expected.sums()

@@ -24,7 +24,7 @@ class DemoFailed(FleetticketsError):
     """The demo cannot go on."""
 
 
-class Interrupted(BaseException):
+class Signalled(BaseException):
     """A signal asks the demo to stop."""
 
     def __init__(self, number: int) -> None:
@@ -50,11 +50,11 @@ class Child:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Raise Interrupted at the first signal, wherever the main thread is; further ones change nothing."""
+    """Raise Signalled at the first signal, wherever the main thread is; further ones change nothing."""
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
         no_more_interruptions()
-        raise Interrupted(number)
+        raise Signalled(number)
 
     before = [signal.signal(number, interrupt) for number in SIGNALS]
     try:

@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from consumer.demo.children import Interrupted, interruptible
+from consumer.demo.children import Signalled, interruptible
 from consumer.demo.feed import FEWEST_FILES, FEWEST_ROWS
-from consumer.demo.play import Plan, play
+from consumer.demo.play import Options, play
 from consumer.demo.view import Summary, as_json, print_summary, view_for
 from publisher.program import EXIT_FAILED, AsJson
 
@@ -41,8 +41,8 @@ def demo(
 
     try:
         with interruptible():
-            ok = play(Plan(files, rows, seed, rate, keep), view_for(console), report)
-    except Interrupted as stopped:
+            ok = play(Options(files, rows, seed, rate, keep), view_for(console), report)
+    except Signalled as stopped:
         typer.echo("stopped", err=True)
         raise typer.Exit(stopped.exit_code) from None
     if not ok:

@@ -46,7 +46,7 @@ Row = dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Feed:
+class MadeFeed:
     """Files in the order in which they are put, which is not the order of their names: the last one is late."""
 
     model: FeedModel
@@ -57,7 +57,7 @@ class Feed:
     late: str
 
 
-def make_feeds(*, files: int, rows: int, seed: int, until: datetime) -> tuple[Feed, ...]:
+def make_feeds(*, files: int, rows: int, seed: int, until: datetime) -> tuple[MadeFeed, ...]:
     """Make `files` files of incidents and of change requests, of which there are fewer."""
     of_changes = max(FEWEST_FILES, files // 4)
     return (
@@ -66,7 +66,7 @@ def make_feeds(*, files: int, rows: int, seed: int, until: datetime) -> tuple[Fe
     )
 
 
-def make_feed(model: FeedModel, *, files: int, rows: int, seed: int, until: datetime) -> Feed:
+def make_feed(model: FeedModel, *, files: int, rows: int, seed: int, until: datetime) -> MadeFeed:
     """Make `files` files of `rows` rows and a few bad ones, one for every 20 minutes, the last for `until`."""
     exporter = Exporter(Random(seed), model)
     first = until.astimezone(EAT).replace(second=0, microsecond=0) - (files - 1) * _EVERY
@@ -75,7 +75,7 @@ def make_feed(model: FeedModel, *, files: int, rows: int, seed: int, until: date
     # An owner's name in Latin-1 amid UTF-8.
     made[files // 2] = replace(broken, body=broken.body.replace(b"Fibre", b"Fibr\xe9", 1))
     made.remove(late)
-    return Feed(model, (*made, late), announced_twice=twice.key, not_utf8=broken.key, late=late.key)
+    return MadeFeed(model, (*made, late), announced_twice=twice.key, not_utf8=broken.key, late=late.key)
 
 
 class Exporter:

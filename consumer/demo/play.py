@@ -12,7 +12,7 @@ from threading import Event
 from consumer.demo import children, observing, services
 from consumer.demo.checks import Check, Holdings, check
 from consumer.demo.children import CODE, DemoFailed
-from consumer.demo.feed import Feed, make_feeds
+from consumer.demo.feed import MadeFeed, make_feeds
 from consumer.demo.observing import Whereabouts
 from consumer.demo.oracle import ChangeFile, foretell
 from consumer.demo.services import Services
@@ -30,7 +30,7 @@ _LOOK_EVERY = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Options:
     """What was asked for on the command line."""
 
     files: int
@@ -51,10 +51,10 @@ class _Laps:
         return self.seconds[name]
 
 
-def play(plan: Plan, view: Lines, report: Callable[[Summary], None]) -> bool:
+def play(plan: Options, view: Lines, report: Callable[[Summary], None]) -> bool:
     """Play all feeds; `report` gets the summary while the services still run. Gives whether every check held.
 
-    Raises: Misconfigured, DemoFailed, DependencyDown, Refused, Interrupted.
+    Raises: Misconfigured, DemoFailed, DependencyDown, Refused, Signalled.
     """
     laps, logs = _Laps(), _log_folder()
     if services.missing():
@@ -97,7 +97,9 @@ def play(plan: Plan, view: Lines, report: Callable[[Summary], None]) -> bool:
 class _Exporter:
     """Puts the files of all feeds at a steady rate and watches until all of them are through."""
 
-    def __init__(self, feeds: Sequence[Feed], rate: float, stage: Stage, view: Lines, connection: Connection) -> None:
+    def __init__(
+        self, feeds: Sequence[MadeFeed], rate: float, stage: Stage, view: Lines, connection: Connection
+    ) -> None:
         self._feeds = feeds
         self._files = sum(len(feed.files) for feed in feeds)
         self._rate = rate
@@ -125,7 +127,7 @@ class _Exporter:
             self._stop.set()
             threads.shutdown(cancel_futures=True)
 
-    def _put(self, feed: Feed, file: ChangeFile, due: float) -> None:
+    def _put(self, feed: MadeFeed, file: ChangeFile, due: float) -> None:
         if self._stop.wait(max(0.0, due - time.monotonic())):
             return
         key = self._stage.folders[feed.model.name].changes + file.key
@@ -163,13 +165,13 @@ class _Exporter:
             time.sleep(_LOOK_EVERY)
 
 
-def _how_far_in(file: tuple[Feed, ChangeFile]) -> float:
+def _how_far_in(file: tuple[MadeFeed, ChangeFile]) -> float:
     """Where a file stands among those of its feed: by it, all feeds last as long as the play."""
     feed, found = file
     return feed.files.index(found) / len(feed.files)
 
 
-def _holdings(stage: Stage, feed: Feed, began: datetime) -> tuple[Whereabouts, Holdings]:
+def _holdings(stage: Stage, feed: MadeFeed, began: datetime) -> tuple[Whereabouts, Holdings]:
     declared = packaged_feeds().named(feed.model.name)
     changes = declared.folder.changes
     with database.connect(stage.database, Role.READ) as connection:

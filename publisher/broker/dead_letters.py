@@ -119,7 +119,7 @@ class Selection:
         else:
             yield from heapq.nsmallest(self.limit, fitting, key=attrgetter("rank"))
 
-    def of(self, held: "Held") -> Iterator[DeadLetter]:
+    def of(self, held: "LettersInHand") -> Iterator[DeadLetter]:
         """Those among the letters in hand, for one who is going to act on them: what he names has to be there.
 
         Raises: NoSuchLetter, when there is none and they were chosen by id or key.
@@ -155,7 +155,7 @@ class Selection:
         )
 
 
-class Held:
+class LettersInHand:
     """The dead letters of a queue, one after the other, in our hands until settled or put back.
 
     A hand is a channel: the one that is given, and others of its connection when that has its fill.
@@ -243,12 +243,12 @@ def dead_letter(queue: Queue, body: bytes, failure: LastFailure) -> Outgoing:
 
 
 @contextmanager
-def browsing(channel: BlockingChannel, queue: Queue) -> Iterator[Held]:
+def browsing(channel: BlockingChannel, queue: Queue) -> Iterator[LettersInHand]:
     """Every dead letter of a queue, in no order to rely on. What is not settled by the end is put back.
 
     Raises: DependencyDown, Misconfigured.
     """
-    held = Held(channel, queue)
+    held = LettersInHand(channel, queue)
     try:
         yield held
     finally:

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from publisher.arrivals import messages
 from publisher.broker import channels, dead_letters, topology
-from publisher.broker.dead_letters import DeadLetter, Held, Selection
+from publisher.broker.dead_letters import DeadLetter, LettersInHand, Selection
 from publisher.broker.topology import Queue
 from publisher.errors import Misconfigured
 from publisher.program import AsJson, console, duration, stop_on_signals
@@ -56,7 +56,9 @@ letters = typer.Typer(help="Look at dead letters, send them back, or let go of t
 
 
 @contextmanager
-def holding(queue: Queue, purpose: str, heartbeat: int | None = None) -> Iterator[tuple[BlockingChannel, Held]]:
+def holding(
+    queue: Queue, purpose: str, heartbeat: int | None = None
+) -> Iterator[tuple[BlockingChannel, LettersInHand]]:
     """The queue's dead letters on a channel of their own; the topology is there.
 
     Raises: DependencyDown, Misconfigured.

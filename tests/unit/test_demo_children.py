@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from consumer.demo import children
-from consumer.demo.children import Child, DemoFailed, Interrupted
+from consumer.demo.children import Child, DemoFailed, Signalled
 
 OBSTINATE = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
 
@@ -43,7 +43,7 @@ def test_a_failure_is_told_with_the_last_line_of_the_log(tmp_path: Path) -> None
 def test_only_the_first_signal_interrupts() -> None:
     before = signal.getsignal(signal.SIGTERM)
 
-    with pytest.raises(Interrupted) as stopped, children.interruptible():  # noqa: PT012 - the second must be harmless
+    with pytest.raises(Signalled) as stopped, children.interruptible():  # noqa: PT012 - the second must be harmless
         try:
             os.kill(os.getpid(), signal.SIGTERM)
         finally:

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from consumer.demo.feed import COLUMNS, FEWEST_FILES, FEWEST_ROWS, Feed, make_feed, make_feeds
+from consumer.demo.feed import COLUMNS, FEWEST_FILES, FEWEST_ROWS, MadeFeed, make_feed, make_feeds
 from consumer.demo.model import INC
 from consumer.demo.oracle import ChangeFile
 from publisher.arrivals.keys import ChangeFileKey, read_key
@@ -17,11 +17,11 @@ UNTIL = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
 
 @functools.cache
-def made(files: int = 60, rows: int = 200) -> Feed:
+def made(files: int = 60, rows: int = 200) -> MadeFeed:
     return make_feed(INC, files=files, rows=rows, seed=7, until=UNTIL)
 
 
-def rows_of(feed: Feed) -> list[dict[str, str]]:
+def rows_of(feed: MadeFeed) -> list[dict[str, str]]:
     """Every row of the right length, in the order in which the files are put."""
     texts = [file.body.decode("latin-1") for file in feed.files]
     lines = [fields for text in texts for fields in list(csv.reader(io.StringIO(text)))[1:]]
@@ -29,44 +29,44 @@ def rows_of(feed: Feed) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module", params=[(60, 200), (FEWEST_FILES, FEWEST_ROWS)], ids=["usual", "smallest"])
-def feed(request: pytest.FixtureRequest) -> Feed:
+def feed(request: pytest.FixtureRequest) -> MadeFeed:
     return made(*request.param)
 
 
 @pytest.fixture(scope="module")
-def rows(feed: Feed) -> list[dict[str, str]]:
+def rows(feed: MadeFeed) -> list[dict[str, str]]:
     return rows_of(feed)
 
 
-def test_the_same_seed_gives_the_same_bytes(feed: Feed) -> None:
+def test_the_same_seed_gives_the_same_bytes(feed: MadeFeed) -> None:
     rows = len(feed.files[0].body.splitlines()) - 1
 
     assert make_feed(INC, files=len(feed.files), rows=rows, seed=7, until=UNTIL) == feed
     assert make_feed(INC, files=len(feed.files), rows=rows, seed=8, until=UNTIL) != feed
 
 
-def test_every_name_is_a_change_file_s_and_stands_for_its_instant(feed: Feed) -> None:
+def test_every_name_is_a_change_file_s_and_stands_for_its_instant(feed: MadeFeed) -> None:
     for file in feed.files:
         assert read_key(f"changes/{file.key}", "changes/") == ChangeFileKey(f"changes/{file.key}", file.key_time)
 
 
-def test_the_names_show_more_than_one_form(feed: Feed) -> None:
+def test_the_names_show_more_than_one_form(feed: MadeFeed) -> None:
     assert any("+03:00" in file.key for file in feed.files)
     assert any("_" in file.key for file in feed.files)
 
 
-def test_the_late_file_is_put_last_and_is_not_the_newest(feed: Feed) -> None:
+def test_the_late_file_is_put_last_and_is_not_the_newest(feed: MadeFeed) -> None:
     *others, last = feed.files
 
     assert last.key == feed.late
     assert any(file.key_time > last.key_time for file in others)
 
 
-def test_exactly_one_file_is_not_utf8(feed: Feed) -> None:
+def test_exactly_one_file_is_not_utf8(feed: MadeFeed) -> None:
     assert [file.key for file in feed.files if not is_utf8(file)] == [feed.not_utf8]
 
 
-def test_the_special_files_are_different_ones(feed: Feed) -> None:
+def test_the_special_files_are_different_ones(feed: MadeFeed) -> None:
     assert len({feed.late, feed.not_utf8, feed.announced_twice}) == 3
     assert {feed.late, feed.not_utf8, feed.announced_twice} <= {file.key for file in feed.files}
 
@@ -97,7 +97,7 @@ def test_only_closed_tickets_have_a_mttr(rows: list[dict[str, str]]) -> None:
     assert any("." in row["mttr"] for row in rows)
 
 
-def test_it_has_alarms_the_sentinel_and_bad_rows(feed: Feed, rows: list[dict[str, str]]) -> None:
+def test_it_has_alarms_the_sentinel_and_bad_rows(feed: MadeFeed, rows: list[dict[str, str]]) -> None:
     assert any(row["is_alarm"].lower() in {"true", "t", "1"} for row in rows)
     assert any(row["ticket_id"].startswith("EXPORT STOPPED") for row in rows)
     assert any("31/06/2026 14:20" in row.values() for row in rows)
@@ -119,7 +119,7 @@ def test_the_awkward_clusters_and_the_network_codes_are_there(rows: list[dict[st
     assert any("," in row["location_name"] for row in rows)
 
 
-def test_some_rows_come_again_as_they_were(feed: Feed) -> None:
+def test_some_rows_come_again_as_they_were(feed: MadeFeed) -> None:
     by_time = sorted(feed.files, key=lambda file: file.key_time)
     lines = [set(file.body.splitlines()[1:]) for file in by_time]
 
