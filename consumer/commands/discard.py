@@ -10,10 +10,9 @@ from consumer.postgres.database import Role
 from consumer.settings import DatabaseSettings
 from consumer.upkeep.discards import record
 from publisher.broker import channels
-from publisher.broker.dead_letters import Selection
+from publisher.broker.dead_letters import LOCK, Selection
 from publisher.broker.topology import Queue
 from publisher.commands.dead_letters import (
-    LOCK,
     DryRun,
     Every,
     Limit,

@@ -24,7 +24,6 @@ from publisher.arrivals.store_events import NOT_AN_EVENT
 from publisher.broker import channels, dead_letters
 from publisher.broker.channels import Channel
 from publisher.broker.topology import RETRY_DELAYS, Queue, retry_exchange
-from publisher.commands.dead_letters import LOCK
 from publisher.errors import DependencyDown, HeldByAnother, ObjectMissing, Refused
 from publisher.store.bucket import Bucket, ObjectSummary
 
@@ -319,7 +318,7 @@ class _Verification:
             return _Queues()
         with self._open_channel() as channel:
             try:
-                with channels.alone(channel, LOCK):
+                with channels.alone(channel, dead_letters.LOCK):
                     self._read_letters(channel)
                 letters_are_read = True
             except HeldByAnother:  # by a replay or a discard, which has some of them in hand

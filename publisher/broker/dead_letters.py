@@ -22,6 +22,8 @@ from publisher.broker.publishing import Outgoing
 from publisher.broker.topology import DEAD, Queue
 from publisher.errors import FleetticketsError, NoSuchLetter
 
+LOCK = "dead-letters"
+"""Held while letters are in hand for longer than a look: one replay or discard at a time, and `verify` knows of it."""
 _PATIENCE = 100
 """Looks at a queue, each 20 ms after the one before, until what was put back shows up in it."""
 # When a channel dies with more than this in hand, RabbitMQ before 4.1.1 puts it back in an order of which only that run

@@ -23,8 +23,6 @@ from publisher.program import AsJson, console, duration, stop_on_signals
 from publisher.settings import BrokerSettings, load
 from publisher.terminal import printable
 
-LOCK = "dead-letters"
-"""Held while letters are in hand for longer than a look: one replay or discard at a time, and `verify` knows of it."""
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -206,7 +204,7 @@ def replay_letters(
         with channels.confirming_channel(load(BrokerSettings), "replay") as channel:
             with channels.translated_errors():
                 topology.declare(channel)
-            with channels.alone(channel, LOCK), telling("replayed", as_json=as_json) as outcome:
+            with channels.alone(channel, dead_letters.LOCK), telling("replayed", as_json=as_json) as outcome:
                 dead_letters.replay(channel, queue, chosen, outcome.add, per_second=rate, stop=stop)
 
 
