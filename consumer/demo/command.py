@@ -25,7 +25,7 @@ def demo(
 ) -> None:
     """Play the made-up feeds of a Kenyan provider into real services, live, and compare the end with what they imply.
 
-    Incidents and change requests arrive at once, three files to one.
+    Incidents and change requests arrive at once; with many files, three to one.
 
     Uses the services that DATABASE_URL, RABBITMQ_URL and RUSTFS_ENDPOINT name, with a database, a virtual host and a
     bucket of its own, and starts private ones for what is not set. Exit status 0 only if every comparison holds.
