@@ -36,7 +36,7 @@ from consumer.work.routes import Handle, routing_table
 from consumer.work.worker import Worker
 from publisher import program
 from publisher.broker.consuming import Link
-from publisher.broker.topology import Queue
+from publisher.broker.topology import RETRY_DELAYS, Queue
 from publisher.errors import DependencyDown, FleetticketsError
 from publisher.settings import BrokerSettings, BucketSettings, WorkSettings, load, log_settings
 from publisher.store.bucket import Bucket
@@ -84,7 +84,7 @@ def consume(
         before: dict[Queue, int] = {}
         # It was there a moment ago, and is waited for again.
         with contextlib.suppress(DependencyDown), database.transaction(pool) as connection:
-            before[Queue.FILES] = ledger.failures_in_a_row(connection, UNEXPECTED)
+            before[Queue.FILES] = ledger.failures_in_a_row(connection, UNEXPECTED, RETRY_DELAYS)
         breakers = {queue: Breaker(limit, failed_before=before.get(queue, 0)) for queue in queues}
         link = Link(broker_settings, bucket_settings.bucket)
         # Slow bodies leave one of the files in hand to the others.

@@ -273,9 +273,9 @@ def is_one_of_a_run(connection: Connection, feed: str, reason: str, run: int, de
     )
 
 
-def failures_in_a_row(connection: Connection, reason: str) -> int:
-    """Failed attempts that wait for their retry, for this reason, since the last file was applied."""
-    return int(_one(connection, "failures_in_a_row", {"reason": reason})["failures"])
+def failures_in_a_row(connection: Connection, reason: str, delays: Sequence[int]) -> int:
+    """Tries that failed for it since the last file was applied; `delays` are the waits behind each of a file."""
+    return int(_one(connection, "failures_in_a_row", {"reason": reason, "delays": list(delays)})["failures"])
 
 
 def current_epoch(connection: Connection, feed: str) -> Epoch:

@@ -224,10 +224,15 @@ FROM (SELECT FROM ingest.ledger
       LIMIT %(run)s) AS others
 
 -- name: failures_in_a_row
-SELECT coalesce(sum(attempts), 0)::bigint AS failures
-FROM ingest.ledger
+-- Tries that failed since the last file was applied. When each was, the waits between them tell, of which the last one
+-- ends at `retry_at`: a file that failed before others were applied may still wait for its retry long after that.
+SELECT count(*) AS failures
+FROM ingest.ledger AS file
+CROSS JOIN LATERAL generate_series(1, file.attempts) AS tried
 WHERE state = 'failed' AND reason = %(reason)s
-  AND retry_at > coalesce((SELECT max(applied_at) FROM ingest.ledger), '-infinity')
+  AND retry_at - make_interval(secs => (SELECT sum(delay) FROM unnest(%(delays)s::float8[]) WITH ORDINALITY
+                                        AS wait (delay, place) WHERE place BETWEEN tried AND file.attempts))
+      > coalesce((SELECT max(applied_at) FROM ingest.ledger), '-infinity')
 
 -- name: open_tails
 -- Applied a while ago and still not archived: their process died, and nobody was told again; or the store did not let
