@@ -271,6 +271,27 @@ def test_a_feed_that_another_process_alone_knows_is_left_to_it(stage: Stage) -> 
     assert stage.query("SELECT 1 FROM ingest.ledger UNION ALL SELECT 1 FROM ingest.ignored_events") == []
 
 
+@pytest.mark.promise("Nothing lost", "Exactly once")
+@pytest.mark.parametrize("feed", [FEEDS.named("crq"), PARCELS], ids=["declared here", "known to the database alone"])
+def test_killed_while_it_leaves_a_file_to_others_it_is_applied_once_by_who_serves_it(stage: Stage, feed: Feed) -> None:
+    """Published for the others and not acked: it comes to them twice."""
+    declare_parcels(stage)
+    not_serving = {"FLEETTICKETS_FEEDS_DIR": ""} if feed is PARCELS else {"FLEETTICKETS_FEEDS": "inc"}
+    doomed = stage.start("consume", FLEETTICKETS_FAIL_POINT="sent on, before ack", **not_serving)
+    (key,) = put(stage, feed, {1: body(feed, ("A", "a"))})
+    stage.announce(key)
+    assert doomed.wait() == -signal.SIGKILL, doomed.output()
+    wait_until(lambda: stage.broker.ready(FILES) >= 1, "the delivery is in the queue again")
+    assert stage.query("SELECT 1 FROM ingest.ledger UNION ALL SELECT 1 FROM ingest.ignored_events") == []
+    consumer = stage.start("consume")
+    wait_until(lambda: "duplicate" in consumer.output(), "what was published comes, too, and only counts")
+    row = stage.ledger(key)
+    assert (row["state"], row["rows_inserted"], row["duplicates"]) == ("done", 1, 1)
+    assert owners(stage, feed) == {"A": "a"}
+    consumer.stop()
+    assert_accounted_for(stage)
+
+
 def test_a_change_request_is_placed_by_the_gazetteer_of_all_and_has_no_history(stage: Stage) -> None:
     crq = FEEDS.named("crq")
     stage.start("consume")
