@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.stage import city
@@ -118,6 +119,36 @@ def test_killed_it_loses_nothing(stage: Stage, point: str) -> None:
     wait_until(lambda: stage.broker.held(FILES) == 0, "every delivery is settled")
     consumer.stop()
     assert stage.run("verify", "--old", "0").returncode == 0
+
+
+@pytest.mark.promise("One transaction")
+def test_migrate_killed_in_the_middle_of_the_tables_leaves_none_and_run_again_makes_all(
+    stage: Stage, folder: Path
+) -> None:
+    """In the order of their names: one is made, the next one is in the making, and one is to come."""
+    for name in ("city", "parcels"):
+        declaration = f"name = '{name}'\nprefix = '{name}/'\nid = 'id'\ncolumns.id = 'text'\ncolumns.note = 'text'\n"
+        (folder / f"{name}.toml").write_text(declaration)
+    with psycopg.connect(stage.database) as other, other.transaction():
+        other.execute("LOCK TABLE tickets.crq IN ACCESS SHARE MODE")
+        doomed = stage.start("migrate")
+        waits = "SELECT 1 FROM pg_locks WHERE relation = 'tickets.crq'::regclass AND NOT granted"
+        wait_until(lambda: stage.query(waits), "it is at the second feed")
+        doomed.kill()
+    wait_until(lambda: not stage.query(waits), "the server has noticed")
+    assert stage.query("SELECT 1 FROM pg_class WHERE relname ~ '^(city|parcels)'") == []
+    assert stage.query("SELECT feed FROM ingest.feeds ORDER BY feed") == [{"feed": "crq"}, {"feed": "inc"}]
+    migrated = stage.run("migrate")
+    assert migrated.returncode == 0, migrated.stderr
+    assert {name: feed["rows"] for name, feed in listed(stage).items()} == dict.fromkeys(
+        ("city", "crq", "inc", "parcels"), 0
+    )
+    for feed in ("city", "parcels"):
+        stage.bucket.put(f"{feed}/changes/2026-06-01T060100.csv", b"id,note\n1,x\n")
+    assert stage.run("drain", "--apply").returncode == 0
+    assert (
+        stage.query("SELECT note FROM tickets.city UNION ALL SELECT note FROM tickets.parcels") == [{"note": "x"}] * 2
+    )
 
 
 @pytest.mark.usefixtures("declared")
