@@ -1,6 +1,8 @@
 """`feeds`: what is declared, whether it is right, and the declaration of a new one."""
 
 import json
+import os
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -271,10 +273,20 @@ def _opened(sample: Path) -> Iterator[ChangeFileReader]:
 
 
 def _written(path: Path, text: str) -> Path:
-    """Raises: Misconfigured, when there is such a file, or the folder takes none."""
+    """Written beside and then given its name, which is taken or not: nobody ever reads half of it.
+
+    Raises: Misconfigured, when there is such a file, or the folder takes none.
+    """
+    beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
+        try:
+            with beside.open("x", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            path.hardlink_to(beside)
+        finally:
+            beside.unlink(missing_ok=True)
     except OSError as error:
         raise Misconfigured(f"{path}: {error.strerror or error}") from None
     return path
