@@ -32,7 +32,7 @@ def definition(feed: Feed) -> Iterator[sql.Composed]:
     if columns := [_typed(feed, column, name) for column, name in feed.typed_columns.items()]:
         yield _of(feed, "make_columns", columns=sql.SQL(",\n    ").join(columns))
     yield _of(feed, "make_trigger")
-    yield _of(feed, "make_index", index=sql.Identifier(f"{feed.name}_geom_idx"))
+    yield _of(feed, "make_index", index=sql.Identifier(feed.place_index[1]))
     yield _of(feed, "make_positions")
     yield _of(feed, "make_epoch", name=sql.Literal(feed.name))
 
@@ -47,8 +47,7 @@ def make(connection: Connection, feeds: Sequence[Feed]) -> list[str]:
 
     Raises: Misconfigured, for a table of another use, or one whose column is of another type; psycopg.Error.
     """
-    if taken := database.row(connection, "feeds", "taken_names", {"feeds": [feed.name for feed in feeds]}):
-        raise Misconfigured(f"tickets.{taken['feed']} has another use: a feed cannot be called {taken['feed']!r}")
+    _require_free(connection, feeds)
     changed = []
     for feed in feeds:
         for statement in definition(feed):
@@ -60,6 +59,20 @@ def make(connection: Connection, feeds: Sequence[Feed]) -> list[str]:
     selects = [_named_places(feed) for feed in feeds if FollowOn.GEOCODE in feed.follow_ons]
     connection.execute(_composed("make_named_places", selects=sql.SQL("\nUNION ALL\n").join(selects)))
     return changed
+
+
+def _require_free(connection: Connection, feeds: Sequence[Feed]) -> None:
+    """What would be found in the place of a feed's own would be left as it is, without a word for an index."""
+    wanted = [
+        (feed.name, *relation, column)
+        for feed in feeds
+        for relation, column in ((feed.table, "raw"), (feed.positions, "position"), (feed.place_index, None))
+    ]
+    parameters = dict(zip(("feeds", "schemas", "names", "columns"), map(list, zip(*wanted, strict=True)), strict=True))
+    if taken := database.row(connection, "feeds", "taken_names", parameters):
+        raise Misconfigured(
+            f"{taken['schema']}.{taken['name']} has another use: a feed cannot be called {taken['feed']!r}"
+        )
 
 
 def folders_of_others(connection: Connection, names: Sequence[str]) -> list[Folder]:
@@ -99,8 +112,7 @@ def require(connection: Connection, feeds: Sequence[Feed]) -> None:
         raise Misconfigured(f"{where} has no column {first['name']}; run: fleettickets migrate")
     raise Misconfigured(
         f"{where}.{first['name']} is {first['type_there']}, and the declaration of {first['feed']!r} says "
-        f"{first['type']}: declare another `column` for it, or ALTER TABLE {where} DROP COLUMN {first['name']} and "
-        "migrate again"
+        f"{first['type']}: declare another `column` for it, or {first['statement']} and migrate again"
     )
 
 

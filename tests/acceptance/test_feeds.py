@@ -1,11 +1,15 @@
 """The next feed, without Python: from a sample to rows, as docs/feeds.md tells it, with the promises of every feed."""
 
+import contextlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from consumer.feeds.declared import packaged_feeds, parse_feed
+from publisher.errors import Misconfigured
 from tests.stage import city
 from tests.stage.broker import FILES
 from tests.stage.stage import Stage, wait_until
@@ -190,6 +194,57 @@ def test_a_column_of_another_form_is_told_with_what_to_do(stage: Stage, declared
         assert "ALTER TABLE tickets.city DROP COLUMN bbl and migrate again" in ended.stderr
     stage.connection.execute("ALTER TABLE tickets.city DROP COLUMN bbl")
     assert stage.run("migrate").returncode == 0
+
+
+def test_what_is_to_be_done_is_told_as_the_server_takes_it(stage: Stage, folder: Path) -> None:
+    """Where a column or a feed is called as a word of SQL."""
+    declaration = "name = 'user'\nprefix = 'user/'\nid = 'id'\ncolumns.id = 'text'\ncolumns.order = '{}'\n"
+    (folder / "user.toml").write_text(declaration.format("number"))
+    assert stage.run("migrate").returncode == 0
+    (folder / "user.toml").write_text(declaration.format("text"))
+    told = stage.run("migrate").stderr
+    (statement,) = re.findall("or (ALTER TABLE .+) and migrate again", told)
+    stage.connection.execute(statement.encode())
+    assert stage.run("migrate").returncode == 0
+
+
+@pytest.mark.parametrize("ending", ["_geom_idx", "_pkey"])
+def test_a_feed_that_is_called_as_an_index_of_another_is_refused_before_anything_is_touched(
+    stage: Stage, folder: Path, ending: str
+) -> None:
+    for name in ("city", f"city{ending}"):
+        declaration = f"name = '{name}'\nprefix = '{name}/'\nid = 'id'\ncolumns.id = 'text'\ncolumns.note = 'text'\n"
+        (folder / f"{name}.toml").write_text(declaration)
+    for command in (["feeds", "check"], ["consume"], ["migrate"]):
+        refused = stage.run(*command)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
+        assert f"feeds 'city' and 'city{ending}' would both have tickets.city{ending} in the database" in refused.stderr
+    assert stage.query("SELECT feed FROM ingest.feeds ORDER BY feed") == [{"feed": "crq"}, {"feed": "inc"}]
+
+
+def test_a_feed_whose_index_is_called_as_a_table_that_is_there_is_refused(stage: Stage, declared: Path) -> None:
+    """That of a feed which is declared nowhere any more: the index would be missing, and nothing would say so."""
+    text = declared.read_text()
+    declared.unlink()
+    stage.connection.execute("DROP INDEX tickets.city_geom_idx")
+    stage.connection.execute("CREATE TABLE tickets.city_geom_idx (ticket_id text PRIMARY KEY, raw jsonb)")
+    declared.write_text(text)
+    refused = stage.run("migrate")
+    assert refused.returncode == 2, refused.stdout
+    told = "tickets.city_geom_idx has another use: a feed cannot be called 'city'"
+    assert told in refused.stderr
+
+
+def test_no_feed_is_called_as_what_is_there_without_it(stage: Stage) -> None:
+    made = {name for feed in packaged_feeds() for schema, name in feed.relations if schema == "tickets"}
+    there = stage.query(
+        "SELECT relname AS name FROM pg_class WHERE relnamespace = 'tickets'::regnamespace AND relkind <> 'S'"
+    )
+    free = []
+    for name in sorted({row["name"] for row in there} - made):
+        with contextlib.suppress(Misconfigured):
+            free.append(parse_feed("x.toml", f"name = '{name}'\nprefix = 'x/'\nid = 'id'\ncolumns.id = 'text'\n").name)
+    assert free == []
 
 
 def test_each_wrong_declaration_is_one_line(stage: Stage, folder: Path) -> None:
