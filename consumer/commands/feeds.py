@@ -109,10 +109,9 @@ def check(
             _print_trial(sample, trial)
     if faults:
         raise typer.Exit(EXIT_MISCONFIGURED)
-    if trial and trial.reject_share > load(ApplySettings).max_reject_share:
-        typer.echo(
-            f"{trial.reject_share:.0%} rejected is more than FLEETTICKETS_MAX_REJECT_SHARE: it fails whole", err=True
-        )
+    if trial and trial.refused:
+        if sample and not as_json:
+            typer.echo(printable(f"{sample.name}: it would fail whole: {trial.refused}"), err=True)
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -234,7 +233,7 @@ def _judged(files: list[Path]) -> tuple[list[Feed], list[str]]:
 
 def _tried(feed: Feed, sample: Path) -> Trial:
     with _opened(sample) as reader:
-        return tried(feed, reader)
+        return tried(feed, reader, load(ApplySettings).max_reject_share)
 
 
 def _as_json(trial: Trial) -> dict[str, Any]:
@@ -244,6 +243,7 @@ def _as_json(trial: Trial) -> dict[str, Any]:
         "tickets": trial.tickets,
         "rejected": [{"reason": reason, "rows": count, "first_line": line} for reason, count, line in reasons(trial)],
         "dropped": dict(trial.dropped),
+        "refused": {"reason": trial.refused.reason, "detail": trial.refused.detail} if trial.refused else None,
     }
 
 

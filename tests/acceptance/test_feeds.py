@@ -1,6 +1,7 @@
 """The next feed, without Python: from a sample to rows, as docs/feeds.md tells it, with the promises of every feed."""
 
 import contextlib
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from consumer.feeds.declared import packaged_feeds, parse_feed
 from publisher.errors import Misconfigured
 from tests.stage import city
 from tests.stage.broker import FILES
+from tests.stage.feeds import lines
 from tests.stage.stage import Stage, wait_until
 
 CHANGES = "automations/city/changes/"
@@ -291,11 +293,39 @@ def test_a_slip_is_one_line_and_writes_nothing(  # noqa: PLR0917 - a case in fiv
     assert list(folder.iterdir()) == []
 
 
-def test_a_sample_that_would_fail_whole_ends_with_one(stage: Stage, declared: Path) -> None:
-    bad = stage.folder / "bad.csv"
-    bad.write_bytes(city.csv([{"Unique Key": "1", "Created Date": "01/31/2024 10:05:00 AM"}]))
-    ended = stage.run("feeds", "check", str(declared), "--sample", str(bad))
-    assert ended.returncode == 1
+OF_LITTLE = [["Unique Key", "x" * 1000], *([str(number), "1"] for number in range(2000))]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (city.csv([{"Unique Key": "1", "Created Date": "01/31/2024 10:05:00 AM"}]), "too many rejects"),
+        (lines(OF_LITTLE), "out of proportion"),
+        (b"Status\nOpen\n", "no Unique Key"),
+        (b"Unique Key\n\xff\n", "not UTF-8"),
+    ],
+    ids=["rejects", "proportion", "header", "bytes"],
+)
+def test_a_sample_that_would_fail_whole_is_told_as_the_arrival_tells_it(
+    stage: Stage, declared: Path, content: bytes, reason: str
+) -> None:
+    sample = stage.folder / "bad.csv"
+    sample.write_bytes(content)
+    check = ("feeds", "check", str(declared), "--sample", str(sample))
+    ended = stage.run(*check)
+    told = json.loads(stage.run(*check, "--json").stdout)["sample"]["refused"]
+    stage.bucket.put(key_at(1), content)
+    assert stage.run("drain", "--apply").returncode == 1
+    failed = stage.ledger(key_at(1))
+    assert (failed["state"], failed["reason"]) == ("failed", reason)
+    assert (ended.returncode, told) == (1, {"reason": reason, "detail": failed["last_error"]}), ended.stderr
+    assert ended.stderr == f"bad.csv: it would fail whole: {reason}: {failed['last_error']}\n"
+
+
+def test_what_of_a_sample_is_rejected_is_told_by_its_reason(stage: Stage, declared: Path) -> None:
+    sample = stage.folder / "bad.csv"
+    sample.write_bytes(city.csv([{"Unique Key": "1", "Created Date": "01/31/2024 10:05:00 AM"}]))
+    ended = stage.run("feeds", "check", str(declared), "--sample", str(sample))
     assert "1 rejected: Created Date is no timestamp, first on line 2" in ended.stdout
 
 
