@@ -27,6 +27,7 @@ from consumer.files.guessing import Trial, guessed_declaration, reasons, tried
 from consumer.files.reading import ChangeFileReader
 from consumer.postgres import database, feed_tables, migrate
 from consumer.postgres.database import Role
+from consumer.postgres.feed_tables import Made
 from consumer.settings import ApplySettings, DatabaseChoice, DatabaseSettings, FeedsSettings
 from publisher import program
 from publisher.errors import FleetticketsError, Misconfigured, Permanent
@@ -47,7 +48,8 @@ feeds = typer.Typer(
 def list_feeds(as_json: AsJson = False) -> None:
     """Every feed that is declared, and those that the database has rows of and nobody declares any more.
 
-    Rows are counted where DATABASE_URL is set. Exit status 1 when the database cannot be asked.
+    Rows are counted where DATABASE_URL is set; of a table with more than 100,000 it is told how many there are about,
+    as ~123,456. Exit status 1 when the database cannot be asked.
     """
     settings = load(FeedsSettings)
     known = declarations(settings)
@@ -56,8 +58,8 @@ def list_feeds(as_json: AsJson = False) -> None:
     listed = [_listed(declaration, served, made) for declaration in known]
     names = {declaration.feed.name for declaration in known}
     gone = [
-        {"name": name, "prefix": prefix, "table": f"tickets.{name}", "rows": rows}
-        for name, (prefix, rows) in (made or {}).items()
+        {"name": name, "prefix": found.prefix, "table": f"tickets.{name}", **_rows(found)}
+        for name, found in (made or {}).items()
         if name not in names
     ]
     if as_json:
@@ -171,7 +173,7 @@ def show_sql(name: Annotated[str, typer.Argument(help="A feed that is declared."
     typer.echo(json.dumps(statements) if as_json else "\n\n".join(f"{statement};" for statement in statements))
 
 
-def _asked() -> tuple[dict[str, tuple[str, int | None]] | None, str | None]:
+def _asked() -> tuple[dict[str, Made] | None, str | None]:
     """What the database has, and why it cannot be told; neither, where there is none to ask."""
     if not load(DatabaseChoice).is_made:
         return None, None
@@ -183,9 +185,7 @@ def _asked() -> tuple[dict[str, tuple[str, int | None]] | None, str | None]:
         return None, str(error)
 
 
-def _listed(
-    declaration: Declaration, served: set[str], made: dict[str, tuple[str, int | None]] | None
-) -> dict[str, Any]:
+def _listed(declaration: Declaration, served: set[str], made: dict[str, Made] | None) -> dict[str, Any]:
     feed = declaration.feed
     return {
         "name": feed.name,
@@ -194,30 +194,36 @@ def _listed(
         "served": feed.name in served,
         "table": f"tickets.{feed.name}",
         "is_made": feed.name in made if made is not None else None,
-        "rows": made[feed.name][1] if made and feed.name in made else None,
+        **_rows(made.get(feed.name) if made else None),
     }
+
+
+def _rows(made: Made | None) -> dict[str, Any]:
+    return {"rows": made and made.rows, "rows_are_estimated": made is not None and made.is_estimated}
 
 
 def _print_list(listed: list[dict[str, Any]], gone: list[dict[str, Any]]) -> None:
     table = Table("feed", "prefix", "declared in", "served here", "table", "rows", box=None, pad_edge=False)
     for feed in listed:
-        rows = "" if feed["rows"] is None else f"{feed['rows']:,}"
         table.add_row(
             feed["name"],
             escape(printable(feed["prefix"] or "/")),
             escape(printable(feed["declared_in"] or "the program")),
             "yes" if feed["served"] else "no",
             feed["table"],
-            "not made: fleettickets migrate" if feed["is_made"] is False else rows,
+            "not made: fleettickets migrate" if feed["is_made"] is False else _shown(feed),
         )
     for feed in gone:
-        rows = "" if feed["rows"] is None else f"{feed['rows']:,}"
         prefix = escape(printable(feed["prefix"] or "/"))
-        table.add_row(feed["name"], prefix, "nowhere any more", "no", feed["table"], rows)
+        table.add_row(feed["name"], prefix, "nowhere any more", "no", feed["table"], _shown(feed))
     program.console().print(table)
     if gone:
         names = ", ".join(feed["name"] for feed in gone)
         typer.echo(f"declared nowhere any more: {names}; rows stay as they are, and files wait in changes/")
+
+
+def _shown(feed: dict[str, Any]) -> str:
+    return "" if feed["rows"] is None else f"{'~' if feed['rows_are_estimated'] else ''}{feed['rows']:,}"
 
 
 def _judged(files: list[Path]) -> tuple[list[Feed], list[str]]:

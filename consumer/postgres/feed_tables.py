@@ -1,6 +1,7 @@
 """The tables of each feed, as its declaration wants them. What is there stays: nothing is dropped or changed."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from psycopg import sql
 from psycopg.types.json import Jsonb
@@ -22,6 +23,17 @@ _TYPES = {
     Form.LONGITUDE: "double precision",
 }
 """What the typed column of each form is, as Postgres says it."""
+_COUNTED_ROWS = 100_000
+"""Counting takes a look at each row; of a table with more it is estimated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What the database has of a feed; `rows` is None where its table is gone."""
+
+    prefix: str
+    rows: int | None
+    is_estimated: bool
 
 
 def definition(feed: Feed) -> Iterator[sql.Composed]:
@@ -85,14 +97,14 @@ def folders_of_others(connection: Connection, names: Sequence[str]) -> list[Fold
     return [Folder(other["feed"], other["prefix"]) for other in others]
 
 
-def made(connection: Connection) -> dict[str, tuple[str, int | None]]:
-    """Of each feed that has tables here, declared or not: its prefix, and how many rows; None without its table.
+def made(connection: Connection) -> dict[str, Made]:
+    """Of each feed that has tables here, declared or not.
 
     Raises: DependencyDown.
     """
     with database.translated_errors():
-        found = database.rows(connection, "feeds", "made")
-    return {row["feed"]: (row["prefix"], row["rows"]) for row in found}
+        found = database.rows(connection, "feeds", "made", {"exactly": _COUNTED_ROWS})
+    return {row["feed"]: Made(row["prefix"], row["rows"], row["is_estimated"]) for row in found}
 
 
 def require(connection: Connection, feeds: Sequence[Feed]) -> None:

@@ -178,6 +178,7 @@ def test_a_declaration_that_is_gone_leaves_table_and_rows_and_is_told(stage: Sta
     migrated = stage.run("migrate")
     assert (migrated.returncode, statuses(stage)) == (0, {"1": "Open"}), migrated.stderr
     gone = {"name": "city", "prefix": "automations/city/", "table": "tickets.city", "rows": 1}
+    gone["rows_are_estimated"] = False
     assert stage.ask("feeds", "list")["undeclared"] == [gone]
     verified = stage.run("verify")
     assert verified.returncode == 0
@@ -327,6 +328,29 @@ def test_what_of_a_sample_is_rejected_is_told_by_its_reason(stage: Stage, declar
     sample.write_bytes(city.csv([{"Unique Key": "1", "Created Date": "01/31/2024 10:05:00 AM"}]))
     ended = stage.run("feeds", "check", str(declared), "--sample", str(sample))
     assert "1 rejected: Created Date is no timestamp, first on line 2" in ended.stdout
+
+
+def test_the_rows_of_a_large_table_are_estimated_and_those_of_a_small_one_counted(stage: Stage) -> None:
+    """Also of one that was never analysed, of which there is no estimate, and of one that has grown since."""
+    insert = "INSERT INTO tickets.{} (ticket_id, raw) SELECT n::text, '{{}}' FROM generate_series({}, {}) AS n"
+    stage.connection.execute("ALTER TABLE tickets.crq DISABLE TRIGGER USER, SET (autovacuum_enabled = false)")
+    stage.connection.execute(insert.format("inc", 1, 1000).encode())
+    stage.connection.execute("ANALYZE tickets.inc")
+    stage.connection.execute("DELETE FROM tickets.inc WHERE ticket_id::integer > 10")
+    stage.connection.execute(insert.format("crq", 1, 100_200).encode())
+
+    def rows(name: str) -> tuple[object, object]:
+        found = listed(stage)[name]
+        return found["rows"], found["rows_are_estimated"]
+
+    assert (rows("inc"), rows("crq")) == ((10, False), (100_200, False))
+    stage.connection.execute("ANALYZE tickets.crq")
+    stage.connection.execute(insert.format("crq", 100_201, 150_000).encode())
+    estimated, is_estimated = rows("crq")
+    assert is_estimated is True
+    assert 145_000 < int(str(estimated)) < 155_000
+    assert f"~{estimated:,}" in stage.run("feeds", "list").stdout
+    assert rows("inc") == (10, False)
 
 
 def test_a_database_that_is_away_is_said(stage: Stage) -> None:
