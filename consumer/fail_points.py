@@ -21,6 +21,7 @@ FAIL_POINTS = (
     "letter published, not recorded",
     "failure recorded, before ack",
     "held back, not put aside",
+    "sent on, before ack",
     "captured, not committed",
     "captured, before ack",
     "answered, not kept",

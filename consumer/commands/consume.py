@@ -106,7 +106,7 @@ def consume(
             gazetteer = Gazetteer(pool, feeds.geocoded, gazetteer_settings, geocoder_settings, stop, reached)
             handlers[Queue.GEOCODE] = GeocodeHandler(pool, gazetteer, relay.send, reached).handle
         routes = routing_table(handlers, breakers, work)
-        Worker(link, routes, Tail(pool, bucket, relay, reached), work, stop).run()
+        Worker(link, routes, Tail(pool, bucket, relay, reached), work, stop, reached=reached).run()
     structlog.get_logger().info("stopped")
 
 

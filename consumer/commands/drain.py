@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from consumer import fail_points
-from consumer.commands.drained import Apply, conclude, words
+from consumer.commands.drained import Apply, Worked, conclude, tell_each, words
 from consumer.commands.served import served_feeds
 from consumer.files.ledger import Epoch
 from consumer.postgres import database, feed_tables, migrate
@@ -93,7 +93,10 @@ def drain(
         for other in others:
             report(other.key, other)
     # What was tried is told when it is undone: in the middle, a pager that does not read on would hold up all others.
-    conclude(results, apply=apply, as_json=as_json, stopped=stop.is_set(), are_told=apply)
+    worked = Worked(results, apply, stop.is_set())
+    if not apply and not as_json:
+        tell_each(worked)
+    conclude(worked, as_json=as_json)
 
 
 def _tell_of_epoch(begun_before: Epoch | None) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Annotated, assert_never
 
 import typer
@@ -36,28 +36,49 @@ def words(outcome: Drained) -> str:
             assert_never(outcome)
 
 
-def conclude(
-    results: list[tuple[str, Drained]], *, apply: bool, as_json: bool, stopped: bool = False, are_told: bool = True
-) -> None:
-    failed = sum(isinstance(outcome, Failure) for _, outcome in results)
-    if as_json:
-        files = [_plain(key, outcome) for key, outcome in results]
-        typer.echo(json.dumps({"applied": apply, "failed": failed, "stopped": stopped, "files": files}))
-    else:
-        rows: Counter[str] = Counter()
-        for key, outcome in results:
-            if not are_told:
-                typer.echo(printable(f"{key}: {words(outcome)}"))
-            if isinstance(outcome, Applied):
-                rows.update(asdict(outcome.counts))
-        shown = ", ".join(f"{rows[name]} {name}" for name in ("inserted", "updated", "unchanged", "stale", "rejected"))
-        typer.echo(f"{len(results)} files, {failed} failed; rows: {shown}")
-        if stopped:
-            typer.echo("stopped by a signal; there may be more files" + (": running it again goes on" if apply else ""))
-        if not apply:
-            typer.echo("nothing was changed; --apply does it")
-    if failed or stopped:
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """What a command has done of files: for good, or only tried; all of them, or until a signal came."""
+
+    results: list[tuple[str, Drained]]
+    is_applied: bool
+    is_stopped: bool = False
+
+    @property
+    def failed(self) -> int:
+        return sum(isinstance(outcome, Failure) for _, outcome in self.results)
+
+
+def tell_each(worked: Worked) -> None:
+    for key, outcome in worked.results:
+        typer.echo(printable(f"{key}: {words(outcome)}"))
+
+
+def conclude(worked: Worked, *, as_json: bool) -> None:
+    """Sum up, and end with the exit status that means it."""
+    (_tell_as_json if as_json else _tell_sum)(worked)
+    if worked.failed or worked.is_stopped:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _tell_as_json(worked: Worked) -> None:
+    files = [_plain(key, outcome) for key, outcome in worked.results]
+    told = {"applied": worked.is_applied, "failed": worked.failed, "stopped": worked.is_stopped, "files": files}
+    typer.echo(json.dumps(told))
+
+
+def _tell_sum(worked: Worked) -> None:
+    rows: Counter[str] = Counter()
+    for _, outcome in worked.results:
+        if isinstance(outcome, Applied):
+            rows.update(asdict(outcome.counts))
+    shown = ", ".join(f"{rows[name]} {name}" for name in ("inserted", "updated", "unchanged", "stale", "rejected"))
+    typer.echo(f"{len(worked.results)} files, {worked.failed} failed; rows: {shown}")
+    if worked.is_stopped:
+        goes_on = ": running it again goes on" if worked.is_applied else ""
+        typer.echo(f"stopped by a signal; there may be more files{goes_on}")
+    if not worked.is_applied:
+        typer.echo("nothing was changed; --apply does it")
 
 
 def _plain(key: str, outcome: Drained) -> dict[str, object]:

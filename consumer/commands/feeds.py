@@ -1,6 +1,8 @@
 """`feeds`: what is declared, whether it is right, and the declaration of a new one."""
 
 import json
+import os
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +27,7 @@ from consumer.files.guessing import Trial, guessed_declaration, reasons, tried
 from consumer.files.reading import ChangeFileReader
 from consumer.postgres import database, feed_tables, migrate
 from consumer.postgres.database import Role
+from consumer.postgres.feed_tables import Made
 from consumer.settings import ApplySettings, DatabaseChoice, DatabaseSettings, FeedsSettings
 from publisher import program
 from publisher.errors import FleetticketsError, Misconfigured, Permanent
@@ -45,7 +48,8 @@ feeds = typer.Typer(
 def list_feeds(as_json: AsJson = False) -> None:
     """Every feed that is declared, and those that the database has rows of and nobody declares any more.
 
-    Rows are counted where DATABASE_URL is set. Exit status 1 when the database cannot be asked.
+    Rows are counted where DATABASE_URL is set; of a table with more than 100,000 it is told how many there are about,
+    as ~123,456. Exit status 1 when the database cannot be asked.
     """
     settings = load(FeedsSettings)
     known = declarations(settings)
@@ -54,8 +58,8 @@ def list_feeds(as_json: AsJson = False) -> None:
     listed = [_listed(declaration, served, made) for declaration in known]
     names = {declaration.feed.name for declaration in known}
     gone = [
-        {"name": name, "prefix": prefix, "table": f"tickets.{name}", "rows": rows}
-        for name, (prefix, rows) in (made or {}).items()
+        {"name": name, "prefix": found.prefix, "table": f"tickets.{name}", **_rows(found)}
+        for name, found in (made or {}).items()
         if name not in names
     ]
     if as_json:
@@ -107,10 +111,9 @@ def check(
             _print_trial(sample, trial)
     if faults:
         raise typer.Exit(EXIT_MISCONFIGURED)
-    if trial and trial.reject_share > load(ApplySettings).max_reject_share:
-        typer.echo(
-            f"{trial.reject_share:.0%} rejected is more than FLEETTICKETS_MAX_REJECT_SHARE: it fails whole", err=True
-        )
+    if trial and trial.refused:
+        if sample and not as_json:
+            typer.echo(printable(f"{sample.name}: it would fail whole: {trial.refused}"), err=True)
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -170,7 +173,7 @@ def show_sql(name: Annotated[str, typer.Argument(help="A feed that is declared."
     typer.echo(json.dumps(statements) if as_json else "\n\n".join(f"{statement};" for statement in statements))
 
 
-def _asked() -> tuple[dict[str, tuple[str, int | None]] | None, str | None]:
+def _asked() -> tuple[dict[str, Made] | None, str | None]:
     """What the database has, and why it cannot be told; neither, where there is none to ask."""
     if not load(DatabaseChoice).is_made:
         return None, None
@@ -182,9 +185,7 @@ def _asked() -> tuple[dict[str, tuple[str, int | None]] | None, str | None]:
         return None, str(error)
 
 
-def _listed(
-    declaration: Declaration, served: set[str], made: dict[str, tuple[str, int | None]] | None
-) -> dict[str, Any]:
+def _listed(declaration: Declaration, served: set[str], made: dict[str, Made] | None) -> dict[str, Any]:
     feed = declaration.feed
     return {
         "name": feed.name,
@@ -193,30 +194,36 @@ def _listed(
         "served": feed.name in served,
         "table": f"tickets.{feed.name}",
         "is_made": feed.name in made if made is not None else None,
-        "rows": made[feed.name][1] if made and feed.name in made else None,
+        **_rows(made.get(feed.name) if made else None),
     }
+
+
+def _rows(made: Made | None) -> dict[str, Any]:
+    return {"rows": made and made.rows, "rows_are_estimated": made is not None and made.is_estimated}
 
 
 def _print_list(listed: list[dict[str, Any]], gone: list[dict[str, Any]]) -> None:
     table = Table("feed", "prefix", "declared in", "served here", "table", "rows", box=None, pad_edge=False)
     for feed in listed:
-        rows = "" if feed["rows"] is None else f"{feed['rows']:,}"
         table.add_row(
             feed["name"],
             escape(printable(feed["prefix"] or "/")),
             escape(printable(feed["declared_in"] or "the program")),
             "yes" if feed["served"] else "no",
             feed["table"],
-            "not made: fleettickets migrate" if feed["is_made"] is False else rows,
+            "not made: fleettickets migrate" if feed["is_made"] is False else _shown(feed),
         )
     for feed in gone:
-        rows = "" if feed["rows"] is None else f"{feed['rows']:,}"
         prefix = escape(printable(feed["prefix"] or "/"))
-        table.add_row(feed["name"], prefix, "nowhere any more", "no", feed["table"], rows)
+        table.add_row(feed["name"], prefix, "nowhere any more", "no", feed["table"], _shown(feed))
     program.console().print(table)
     if gone:
         names = ", ".join(feed["name"] for feed in gone)
         typer.echo(f"declared nowhere any more: {names}; rows stay as they are, and files wait in changes/")
+
+
+def _shown(feed: dict[str, Any]) -> str:
+    return "" if feed["rows"] is None else f"{'~' if feed['rows_are_estimated'] else ''}{feed['rows']:,}"
 
 
 def _judged(files: list[Path]) -> tuple[list[Feed], list[str]]:
@@ -232,7 +239,7 @@ def _judged(files: list[Path]) -> tuple[list[Feed], list[str]]:
 
 def _tried(feed: Feed, sample: Path) -> Trial:
     with _opened(sample) as reader:
-        return tried(feed, reader)
+        return tried(feed, reader, load(ApplySettings).max_reject_share)
 
 
 def _as_json(trial: Trial) -> dict[str, Any]:
@@ -242,6 +249,7 @@ def _as_json(trial: Trial) -> dict[str, Any]:
         "tickets": trial.tickets,
         "rejected": [{"reason": reason, "rows": count, "first_line": line} for reason, count, line in reasons(trial)],
         "dropped": dict(trial.dropped),
+        "refused": {"reason": trial.refused.reason, "detail": trial.refused.detail} if trial.refused else None,
     }
 
 
@@ -271,10 +279,20 @@ def _opened(sample: Path) -> Iterator[ChangeFileReader]:
 
 
 def _written(path: Path, text: str) -> Path:
-    """Raises: Misconfigured, when there is such a file, or the folder takes none."""
+    """Written beside and then given its name, which is taken or not: nobody ever reads half of it.
+
+    Raises: Misconfigured, when there is such a file, or the folder takes none.
+    """
+    beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
+        try:
+            with beside.open("x", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            path.hardlink_to(beside)
+        finally:
+            beside.unlink(missing_ok=True)
     except OSError as error:
         raise Misconfigured(f"{path}: {error.strerror or error}") from None
     return path

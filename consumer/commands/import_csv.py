@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from consumer.commands.drained import Apply, conclude, words
+from consumer.commands.drained import Apply, Worked, conclude, tell_each
 from consumer.commands.served import served_feeds
 from consumer.feeds.feed import Feed
 from consumer.postgres import database, feed_tables, migrate
@@ -16,7 +16,6 @@ from publisher import program
 from publisher.errors import Misconfigured
 from publisher.program import AsJson
 from publisher.settings import load
-from publisher.terminal import printable
 
 
 def import_local_file(
@@ -43,9 +42,10 @@ def import_local_file(
     ):
         task = bar.add_task("importing" if apply else "trying", total=file.stat().st_size if file.is_file() else None)
         outcome = import_csv(pool, whose, file, settings, apply=apply, told=lambda size: bar.advance(task, size))
+    worked = Worked([(file.name, outcome)], apply)
     if not as_json:
-        typer.echo(printable(f"{file.name}: {words(outcome)}"))
-    conclude([(file.name, outcome)], apply=apply, as_json=as_json)
+        tell_each(worked)
+    conclude(worked, as_json=as_json)
 
 
 def _whose(name: str | None) -> Feed:

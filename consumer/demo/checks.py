@@ -79,6 +79,11 @@ def check(feed: MadeFeed, expected: Oracle, found: Holdings) -> list[Check]:
     ]
 
 
+def check_others(files: list[str], dead: list[str]) -> Check:
+    """Of what is of none of the feeds that are played, there is to be nothing: keys in the ledger and of letters."""
+    return compare("nothing of another feed", {"files": [], "dead letters": []}, {"files": files, "dead letters": dead})
+
+
 def _typed(model: FeedModel, values: dict[str, Any]) -> dict[str, Any]:
     """The typed columns; a place is the feed's own, as no gazetteer has any."""
     typed = {name: value for name, value in values.items() if name not in {"raw", model.id_column}}

@@ -98,6 +98,12 @@ def tables(connection: Connection, feed: Feed, model: FeedModel) -> Tables:
         )
 
 
+def files_of_others(connection: Connection, feeds: Sequence[str]) -> list[str]:
+    """Keys in the ledger that are of none of these feeds. Raises: DependencyDown."""
+    with database.translated_errors():
+        return [row["key"] for row in database.rows(connection, "demo", "files_of_others", {"feeds": list(feeds)})]
+
+
 def dead_keys(settings: BrokerSettings, since: datetime) -> list[str]:
     """Keys of the dead letters of files, one for each letter written since then.
 

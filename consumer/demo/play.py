@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Event
 
 from consumer.demo import children, observing, services
-from consumer.demo.checks import Check, Holdings, check
+from consumer.demo.checks import Check, Holdings, check, check_others
 from consumer.demo.children import CODE, DemoFailed
 from consumer.demo.feed import MadeFeed, make_feeds
 from consumer.demo.observing import Whereabouts
@@ -74,9 +74,11 @@ def play(plan: Options, view: Lines, report: Callable[[Summary], None]) -> bool:
             children.stop(list(stage.processes))
             of_feeds: dict[str, Whereabouts] = {}
             checks: list[Check] = []
+            dead = observing.dead_keys(stage.broker, began)
             for feed in feeds:
-                of_feeds[feed.model.name], holdings = _holdings(stage, feed, began)
+                of_feeds[feed.model.name], holdings = _holdings(stage, feed, dead)
                 checks += check(feed, foretell(feed.files, feed.model), holdings)
+            checks.append(_check_others(stage, dead))
             laps.end("compare")
             summary = Summary(
                 seed=plan.seed,
@@ -171,13 +173,19 @@ def _how_far_in(file: tuple[MadeFeed, ChangeFile]) -> float:
     return feed.files.index(found) / len(feed.files)
 
 
-def _holdings(stage: Stage, feed: MadeFeed, began: datetime) -> tuple[Whereabouts, Holdings]:
+def _check_others(stage: Stage, dead: list[str]) -> Check:
+    with database.connect(stage.database, Role.READ) as connection:
+        files = observing.files_of_others(connection, list(stage.folders))
+    changes = tuple(folder.changes for folder in stage.folders.values())
+    return check_others(files, [key for key in dead if not key.startswith(changes)])
+
+
+def _holdings(stage: Stage, feed: MadeFeed, dead: list[str]) -> tuple[Whereabouts, Holdings]:
     declared = packaged_feeds().named(feed.model.name)
     changes = declared.folder.changes
     with database.connect(stage.database, Role.READ) as connection:
         progress = observing.progress(connection, len(feed.files), [declared.name])
         tables = observing.tables(connection, declared, feed.model)
-    dead = observing.dead_keys(stage.broker, began)
     return progress, Holdings(
         tables=tables,
         rows=progress.rows,

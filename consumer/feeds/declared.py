@@ -9,7 +9,7 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from consumer.feeds.feed import Feed, Feeds, overlapping
+from consumer.feeds.feed import Feed, Feeds, overlapping, sharing_a_relation
 from consumer.settings import FeedsSettings
 from publisher.errors import Misconfigured
 
@@ -62,11 +62,18 @@ def operators_files(settings: FeedsSettings) -> list[Path]:
 
 
 def require_apart(feeds: Iterable[Feed]) -> None:
-    """Raises: Misconfigured, when a key could be of two of them."""
+    """Raises: Misconfigured, when a key could be of two of them, or a table or index in the database."""
+    feeds = list(feeds)
     if twice := overlapping(feeds):
         raise Misconfigured(
             f"feeds {twice[0].name!r} and {twice[1].name!r} have prefixes {twice[0].prefix!r} and {twice[1].prefix!r}: "
             "a key could be of both"
+        )
+    if shared := sharing_a_relation(feeds):
+        first, second, relation = shared
+        raise Misconfigured(
+            f"feeds {first.name!r} and {second.name!r} would both have {relation} in the database, where tables and "
+            "indexes share their names: call one of them otherwise"
         )
 
 

@@ -25,11 +25,14 @@ OF_THE_TABLE = frozenset({"ticket_id", "raw", "geom", "geog", "geo_source", "ing
 """Names of columns that every table has; the latter are PostgreSQL's own."""
 _TAKEN = frozenset(
     {
-        "closure_events", "cluster_aliases", "geo_clusters", "geo_locations", "import_meta", "inc_daily_snapshot",
+        "closure_events", "closure_events_closed_at_idx", "closure_events_pkey", "cluster_aliases",
+        "cluster_aliases_key", "geo_clusters", "geo_clusters_key", "geo_locations", "geo_locations_cleaned_query",
+        "geo_locations_key", "import_meta", "import_meta_pkey", "inc_closed_at_idx", "inc_cluster_idx",
+        "inc_created_at_service_idx", "inc_daily_snapshot", "inc_daily_snapshot_pkey", "inc_geog_idx", "inc_open_idx",
         "inc_open_sla",
     }
 )  # fmt: skip
-"""What else is in the schema of the feeds' tables."""
+"""What else is in the schema of the feeds' tables, where tables, views and indexes share their names."""
 _NOT_IN_A_NAME = re.compile(r"[^a-z0-9]+")
 _IDENTIFIER_CHARS = 63
 
@@ -216,6 +219,17 @@ class Feed(BaseModel):
         """Schema and name of the table of what last wrote each row."""
         return "ingest", f"{self.name}_positions"
 
+    @property
+    def place_index(self) -> tuple[str, str]:
+        """Schema and name of the index of where its rows are."""
+        return "tickets", f"{self.name}_geom_idx"
+
+    @property
+    def relations(self) -> frozenset[tuple[str, str]]:
+        """Schema and name of everything that `migrate` makes for it, with the indexes that PostgreSQL names itself."""
+        keys = ((schema, f"{table}_pkey") for schema, table in (self.table, self.positions))
+        return frozenset({self.table, self.positions, self.place_index, *keys})
+
 
 class Feeds:
     """Those that a process serves, in the order of their names; and the folders of all that are declared."""
@@ -282,4 +296,15 @@ def overlapping(feeds: Iterable[Feed]) -> tuple[Feed, Feed] | None:
             ):
                 return other, feed
         known.append(feed)
+    return None
+
+
+def sharing_a_relation(feeds: Iterable[Feed]) -> tuple[Feed, Feed, str] | None:
+    """Two that would have a table or an index of the same name, and which."""
+    known: dict[tuple[str, str], Feed] = {}
+    for feed in feeds:
+        for relation in sorted(feed.relations):
+            if relation in known:
+                return known[relation], feed, ".".join(relation)
+            known[relation] = feed
     return None

@@ -10,9 +10,9 @@ from datetime import datetime, timedelta
 from consumer.fail_points import Reached
 from consumer.feeds.feed import Feed, FollowOn
 from consumer.files import ledger
-from consumer.files.cleaning import Cleaner, Dropped, RowReject, TicketRow
+from consumer.files.cleaning import Dropped, RowReject, TicketRow
+from consumer.files.judging import Judge
 from consumer.files.outcomes import AlreadyApplied, Applied, Duplicate
-from consumer.files.proportion import Cost
 from consumer.files.reading import ChangeFileReader, Read
 from consumer.files.versions import Asked, Counts, LedgerFile, Sighting
 from consumer.postgres import database
@@ -142,22 +142,16 @@ class _Staged:
 def _stage(
     connection: Connection, feed: Feed, reader: ChangeFileReader, settings: ApplySettings, reached: Reached
 ) -> _Staged:
-    records = reader.records()
-    cleaner = Cleaner(next(records, None), feed)
-    staged = _Staged(cleaner.blanks)
-    cost = Cost(cleaner.blanks)
-    first_reject: RowReject | None = None
+    judge = Judge(feed, reader, settings.max_reject_share)
+    staged = _Staged(judge.blanks)
     with connection.cursor() as cursor, cursor.copy(statements("merge")["copy_to_staging"]) as copy:
-        for record in records:
+        for row in judge.rows():
             staged.read += 1
-            match cleaner.clean(record):
-                case TicketRow(line, ticket_id, raw, closed_at) as row:
-                    cost.add(row, reader.size)
+            match row:
+                case TicketRow(line, ticket_id, raw, closed_at):
                     copy.write_row((line, ticket_id, raw, closed_at, None, None))
-                case RowReject(line, reason, raw) as reject:
+                case RowReject(line, reason, raw):
                     staged.rejected += 1
-                    first_reject = first_reject or reject
-                    cost.add(reject, reader.size)
                     copy.write_row((line, None, None, None, reason, raw))
                 case Dropped.ALARM:
                     staged.alarms += 1
@@ -165,12 +159,6 @@ def _stage(
                     staged.sentinels += 1
             if staged.read == 1:
                 reached("mid copy")
-    if first_reject and staged.rejected > settings.max_reject_share * staged.read:
-        raise Permanent(
-            "too many rejects",
-            f"{staged.rejected} of {staged.read} rows, more than the share of {settings.max_reject_share:g}; "
-            f"the first is line {first_reject.line}: {first_reject.reason}",
-        )
     return staged
 
 

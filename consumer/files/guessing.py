@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from consumer.feeds.feed import MAX_TEXT_BYTES, MAX_TYPED_COLUMNS, OF_THE_TABLE, Column, Feed, Form, column_name
 from consumer.files.cleaning import MAX_ID_CHARS, Cleaner, Dropped, RowReject, TicketRow, is_of
+from consumer.files.judging import Judge
 from consumer.files.reading import ChangeFileReader, Record
 from publisher.errors import Permanent
 from publisher.terminal import printable
@@ -240,32 +241,28 @@ class Trial:
     """By reason, without the values."""
     first_lines: dict[str, int] = field(default_factory=dict)
     dropped: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def reject_share(self) -> float:
-        return self.rejected.total() / self.rows if self.rows else 0.0
+    refused: Permanent | None = None
+    """Why the file would fail whole. What it is refused for in its middle, it is not read beyond."""
 
 
-def tried(feed: Feed, reader: ChangeFileReader) -> Trial:
-    """Judge every row of a file, and touch nothing.
-
-    Raises: Permanent, when the file would fail whole.
-    """
-    records = reader.records()
-    cleaner = Cleaner(next(records, None), feed)
+def tried(feed: Feed, reader: ChangeFileReader, max_reject_share: float) -> Trial:
+    """Judge a file as one that arrives, and touch nothing."""
     trial, ids = Trial(), set[int]()
-    for record in records:
-        trial.rows += 1
-        match cleaner.clean(record):
-            case TicketRow(ticket_id=ticket_id):
-                trial.accepted += 1
-                ids.add(hash(ticket_id))
-            case RowReject(line=line, reason=reason):
-                kind = _QUOTED.sub(" is ", reason)
-                trial.rejected[kind] += 1
-                trial.first_lines.setdefault(kind, line)
-            case Dropped() as dropped:
-                trial.dropped[dropped.name.lower()] += 1
+    try:
+        for row in Judge(feed, reader, max_reject_share).rows():
+            trial.rows += 1
+            match row:
+                case TicketRow(ticket_id=ticket_id):
+                    trial.accepted += 1
+                    ids.add(hash(ticket_id))
+                case RowReject(line=line, reason=reason):
+                    kind = _QUOTED.sub(" is ", reason)
+                    trial.rejected[kind] += 1
+                    trial.first_lines.setdefault(kind, line)
+                case Dropped() as dropped:
+                    trial.dropped[dropped.name.lower()] += 1
+    except Permanent as error:
+        trial.refused = error
     trial.tickets = len(ids)
     return trial
 

@@ -180,7 +180,8 @@ def record_failed(
 
     Of one that was not read it is not known whether the key has another put of applied bytes: those stay applied.
     """
-    found = _record_failed(connection, sighting, reason, error, fingerprint, was_read=was_read, has_letter=False)
+    attempt = _failed_attempt(connection, sighting, reason, error, fingerprint, was_read=was_read)
+    found = _row(connection, "record_failed", attempt | {"has_letter": False})
     return None if found is None else Failed(**found)
 
 
@@ -188,17 +189,18 @@ def record_failed_by_hand(
     connection: Connection, sighting: Sighting, reason: str, error: str, fingerprint: str, *, was_read: bool
 ) -> None:
     """The same without a broker: neither a retry nor a letter comes of it, and one that has its letter keeps it."""
-    _record_failed(connection, sighting, reason, error, fingerprint, was_read=was_read, has_letter=True)
+    attempt = _failed_attempt(connection, sighting, reason, error, fingerprint, was_read=was_read)
+    _run(connection, "record_failed", attempt | {"has_letter": True})
 
 
-def _record_failed(
-    connection: Connection, sighting: Sighting, reason: str, error: str, fingerprint: str, *, was_read: bool,
-    has_letter: bool,
-) -> dict[str, Any] | None:  # fmt: skip
+def _failed_attempt(
+    connection: Connection, sighting: Sighting, reason: str, error: str, fingerprint: str, *, was_read: bool
+) -> dict[str, Any]:
+    """What is to be recorded of it. What was read is what its key has now."""
     if was_read:
         record_replaced(connection, sighting)
-    parameters = {"reason": reason, "error": error, "fingerprint": fingerprint, "was_read": was_read}
-    return _row(connection, "record_failed", sighting.parameters() | parameters | {"has_letter": has_letter})
+    told = {"reason": reason, "error": error, "fingerprint": fingerprint, "was_read": was_read}
+    return sighting.parameters() | told
 
 
 def record_held(

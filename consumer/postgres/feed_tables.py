@@ -1,6 +1,7 @@
 """The tables of each feed, as its declaration wants them. What is there stays: nothing is dropped or changed."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from psycopg import sql
 from psycopg.types.json import Jsonb
@@ -22,6 +23,17 @@ _TYPES = {
     Form.LONGITUDE: "double precision",
 }
 """What the typed column of each form is, as Postgres says it."""
+_COUNTED_ROWS = 100_000
+"""Counting takes a look at each row; of a table with more it is estimated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What the database has of a feed; `rows` is None where its table is gone."""
+
+    prefix: str
+    rows: int | None
+    is_estimated: bool
 
 
 def definition(feed: Feed) -> Iterator[sql.Composed]:
@@ -32,7 +44,7 @@ def definition(feed: Feed) -> Iterator[sql.Composed]:
     if columns := [_typed(feed, column, name) for column, name in feed.typed_columns.items()]:
         yield _of(feed, "make_columns", columns=sql.SQL(",\n    ").join(columns))
     yield _of(feed, "make_trigger")
-    yield _of(feed, "make_index", index=sql.Identifier(f"{feed.name}_geom_idx"))
+    yield _of(feed, "make_index", index=sql.Identifier(feed.place_index[1]))
     yield _of(feed, "make_positions")
     yield _of(feed, "make_epoch", name=sql.Literal(feed.name))
 
@@ -47,8 +59,7 @@ def make(connection: Connection, feeds: Sequence[Feed]) -> list[str]:
 
     Raises: Misconfigured, for a table of another use, or one whose column is of another type; psycopg.Error.
     """
-    if taken := database.row(connection, "feeds", "taken_names", {"feeds": [feed.name for feed in feeds]}):
-        raise Misconfigured(f"tickets.{taken['feed']} has another use: a feed cannot be called {taken['feed']!r}")
+    _require_free(connection, feeds)
     changed = []
     for feed in feeds:
         for statement in definition(feed):
@@ -62,6 +73,20 @@ def make(connection: Connection, feeds: Sequence[Feed]) -> list[str]:
     return changed
 
 
+def _require_free(connection: Connection, feeds: Sequence[Feed]) -> None:
+    """What would be found in the place of a feed's own would be left as it is, without a word for an index."""
+    wanted = [
+        (feed.name, *relation, column)
+        for feed in feeds
+        for relation, column in ((feed.table, "raw"), (feed.positions, "position"), (feed.place_index, None))
+    ]
+    parameters = dict(zip(("feeds", "schemas", "names", "columns"), map(list, zip(*wanted, strict=True)), strict=True))
+    if taken := database.row(connection, "feeds", "taken_names", parameters):
+        raise Misconfigured(
+            f"{taken['schema']}.{taken['name']} has another use: a feed cannot be called {taken['feed']!r}"
+        )
+
+
 def folders_of_others(connection: Connection, names: Sequence[str]) -> list[Folder]:
     """Of the feeds that have tables here and are not named.
 
@@ -72,14 +97,14 @@ def folders_of_others(connection: Connection, names: Sequence[str]) -> list[Fold
     return [Folder(other["feed"], other["prefix"]) for other in others]
 
 
-def made(connection: Connection) -> dict[str, tuple[str, int | None]]:
-    """Of each feed that has tables here, declared or not: its prefix, and how many rows; None without its table.
+def made(connection: Connection) -> dict[str, Made]:
+    """Of each feed that has tables here, declared or not.
 
     Raises: DependencyDown.
     """
     with database.translated_errors():
-        found = database.rows(connection, "feeds", "made")
-    return {row["feed"]: (row["prefix"], row["rows"]) for row in found}
+        found = database.rows(connection, "feeds", "made", {"exactly": _COUNTED_ROWS})
+    return {row["feed"]: Made(row["prefix"], row["rows"], row["is_estimated"]) for row in found}
 
 
 def require(connection: Connection, feeds: Sequence[Feed]) -> None:
@@ -99,8 +124,7 @@ def require(connection: Connection, feeds: Sequence[Feed]) -> None:
         raise Misconfigured(f"{where} has no column {first['name']}; run: fleettickets migrate")
     raise Misconfigured(
         f"{where}.{first['name']} is {first['type_there']}, and the declaration of {first['feed']!r} says "
-        f"{first['type']}: declare another `column` for it, or ALTER TABLE {where} DROP COLUMN {first['name']} and "
-        "migrate again"
+        f"{first['type']}: declare another `column` for it, or {first['statement']} and migrate again"
     )
 
 

@@ -17,6 +17,7 @@ import structlog
 import tenacity
 
 from consumer import metrics
+from consumer.fail_points import Reached
 from consumer.files.failures import outgoing
 from consumer.files.outcomes import (
     UNEXPECTED,
@@ -79,12 +80,20 @@ class Worker:
     """One consumer process, for the queues that have a route."""
 
     def __init__(
-        self, link: Link, routes: Mapping[Queue, Route], tail: Tail, settings: WorkSettings, stop: Event
+        self,
+        link: Link,
+        routes: Mapping[Queue, Route],
+        tail: Tail,
+        settings: WorkSettings,
+        stop: Event,
+        *,
+        reached: Reached,
     ) -> None:
         self._link = link
         self._routes = routes
         self._tail = tail
         self._stop = stop
+        self._reached = reached
         self._lock = Lock()
         self._in_hand = 0
         self._threads = {queue: ThreadPoolExecutor(route.threads, queue.value) for queue, route in routes.items()}
@@ -283,6 +292,7 @@ class Worker:
             except DependencyDown as error:
                 log.warning("unsettled", queue=delivery.queue.value, detail=str(error), retry_in_s=_NOT_NOW_SECONDS)
             else:
+                self._reached("sent on, before ack")
                 self._link.ack(delivery)
                 return
         self._link.put_back(delivery, after=_NOT_NOW_SECONDS)

@@ -36,3 +36,6 @@ SELECT key, array_agg(state) AS states, array_agg(decision) AS decisions
 FROM ingest.ledger
 WHERE feed = %(feed)s
 GROUP BY key
+
+-- name: files_of_others
+SELECT key FROM ingest.ledger WHERE feed <> ALL(%(feeds)s::text[]) ORDER BY key

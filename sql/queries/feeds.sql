@@ -1,12 +1,20 @@
 -- name: taken_names
--- Feeds whose table would be one that has another use.
-SELECT feed
-FROM unnest(%(feeds)s::text[]) AS feed
-JOIN pg_class AS relation ON relation.oid = to_regclass(format('tickets.%%I', feed))
-WHERE relation.relkind <> 'r'
-   OR 2 > (SELECT count(*) FROM pg_attribute
-           WHERE attrelid = relation.oid AND attname IN ('ticket_id', 'raw') AND NOT attisdropped)
-ORDER BY feed
+-- Names of a feed's tables and of its index that have another use. A table has `ticket_id` and the column, an index
+-- has none.
+SELECT wanted.feed, wanted.schema, wanted.name
+FROM unnest(%(feeds)s::text[], %(schemas)s::text[], %(names)s::text[], %(columns)s::text[])
+     AS wanted (feed, schema, name, "column")
+JOIN pg_class AS relation ON relation.oid = to_regclass(format('%%I.%%I', wanted.schema, wanted.name))
+WHERE CASE WHEN wanted.column IS NULL
+           THEN NOT EXISTS (SELECT FROM pg_index
+                            WHERE indexrelid = relation.oid
+                              AND indrelid = to_regclass(format('tickets.%%I', wanted.feed)))
+           ELSE relation.relkind <> 'r'
+                OR 2 > (SELECT count(*) FROM pg_attribute
+                        WHERE attrelid = relation.oid AND attname IN ('ticket_id', wanted.column)
+                          AND NOT attisdropped)
+      END
+ORDER BY wanted.feed, wanted.schema DESC, wanted.name
 
 -- name: make_table
 -- Of a feed's rows, with what every feed has.
@@ -86,16 +94,33 @@ SELECT feed, prefix FROM ingest.feeds WHERE feed <> ALL(%(feeds)s::text[]) ORDER
 
 -- name: made
 -- Feeds that have tables here, whether declared now or not, with their rows; null where somebody dropped the table.
-SELECT feed, prefix, CASE WHEN to_regclass(format('tickets.%%I', feed)) IS NOT NULL THEN
-    (xpath('/row/rows/text()',
-           query_to_xml(format('SELECT count(*) AS rows FROM tickets.%%I', feed), false, true, '')))[1]::text::bigint
-    END AS rows
-FROM ingest.feeds
-ORDER BY feed
+-- Up to `exactly` are counted. Of more it is estimated as the planner does, by how close they stood at the last
+-- ANALYZE.
+SELECT known.feed, known.prefix,
+       CASE WHEN is_estimated THEN greatest(counted.rows, (density * pages)::bigint) ELSE counted.rows END AS rows,
+       coalesce(is_estimated, false) AS is_estimated
+FROM ingest.feeds AS known
+LEFT JOIN pg_class AS relation ON relation.oid = to_regclass(format('tickets.%%I', feed))
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN relation.reltuples > 0 AND relation.relpages > 0
+                THEN relation.reltuples::float / relation.relpages END AS density,
+           pg_relation_size(relation.oid) / current_setting('block_size')::bigint AS pages
+) AS size
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN relation.oid IS NOT NULL THEN
+        (xpath('/row/rows/text()',
+               query_to_xml(format('SELECT count(*) AS rows FROM (SELECT FROM tickets.%%I LIMIT %%s) AS first_ones',
+                                   feed, CASE WHEN density IS NULL THEN 'ALL' ELSE (%(exactly)s + 1)::text END),
+                            false, true, '')))[1]::text::bigint
+        END AS rows
+) AS counted
+CROSS JOIN LATERAL (SELECT density IS NOT NULL AND counted.rows > %(exactly)s AS is_estimated) AS judged
+ORDER BY known.feed
 
 -- name: other_than_declared
--- Columns that a declaration wants and the feed's table lacks, or has of another type.
-SELECT wanted.feed, wanted.name, wanted.type, format_type(there.atttypid, there.atttypmod) AS type_there
+-- Columns that a declaration wants and the feed's table lacks, or has of another type, and how to be rid of that.
+SELECT wanted.feed, wanted.name, wanted.type, format_type(there.atttypid, there.atttypmod) AS type_there,
+       format('ALTER TABLE tickets.%%I DROP COLUMN %%I', wanted.feed, wanted.name) AS statement
 FROM unnest(%(feeds)s::text[], %(names)s::text[], %(types)s::text[]) AS wanted (feed, name, type)
 LEFT JOIN pg_attribute AS there
     ON there.attrelid = to_regclass(format('tickets.%%I', wanted.feed)) AND there.attname = wanted.name

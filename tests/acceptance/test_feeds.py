@@ -1,12 +1,19 @@
 """The next feed, without Python: from a sample to rows, as docs/feeds.md tells it, with the promises of every feed."""
 
+import contextlib
+import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import psycopg
 import pytest
 
+from consumer.feeds.declared import packaged_feeds, parse_feed
+from publisher.errors import Misconfigured
 from tests.stage import city
 from tests.stage.broker import FILES
+from tests.stage.feeds import lines
 from tests.stage.stage import Stage, wait_until
 
 CHANGES = "automations/city/changes/"
@@ -120,6 +127,36 @@ def test_killed_it_loses_nothing(stage: Stage, point: str) -> None:
     assert stage.run("verify", "--old", "0").returncode == 0
 
 
+@pytest.mark.promise("One transaction")
+def test_migrate_killed_in_the_middle_of_the_tables_leaves_none_and_run_again_makes_all(
+    stage: Stage, folder: Path
+) -> None:
+    """In the order of their names: one is made, the next one is in the making, and one is to come."""
+    for name in ("city", "parcels"):
+        declaration = f"name = '{name}'\nprefix = '{name}/'\nid = 'id'\ncolumns.id = 'text'\ncolumns.note = 'text'\n"
+        (folder / f"{name}.toml").write_text(declaration)
+    with psycopg.connect(stage.database) as other, other.transaction():
+        other.execute("LOCK TABLE tickets.crq IN ACCESS SHARE MODE")
+        doomed = stage.start("migrate")
+        waits = "SELECT 1 FROM pg_locks WHERE relation = 'tickets.crq'::regclass AND NOT granted"
+        wait_until(lambda: stage.query(waits), "it is at the second feed")
+        doomed.kill()
+    wait_until(lambda: not stage.query(waits), "the server has noticed")
+    assert stage.query("SELECT 1 FROM pg_class WHERE relname ~ '^(city|parcels)'") == []
+    assert stage.query("SELECT feed FROM ingest.feeds ORDER BY feed") == [{"feed": "crq"}, {"feed": "inc"}]
+    migrated = stage.run("migrate")
+    assert migrated.returncode == 0, migrated.stderr
+    assert {name: feed["rows"] for name, feed in listed(stage).items()} == dict.fromkeys(
+        ("city", "crq", "inc", "parcels"), 0
+    )
+    for feed in ("city", "parcels"):
+        stage.bucket.put(f"{feed}/changes/2026-06-01T060100.csv", b"id,note\n1,x\n")
+    assert stage.run("drain", "--apply").returncode == 0
+    assert (
+        stage.query("SELECT note FROM tickets.city UNION ALL SELECT note FROM tickets.parcels") == [{"note": "x"}] * 2
+    )
+
+
 @pytest.mark.usefixtures("declared")
 @pytest.mark.promise("Nothing lost")
 def test_its_rows_come_back_from_the_archive(stage: Stage) -> None:
@@ -141,6 +178,7 @@ def test_a_declaration_that_is_gone_leaves_table_and_rows_and_is_told(stage: Sta
     migrated = stage.run("migrate")
     assert (migrated.returncode, statuses(stage)) == (0, {"1": "Open"}), migrated.stderr
     gone = {"name": "city", "prefix": "automations/city/", "table": "tickets.city", "rows": 1}
+    gone["rows_are_estimated"] = False
     assert stage.ask("feeds", "list")["undeclared"] == [gone]
     verified = stage.run("verify")
     assert verified.returncode == 0
@@ -159,6 +197,57 @@ def test_a_column_of_another_form_is_told_with_what_to_do(stage: Stage, declared
         assert "ALTER TABLE tickets.city DROP COLUMN bbl and migrate again" in ended.stderr
     stage.connection.execute("ALTER TABLE tickets.city DROP COLUMN bbl")
     assert stage.run("migrate").returncode == 0
+
+
+def test_what_is_to_be_done_is_told_as_the_server_takes_it(stage: Stage, folder: Path) -> None:
+    """Where a column or a feed is called as a word of SQL."""
+    declaration = "name = 'user'\nprefix = 'user/'\nid = 'id'\ncolumns.id = 'text'\ncolumns.order = '{}'\n"
+    (folder / "user.toml").write_text(declaration.format("number"))
+    assert stage.run("migrate").returncode == 0
+    (folder / "user.toml").write_text(declaration.format("text"))
+    told = stage.run("migrate").stderr
+    (statement,) = re.findall("or (ALTER TABLE .+) and migrate again", told)
+    stage.connection.execute(statement.encode())
+    assert stage.run("migrate").returncode == 0
+
+
+@pytest.mark.parametrize("ending", ["_geom_idx", "_pkey"])
+def test_a_feed_that_is_called_as_an_index_of_another_is_refused_before_anything_is_touched(
+    stage: Stage, folder: Path, ending: str
+) -> None:
+    for name in ("city", f"city{ending}"):
+        declaration = f"name = '{name}'\nprefix = '{name}/'\nid = 'id'\ncolumns.id = 'text'\ncolumns.note = 'text'\n"
+        (folder / f"{name}.toml").write_text(declaration)
+    for command in (["feeds", "check"], ["consume"], ["migrate"]):
+        refused = stage.run(*command)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
+        assert f"feeds 'city' and 'city{ending}' would both have tickets.city{ending} in the database" in refused.stderr
+    assert stage.query("SELECT feed FROM ingest.feeds ORDER BY feed") == [{"feed": "crq"}, {"feed": "inc"}]
+
+
+def test_a_feed_whose_index_is_called_as_a_table_that_is_there_is_refused(stage: Stage, declared: Path) -> None:
+    """That of a feed which is declared nowhere any more: the index would be missing, and nothing would say so."""
+    text = declared.read_text()
+    declared.unlink()
+    stage.connection.execute("DROP INDEX tickets.city_geom_idx")
+    stage.connection.execute("CREATE TABLE tickets.city_geom_idx (ticket_id text PRIMARY KEY, raw jsonb)")
+    declared.write_text(text)
+    refused = stage.run("migrate")
+    assert refused.returncode == 2, refused.stdout
+    told = "tickets.city_geom_idx has another use: a feed cannot be called 'city'"
+    assert told in refused.stderr
+
+
+def test_no_feed_is_called_as_what_is_there_without_it(stage: Stage) -> None:
+    made = {name for feed in packaged_feeds() for schema, name in feed.relations if schema == "tickets"}
+    there = stage.query(
+        "SELECT relname AS name FROM pg_class WHERE relnamespace = 'tickets'::regnamespace AND relkind <> 'S'"
+    )
+    free = []
+    for name in sorted({row["name"] for row in there} - made):
+        with contextlib.suppress(Misconfigured):
+            free.append(parse_feed("x.toml", f"name = '{name}'\nprefix = 'x/'\nid = 'id'\ncolumns.id = 'text'\n").name)
+    assert free == []
 
 
 def test_each_wrong_declaration_is_one_line(stage: Stage, folder: Path) -> None:
@@ -205,12 +294,63 @@ def test_a_slip_is_one_line_and_writes_nothing(  # noqa: PLR0917 - a case in fiv
     assert list(folder.iterdir()) == []
 
 
-def test_a_sample_that_would_fail_whole_ends_with_one(stage: Stage, declared: Path) -> None:
-    bad = stage.folder / "bad.csv"
-    bad.write_bytes(city.csv([{"Unique Key": "1", "Created Date": "01/31/2024 10:05:00 AM"}]))
-    ended = stage.run("feeds", "check", str(declared), "--sample", str(bad))
-    assert ended.returncode == 1
+OF_LITTLE = [["Unique Key", "x" * 1000], *([str(number), "1"] for number in range(2000))]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (city.csv([{"Unique Key": "1", "Created Date": "01/31/2024 10:05:00 AM"}]), "too many rejects"),
+        (lines(OF_LITTLE), "out of proportion"),
+        (b"Status\nOpen\n", "no Unique Key"),
+        (b"Unique Key\n\xff\n", "not UTF-8"),
+    ],
+    ids=["rejects", "proportion", "header", "bytes"],
+)
+def test_a_sample_that_would_fail_whole_is_told_as_the_arrival_tells_it(
+    stage: Stage, declared: Path, content: bytes, reason: str
+) -> None:
+    sample = stage.folder / "bad.csv"
+    sample.write_bytes(content)
+    check = ("feeds", "check", str(declared), "--sample", str(sample))
+    ended = stage.run(*check)
+    told = json.loads(stage.run(*check, "--json").stdout)["sample"]["refused"]
+    stage.bucket.put(key_at(1), content)
+    assert stage.run("drain", "--apply").returncode == 1
+    failed = stage.ledger(key_at(1))
+    assert (failed["state"], failed["reason"]) == ("failed", reason)
+    assert (ended.returncode, told) == (1, {"reason": reason, "detail": failed["last_error"]}), ended.stderr
+    assert ended.stderr == f"bad.csv: it would fail whole: {reason}: {failed['last_error']}\n"
+
+
+def test_what_of_a_sample_is_rejected_is_told_by_its_reason(stage: Stage, declared: Path) -> None:
+    sample = stage.folder / "bad.csv"
+    sample.write_bytes(city.csv([{"Unique Key": "1", "Created Date": "01/31/2024 10:05:00 AM"}]))
+    ended = stage.run("feeds", "check", str(declared), "--sample", str(sample))
     assert "1 rejected: Created Date is no timestamp, first on line 2" in ended.stdout
+
+
+def test_the_rows_of_a_large_table_are_estimated_and_those_of_a_small_one_counted(stage: Stage) -> None:
+    """Also of one that was never analysed, of which there is no estimate, and of one that has grown since."""
+    insert = "INSERT INTO tickets.{} (ticket_id, raw) SELECT n::text, '{{}}' FROM generate_series({}, {}) AS n"
+    stage.connection.execute("ALTER TABLE tickets.crq DISABLE TRIGGER USER, SET (autovacuum_enabled = false)")
+    stage.connection.execute(insert.format("inc", 1, 1000).encode())
+    stage.connection.execute("ANALYZE tickets.inc")
+    stage.connection.execute("DELETE FROM tickets.inc WHERE ticket_id::integer > 10")
+    stage.connection.execute(insert.format("crq", 1, 100_200).encode())
+
+    def rows(name: str) -> tuple[object, object]:
+        found = listed(stage)[name]
+        return found["rows"], found["rows_are_estimated"]
+
+    assert (rows("inc"), rows("crq")) == ((10, False), (100_200, False))
+    stage.connection.execute("ANALYZE tickets.crq")
+    stage.connection.execute(insert.format("crq", 100_201, 150_000).encode())
+    estimated, is_estimated = rows("crq")
+    assert is_estimated is True
+    assert 145_000 < int(str(estimated)) < 155_000
+    assert f"~{estimated:,}" in stage.run("feeds", "list").stdout
+    assert rows("inc") == (10, False)
 
 
 def test_a_database_that_is_away_is_said(stage: Stage) -> None:

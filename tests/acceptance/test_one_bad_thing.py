@@ -78,6 +78,16 @@ def test_messages_with_senseless_headers_become_dead_letters(stage: Stage) -> No
     consumer.stop()
 
 
+@pytest.mark.promise("Nothing lost")
+def test_killed_between_the_letter_of_a_body_and_its_ack_there_are_two_letters_and_never_none(stage: Stage) -> None:
+    stage.broker.publish([b"not json"])
+    doomed = stage.start("consume", FLEETTICKETS_FAIL_POINT="sent on, before ack")
+    assert doomed.wait() == -signal.SIGKILL, doomed.output()
+    consumer = stage.start("consume")
+    wait_until(lambda: stage.broker.ready(DEAD_FILES) == 2, "the letter is there, and once more")
+    consumer.stop()
+
+
 def test_an_exchange_that_somebody_deleted_is_declared_again(stage: Stage) -> None:
     bad, good = key_at(1), key_at(2)
     consumer = stage.start("consume")

@@ -158,7 +158,7 @@ def test_whatever_the_header_the_guess_is_a_declaration_and_its_sql_quotes_each_
         feed = guessed(content)
     except Permanent:
         return
-    trial = tried(feed, reading(content))
+    trial = tried(feed, reading(content), 1.0)
     assert trial.rows == trial.accepted + trial.rejected.total() + trial.dropped.total()
     # What is left of a statement without what it quotes is the program's own: names and values cannot be seen in it.
     for statement in as_text(feed):
@@ -178,5 +178,5 @@ def test_a_city_s_service_requests_are_guessed_and_accepted() -> None:
         "Due Date": "any",
     }
     assert feed.columns["Resolution Action Updated Date"].form is Form.ANY
-    trial = tried(feed, reading(content))
+    trial = tried(feed, reading(content), 1.0)
     assert (trial.accepted, trial.tickets, trial.rejected.total()) == (200, 200, 0)

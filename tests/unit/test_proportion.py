@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from consumer.demo import model
 from consumer.feeds.declared import packaged_feeds
 from consumer.files import proportion
-from consumer.files.cleaning import Cleaner, RowReject, TicketRow
+from consumer.files.cleaning import RowReject, TicketRow
+from consumer.files.judging import Judge
 from consumer.files.proportion import MULTIPLE, Cost
 from consumer.files.reading import ChangeFileReader
 from publisher.errors import Permanent
@@ -27,14 +28,10 @@ ATTRIBUTES = ("ticket_id", *(f"attribute_{number:05}" for number in range(1000))
 
 def judged(reader: ChangeFileReader) -> Iterator[tuple[str, TicketRow | RowReject]]:
     """Every row that would be staged, once its cost is counted, and the nulls that it is to get."""
-    records = reader.records()
-    cleaner = Cleaner(next(records, None), INC)
-    cost = Cost(cleaner.blanks)
-    for record in records:
-        row = cleaner.clean(record)
+    judge = Judge(INC, reader, 1.0)
+    for row in judge.rows():
         if isinstance(row, TicketRow | RowReject):
-            cost.add(row, reader.size)
-            yield cleaner.blanks, row
+            yield judge.blanks, row
 
 
 def staged(body: bytes) -> int:
