@@ -13,6 +13,7 @@ from publisher.settings import FROM_ENVIRONMENT, LOGIN_RULE, TlsSettings, requir
 
 _UNKNOWN_OPTION = re.compile(r'invalid URI query parameter: "\w+"')
 
+MissingColumns = Literal["refuse", "allow"]
 ChangedPolicy = Literal["reapply", "quarantine", "ignore"]
 
 
@@ -83,6 +84,8 @@ class ApplySettings(BaseSettings):
     model_config = FROM_ENVIRONMENT
 
     max_reject_share: float = Field(0.5, validation_alias="FLEETTICKETS_MAX_REJECT_SHARE", ge=0, le=1)
+    missing_columns: MissingColumns = Field("refuse", validation_alias="FLEETTICKETS_MISSING_COLUMNS")
+    """Of a file without a column that its exporter always writes: it is a dead letter, or the column is empty."""
     changed_policy: ChangedPolicy = Field("reapply", validation_alias="FLEETTICKETS_CHANGED_POLICY")
 
 

@@ -3,10 +3,10 @@
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import typer
 from rich.markup import escape
@@ -24,7 +24,6 @@ from consumer.feeds.declared import (
 )
 from consumer.feeds.feed import Feed
 from consumer.files.guessing import Trial, guessed_declaration, reasons, tried
-from consumer.files.reading import ChangeFileReader
 from consumer.postgres import database, feed_tables, migrate
 from consumer.postgres.database import Role
 from consumer.postgres.feed_tables import Made
@@ -149,8 +148,8 @@ def new(  # noqa: PLR0917 - its parameters are its options
     parse_feed(
         f"{name}.toml", f"name = {json.dumps(name)}\nprefix = {json.dumps(where)}\nid = 'x'\ncolumns.x = 'text'\n"
     )
-    with _opened(sample) as reader:
-        text = guessed_declaration(name, where, id_column, sample.name, reader)
+    with _opened(sample) as file:
+        text = guessed_declaration(name, where, id_column, sample.name, file)
     feed = parse_feed(f"{name}.toml", text)
     require_apart([*known, feed])
     written = _written(settings.folder / f"{name}.toml", text) if apply and settings.folder else None
@@ -238,8 +237,10 @@ def _judged(files: list[Path]) -> tuple[list[Feed], list[str]]:
 
 
 def _tried(feed: Feed, sample: Path) -> Trial:
-    with _opened(sample) as reader:
-        return tried(feed, reader, load(ApplySettings).max_reject_share)
+    settings = load(ApplySettings)
+    allows = settings.missing_columns == "allow"
+    with _opened(sample) as file:
+        return tried(feed, file.read, max_reject_share=settings.max_reject_share, allows_missing=allows)
 
 
 def _as_json(trial: Trial) -> dict[str, Any]:
@@ -263,15 +264,14 @@ def _print_trial(sample: Path, trial: Trial) -> None:
 
 
 @contextmanager
-def _opened(sample: Path) -> Iterator[ChangeFileReader]:
+def _opened(sample: Path) -> Iterator[BinaryIO]:
     """A file that the operator named. What is wrong with it is for him to change.
 
     Raises: Misconfigured.
     """
     try:
         with sample.open("rb") as file:
-            read: Callable[[int], bytes] = file.read
-            yield ChangeFileReader(read)
+            yield file
     except OSError as error:
         raise Misconfigured(f"{sample}: {error.strerror or error}") from None
     except Permanent as error:

@@ -53,7 +53,8 @@ class MadeFeed:
     files: tuple[ChangeFile, ...]
     announced_twice: str
     """Key of the file whose event is sent once more."""
-    not_utf8: str
+    incomplete: str
+    """Key of the file that lacks a column."""
     late: str
 
 
@@ -72,10 +73,18 @@ def make_feed(model: FeedModel, *, files: int, rows: int, seed: int, until: date
     first = until.astimezone(EAT).replace(second=0, microsecond=0) - (files - 1) * _EVERY
     made = [exporter.export(number, first + number * _EVERY, rows) for number in range(files)]
     late, broken, twice = made[files // 3], made[files // 2], made[files * 3 // 4]
-    # An owner's name in Latin-1 amid UTF-8.
-    made[files // 2] = replace(broken, body=broken.body.replace(b"Fibre", b"Fibr\xe9", 1))
+    made[files // 2] = replace(broken, body=without(broken.body, model.needed or model.times[0]))
     made.remove(late)
-    return MadeFeed(model, (*made, late), announced_twice=twice.key, not_utf8=broken.key, late=late.key)
+    return MadeFeed(model, (*made, late), announced_twice=twice.key, incomplete=broken.key, late=late.key)
+
+
+def without(body: bytes, column: str) -> bytes:
+    """The same file, had its exporter left out a column."""
+    rows = list(csv.reader(io.StringIO(body.decode(), newline="")))
+    place = rows[0].index(column)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([*row[:place], *row[place + 1 :]] for row in rows)
+    return text.getvalue().encode()
 
 
 class Exporter:

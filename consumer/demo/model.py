@@ -27,6 +27,8 @@ class FeedModel:
     """The flag of rows that are dropped."""
     sentinel: str | None = None
     """How the last row of a cut export begins."""
+    needed: str | None = "closed_at"
+    """A column without which a file is refused; there are others, which no file is without."""
     closed_at: str | None = None
     closure: tuple[str, ...] = ()
     """What is kept of a row whose ticket is closed; nothing is where `closed_at` is None."""

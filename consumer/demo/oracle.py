@@ -109,6 +109,11 @@ def minutes(value: str | None) -> int | None:
     return None if found is None else int(found.quantize(Decimal(1), ROUND_HALF_UP))
 
 
+def in_one_line(name: str) -> str:
+    """A place's name as it is spelt, with one space wherever there is any."""
+    return " ".join(name.split())
+
+
 def place(model: FeedModel, raw: Raw) -> Values:
     """Latitude and longitude if both are there and lie in Kenya. Raises: NotATicketError."""
     if model.place is None:
@@ -149,18 +154,17 @@ class Oracle:
         self.rejects: dict[tuple[str, int], str] = {}
         """By file and line, the text of each row that cannot be a ticket."""
         self.dead: set[str] = set()
-        """Files that fail whole: they are not UTF-8."""
+        """Files that fail whole: they lack a column."""
         self.counts = Counter(
             dict.fromkeys(("rows_read", "rows_rejected", "alarms_dropped", "sentinels_dropped", "rows_superseded"), 0)
         )
 
     def read(self, file: ChangeFile) -> None:
-        try:
-            rows = rows_of(file.body.decode("utf-8-sig"))
-        except UnicodeDecodeError:
+        rows = rows_of(file.body.decode("utf-8-sig"))
+        _, _, header = next(rows)
+        if self.model.needed is not None and self.model.needed not in header:
             self.dead.add(file.key)
             return
-        _, _, header = next(rows)
         id_place = header.index(self.model.id_column)
         seen: set[str] = set()
         for line, text, fields in rows:
@@ -193,7 +197,9 @@ class Oracle:
         ticket_id = raw[self.model.id_column]
         if ticket_id is None:
             raise NotATicketError(fields)
-        for names, change in ((self.model.lower, str.lower), (self.model.upper, str.upper)):
+        for names, change in (
+            (self.model.lower, str.lower), (self.model.upper, str.upper), (("cluster", "location_name"), in_one_line),
+        ):  # fmt: skip
             raw |= {name: change(value) for name in names if (value := raw.get(name))}
         accepted = Accepted(position, ticket_id, raw, typed(self.model, raw))
         return None if self.model.alarm and flag(raw.get(self.model.alarm)) else accepted

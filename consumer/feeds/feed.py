@@ -9,8 +9,9 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_serializer, field_validator, model_validator
 
+from consumer.feeds.folding import folded_name
 from publisher.arrivals.folders import Folder, folder_of
 from publisher.errors import Misconfigured
 
@@ -35,6 +36,9 @@ _TAKEN = frozenset(
 """What else is in the schema of the feeds' tables, where tables, views and indexes share their names."""
 _NOT_IN_A_NAME = re.compile(r"[^a-z0-9]+")
 _IDENTIFIER_CHARS = 63
+
+NOTHING = ("NULL", "null", "Null", r"\N", "nan", "NaN", "None", "none", "N/A", "n/a", "-", "--", "#N/A")
+"""What programs write for no value. What may be one, as NA and Nil, is not among them."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,30}$")]
 _Plain = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -67,7 +71,8 @@ class FollowOn(StrEnum):
 
 
 _COORDINATES = (Form.LATITUDE, Form.LONGITUDE)
-_NEEDED = {FollowOn.GEOCODE: ("cluster", "location_name"), FollowOn.HISTORY: ("closed_at",)}
+PLACES = ("cluster", "location_name")
+_NEEDED = {FollowOn.GEOCODE: PLACES, FollowOn.HISTORY: ("closed_at",)}
 
 
 class Column(BaseModel):
@@ -100,22 +105,6 @@ class Column(BaseModel):
         return self.typed and self.form is not Form.ANY
 
 
-class Years(BaseModel):
-    """The years that a timestamp can be of; what lies outside is a mistake of the exporter."""
-
-    model_config = _STRICT
-
-    # The ends of the calendar are left out: there, another zone has no year.
-    first: int = Field(ge=2, le=9998)
-    last: int = Field(ge=2, le=9998)
-
-    @model_validator(mode="after")
-    def _are_in_order(self) -> Self:
-        if self.first > self.last:
-            raise ValueError("first is after last")
-        return self
-
-
 class Feed(BaseModel):
     """One feed, as its declaration says."""
 
@@ -136,7 +125,10 @@ class Feed(BaseModel):
     """How a row begins that the exporter writes in the place of one; left out, and counted."""
     never_kept: frozenset[str] = frozenset()
     """Columns whose values are dropped as soon as they are read."""
-    years: Years | None = None
+    always: tuple[str, ...] = ()
+    """Columns that the exporter always writes: a file without one of them is refused, or told of."""
+    nothing: tuple[str, ...] = NOTHING
+    """What stands for an empty value, as it is spelt; in columns that are not `any`."""
     follow_ons: frozenset[FollowOn] = frozenset()
 
     @field_validator("name")
@@ -153,6 +145,11 @@ class Feed(BaseModel):
             if not name or name != name.strip() or "\0" in name:
                 raise ValueError(f"no column of a header is called {name!r}: spaces around a name are not read")
         return columns
+
+    @field_serializer("never_kept", "follow_ons")
+    def _in_order(self, names: frozenset[str]) -> list[str]:
+        # Two dumps of one declaration have to be alike.
+        return sorted(names)
 
     @field_validator("prefix")
     @classmethod
@@ -171,6 +168,10 @@ class Feed(BaseModel):
                 raise ValueError(f"drop_when: {self.drop_when!r} is no boolean column of the feed")
         if both := self.never_kept & self.columns.keys():
             raise ValueError(f"never_kept: {min(both)!r} is one of the columns")
+        if alike := next(_alike((*self.columns, *self.never_kept)), None):
+            raise ValueError(f"columns: {alike[0]!r} and {alike[1]!r} are one to whoever reads a header")
+        if unknown := [name for name in self.always if name not in self.columns]:
+            raise ValueError(f"always: the feed has no column {unknown[0]!r}")
         names = list(self.typed_columns)
         if taken := [name for name in names if name in OF_THE_TABLE]:
             raise ValueError(f"columns: every table has a column {taken[0]!r} of its own; give the feed's a `column`")
@@ -204,6 +205,11 @@ class Feed(BaseModel):
                 raise ValueError(f"columns: {name!r} and {found[typed]!r} would both be {typed!r}; give one a `column`")
             found[typed] = name
         return found
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The columns that name where a ticket is, in words."""
+        return PLACES if FollowOn.GEOCODE in self.follow_ons else ()
 
     @property
     def folder(self) -> Folder:
@@ -276,6 +282,15 @@ class Feeds:
         """
         chosen = {self.named(name).name: self.named(name) for name in names}
         return Feeds(chosen.values(), self.declared) if chosen else self
+
+
+def _alike(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Pairs that differ in what is not heeded in a header."""
+    known: dict[str, str] = {}
+    for name in names:
+        other = known.setdefault(folded_name(name), name)
+        if other != name:
+            yield other, name
 
 
 def column_name(name: str) -> str:

@@ -11,9 +11,9 @@ from consumer.fail_points import Reached
 from consumer.feeds.feed import Feed, FollowOn
 from consumer.files import ledger
 from consumer.files.cleaning import Dropped, RowReject, TicketRow
-from consumer.files.judging import Judge
+from consumer.files.decoding import Read
 from consumer.files.outcomes import AlreadyApplied, Applied, Duplicate
-from consumer.files.reading import ChangeFileReader, Read
+from consumer.files.rows import Rows
 from consumer.files.versions import Asked, Counts, LedgerFile, Sighting
 from consumer.postgres import database
 from consumer.postgres.database import Connection
@@ -27,6 +27,22 @@ _AHEAD = timedelta(days=1)
 """The exporter's clock may be ahead by this much."""
 
 _PASSED_OVER = "a changed file, passed over by policy"
+
+
+class Watch:
+    """Looks on while a file is applied; this one at nothing.
+
+    What it sees is inside the file's transaction, before the locks that every file takes.
+    """
+
+    def staged(self, connection: Connection, sighting: Sighting, file_id: int) -> None:
+        """The rows are staged, and none of them merged."""
+
+    def merged(self, connection: Connection, sighting: Sighting, file_id: int) -> None:
+        """They are merged, and staged still."""
+
+
+UNWATCHED = Watch()
 
 
 def takes_changed_back(settings: ApplySettings, asked: Asked) -> bool:
@@ -43,11 +59,14 @@ def apply_file(
     asked: Asked,
     reached: Reached,
     released: str | None = None,
+    may_lack_columns: bool = False,
+    watch: Watch = UNWATCHED,
 ) -> Applied | AlreadyApplied | Duplicate:
     """Apply one version inside the caller's transaction, which holds the key's lock and keeps or undoes all of it.
 
     `read` gives up to so many bytes of it at a time. `reached` is told each point that a crash could come at. Under
-    quarantine a person releases the version with the ETag `released`, or whichever there is when that is None.
+    quarantine a person releases the version with the ETag `released`, or whichever there is when that is None; and lets
+    that one lack columns which its exporter always writes, if it `may_lack_columns`. `watch` is shown what it does.
     Raises: Permanent, DependencyDown, psycopg.Error.
     """
     reached("before claim")
@@ -72,17 +91,21 @@ def apply_file(
             f"its name says {sighting.key.time:%Y-%m-%d %H:%M} UTC, and by the latest clock of consumer, database and "
             f"store it is {now:%Y-%m-%d %H:%M}; when it is due, replay its dead letter, or drain",
         )
-    reader = ChangeFileReader(read)
-    staged = _stage(connection, sighting.feed, reader, settings, reached)
+    is_let_off = may_lack_columns and released in (None, "", sighting.etag)
+    allows_missing = is_let_off or settings.missing_columns == "allow"
+    rows = Rows(read, sighting.feed, max_reject_share=settings.max_reject_share, allows_missing=allows_missing)
+    staged = _stage(connection, rows, reached)
     parameters = sighting.parameters() | {
-        "file_id": file_id, "epoch": claim.epoch, "object_time": claim.object_time, "blanks": staged.blanks,
+        "file_id": file_id, "epoch": claim.epoch, "object_time": claim.object_time, "blanks": rows.blanks,
     }  # fmt: skip
+    watch.staged(connection, sighting, file_id)
     merged = database.row(connection, "merge", "merge_tickets", parameters, feed=sighting.feed)
     assert merged is not None  # noqa: S101 - counts always make a row
+    watch.merged(connection, sighting, file_id)
     closures = 0
     if FollowOn.HISTORY in sighting.feed.follow_ons:
         closures = connection.execute(statements("merge")["merge_closures"], parameters).rowcount
-    database.rows(connection, "merge", "keep_rejects", parameters)
+    ledger.keep_rejects(connection, file_id)
     counts = Counts(
         read=staged.read,
         inserted=merged["inserted"],
@@ -94,16 +117,21 @@ def apply_file(
         alarms=staged.alarms,
         sentinels=staged.sentinels,
         closures=closures,
+        never=rows.never,
     )
-    applied_at = ledger.record_applied(connection, sighting, file_id, reader.sha256, counts)
+    notes = rows.notes
+    new = ledger.record_undeclared(connection, sighting.feed.name, file_id, notes.undeclared)
+    told = notes.as_dict() | ({"new": new} if new else {})
+    done = ledger.Done(rows.sha256, counts, rows.lines, told)
+    applied_at = ledger.record_applied(connection, sighting, file_id, done)
     if kinds := _follow_ons(sighting.feed, counts):
         database.rows(connection, "merge", "request_follow_ons", {"file_id": file_id, "kinds": kinds})
     watermark = "count_import" if sighting.seen_by == "import" else "move_watermark"
     database.rows(connection, "merge", "fire_deferred")
     database.rows(connection, "merge", watermark, parameters | {"inserted": counts.inserted})
     reached("before commit")
-    file = LedgerFile(file_id, sighting.put, reader.sha256, "applied", applied_at)
-    return Applied(file, decision, counts)
+    file = LedgerFile(file_id, sighting.put, done.sha256, "applied", applied_at)
+    return Applied(file, decision, counts, told)
 
 
 def _latest(sighting: Sighting, of_database: datetime) -> datetime:
@@ -128,38 +156,34 @@ def duplicate_of_failed(sighting: Sighting, *, is_dead_letter: bool) -> Duplicat
     return Duplicate(sighting.key.key, "is a dead letter" if is_dead_letter else "waits for its retry")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Staged:
-    """Counts of rows, and the nulls that the staged ones are to get."""
+    """How many rows of a file were read, and how many of them rejected or dropped."""
 
-    blanks: str
-    read: int = 0
-    rejected: int = 0
-    alarms: int = 0
-    sentinels: int = 0
+    read: int
+    rejected: int
+    alarms: int
+    sentinels: int
 
 
-def _stage(
-    connection: Connection, feed: Feed, reader: ChangeFileReader, settings: ApplySettings, reached: Reached
-) -> _Staged:
-    judge = Judge(feed, reader, settings.max_reject_share)
-    staged = _Staged(judge.blanks)
+def _stage(connection: Connection, rows: Rows, reached: Reached) -> _Staged:
+    count = rejected = alarms = sentinels = 0
     with connection.cursor() as cursor, cursor.copy(statements("merge")["copy_to_staging"]) as copy:
-        for row in judge.rows():
-            staged.read += 1
+        for row in rows:
+            count += 1
             match row:
                 case TicketRow(line, ticket_id, raw, closed_at):
-                    copy.write_row((line, ticket_id, raw, closed_at, None, None))
-                case RowReject(line, reason, raw):
-                    staged.rejected += 1
-                    copy.write_row((line, None, None, None, reason, raw))
+                    copy.write_row((line, ticket_id, raw, closed_at, None, None, None, None))
+                case RowReject(line, reason, raw, group, lines, ticket_id):
+                    rejected += 1
+                    copy.write_row((line, ticket_id, None, None, reason, raw, group, lines))
                 case Dropped.ALARM:
-                    staged.alarms += 1
+                    alarms += 1
                 case Dropped.SENTINEL:
-                    staged.sentinels += 1
-            if staged.read == 1:
+                    sentinels += 1
+            if count == 1:
                 reached("mid copy")
-    return staged
+    return _Staged(count, rejected, alarms, sentinels)
 
 
 def _follow_ons(feed: Feed, counts: Counts) -> list[str]:

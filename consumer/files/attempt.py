@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from consumer.fail_points import Reached
 from consumer.files import ledger
-from consumer.files.applying import apply_file
+from consumer.files.applying import UNWATCHED, Watch, apply_file
+from consumer.files.decoding import Read
 from consumer.files.outcomes import UNEXPECTED, AlreadyApplied, Applied, Decided, Duplicate, Failure
-from consumer.files.reading import Read
 from consumer.files.versions import Asked, LedgerFile, Sighting, Trouble
 from consumer.postgres import database
 from consumer.postgres.database import Connection
@@ -46,7 +46,8 @@ class Candidate:
 
     `sighting` is what was announced of it; `open` tells what is there. `known` finds a version that was applied under
     another name of the same bytes, before the file is opened; `seen` is told of the version before its work begins.
-    `released` is the ETag of the version that a person asks for, None for whichever is there.
+    `released` is the ETag of the version that a person asks for, None for whichever is there; that one may be let off
+    having every column that its exporter always writes. `watch` is shown what applying it does.
     """
 
     sighting: Sighting
@@ -57,6 +58,8 @@ class Candidate:
     seen: Callable[[Sighting], None] = _unseen
     known: Callable[[Connection], LedgerFile | None] = _unknown
     released: str | None = None
+    may_lack_columns: bool = False
+    watch: Watch = UNWATCHED
 
 
 def attempt(connection: Connection, candidates: Sequence[Candidate], reached: Reached) -> list[Decided | None]:
@@ -110,6 +113,8 @@ def _apply(
                 asked=candidate.asked,
                 reached=reached,
                 released=candidate.released,
+                may_lack_columns=candidate.may_lack_columns,
+                watch=candidate.watch,
             )
     except DependencyDown:
         raise

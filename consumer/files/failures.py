@@ -41,6 +41,11 @@ def released_by(delivery: Delivery) -> str | None:
     return messages.etag(delivery.headers) if asked_by(delivery) is Asked.BY_A_PERSON else None
 
 
+def lets_off(delivery: Delivery) -> bool:
+    """Whether a person lets the version that a replay releases lack columns."""
+    return released_by(delivery) is not None and messages.allows_missing(delivery.headers)
+
+
 def outgoing(failure: Failure, delivery: Delivery) -> Outgoing:
     """The message that stands for a failed delivery now; once it is confirmed, the delivery is settled."""
     queue, body, delay = delivery.queue, delivery.body, failure.retry_in
@@ -51,6 +56,8 @@ def outgoing(failure: Failure, delivery: Delivery) -> Outgoing:
         if (released := released_by(delivery)) is not None:
             # What a person released stays released until it is decided.
             headers |= {messages.AGAIN: "replay", messages.ETAG: released}
+            if lets_off(delivery):
+                headers[messages.ALLOWED] = messages.MISSING_COLUMNS
         return publishing.retry(queue, body, headers, delay=delay)
     last = LastFailure(failure.key, failure.reason, failure.detail, failure.attempts, history, failure.etag)
     return dead_letters.dead_letter(queue, body, last)
@@ -162,9 +169,7 @@ class Failures:
     @staticmethod
     def _recorded(connection: Connection, sighting: Sighting, trouble: Trouble) -> ledger.Failed | None:
         fingerprint = dead_letters.fingerprint(trouble.reason, trouble.detail)
-        return ledger.record_failed(
-            connection, sighting, trouble.reason, trouble.detail, fingerprint, was_read=trouble.was_read
-        )
+        return ledger.record_failed(connection, sighting, trouble, fingerprint)
 
     def _is_one_of_a_run(self, connection: Connection, sighting: Sighting, trouble: Trouble) -> bool:
         """Whether so many in a row fail for this reason that it is hardly their own. Files of another time flow on."""

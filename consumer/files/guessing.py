@@ -2,14 +2,29 @@
 
 import json
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
-from consumer.feeds.feed import MAX_TEXT_BYTES, MAX_TYPED_COLUMNS, OF_THE_TABLE, Column, Feed, Form, column_name
-from consumer.files.cleaning import MAX_ID_CHARS, Cleaner, Dropped, RowReject, TicketRow, is_of
-from consumer.files.judging import Judge
-from consumer.files.reading import ChangeFileReader, Record
+from consumer.feeds.feed import (
+    MAX_TEXT_BYTES,
+    MAX_TYPED_COLUMNS,
+    NOTHING,
+    OF_THE_TABLE,
+    Column,
+    Feed,
+    Form,
+    column_name,
+)  # fmt: skip
+from consumer.feeds.folding import folded_name
+from consumer.files.cleaning import Dropped, RowReject, TicketRow, is_of
+from consumer.files.decoding import Read, TextLines
+from consumer.files.header import begin, split
+from consumer.files.reading import ChangeFileReader
+from consumer.files.rows import Rows
+from consumer.files.shape import MAX_ID_CHARS
 from publisher.errors import Permanent
 from publisher.terminal import printable
 
@@ -24,7 +39,6 @@ _CODE = re.compile(r"\+|[+-]?0\d", re.ASCII)
 """How what looks like a number begins and is none: 00100, +254."""
 _BARE = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _LIKE_AN_ID = re.compile(r"(^|_)(id|key|number|no|nr|ref|reference|uuid|guid)($|_)")
-_QUOTED = re.compile(r""" (['"]).*\1 is """, re.DOTALL)
 _PAIR = (Form.LATITUDE.value, Form.LONGITUDE.value)
 """What a pair of coordinates has to be called to be where a ticket is."""
 _SHOWN_CHARS = 40
@@ -93,38 +107,54 @@ class _Sample:
     is_whole: bool
 
 
-def guessed_declaration(name: str, prefix: str, id_column: str | None, file: str, reader: ChangeFileReader) -> str:
+def guessed_declaration(name: str, prefix: str, id_column: str | None, file: str, sample: BinaryIO) -> str:
     """The text of a declaration, in TOML, with what each guess goes by; `file` is what the sample is called.
 
     Raises: Permanent, for what is no CSV file with a header that a feed can have.
     """
-    sample = _read(reader)
-    chosen = _id_of(sample, id_column)
-    of_all = "" if sample.is_whole else "the first "
-    left_out = f"; {sample.left_out:,} more have not as many fields as the header" if sample.left_out else ""
+    sampled = _read(sample)
+    chosen = _id_of(sampled, id_column)
+    of_all = "" if sampled.is_whole else "the first "
+    left_out = f"; {sampled.left_out:,} more cannot be read as rows" if sampled.left_out else ""
+    column_lines, always = _column_lines(sampled, chosen)
     lines = [
-        f"# Guessed from {_comment(file)}: {of_all}{sample.rows:,} rows, {len(sample.columns):,} columns{left_out}.",
+        f"# Guessed from {_comment(file)}: {of_all}{sampled.rows:,} rows, {len(sampled.columns):,} columns{left_out}.",
         "# Each guess says what it goes by. Look at them, then run: fleettickets feeds check",
         f"name = {_basic(name)}",
         f"prefix = {_basic(prefix)}",
         f"id = {_basic(chosen.name)}",
+        "# What the exporter always writes: a file without one of these is refused, and no row loses what it had.",
+        *textwrap.wrap(f"always = [{', '.join(always)}]", 120, subsequent_indent="    ", break_long_words=False),
+        "# What stands for an empty value, as it is spelt, in every column that is not `any`.",
+        f"nothing = [{', '.join(map(_basic, NOTHING))}]",
         "",
         "# A row is rejected for the first of these that it breaks, in this order. `any` is not looked at, and in raw",
         "# alone, as is each column that is not listed.",
         "[columns]",
     ]
-    lines += _column_lines(sample, chosen)
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *column_lines]) + "\n"
 
 
-def _read(reader: ChangeFileReader) -> _Sample:
-    records = reader.records()
-    header = next(records, None)
-    names = _names(header)
-    columns = [_Values(place, name) for place, name in enumerate(names) if name]
+def _read(sample: BinaryIO) -> _Sample:
+    """Raises: Permanent."""
+    names = _names(sample.read)
+    sample.seek(0)
+    of_once = [name for name, count in Counter(map(folded_name, names)).items() if count == 1]
+    first = next((name for name in names if name), None)
+    if first is None:
+        raise Permanent("no header", "no column has a name" if names else "the file is empty")
+    if any("\0" in name for name in names):
+        raise Permanent("no header", "a NUL byte in the header")
+    # By whichever id, the rules are those of a file that arrives.
+    whichever = Feed(name="sample", prefix="", id=first, columns={first: Column()})
+    reader = ChangeFileReader(sample.read, whichever, allows_missing=True)
+    # What the header names twice stays undeclared, and is kept under numbered names.
+    columns = [_Values(at, name) for at, name in enumerate(names) if name and folded_name(name) in of_once]
+    if not columns:
+        raise Permanent("double column", f"the header names each of its columns twice, {first!r} among them")
     rows = left_out = 0
     is_whole = True
-    for record in records:
+    for record in reader.records():
         if rows + left_out == SAMPLED_ROWS:
             is_whole = False
             break
@@ -133,29 +163,23 @@ def _read(reader: ChangeFileReader) -> _Sample:
             continue
         rows += 1
         for column in columns:
-            if value := record.fields[column.place].strip():
+            value = record.fields[column.place].strip()
+            if value and value not in NOTHING:
                 column.add(value)
     if left_out and not rows:
-        raise Permanent("not CSV", f"no row has the header's {len(names)} fields, parted by commas")
+        raise Permanent("not CSV", f"no row has the header's {len(names)} fields")
     return _Sample(columns, rows, left_out, is_whole)
 
 
-def _names(header: Record | None) -> list[str]:
-    """Those of a header that every feed could have, without spaces around them.
+def _names(read: Read) -> list[str]:
+    """Those of a header, without spaces around them.
 
     Raises: Permanent.
     """
-    names = [name.strip() for name in header.fields] if header else []
-    if names and not any(names):
-        raise Permanent("no header", "no column has a name")
-    if any("\0" in name for name in names):
-        raise Permanent("no header", "a NUL byte in the header")
-    first = next(filter(None, names), "none")
-    # By whichever id, the rules are those of a file that arrives.
-    Cleaner(header, Feed(name="sample", prefix="", id=first, columns={first: Column()}))
-    if len(names) == 1 and (other := next((mark for mark in ";\t|" if mark in names[0]), None)):
-        raise Permanent("not CSV", f"the header is one field with {other!r} in it; columns are parted by commas")
-    return names
+    lines = TextLines(read)
+    delimiter = begin(lines, ()).delimiter
+    line = lines.next()
+    return [name.strip() for name in split(line, delimiter)] if line else []
 
 
 def _id_of(sample: _Sample, wanted: str | None) -> _Values:
@@ -176,12 +200,13 @@ def _id_of(sample: _Sample, wanted: str | None) -> _Values:
     return max(sample.columns, key=fitness)
 
 
-def _column_lines(sample: _Sample, chosen: _Values) -> list[str]:
+def _column_lines(sample: _Sample, chosen: _Values) -> tuple[list[str], list[str]]:
+    """A line for each column, and the names of those whose absence would leave typed columns without a value."""
     guesses = {column.name: column.guess() for column in sample.columns}
     is_pair = chosen.name not in _PAIR and all(name in guesses and guesses[name][0] is Form.NUMBER for name in _PAIR)
     taken = set(OF_THE_TABLE)
     typed = 0
-    lines = []
+    lines, always = [], []
     for column in sample.columns:
         form, why = guesses[column.name]
         key = column.name if _BARE.fullmatch(column.name) else _basic(column.name)
@@ -196,12 +221,14 @@ def _column_lines(sample: _Sample, chosen: _Values) -> list[str]:
         told = f'"{form}"'
         if form is not Form.ANY:
             typed += 1
+            if form not in (Form.LATITUDE, Form.LONGITUDE):
+                always.append(_basic(column.name))
             table_name = _free_name(column.name, taken)
             taken.add(table_name)
             if table_name != column_name(column.name):
                 told = f'{{ form = "{form}", column = "{table_name}" }}'
         lines.append(f"{key} = {told}  # {_comment(f'{share}, {why}')}")
-    return lines
+    return lines, always
 
 
 def _free_name(name: str, taken: set[str]) -> str:
@@ -245,20 +272,19 @@ class Trial:
     """Why the file would fail whole. What it is refused for in its middle, it is not read beyond."""
 
 
-def tried(feed: Feed, reader: ChangeFileReader, max_reject_share: float) -> Trial:
+def tried(feed: Feed, read: Read, *, max_reject_share: float, allows_missing: bool) -> Trial:
     """Judge a file as one that arrives, and touch nothing."""
     trial, ids = Trial(), set[int]()
     try:
-        for row in Judge(feed, reader, max_reject_share).rows():
+        for row in Rows(read, feed, max_reject_share=max_reject_share, allows_missing=allows_missing):
             trial.rows += 1
             match row:
                 case TicketRow(ticket_id=ticket_id):
                     trial.accepted += 1
                     ids.add(hash(ticket_id))
-                case RowReject(line=line, reason=reason):
-                    kind = _QUOTED.sub(" is ", reason)
-                    trial.rejected[kind] += 1
-                    trial.first_lines.setdefault(kind, line)
+                case RowReject(line=line, group=group):
+                    trial.rejected[group] += 1
+                    trial.first_lines.setdefault(group, line)
                 case Dropped() as dropped:
                     trial.dropped[dropped.name.lower()] += 1
     except Permanent as error:

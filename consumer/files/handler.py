@@ -13,7 +13,7 @@ from consumer.feeds.feed import Feeds
 from consumer.files import ledger
 from consumer.files.arriving import Arrival, Arrivals, read_arrivals
 from consumer.files.attempt import Candidate, Opened, attempt
-from consumer.files.failures import Failures, asked_by, released_by
+from consumer.files.failures import Failures, asked_by, lets_off, released_by
 from consumer.files.ledger import Unread
 from consumer.files.outcomes import (
     UNEXPECTED,
@@ -147,8 +147,9 @@ class FilesHandler:
             return self._failures.fail(connection, found, trouble, delivery)
 
         candidate = Candidate(
-            unread, asked_by(delivery), self._settings, open_object, fail, record_seen, released=released_by(delivery)
-        )
+            unread, asked_by(delivery), self._settings, open_object, fail, record_seen,
+            released=released_by(delivery), may_lack_columns=lets_off(delivery),
+        )  # fmt: skip
         hold_back = partial(self._failures.hold_back, delivery=delivery, began=monotonic())
         outcome: Decided | None
         try:

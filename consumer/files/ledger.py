@@ -8,11 +8,17 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from consumer.files.versions import Asked, Counts, LedgerFile, SeenBy, Sighting
+from psycopg.types.json import Jsonb
+
+from consumer.files.rows import LineCounts, TooManyRejects
+from consumer.files.versions import Asked, Counts, LedgerFile, SeenBy, Sighting, Trouble
 from consumer.postgres import database
 from consumer.postgres.database import Connection
 from publisher.errors import KeyInHand
 from publisher.store.bucket import Put
+
+MAX_UNDECLARED = 1000
+"""Columns of one feed that are told of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +30,16 @@ class Claim:
     decision: str
     object_time: datetime
     now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What applying a version came to: the hash of its bytes, its rows, its lines, and what is to be known of it."""
+
+    sha256: str
+    counts: Counts
+    lines: LineCounts
+    notes: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +163,30 @@ def record_seen(connection: Connection, sighting: Sighting) -> None:
     _run(connection, "record_seen", sighting.parameters())
 
 
-def record_applied(connection: Connection, sighting: Sighting, file_id: int, sha256: str, counts: Counts) -> datetime:
+def record_applied(connection: Connection, sighting: Sighting, file_id: int, done: Done) -> datetime:
     """Give when it was applied, by the database's clock."""
-    parameters = sighting.parameters() | asdict(counts) | {"file_id": file_id, "sha256": sha256}
+    lines, notes = done.lines, done.notes
+    of_lines = {
+        "lines_read": lines.read, "lines_blank": lines.blank, "lines_header": lines.header,
+        "lines_rejected": lines.rejected, "lines_of_rows": lines.rows,
+    }  # fmt: skip
+    parameters = sighting.parameters() | asdict(done.counts) | of_lines
+    parameters |= {"file_id": file_id, "sha256": done.sha256, "notes": Jsonb(dict(notes)) if notes else None}
     applied_at: datetime = _one(connection, "record_applied", parameters)["applied_at"]
     return applied_at
+
+
+def keep_rejects(connection: Connection, file_id: int) -> None:
+    """Keep those that are staged."""
+    _run(connection, "keep_rejects", {"file_id": file_id})
+
+
+def record_undeclared(connection: Connection, feed: str, file_id: int, names: Sequence[str]) -> list[str]:
+    """Give those of the names that no file of the feed had before."""
+    if not names:
+        return []
+    parameters = {"feed": feed, "file_id": file_id, "names": list(names), "at_most": MAX_UNDECLARED}
+    return sorted(row["name"] for row in database.rows(connection, "ledger", "record_undeclared", parameters))
 
 
 def record_passed_over(connection: Connection, file_id: int, reason: str) -> None:
@@ -173,34 +208,44 @@ def record_replaced(connection: Connection, sighting: Sighting) -> None:
     _run(connection, "record_gone", parameters | {"reason": "replaced in the bucket before it could be read"})
 
 
-def record_failed(
-    connection: Connection, sighting: Sighting, reason: str, error: str, fingerprint: str, *, was_read: bool
-) -> Failed | None:
+def record_failed(connection: Connection, sighting: Sighting, trouble: Trouble, fingerprint: str) -> Failed | None:
     """Count an attempt of a version, which gets a retry or a letter next; None of one that was applied.
 
     Of one that was not read it is not known whether the key has another put of applied bytes: those stay applied.
     """
-    attempt = _failed_attempt(connection, sighting, reason, error, fingerprint, was_read=was_read)
-    found = _row(connection, "record_failed", attempt | {"has_letter": False})
+    return _failed(connection, trouble, _failed_attempt(connection, sighting, trouble, fingerprint))
+
+
+def record_failed_by_hand(connection: Connection, sighting: Sighting, trouble: Trouble, fingerprint: str) -> None:
+    """The same without a broker: neither a retry nor a letter comes of it, and one that has its letter keeps it."""
+    attempt = _failed_attempt(connection, sighting, trouble, fingerprint)
+    _failed(connection, trouble, attempt | {"has_letter": True})
+
+
+def _failed_attempt(connection: Connection, sighting: Sighting, trouble: Trouble, fingerprint: str) -> dict[str, Any]:
+    """What is to be recorded of it. What was read is what its key has now."""
+    if trouble.was_read:
+        record_replaced(connection, sighting)
+    told = {"reason": trouble.reason, "error": trouble.detail, "was_read": trouble.was_read}
+    return sighting.parameters() | told | {"fingerprint": fingerprint, "has_letter": False}
+
+
+def _failed(connection: Connection, trouble: Trouble, attempt: Mapping[str, Any]) -> Failed | None:
+    found = _row(connection, "record_failed", attempt)
+    if found is not None and isinstance(trouble.error, TooManyRejects):
+        _keep_first_rejects(connection, found["file_id"], trouble.error)
     return None if found is None else Failed(**found)
 
 
-def record_failed_by_hand(
-    connection: Connection, sighting: Sighting, reason: str, error: str, fingerprint: str, *, was_read: bool
-) -> None:
-    """The same without a broker: neither a retry nor a letter comes of it, and one that has its letter keeps it."""
-    attempt = _failed_attempt(connection, sighting, reason, error, fingerprint, was_read=was_read)
-    _run(connection, "record_failed", attempt | {"has_letter": True})
-
-
-def _failed_attempt(
-    connection: Connection, sighting: Sighting, reason: str, error: str, fingerprint: str, *, was_read: bool
-) -> dict[str, Any]:
-    """What is to be recorded of it. What was read is what its key has now."""
-    if was_read:
-        record_replaced(connection, sighting)
-    told = {"reason": reason, "error": error, "fingerprint": fingerprint, "was_read": was_read}
-    return sighting.parameters() | told
+def _keep_first_rejects(connection: Connection, file_id: int, error: TooManyRejects) -> None:
+    rejects = error.rejects
+    parameters = {
+        "file_id": file_id, "notes": Jsonb({"rejects": error.groups}),
+        "lines": [row.line for row in rejects], "reasons": [row.reason for row in rejects],
+        "raws": [row.raw for row in rejects], "groups": [row.group for row in rejects],
+        "counts": [row.lines for row in rejects], "ticket_ids": [row.ticket_id for row in rejects],
+    }  # fmt: skip
+    _run(connection, "keep_first_rejects", parameters)
 
 
 def record_held(

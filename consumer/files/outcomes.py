@@ -1,6 +1,8 @@
 """What may come of a delivery of the files queue, or of a file by hand. Values, each settled where it is matched."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from consumer.files.versions import Counts, LedgerFile
 from publisher.broker import dead_letters
@@ -14,11 +16,16 @@ HELD_SECONDS = RETRY_DELAYS[2]
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """This delivery made the rows take effect."""
+    """This delivery made the rows take effect; `notes` are what is to be known of its header.
+
+    `dangers` is what a dry run foresees that the rows would undo, None where nobody looked.
+    """
 
     file: LedgerFile
     decision: str
     counts: Counts
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    dangers: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,10 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What became of the rows; all but `read` and `closures` add up to `read`."""
+    """What became of the rows; all but `read`, `closures` and `never` add up to `read`.
+
+    `never` counts dates of no year that a ticket can be of.
+    """
 
     read: int
     inserted: int
@@ -80,6 +83,7 @@ class Counts:
     alarms: int
     sentinels: int
     closures: int
+    never: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
 from threading import Event
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 import tenacity
@@ -23,16 +23,18 @@ import tenacity
 from consumer.fail_points import Reached, nowhere
 from consumer.feeds.feed import Feed, Feeds
 from consumer.files import ledger
+from consumer.files.applying import UNWATCHED
 from consumer.files.attempt import Candidate, Opened, attempt, attempt_in_dry_run
+from consumer.files.decoding import Read
 from consumer.files.ledger import Epoch, Unread
 from consumer.files.outcomes import UNEXPECTED, AlreadyApplied, Applied, Decided, Failure
-from consumer.files.reading import Read
 from consumer.files.tail import archive_file, leave_unarchived, open_tails
 from consumer.files.versions import Asked, LedgerFile, Sighting, Trouble
 from consumer.postgres import database, dry_runs
 from consumer.postgres.database import Connection, Pool
 from consumer.settings import ApplySettings
 from consumer.upkeep import inventory
+from consumer.upkeep.effects import Effects
 from publisher.arrivals.keys import ChangeFileKey, NotAChangeFile, read_key
 from publisher.broker import dead_letters
 from publisher.errors import (
@@ -99,6 +101,21 @@ class Drain:
         with database.translated_errors():
             inventory.take(connection, self.bucket, counted, with_changes=False)
             rows = database.rows(connection, "inventory", "unapplied_archives", {"bucket": self.bucket.name})
+        return self._archived(rows)
+
+    def unapplied_one(
+        self, connection: Connection, found: ObjectSummary
+    ) -> tuple[list[Archived], list[NotAChangeFile]]:
+        """The same of one archived object, which neither list has where the database has it.
+
+        Raises: DependencyDown.
+        """
+        with database.translated_errors():
+            inventory.take_one(connection, self.bucket, found)
+            rows = database.rows(connection, "inventory", "unapplied_archives", {"bucket": self.bucket.name})
+        return self._archived(rows)
+
+    def _archived(self, rows: list[dict[str, Any]]) -> tuple[list[Archived], list[NotAChangeFile]]:
         others = [
             NotAChangeFile(row["object_key"], "not named as an archived change file")
             for row in rows
@@ -123,7 +140,7 @@ class Drain:
         """
         with self._begun() as trial:
             for file in self._until_stopped(files):
-                self._conclude(file.summary.key, self._apply_archived(file, trial), report)
+                self._conclude(file.summary.key, self._try(self.archived_candidate(file), trial), report)
         if self.apply:
             with database.transaction(self.pool) as connection:
                 ledger.finish_relayed(connection)
@@ -153,7 +170,7 @@ class Drain:
             self._finish_tails(report)
         with self._begun() as trial:
             for key, found in self._until_stopped(files):
-                self._conclude(key.key, self._apply_one(key, found, trial), report)
+                self._conclude(key.key, self._try(self.candidate(key, found), trial), report)
 
     def leave_alone(self, strays: list[tuple[NotAChangeFile, ObjectSummary]]) -> None:
         """Tell the ledger what else lies in `changes/`, unless this is a dry run.
@@ -200,7 +217,7 @@ class Drain:
     def _archive(self, key: str, file: LedgerFile, report: Report) -> None:
         """Finish the tail; of a file in the archive that means to find it there and to clear `changes/` of it."""
         try:
-            _waiting_for_key(lambda: archive_file(self.pool, self.bucket, file, self.reached), key, self.stop)
+            waiting_for_key(lambda: archive_file(self.pool, self.bucket, file, self.reached), key, self.stop)
         except KeyInHand as error:
             report(key, Failure(key, IN_HAND, str(error), attempts=1))
         except (ObjectRefused, ObjectUnavailable) as error:
@@ -243,16 +260,19 @@ class Drain:
         assert feed is not None  # noqa: S101 - it was listed in the folder of one
         return feed
 
-    def _apply_one(self, key: ChangeFileKey, found: ObjectSummary, trial: Connection | None) -> Decided | None:
+    def candidate(self, key: ChangeFileKey, found: ObjectSummary) -> Candidate:
+        """A file of changes/ as it is to be tried."""
+
         @contextlib.contextmanager
         def open_object() -> Iterator[Opened]:
             with self.bucket.open(key.key) as opened:
                 yield Opened(self._sighting(key, opened.summary, None), opened.read)
 
         sighting = self._sighting(key, found, None)
-        return self._try(Candidate(sighting, Asked.AGAIN, self.settings, open_object, _record_failed), trial)
+        return Candidate(sighting, Asked.AGAIN, self.settings, open_object, _record_failed)
 
-    def _apply_archived(self, file: Archived, trial: Connection | None) -> Decided | None:
+    def archived_candidate(self, file: Archived) -> Candidate:
+        """A file of processed/ as it is to be tried."""
         sighting = replace(self._sighting(file.key, file.summary, file.epoch), is_archived=True)
         settings = self.settings.model_copy(update={"changed_policy": "reapply"})
 
@@ -264,7 +284,7 @@ class Drain:
         def known(connection: Connection) -> LedgerFile | None:
             return self._known_by_content(connection, file)
 
-        return self._try(Candidate(sighting, Asked.AGAIN, settings, open_object, _record_failed, known=known), trial)
+        return Candidate(sighting, Asked.AGAIN, settings, open_object, _record_failed, known=known)
 
     def _try(self, candidate: Candidate, trial: Connection | None) -> Decided | None:
         """Try a file in a transaction of its own; or in that of a dry run.
@@ -275,9 +295,12 @@ class Drain:
         key = candidate.sighting.key.key
         try:
             if trial is not None:
-                outcome = attempt_in_dry_run(trial, candidate, nowhere)
+                effects = Effects()
+                outcome = attempt_in_dry_run(trial, replace(candidate, watch=effects), nowhere)
+                if isinstance(outcome, Applied):
+                    outcome = replace(outcome, dangers=effects.dangers)
             else:
-                outcome = _waiting_for_key(lambda: self._in_transaction(candidate), key, self.stop)
+                outcome = waiting_for_key(lambda: self._in_transaction(candidate), key, self.stop)
         except KeyInHand as error:
             return Failure(key, IN_HAND, str(error), attempts=1)
         except ObjectUnavailable as error:
@@ -336,7 +359,7 @@ class Drain:
         )
 
 
-def _waiting_for_key(action: Callable[[], Answer], key: str, stop: Event) -> Answer:
+def waiting_for_key(action: Callable[[], Answer], key: str, stop: Event) -> Answer:
     """Do `action` once nobody else has the key in hand any more.
 
     Raises: KeyInHand, when somebody has it for long, or when stopped meanwhile; what `action` raises.
@@ -366,6 +389,29 @@ def import_csv(
 
     Raises: Misconfigured, DependencyDown, Refused.
     """
+    effects = None if apply else Effects()
+    with local_candidate(feed, path, settings, told) as candidate:
+
+        def apply_once() -> Decided:
+            with database.transaction(pool, keep=apply) as connection:
+                (outcome,) = attempt(connection, [replace(candidate, watch=effects or UNWATCHED)], nowhere)
+                assert outcome is not None  # noqa: S101 - it is open
+                if isinstance(outcome, Applied):
+                    ledger.record_archived(connection, outcome.file, None, "a local file")
+                    outcome = replace(outcome, dangers=effects.dangers if effects else None)
+            return outcome
+
+        return waiting_for_key(apply_once, path.name, Event())
+
+
+@contextlib.contextmanager
+def local_candidate(
+    feed: Feed, path: Path, settings: ApplySettings, told: Callable[[int], None]
+) -> Iterator[Candidate]:
+    """A local file as it is to be tried, once.
+
+    Raises: Misconfigured.
+    """
     try:
         path.name.encode()
     except UnicodeEncodeError:
@@ -389,19 +435,7 @@ def import_csv(
             )
             opened = Opened(sighting, _telling(file.read, told))
             # Whoever names a local file means that one, and its failure is nobody's to take up again.
-            candidate = Candidate(
-                sighting, Asked.BY_A_PERSON, settings, lambda: contextlib.nullcontext(opened), _unrecorded
-            )
-
-            def apply_once() -> Decided:
-                with database.transaction(pool, keep=apply) as connection:
-                    (outcome,) = attempt(connection, [candidate], nowhere)
-                    assert outcome is not None  # noqa: S101 - it is open
-                    if isinstance(outcome, Applied):
-                        ledger.record_archived(connection, outcome.file, None, "a local file")
-                return outcome
-
-            return _waiting_for_key(apply_once, path.name, Event())
+            yield Candidate(sighting, Asked.BY_A_PERSON, settings, lambda: contextlib.nullcontext(opened), unrecorded)
     except OSError as error:
         raise Misconfigured(f"{path}: {error.strerror or error}") from None
 
@@ -421,11 +455,10 @@ def _record_failed(connection: Connection, sighting: Sighting, trouble: Trouble)
     One that is a dead letter already stays one.
     """
     fingerprint = dead_letters.fingerprint(trouble.reason, trouble.detail)
-    ledger.record_failed_by_hand(
-        connection, sighting, trouble.reason, trouble.detail, fingerprint, was_read=trouble.was_read
-    )
-    return _unrecorded(connection, sighting, trouble)
+    ledger.record_failed_by_hand(connection, sighting, trouble, fingerprint)
+    return unrecorded(connection, sighting, trouble)
 
 
-def _unrecorded(_connection: Connection, sighting: Sighting, trouble: Trouble) -> Failure:
+def unrecorded(_connection: Connection, sighting: Sighting, trouble: Trouble) -> Failure:
+    """What becomes of a failed try that nobody keeps a record of."""
     return Failure(sighting.key.key, trouble.reason, trouble.detail, attempts=1)

@@ -326,8 +326,9 @@ class Worker:
 
 def _describe(outcome: FileOutcome) -> dict[str, Any]:
     match outcome:
-        case Applied(file, decision, counts):
-            return {"key": file.key, "file_id": file.file_id, "decision": decision, **asdict(counts)}
+        case Applied(file, decision, counts, notes):
+            told = {"notes": dict(notes)} if notes else {}
+            return {"key": file.key, "file_id": file.file_id, "decision": decision, **asdict(counts), **told}
         case AlreadyApplied(file):
             return {
                 "key": file.key,

@@ -3,10 +3,12 @@
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import PurePosixPath
 
 EAT = timezone(timedelta(hours=3), "EAT")
 """East Africa Time, which has no daylight saving: the exporter's clock where a key names no zone."""
+
+SUFFIXES = (".csv", ".csv.gz")
+"""What is in a file, its first bytes tell: either name may stand for packed ones."""
 
 _STAMP = re.compile(
     r"(?P<year>\d{4})(?P<dash>-?)(?P<month>\d{2})(?P=dash)(?P<day>\d{2})"
@@ -38,10 +40,10 @@ def read_key(key: str, changes_prefix: str) -> ChangeFileKey | NotAChangeFile:
     name = key.removeprefix(changes_prefix)
     if "/" in name:
         return NotAChangeFile(key, "in a folder below changes/")
-    path = PurePosixPath(name)
-    if path.suffix.lower() != ".csv":
-        return NotAChangeFile(key, "not a .csv file")
-    stamp = _STAMP.fullmatch(path.stem)
+    suffix = next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), None)
+    if suffix is None:
+        return NotAChangeFile(key, "not a .csv or .csv.gz file")
+    stamp = _STAMP.fullmatch(name[: -len(suffix)])
     if stamp is None:
         return NotAChangeFile(key, "its name is not a timestamp")
     try:

@@ -18,9 +18,12 @@ KEY = "fleettickets-key"
 ETAG = "fleettickets-etag"  # the version of the key that failed, as it was read; of a replay, the one that it releases
 DEAD_AT = "fleettickets-dead-at"
 HISTORY = "fleettickets-history"  # one line for each failed try and each replay, oldest first
+ALLOWED = "fleettickets-allowed"  # of a replay: what a person lets the version that it releases do
 LEFT = "fleettickets-left"  # it was in the hands of one who does not serve its feed
 PROBED = "fleettickets-probed"  # it was tried while everything failed, and goes behind what was not
 
+MISSING_COLUMNS = "missing columns"
+"""A value of ALLOWED: columns that the exporter always writes may be missing, and are empty then."""
 _MAX_ATTEMPTS = 1000
 _HISTORY_LINES = 20
 _LINE_CHARACTERS = 300
@@ -46,6 +49,8 @@ def kept(headers: Mapping[str, Any]) -> dict[str, Any]:
         found[HISTORY] = lines
     if named := etag(headers):
         found[ETAG] = named
+    if allows_missing(headers):
+        found[ALLOWED] = MISSING_COLUMNS
     return found | {name: True for name in (LEFT, PROBED) if headers.get(name) is True}
 
 
@@ -53,6 +58,11 @@ def etag(headers: Mapping[str, Any]) -> str:
     """Of the version that a message is about, "" where its headers tell none that is one."""
     named = headers.get(ETAG)
     return named if isinstance(named, str) and len(named) <= _ETAG_CHARACTERS else ""
+
+
+def allows_missing(headers: Mapping[str, Any]) -> bool:
+    """Whether a person has let the version go without columns that the exporter always writes."""
+    return headers.get(AGAIN) == "replay" and headers.get(ALLOWED) == MISSING_COLUMNS
 
 
 def lines_of(headers: Mapping[str, Any]) -> list[str]:

@@ -280,13 +280,15 @@ def replay(
     selection: Selection,
     report: Callable[[DeadLetter], None],
     *,
+    allows_missing: bool = False,
     per_second: float | None = None,
     stop: Event | None = None,
 ) -> int:
     """Send the selected dead letters back to their work queue: publish, wait for the confirm, only then settle.
 
-    A crash in between leaves a letter in both places, and the ledger makes the second arrival harmless. `stop` ends
-    it after the letter in hand.
+    A crash in between leaves a letter in both places, and the ledger makes the second arrival harmless. With
+    `allows_missing` their files may lack columns that the exporter always writes. `stop` ends it after the letter in
+    hand.
     Raises: DependencyDown, Misconfigured, NoSuchLetter.
     """
     replayed = 0
@@ -302,6 +304,8 @@ def replay(
             }
             if named := messages.etag(ours):
                 headers[messages.ETAG] = named
+            if allows_missing:
+                headers[messages.ALLOWED] = messages.MISSING_COLUMNS
             publishing.publish(channel, publishing.request(queue, letter.body, headers))
             held.settle(letter)
             replayed += 1

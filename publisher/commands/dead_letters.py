@@ -182,6 +182,13 @@ def replay_letters(
     rate: Annotated[
         float | None, typer.Option("--rate", min=0.01, metavar="PER_SECOND", help="So many a second at most.")
     ] = None,
+    allow_missing: Annotated[
+        bool,
+        typer.Option(
+            "--allow-missing",
+            help="Files may lack columns that the exporter always writes: those become empty in the tickets they name.",
+        ),
+    ] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -192,6 +199,8 @@ def replay_letters(
     also when an error ends it. An --id or --key that no letter has is exit status 1.
     """
     chosen = required(Selection(letter_id, key, group, older_than, newer_than, limit), every=every_letter)
+    if allow_missing and queue is not Queue.FILES:
+        raise Misconfigured(f"--allow-missing is for change files, and {queue.value} has none")
     if dry_run:
         with (
             holding(queue, "replay", channels.LOOKING_HEARTBEAT) as (_, held),
@@ -205,7 +214,9 @@ def replay_letters(
             with channels.translated_errors():
                 topology.declare(channel)
             with channels.alone(channel, dead_letters.LOCK), telling("replayed", as_json=as_json) as outcome:
-                dead_letters.replay(channel, queue, chosen, outcome.add, per_second=rate, stop=stop)
+                dead_letters.replay(
+                    channel, queue, chosen, outcome.add, allows_missing=allow_missing, per_second=rate, stop=stop
+                )
 
 
 class Shown:

@@ -76,9 +76,41 @@ SET state = 'applied', applied_at = clock_timestamp(), sha256 = %(sha256)s, last
     error_fingerprint = NULL, held_since = NULL, archive_attempts = 0,
     rows_read = %(read)s, rows_inserted = %(inserted)s, rows_updated = %(updated)s,
     rows_unchanged = %(unchanged)s, rows_stale = %(stale)s, rows_superseded = %(superseded)s,
-    rows_rejected = %(rejected)s, alarms_dropped = %(alarms)s, sentinels_dropped = %(sentinels)s
+    rows_rejected = %(rejected)s, alarms_dropped = %(alarms)s, sentinels_dropped = %(sentinels)s,
+    lines_read = %(lines_read)s, lines_blank = %(lines_blank)s, lines_header = %(lines_header)s,
+    lines_rejected = %(lines_rejected)s, lines_of_rows = %(lines_of_rows)s, dates_never = %(never)s, notes = %(notes)s
 WHERE file_id = %(file_id)s
 RETURNING applied_at
+
+-- name: keep_rejects
+-- Some may be there from when the file was refused for them.
+INSERT INTO ingest.rejects (file_id, line, reason, raw, reason_group, lines, ticket_id)
+SELECT %(file_id)s, line, reject_reason, reject_raw, reject_group, reject_lines, ticket_id
+FROM staging WHERE reject_reason IS NOT NULL
+ON CONFLICT (file_id, line) DO NOTHING
+
+-- name: keep_first_rejects
+-- Of a file that is refused for them, with how many there are of each kind.
+WITH noted AS (
+    UPDATE ingest.ledger SET notes = %(notes)s WHERE file_id = %(file_id)s
+)
+INSERT INTO ingest.rejects (file_id, line, reason, raw, reason_group, lines, ticket_id)
+SELECT %(file_id)s, rejected.*
+FROM unnest(%(lines)s::bigint[], %(reasons)s::text[], %(raws)s::text[], %(groups)s::text[], %(counts)s::integer[],
+            %(ticket_ids)s::text[]) AS rejected
+ON CONFLICT (file_id, line) DO NOTHING
+
+-- name: record_undeclared
+-- Columns that a file has and its feed does not know; gives those that no file had before. So many are told of, and no
+-- more: who writes them may invent one for each file.
+INSERT INTO ingest.undeclared_columns (feed, name, file_id)
+SELECT %(feed)s, name, %(file_id)s
+FROM unnest(%(names)s::text[]) AS name
+WHERE NOT EXISTS (SELECT FROM ingest.undeclared_columns AS known WHERE known.feed = %(feed)s AND known.name = name.name)
+  AND %(at_most)s > (SELECT count(*) FROM ingest.undeclared_columns AS known WHERE known.feed = %(feed)s)
+ORDER BY name
+ON CONFLICT DO NOTHING
+RETURNING name
 
 -- name: record_passed_over
 UPDATE ingest.ledger SET state = 'done', done_at = clock_timestamp(), reason = %(reason)s WHERE file_id = %(file_id)s

@@ -6,7 +6,9 @@ CREATE TEMPORARY TABLE staging (
     raw           jsonb,
     closed_at     timestamptz,
     reject_reason text,
-    reject_raw    text
+    reject_raw    text,
+    reject_group  text,
+    reject_lines  integer
 ) ON COMMIT DELETE ROWS
 
 -- name: empty_staging
@@ -16,7 +18,7 @@ DELETE FROM staging
 SELECT FROM staging LIMIT 0
 
 -- name: copy_to_staging
-COPY staging (line, ticket_id, raw, closed_at, reject_reason, reject_raw) FROM STDIN
+COPY staging (line, ticket_id, raw, closed_at, reject_reason, reject_raw, reject_group, reject_lines) FROM STDIN
 
 -- name: merge_tickets
 -- Rows are taken in the order of their ids everywhere, so that two files merged at once cannot deadlock. The guard
@@ -76,11 +78,6 @@ SET cluster = excluded.cluster, region = excluded.region, location_name = exclud
     assigned_team = excluded.assigned_team, owner = excluded.owner, sla_status = excluded.sla_status,
     mttr = excluded.mttr, created_at_service = excluded.created_at_service, position = excluded.position
 WHERE known.position IS NULL OR known.position < excluded.position
-
--- name: keep_rejects
-INSERT INTO ingest.rejects (file_id, line, reason, raw)
-SELECT %(file_id)s, line, reject_reason, reject_raw FROM staging WHERE reject_reason IS NOT NULL
-ON CONFLICT (file_id, line) DO NOTHING
 
 -- name: request_follow_ons
 -- One that is asked anew is another request, with a number of its own: who has read the former marks that alone.

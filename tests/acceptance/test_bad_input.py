@@ -1,5 +1,6 @@
 """Everything that can be wrong with a file or a message, all at once, with good files between them."""
 
+import gzip
 import json
 from dataclasses import dataclass
 
@@ -13,23 +14,29 @@ from tests.stage.store import CHANGES, PROCESSED
 BAD_ROW = ticket("BAD", mttr="soon")
 COLUMNS = tuple(BAD_ROW)
 FAILING = {
-    "not UTF-8": csv([ticket("NOT-UTF-8")], COLUMNS) + b"\xff\xfe\n",
+    "not UTF-8": csv([ticket(f"NOT-UTF-8-{number}", owner="Wanjik?") for number in range(12)]).replace(b"?", b"\xfb"),
+    "a header that is not UTF-8": b"ticket_id,num\xe9ro\nNOT-UTF-8,1\n",
     "empty file": b"",
     "no ticket_id column": lines([("number", "owner"), ("NO-TICKET-ID", "Otieno")]),
-    "unterminated quote": csv([ticket("UNTERMINATED")], COLUMNS) + b'INC9,"cut off he',
-    "more than half the rows bad": csv([ticket("HALF-BAD"), BAD_ROW, BAD_ROW], COLUMNS),
+    "a quote in the header that never closes": b'ticket_id,"owner\nUNTERMINATED,x\n',
+    "more than half the rows bad": csv([*[ticket("HALF-BAD")] * 4, *[BAD_ROW] * 6], COLUMNS),
+    "gzip, cut off": gzip.compress(csv([ticket("CUT-OFF")] * 50), mtime=0)[:-9],
+    "an Excel workbook": b"PK\x03\x04\x14\x00",
+    "glued to another export": csv([ticket("GLUED")])[:-1] + b"owner,ticket_id,raw_status\nOtieno,GLUED-2,New\n",
 }
 GOOD_ROW = ticket("BESIDE")
-WRONG_COUNT = lines([COLUMNS, GOOD_ROW.values(), ("INC9", "one too few")])
 REJECTING = {
     "NUL in a row": csv([GOOD_ROW, ticket("BAD", cluster="nul\x00byte")]),
-    "wrong field count": csv([GOOD_ROW]) + b"BAD,one,two\n",
+    "too many fields": csv([GOOD_ROW]) + lines([ticket("BAD").values()])[:-1] + b",more" * 20 + b"\n",
     "10 MB in one field": csv([GOOD_ROW, ticket("BAD", cluster="x" * 10_000_000)]),
     "unknown timestamp": csv([GOOD_ROW, ticket("BAD", closed_at="the day after")]),
     "impossible date": csv([GOOD_ROW, ticket("BAD", closed_at="2026-02-30 10:00")]),
     "boolean that is none": csv([GOOD_ROW, ticket("BAD", is_actionable="maybe")]),
     "number that is none": csv([GOOD_ROW, BAD_ROW]),
     "no ticket_id in a row": csv([GOOD_ROW, ticket("")]),
+    "a byte that is no UTF-8": csv([GOOD_ROW, ticket("BAD", owner="Wanjik?")]).replace(b"?", b"\xfb"),
+    "a quote that never closes": csv([GOOD_ROW]) + b'BAD,"cut off he',
+    "an id that a spreadsheet rewrote": csv([GOOD_ROW, ticket("1.23E+11")]),
 }
 NOT_BY_GRAMMAR = ("notes.csv", "2026-06-25T142000.txt", "2026-13-45T142000.csv")
 GOOD = {key_at(minutes): csv([ticket(f"GOOD-{minutes}")]) for minutes in (0, 45, 90)}

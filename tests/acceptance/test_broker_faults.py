@@ -23,7 +23,7 @@ from tests.stage.feeds import RandomFeed, key_at
 from tests.stage.private import private_cluster, private_rabbitmq
 from tests.stage.stage import Process, Stage, wait_until
 
-BAD = b"ticket_id\nM\xfc\n"
+BAD = b"ticket_id,M\xfc\nINC1,x\n"
 
 
 def feed(stage: Stage, seed: int, count: int) -> list[ChangeFile]:

@@ -245,7 +245,7 @@ def test_bytes_that_return_are_tried_again_when_they_fail(stage: Stage) -> None:
 
 def test_bytes_that_failed_and_return_after_others_are_taken_up(stage: Stage) -> None:
     """Their letter was replayed meanwhile, and found the others."""
-    bad = FIRST + b"NOT-ENOUGH-FIELDS\n"
+    bad = FIRST + b"NOT-ENOUGH-FIELDS\n" * 9
     strict = stage.start("consume", FLEETTICKETS_MAX_REJECT_SHARE="0")
     dead = "SELECT count(*) = 1 FROM ingest.ledger WHERE state = 'failed' AND dead_lettered_at IS NOT NULL"
     delivered(stage, bad, until=dead, what="it is a dead letter")

@@ -66,7 +66,7 @@ NOT_IN_A_DRAIN = {
     "captured, before ack": "it captures nothing",
 }
 WAVES = 12
-BAD = b"ticket_id\nM\xfc\n"
+BAD = b"ticket_id,M\xfc\nINC1,x\n"
 
 
 class Cell(NamedTuple):

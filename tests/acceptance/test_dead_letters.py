@@ -112,7 +112,7 @@ def test_a_broken_file_delivered_several_times_at_once_is_one_dead_letter(shared
     assert [found for found, _ in dead(stage)].count(key) == 1
 
 
-NOT_TEXT = b"ticket_id\nM\xfc\n"
+NOT_TEXT = b"ticket_id,M\xfc\nINC1,x\n"
 PUBLISH, ACK = bytes.fromhex("003c0028"), bytes.fromhex("003c0050")
 """How AMQP begins a basic.publish, and a basic.ack, which settles a delivery."""
 

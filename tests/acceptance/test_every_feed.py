@@ -161,8 +161,10 @@ def test_rows_that_cannot_be_tickets_are_kept_and_the_sentinel_is_dropped(stage:
     stage.wait_for("done", key)
     row = stage.ledger(key)
     assert (row["rows_rejected"], row["sentinels_dropped"], row["rows_inserted"]) == (2, 1, 1)
-    rejects = {found["line"]: found["reason"] for found in stage.query("SELECT line, reason FROM ingest.rejects")}
-    assert rejects == {3: f"{names(feed).ended} 'yesterday' is no timestamp", 4: f"no {feed.id}"}
+    first, second = stage.query("SELECT line, reason FROM ingest.rejects ORDER BY line")
+    assert first["line"] == 3
+    assert first["reason"].startswith(f"{names(feed).ended} 'yesterday' is no timestamp; those are ")
+    assert (second["line"], second["reason"]) == (4, f"has no {feed.id}")
     assert owners(stage, feed) == {"GOOD": "a"}
     consumer.stop()
     assert_accounted_for(stage)

@@ -49,7 +49,7 @@ def test_sixty_good_files_outlive_a_broken_schema(stage: Stage) -> None:
 @pytest.mark.promise("One bad thing stays one bad thing")
 def test_many_bad_files_among_good_ones_stop_nothing(stage: Stage) -> None:
     bad, refused, good = ([key_at(3 * number + kind) for number in range(30)] for kind in range(3))
-    stage.bucket.put_all(dict.fromkeys(bad, b"ticket_id\nM\xfc\n"))
+    stage.bucket.put_all(dict.fromkeys(bad, b"ticket_id,M\xfc\nINC1,x\n"))
     bodies = {key: csv([ticket(key[-10:-4])]) for key in [*refused, *good]}
     stage.bucket.put_all(bodies)
     deny = {
@@ -73,7 +73,7 @@ def test_many_bad_files_among_good_ones_stop_nothing(stage: Stage) -> None:
 
 def test_a_replay_in_the_meantime_is_not_forgotten(stage: Stage) -> None:
     key = key_at(1)
-    stage.bucket.put(key, b"ticket_id\nM\xfc\n")
+    stage.bucket.put(key, b"ticket_id,M\xfc\nINC1,x\n")
     consumer = stage.start("consume", FLEETTICKETS_MAX_FAILURES_IN_A_ROW="1")
     stage.announce(key)
     wait_until(lambda: stage.query("SELECT 1 FROM ingest.ledger WHERE dead_lettered_at IS NOT NULL"), "a dead letter")

@@ -8,7 +8,7 @@ from tests.stage.feeds import csv, key_at, ticket
 from tests.stage.stage import Stage, wait_until
 from tests.stage.store import CHANGES, PROCESSED
 
-BROKEN = b"ticket_id\nM\xfc\n"
+BROKEN = b"ticket_id,M\xfc\nINC1,x\n"
 NEW, LATE, CHANGED, FAILED, PASSED, GONE, WAITING = (key_at(minutes) for minutes in (50, 10, 60, 70, 80, 90, 100))
 IGNORED = f"{CHANGES}notes.csv"
 
@@ -76,7 +76,7 @@ def test_a_failed_file_and_its_dead_letter(lived: Stage) -> None:
     assert "dead-letters replay" in life["next"]
     shown = lived.run("explain", FAILED)
     assert shown.returncode == 0
-    assert "in changes/: 13 bytes" in shown.stdout
+    assert "in changes/: 20 bytes" in shown.stdout
     assert f"dead letter {life['dead_letters'][0]['id']}: not UTF-8" in shown.stdout
 
 

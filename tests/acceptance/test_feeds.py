@@ -274,7 +274,7 @@ def test_each_wrong_declaration_is_one_line(stage: Stage, folder: Path) -> None:
         ("city", None, [], "No such file"),
         ("city", b"", [], "the file is empty"),
         ("city", b"id,n\xe9\n", [], "not UTF-8"),
-        ("city", b"a;b\n", [], "not CSV"),
+        ("city", b"PK\x03\x04", [], "not CSV"),
         ("city", b"id\n1\n", ["--id", "other"], "no such column"),
         ("city", b"id\n1\n", ["--prefix", "automations/crq"], "a key could be of both"),
         ("import_meta", b"id\n1\n", [], "has another use"),
@@ -300,10 +300,10 @@ OF_LITTLE = [["Unique Key", "x" * 1000], *([str(number), "1"] for number in rang
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (city.csv([{"Unique Key": "1", "Created Date": "01/31/2024 10:05:00 AM"}]), "too many rejects"),
+        (city.csv([{"Unique Key": "1", "Created Date": "01/31/2024 10:05:00 AM"}] * 10), "too many rejects"),
         (lines(OF_LITTLE), "out of proportion"),
         (b"Status\nOpen\n", "no Unique Key"),
-        (b"Unique Key\n\xff\n", "not UTF-8"),
+        (b"Unique Key,\xff\n", "not UTF-8"),
     ],
     ids=["rejects", "proportion", "header", "bytes"],
 )
@@ -319,15 +319,17 @@ def test_a_sample_that_would_fail_whole_is_told_as_the_arrival_tells_it(
     assert stage.run("drain", "--apply").returncode == 1
     failed = stage.ledger(key_at(1))
     assert (failed["state"], failed["reason"]) == ("failed", reason)
-    assert (ended.returncode, told) == (1, {"reason": reason, "detail": failed["last_error"]}), ended.stderr
-    assert ended.stderr == f"bad.csv: it would fail whole: {reason}: {failed['last_error']}\n"
+    # How much was read until then differs with how the bytes come.
+    assert (ended.returncode, told["reason"]) == (1, reason), ended.stderr
+    assert re.sub(r"[\d,]+", "N", told["detail"]) == re.sub(r"[\d,]+", "N", failed["last_error"])
+    assert ended.stderr == f"bad.csv: it would fail whole: {reason}: {told['detail']}\n"
 
 
 def test_what_of_a_sample_is_rejected_is_told_by_its_reason(stage: Stage, declared: Path) -> None:
     sample = stage.folder / "bad.csv"
     sample.write_bytes(city.csv([{"Unique Key": "1", "Created Date": "01/31/2024 10:05:00 AM"}]))
     ended = stage.run("feeds", "check", str(declared), "--sample", str(sample))
-    assert "1 rejected: Created Date is no timestamp, first on line 2" in ended.stdout
+    assert "1 rejected: Created Date is no timestamp; those are " in ended.stdout
 
 
 def test_the_rows_of_a_large_table_are_estimated_and_those_of_a_small_one_counted(stage: Stage) -> None:

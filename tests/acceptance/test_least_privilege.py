@@ -40,7 +40,7 @@ def test_every_command_but_migrate_needs_the_ingest_role_alone(
     as_login |= {"GEOCODER_API_KEY": KEY, "GEOCODER_URL": provider.url}
     consumer = stage.start("consume", **as_login)
     body = csv([ticket("INC1", raw_status="Closed", closed_at="2026-06-01 09:00"), ticket("INC2", mttr="soon")])
-    stage.bucket.put_all({arrived: body, broken: b"ticket_id\nM\xfc\n", f"{arrived}.txt": b"?"})
+    stage.bucket.put_all({arrived: body, broken: b"ticket_id,M\xfc\nINC1,x\n", f"{arrived}.txt": b"?"})
     stage.announce(arrived, broken, f"{arrived}.txt")
     stage.wait_for("done", arrived, f"{arrived}.txt")
     stage.wait_for("failed", broken)
@@ -52,6 +52,7 @@ def test_every_command_but_migrate_needs_the_ingest_role_alone(
     local.write_bytes(csv([ticket("INC4")]))
     for arguments in (
         ("drain", "--apply"),
+        ("preview", "--feed", "inc", str(local)),
         ("import-csv", "--feed", "inc", str(local), "--apply"),
         ("capture-history",),
         ("geocode", "clusters", "--apply"),

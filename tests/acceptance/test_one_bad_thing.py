@@ -94,7 +94,7 @@ def test_an_exchange_that_somebody_deleted_is_declared_again(stage: Stage) -> No
     wait_until(lambda: "consuming" in consumer.output(), "the consumer is there")
     with stage.broker.channel() as channel:
         channel.exchange_delete("fleettickets.dead")
-    stage.bucket.put_all({bad: b"ticket_id\nM\xfc\n", good: csv([ticket("GOOD")])})
+    stage.bucket.put_all({bad: b"ticket_id,M\xfc\nINC1,x\n", good: csv([ticket("GOOD")])})
     stage.announce(bad, good)
     stage.wait_for("done", good)
     wait_until(lambda: stage.broker.ready(DEAD_FILES) == 1, "the bad file is a dead letter")

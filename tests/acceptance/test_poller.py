@@ -204,7 +204,7 @@ def test_requests_that_a_crash_left_unsent_are_sent_without_any_delivery(stage: 
 def test_a_stray_file_is_offered_once_in_a_while_and_is_no_backlog(stage: Stage) -> None:
     consumer = stage.start("consume")
     stray, broken = f"{CHANGES}readme.txt", key_at(0)
-    stage.bucket.put_all({stray: b"what is this", broken: b"ticket_id\nM\xfc\n"})
+    stage.bucket.put_all({stray: b"what is this", broken: b"ticket_id,M\xfc\nINC1,x\n"})
     poller = stage.start("poll", "--every", "0.2")
     wait_until(lambda: stage.query("SELECT 1 FROM ingest.ledger WHERE dead_lettered_at IS NOT NULL"), "a dead letter")
     stage.wait_for("done", stray)
@@ -226,7 +226,7 @@ def test_a_stray_file_is_offered_once_in_a_while_and_is_no_backlog(stage: Stage)
 def test_for_cron_what_the_ledger_has_a_verdict_on_is_not_published_again_and_again(stage: Stage) -> None:
     consumer = stage.start("consume")
     stray, broken, discarded, retried = f"{CHANGES}readme.txt", key_at(0), key_at(1), key_at(2)
-    bad = b"ticket_id\nM\xfc\n"
+    bad = b"ticket_id,M\xfc\nINC1,x\n"
     stage.bucket.put_all({stray: b"what is this", broken: bad, discarded: bad + b"1", retried: bad + b"2"})
     assert stage.ask("poll")["published"] == 4
     letters = "SELECT count(*) = 3 FROM ingest.ledger WHERE dead_lettered_at IS NOT NULL"

@@ -129,7 +129,7 @@ def test_after_a_restore_the_missing_files_are_named_and_applied_from_the_archiv
 
     stage.bucket.put_all({file.key: file.body for file in early} | {twice: csv([ticket("TWICE")])})
     stage.ask("drain", "--apply")
-    stage.bucket.put(strict, csv([ticket("STRICT"), ticket("BAD", mttr="soon")]))
+    stage.bucket.put(strict, csv([*[ticket("STRICT")] * 9, ticket("BAD", mttr="soon")]))
     assert stage.run("drain", "--apply", FLEETTICKETS_MAX_REJECT_SHARE="0").returncode == 1
     assert stage.ledger(strict)["state"] == "failed"
 

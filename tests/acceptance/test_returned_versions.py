@@ -290,7 +290,7 @@ def test_in_a_bucket_that_keeps_versions_exactly_the_one_that_was_read_is_archiv
 def test_a_discarded_letter_lets_go_of_its_own_version_only(stage: Stage) -> None:
     """Two versions of one key are dead, each with a letter of its own."""
     consumer = stage.start("consume")
-    for body in (b"ticket_id\nM\xfc\n", b"ticket_id\nM\xfc\xfc\n"):
+    for body in (b"ticket_id,M\xfc\nINC1,x\n", b"ticket_id,M\xfc\xfc\nINC1,x\n"):
         before = stage.broker.ready(DEAD_FILES)
         stage.bucket.put(KEY, body)
         stage.announce(KEY)

@@ -124,7 +124,7 @@ def keeper(
 
 def test_nothing_shows_where_all_is_well(keeper: Keeper) -> None:
     stage = keeper.stage
-    stage.bucket.put_all({GOOD: csv([ticket("INC1")]), BAD: b"ticket_id\nM\xfc\n"})
+    stage.bucket.put_all({GOOD: csv([ticket("INC1")]), BAD: b"ticket_id,M\xfc\nINC1,x\n"})
     port = free_port()
     stage.executes = True
     processes = [

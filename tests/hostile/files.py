@@ -3,6 +3,7 @@
 import gzip
 import time
 from collections.abc import Callable
+from functools import cache
 
 from tests.hostile.hostility import Act, Hostility
 from tests.stage.feeds import COLUMNS, OddKeys, csv, lines
@@ -30,8 +31,8 @@ def _wide_header(act: Act) -> bytes:
 
 def _many_columns(act: Act) -> bytes:
     """As wide as an honest exporter might get, and as sparse."""
-    names = ["ticket_id", *(f"note {number}" for number in range(150))]
-    return lines([names, *([act.ticket()["ticket_id"], *([""] * 149), "x"] for _ in range(40))])
+    names = [*COLUMNS, *(f"note {number}" for number in range(150))]
+    return lines([names, *([act.ticket()["ticket_id"], *([""] * (len(names) - 2)), "x"] for _ in range(40))])
 
 
 def _rows(act: Act, values: list[dict[str, str]]) -> bytes:
@@ -89,6 +90,11 @@ def _returns_before_its_tail(act: Act) -> None:
     act.put_good(key, first, version=2)
 
 
+@cache
+def _bomb() -> bytes:
+    return gzip.compress(csv([]) + b",\n" * (1 << 27))
+
+
 HOSTILITIES = [
     _bad("a header of 2,000 names of 1,000 characters", _wide_header),
     _bad("a line of quotes", lambda act: b"ticket_id,owner\nINC2," + b'"' * (17 * MB) + b"\n%d" % act.number),
@@ -96,10 +102,15 @@ HOSTILITIES = [
     _bad("a million columns", lambda _: b"ticket_id," + b"c," * 1_000_000 + b"\n", "too many columns"),
     _bad("nothing but bad rows", lambda _: _bad_rows(50_000)),
     _bad("a header and no rows of its width", lambda _: b"ticket_id,owner\n" + b"a,b,c,d\n" * 1000),
-    _bad("Latin-1", lambda act: csv([act.ticket()]).replace(b"Westlands", b"M\xfcnchen"), "not UTF-8"),
-    _bad("UTF-16", lambda act: csv([act.ticket()]).decode().encode("utf-16")),
-    _bad("gzip", lambda act: gzip.compress(csv([act.ticket()])), "not UTF-8"),
-    _bad("cut off", lambda act: csv([act.ticket()]) + b'INC1,"cut of', "cut off"),
+    _bad("Latin-1", lambda act: csv([act.ticket()] * 12).replace(b"Westlands", b"M\xfcnchen"), "not UTF-8"),
+    _bad("UTF-16 without its mark", lambda act: csv([act.ticket()]).decode().encode("utf-16-le"), "not UTF-8"),
+    _bad("gzip, cut off", lambda act: gzip.compress(csv([act.ticket()] * 100))[:-9], "cut off"),
+    _bad("gzip of nothing, 256 megabytes", lambda _: _bomb(), "unpacked too large"),
+    _bad("a zip archive", lambda act: b"PK\x03\x04%d" % act.number, "not CSV"),
+    _bad("without what is always written", lambda act: b"ticket_id,owner\nINC2,%d\n" % act.number, "columns missing"),
+    _bad(
+        "two exports without a line end between", lambda act: csv([act.ticket()])[:-1] + b"owner,ticket_id,raw_status\n"
+    ),
     _bad("no ticket_id", lambda _: b"owner,cluster\nOtieno,Nyali\n"),
     _bad("nothing at all", lambda _: b""),
     Hostility("a key of the year 9998", "PUT", lambda act: _discard(_from_the_future(act))),

@@ -4,7 +4,6 @@ import struct
 from collections.abc import Callable
 
 from tests.hostile.hostility import Act, Hostility
-from tests.stage.feeds import csv, ticket
 
 NAMES = (
     b"fleettickets-attempts",
@@ -105,7 +104,7 @@ def _forged(again: bytes) -> Hostility:
     """A stranger asks fifty times for a file that is a dead letter, as only a replay or a retry may."""
 
     def play(act: Act) -> None:
-        key = act.bad_file(csv([ticket("INC1")]).replace(b"Westlands", b"M\xfc"), "not UTF-8")
+        key = act.bad_file(b"PK\x03\x04%d" % act.number, "not CSV")
         dead = "SELECT 1 FROM ingest.ledger WHERE key = %s AND dead_lettered_at IS NOT NULL"
         if act.wait_for(lambda: bool(act.stage.query(dead, key)), "a bad file is no dead letter"):
             headers = named([(b"fleettickets-again", string(again))])

@@ -78,6 +78,7 @@ def _world(plan: Plan, folder: Path) -> Iterator[World]:
         dashboard = _login(stage, "dashboard", _READ)
         stranger = management.user(broker, "stranger", write=r"^fleettickets\.events$")
         stage.environment |= {
+            "FLEETTICKETS_MISSING_COLUMNS": "refuse",
             "RABBITMQ_URL": proxies["rabbitmq"].url,
             "DATABASE_URL": proxies["postgres"].url,
             "RUSTFS_ENDPOINT": store.url,

@@ -12,7 +12,7 @@ from consumer.postgres import database as postgres
 from consumer.postgres.database import Pool
 from consumer.settings import ApplySettings
 from publisher.errors import DependencyDown, Permanent, Refused
-from tests.integration.change_files import ChangeFile
+from tests.integration.change_files import ALLOWING, ChangeFile
 
 GOOD = "ticket_id,cluster,closed_at\nINC1,QOA,\nINC2,PTMP,2026-06-25 10:00\n"
 NAME = "2026-06-25T142000"
@@ -58,8 +58,9 @@ def test_eight_deliveries_at_the_same_moment_apply_once(pool: Pool, apply: Any) 
 
 @pytest.mark.promise("One transaction")
 def test_a_failed_file_leaves_nothing_behind(pool: Pool, apply: Any) -> None:
-    bad = GOOD + "".join(f"INC{number},too,many,fields\n" for number in range(5))
-    with pytest.raises(Permanent, match=r"5 of 7 rows, more than the share of 0.5; the first is line 4: 4 fields"):
+    bad = GOOD + "".join(f"INC{number},too,many,fields\n" for number in range(8))
+    told = r"8 of 10 lines, more than the share of 0.5: 8 x has N fields .*; the first is line 4: has 4 fields"
+    with pytest.raises(Permanent, match=told):
         apply(ChangeFile(NAME, bad))
     for table in ("tickets.inc", "tickets.closure_events", "ingest.ledger", "ingest.positions", "ingest.rejects"):
         assert count(pool, table) == 0, table
@@ -81,7 +82,7 @@ def test_a_file_that_waits_for_its_retry_is_left_alone_until_then(pool: Pool, ap
 
 
 def with_policy(policy: str) -> ApplySettings:
-    return ApplySettings.model_validate({"FLEETTICKETS_CHANGED_POLICY": policy})
+    return ApplySettings.model_validate(ALLOWING | {"FLEETTICKETS_CHANGED_POLICY": policy})
 
 
 def test_other_bytes_under_a_known_key_are_applied_by_default(pool: Pool, apply: Any) -> None:
@@ -119,7 +120,7 @@ def test_the_counts_of_a_file_add_up_to_its_rows(apply: Any) -> None:
     outcome = apply(
         ChangeFile(
             "2026-06-25T144000",
-            header + "INC1,A,\nINC2,B,\nINC3,C,\nINC4,A,\nINC4,B,\nINC5,A,t\nEXPORT STOPPED\nINC6,A\n",
+            header + "INC1,A,\nINC2,B,\nINC3,C,\nINC4,A,\nINC4,B,\nINC5,A,t\nEXPORT STOPPED\nINC6,A,f,more\n",
         )
     )
     counts = outcome.counts

@@ -53,8 +53,8 @@ TIMES = {
     "2026-01-31T12:00Z": "2026-01-31T12:00:00Z",
     "2026-01-01 01:30": "2025-12-31T22:30:00Z",
     "2026-02-03 04:05:06": "2026-02-03T01:05:06Z",
-    "0001-01-02": "0001-01-01T21:00:00Z",
-    "1950-01-01 12:00": "1950-01-01T09:00:00Z",
+    "1990-01-01": "1989-12-31T21:00:00Z",
+    "2099-12-31T23:59:59.999999-15:00": "2100-01-01T14:59:59.999999Z",
 }
 NO_TIMES = [
     "",
@@ -79,6 +79,16 @@ NO_TIMES = [
     "2026-06-00",
     "2026-06-32",
     "0000-01-01",
+    "0001-01-02",
+    "0001-01-01T00:00:00",
+    "1753-01-01",
+    "1899-12-30",
+    "1900-01-01 00:00:00",
+    "1970-01-01T00:00:00Z",
+    "1989-12-31 23:59:59.999999",
+    "2100-01-01",
+    "2999-12-31",
+    "9999-12-31 23:59:59",
     "12026-06-25",
     "2026-06-25 14",
     "2026-06-25 24:00",
@@ -148,7 +158,7 @@ def test_a_z_is_utc_even_where_the_connection_has_other_abbreviations(connection
 
 
 @given(
-    moment=st.datetimes(min_value=datetime(2, 1, 1), max_value=datetime(9998, 12, 31)),  # noqa: DTZ001 - the zone is drawn apart
+    moment=st.datetimes(min_value=datetime(1990, 1, 1), max_value=datetime(2099, 12, 31)),  # noqa: DTZ001 - the zone is drawn apart
     separator=st.sampled_from([" ", "T"]),
     precision=st.sampled_from(["minutes", "seconds", "milliseconds", "microseconds"]),
     offset=st.none() | st.integers(min_value=-15 * 60, max_value=15 * 60),
@@ -170,7 +180,7 @@ def test_it_reads_what_python_writes(
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_it_knows_the_calendar_as_python_does(connection: psycopg.Connection, text: str) -> None:
     try:
-        exists = bool(datetime.fromisoformat(text))
+        exists = 1990 <= datetime.fromisoformat(text).year <= 2099
     except ValueError:
         exists = False
     row = connection.execute("SELECT tickets.eat_ts(%s) IS NOT NULL", [text]).fetchone()

@@ -8,9 +8,9 @@ import pytest
 from consumer.demo import model
 from consumer.feeds.declared import packaged_feeds
 from consumer.files import proportion
-from consumer.files.cleaning import Cleaner, RowReject, TicketRow
+from consumer.files.cleaning import RowReject, TicketRow
 from consumer.files.proportion import Cost
-from consumer.files.reading import ChangeFileReader
+from consumer.files.rows import Rows
 from consumer.postgres import database as postgres
 from consumer.postgres.database import Pool
 from consumer.settings import DatabaseSettings
@@ -39,12 +39,9 @@ def size(pool: Pool) -> int:
 
 
 def cost(body: bytes) -> int:
-    reader = ChangeFileReader(io.BytesIO(body).read)
-    records = reader.records()
-    cleaner = Cleaner(next(records, None), INC)
-    counted = Cost(cleaner.blanks)
-    for record in records:
-        row = cleaner.clean(record)
+    rows = Rows(io.BytesIO(body).read, INC, max_reject_share=1, allows_missing=True)
+    counted = Cost(rows.blanks)
+    for row in rows:
         assert isinstance(row, TicketRow | RowReject)
         counted.add(row, 1 << 50)
     return counted.bytes

@@ -12,6 +12,7 @@ from consumer.postgres import database as postgres
 from consumer.postgres import migrate
 from consumer.settings import DatabaseSettings
 from tests.conftest import Database
+from tests.integration.former_schemas import make_schema
 
 BEFORE = "19_what_came_before"
 KEY = "automations/inc/changes/2026-06-25T142000.csv"
@@ -34,14 +35,7 @@ MOVED_BEFORE = """
 
 def made_before(connection: Connection[dict[str, Any]], rows: int) -> None:
     """A database of that schema with so many applied files, each of which wrote a ticket."""
-    postgres.rows(connection, "migrations", "create_log")
-    postgres.rows(connection, "roles", "make_roles")
-    for migration in migrate.all_migrations():
-        connection.execute(migration.sql)
-        recorded = {"name": migration.name, "sha256": migration.sha256, "how": "run"}
-        postgres.rows(connection, "migrations", "record_migration", recorded)
-        if migration.name == BEFORE:
-            break
+    make_schema(connection, BEFORE)
     connection.execute(
         sql.SQL(
             """

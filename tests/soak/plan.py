@@ -12,7 +12,7 @@ FILES_A_SECOND = 4
 TICKETS = 150
 ROWS = 8
 # Each is a dead letter at once, for a reason that lies in the file.
-BAD = (b"ticket_id\nM\xfc\n", b"owner,cluster\nOtieno,Nyali\n", b'ticket_id,owner\nINC0000001,"cut of')
+BAD = (b"ticket_id,n\xfcmber\n", b"owner,cluster\nOtieno,Nyali\n", b"ticket_id,owner\nINC0000001,x\n")
 
 COMPONENTS = ("consumer", "poller", "receiver", "rabbitmq", "postgres", "gateway")
 PROXIED = ("rabbitmq", "postgres", "gateway")

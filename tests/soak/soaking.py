@@ -39,7 +39,11 @@ def soak(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
     """Logs stay in the folder, whatever comes of it."""
     began = time.monotonic()
     with private_stage(folder, BUCKET) as (stack, stage):
-        stage.environment |= {"FLEETTICKETS_MAX_REJECT_SHARE": "1", "FLEETTICKETS_WEBHOOK_CONFIRM_SECONDS": "2"}
+        stage.environment |= {
+            "FLEETTICKETS_MAX_REJECT_SHARE": "1",
+            "FLEETTICKETS_MISSING_COLUMNS": "refuse",
+            "FLEETTICKETS_WEBHOOK_CONFIRM_SECONDS": "2",
+        }
         applied = stage.run("notifications", "--store", "ceph", "--apply")
         assert applied.returncode == 0, applied.stderr
         with proxies_of(stage) as proxies:

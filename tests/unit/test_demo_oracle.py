@@ -87,8 +87,8 @@ def test_bad_rows_are_rejected_by_their_line() -> None:
     }
 
 
-def test_a_file_that_is_not_utf8_is_dead_and_nothing_else() -> None:
-    broken = ChangeFile("b.csv", T0, HEADER.encode() + b"\nA,Fibr\xe9,,,,,\n")
+def test_a_file_that_lacks_a_column_is_dead_and_nothing_else() -> None:
+    broken = ChangeFile("b.csv", T0, HEADER.encode().replace(b",closed_at", b"") + b"\nA,x,,,,\n")
 
     assert (foretell([broken]).dead, foretell([broken]).counts.total()) == ({"b.csv"}, 0)
 
@@ -128,7 +128,11 @@ def test_a_comparison_names_its_first_differences() -> None:
 
 def test_a_feed_of_another_name_id_and_columns_is_made_up_and_foretold() -> None:
     model = FeedModel(
-        name="crq", id_column="change_id", texts=("raw_status", "owner"), times=("scheduled_at", "source_updated_at")
+        name="crq",
+        id_column="change_id",
+        texts=("raw_status", "owner"),
+        times=("scheduled_at", "source_updated_at"),
+        needed=None,
     )
     exporter = Exporter(Random(7), model, tickets=5)
     files = [exporter.export(number, T0 + timedelta(minutes=number), 20) for number in range(6)]

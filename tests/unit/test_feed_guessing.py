@@ -10,19 +10,14 @@ from hypothesis import strategies as st
 from consumer.feeds.declared import parse_feed
 from consumer.feeds.feed import MAX_TYPED_COLUMNS, Feed, Form
 from consumer.files.guessing import guessed_declaration, tried
-from consumer.files.reading import ChangeFileReader
 from consumer.postgres.feed_tables import as_text
 from publisher.errors import Misconfigured, Permanent
 from tests.stage import city
 from tests.stage.feeds import lines
 
 
-def reading(content: bytes) -> ChangeFileReader:
-    return ChangeFileReader(io.BytesIO(content).read)
-
-
 def text_of(content: bytes, id_column: str | None = None) -> str:
-    return guessed_declaration("sample", "automations/sample/", id_column, "sample.csv", reading(content))
+    return guessed_declaration("sample", "automations/sample/", id_column, "sample.csv", io.BytesIO(content))
 
 
 def guessed(content: bytes, id_column: str | None = None) -> Feed:
@@ -50,8 +45,9 @@ def form_of(*values: str) -> tuple[Form, str]:
         (["x" * 1001, "x"], Form.ANY),
         (["ü" * 500, "x"], Form.TEXT),
         (["01/31/2024 10:05:00 AM", "1/2/2024"], Form.ANY),
-        (["5"] * 19 + ["N/A"], Form.ANY),
-        (["5"] * 3 + ["N/A"], Form.TEXT),
+        (["5"] * 19 + ["five"], Form.ANY),
+        (["5"] * 3 + ["five"], Form.TEXT),
+        (["5"] * 3 + ["N/A", "NULL"], Form.NUMBER),
     ],
 )
 def test_a_form_is_what_all_values_are_of(values: list[str], form: Form) -> None:
@@ -61,7 +57,7 @@ def test_a_form_is_what_all_values_are_of(values: list[str], form: Form) -> None
 def test_each_guess_says_what_it_goes_by() -> None:
     assert form_of("2026-06-25", "")[1] == "50% of the rows have a value, all of them timestamps"
     assert "dates such as '01/31/2024 10:05:00 AM', which are not read" in form_of("01/31/2024 10:05:00 AM", "")[1]
-    assert "95% of them numbers, others such as 'N/A'" in form_of(*["5"] * 19, "N/A")[1]
+    assert "95% of them numbers, others such as 'five'" in form_of(*["5"] * 19, "five")[1]
 
 
 def test_a_value_in_a_comment_stays_in_its_line() -> None:
@@ -93,11 +89,10 @@ def test_the_operator_can_say_which_is_the_id() -> None:
     [
         (b"", "no header: the file is empty"),
         (b"id,n\xe9\n", "not UTF-8"),
-        (b"a;b\n1;2\n", "not CSV: the header is one field with ';' in it"),
-        (b"a,b\n1\n2\n", "not CSV: no row has the header's 2 fields"),
+        (b"a,b\n1,2,3\n2,3,4\n", "not CSV: no row has the header's 2 fields"),
+        (b"PK\x03\x04", "not CSV: this looks like a zip archive or an Excel workbook"),
         (b",,\n1,2,3\n", "no header: no column has a name"),
-        (b"a,a\n1,2\n", "double column"),
-        (b'a,"b\n', "cut off"),
+        (b'a,"b\n', "no header: line 1: opens a quote that never closes"),
         (b"a\0,b\n", "no header: a NUL byte"),
         (",".join(f"c{number}" for number in range(2001)).encode(), "too many columns"),
     ],
@@ -108,8 +103,22 @@ def test_what_is_no_change_file_is_told(content: bytes, told: str) -> None:
 
 
 def test_names_that_would_be_one_in_the_table_are_told_apart() -> None:
-    feed = guessed(b"\xef\xbb\xbfkey,A b,a-b,ticket_id,xmin,raw\nK1,x,x,x,x,x\nK2,x,x,x,x,x\n", "key")
+    feed = guessed(b"\xef\xbb\xbfkey,A b,a+b,ticket_id,xmin,raw\nK1,x,x,x,x,x\nK2,x,x,x,x,x\n", "key")
     assert list(feed.typed_columns) == ["a_b", "a_b_2", "ticket_id_2", "xmin_2", "raw_2"]
+
+
+def test_columns_that_are_one_to_whoever_reads_a_header_stay_undeclared() -> None:
+    assert list(guessed(b"id,A b,a-b,note\n1,x,x,x\n").columns) == ["id", "note"]
+
+
+def test_what_a_file_of_the_sample_has_is_what_each_has_to_have() -> None:
+    feed = guessed(b"id,owner,latitude,longitude,empty\nT1,x,1.5,36.5,\n")
+    assert feed.always == ("owner",)
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_a_sample_may_have_its_columns_parted_otherwise(mark: str) -> None:
+    assert list(guessed(f"id{mark}owner\nT1{mark}x\n".encode()).columns) == ["id", "owner"]
 
 
 def test_a_wide_file_has_as_many_typed_columns_as_a_row_has_room_for() -> None:
@@ -158,7 +167,7 @@ def test_whatever_the_header_the_guess_is_a_declaration_and_its_sql_quotes_each_
         feed = guessed(content)
     except Permanent:
         return
-    trial = tried(feed, reading(content), 1.0)
+    trial = tried(feed, io.BytesIO(content).read, max_reject_share=1.0, allows_missing=False)
     assert trial.rows == trial.accepted + trial.rejected.total() + trial.dropped.total()
     # What is left of a statement without what it quotes is the program's own: names and values cannot be seen in it.
     for statement in as_text(feed):
@@ -178,5 +187,5 @@ def test_a_city_s_service_requests_are_guessed_and_accepted() -> None:
         "Due Date": "any",
     }
     assert feed.columns["Resolution Action Updated Date"].form is Form.ANY
-    trial = tried(feed, reading(content), 1.0)
+    trial = tried(feed, io.BytesIO(content).read, max_reject_share=1.0, allows_missing=False)
     assert (trial.accepted, trial.tickets, trial.rejected.total()) == (200, 200, 0)

@@ -36,7 +36,7 @@ def test_every_form_that_exporters_write_names_the_same_instant(name: str) -> No
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("2026-06-25T142000.txt", "not a .csv file"),
+        ("2026-06-25T142000.txt", "not a .csv or .csv.gz file"),
         ("readme.csv", "its name is not a timestamp"),
         ("2026-06-25.csv", "its name is not a timestamp"),
         ("2026-06-25T142000-part1.csv", "its name is not a timestamp"),
@@ -47,12 +47,19 @@ def test_every_form_that_exporters_write_names_the_same_instant(name: str) -> No
         ("9999-12-31T235959-12:00.csv", "its name is not a date that exists"),
         ("٢٠٢٦-06-25T142000.csv", "its name is not a timestamp"),
         ("sub/2026-06-25T142000.csv", "in a folder below changes/"),
-        ("", "not a .csv file"),
-        (".csv", "not a .csv file"),
+        ("", "not a .csv or .csv.gz file"),
+        (".csv", "its name is not a timestamp"),
+        ("2026-06-25T142000.gz", "not a .csv or .csv.gz file"),
     ],
 )
 def test_any_other_key_is_left_alone_with_a_reason(name: str, reason: str) -> None:
     assert read_key(f"{CHANGES}{name}", CHANGES) == NotAChangeFile(f"{CHANGES}{name}", reason)
+
+
+@pytest.mark.parametrize("suffix", [".csv.gz", ".CSV", ".Csv.GZ"])
+def test_a_packed_file_has_its_instant_too(suffix: str) -> None:
+    key = f"{CHANGES}2026-06-25T142000{suffix}"
+    assert read_key(key, CHANGES) == ChangeFileKey(key, NOON)
 
 
 def test_fractions_of_a_second_order_files() -> None:

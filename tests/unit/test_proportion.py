@@ -14,9 +14,9 @@ from consumer.demo import model
 from consumer.feeds.declared import packaged_feeds
 from consumer.files import proportion
 from consumer.files.cleaning import RowReject, TicketRow
-from consumer.files.judging import Judge
+from consumer.files.decoding import Read
 from consumer.files.proportion import MULTIPLE, Cost
-from consumer.files.reading import ChangeFileReader
+from consumer.files.rows import Rows
 from publisher.errors import Permanent
 from tests.stage.feeds import COLUMNS, RandomFeed, csv, lines, ticket
 
@@ -26,18 +26,18 @@ FLAGS = ("ticket_id", "created_at_service", "location_name", *(f"is_some_flag_of
 ATTRIBUTES = ("ticket_id", *(f"attribute_{number:05}" for number in range(1000)))
 
 
-def judged(reader: ChangeFileReader) -> Iterator[tuple[str, TicketRow | RowReject]]:
+def judged(read: Read) -> Iterator[tuple[str, TicketRow | RowReject]]:
     """Every row that would be staged, once its cost is counted, and the nulls that it is to get."""
-    judge = Judge(INC, reader, 1.0)
-    for row in judge.rows():
+    rows = Rows(read, INC, max_reject_share=1.0, allows_missing=True)
+    for row in rows:
         if isinstance(row, TicketRow | RowReject):
-            yield judge.blanks, row
+            yield rows.blanks, row
 
 
 def staged(body: bytes) -> int:
     """Bytes of text that the database has of a file's rows in the end."""
     sent = 0
-    for blanks, row in judged(ChangeFileReader(io.BytesIO(body).read)):
+    for blanks, row in judged(io.BytesIO(body).read):
         if isinstance(row, TicketRow):
             sent += len(json.dumps({**json.loads(blanks), **json.loads(row.raw)}, ensure_ascii=False).encode())
         else:
@@ -101,10 +101,9 @@ def small_allowance(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small_allowance")
 def test_rows_that_cost_a_multiple_of_their_bytes_fail_the_file_early(body: bytes) -> None:
     source = io.BytesIO(body)
-    reader = ChangeFileReader(lambda amount: source.read(min(amount, 4096)))
     with pytest.raises(Permanent, match=r"out of proportion: its first [\d,]+ bytes would take [\d,]+ in the database"):
-        deque(judged(reader), 0)
-    assert reader.size < len(body)
+        deque(judged(lambda amount: source.read(min(amount, 4096))), 0)
+    assert source.tell() < len(body)
 
 
 @pytest.mark.parametrize(
@@ -131,6 +130,6 @@ def test_bad_rows_are_bounded_in_bytes_wherever_the_good_ones_are(monkeypatch: p
     assert staged(b"ticket_id,owner\n" + bad * 4000 + good)
     for body in (bad * 8000 + good, good + bad * 8000):
         with pytest.raises(
-            Permanent, match=r"too many rejects: more than 1 MB of them by line \d+, this one for: 1 fiel"
+            Permanent, match=r"too many rejects: more than 1 MB of them by line \d+, this one for: has 1 field"
         ):
             staged(b"ticket_id,owner\n" + body)
