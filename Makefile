@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DELETE_ON_ERROR:
 # Two goals can need the same .venv.
 .NOTPARALLEL:
-.PHONY: help env setup system up down status test unit check format demo load load-file load-growth load-geocoding crash-matrix promises faults soak hostile lock clean
+.PHONY: help env setup system up down status test unit check format demo load load-file load-growth load-geocoding crash-matrix promises faults soak hostile fuzz lock clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
@@ -109,6 +109,11 @@ soak: setup ## MINUTES=60 of feed while every component is killed at random, the
 
 hostile: setup ## MINUTES=15 of hostile files, messages, clients and services beside good ones; SEED=n repeats one
 	@PYTHONPATH=tests/stack $(BIN)/python -m tests.hostile.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+fuzz: FILES ?= 100000
+
+fuzz: $(VENV)/.installed ## FILES=100000 change files of all habits in any mix, against who wrote them; SEED=n repeats
+	@$(BIN)/python -m tests.fuzz.run --files $(FILES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command 'make lock' pyproject.toml

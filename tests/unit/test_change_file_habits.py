@@ -1,0 +1,367 @@
+"""What exporters, spreadsheets and people do to a change file, and what each has to become."""
+
+import gzip
+import io
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from consumer.feeds.declared import packaged_feeds
+from consumer.files.cleaning import Dropped, RowReject, TicketRow
+from consumer.files.rows import Rows
+from publisher.errors import Permanent
+
+INC = packaged_feeds().named("inc")
+NARROW = "ticket_id,raw_status,location_name,owner\n"
+
+
+class Read:
+    """What came of a file."""
+
+    def __init__(self, content: str | bytes, *, allows_missing: bool = True, max_reject_share: float = 1.0) -> None:
+        given = content.encode() if isinstance(content, str) else content
+        self.rows = Rows(io.BytesIO(given).read, INC, max_reject_share=max_reject_share, allows_missing=allows_missing)
+        judged = list(self.rows)
+        self.tickets = [row for row in judged if isinstance(row, TicketRow)]
+        self.rejects = [row for row in judged if isinstance(row, RowReject)]
+        self.dropped = [row for row in judged if isinstance(row, Dropped)]
+        lines = self.rows.lines
+        assert lines.read == lines.blank + lines.header + lines.rejected + lines.rows
+
+    @property
+    def ids(self) -> list[str]:
+        return [row.ticket_id for row in self.tickets]
+
+    @property
+    def values(self) -> list[dict[str, str]]:
+        return [{key: value for key, value in json.loads(row.raw).items() if value is not None} for row in self.tickets]
+
+    @property
+    def rejected_lines(self) -> list[int]:
+        return [line for reject in self.rejects for line in range(reject.line, reject.line + reject.lines)]
+
+
+def refusal(content: str | bytes, *, allows_missing: bool = True, max_reject_share: float = 1.0) -> Permanent:
+    with pytest.raises(Permanent) as raised:
+        Read(content, allows_missing=allows_missing, max_reject_share=max_reject_share)
+    return raised.value
+
+
+# Quotes that are astray.
+
+
+def test_a_quote_that_closes_on_a_later_row_costs_its_own_row_alone() -> None:
+    read = Read(NARROW + 'E11-1,New,"6 inch duct,Amina\nE11-2,New,Karen 6",Dina\nE11-3,New,x,y\n')
+    assert read.rejected_lines == [2]
+    assert read.values[0] == {"ticket_id": "E11-2", "raw_status": "NEW", "location_name": 'Karen 6"', "owner": "Dina"}
+    assert read.ids == ["E11-2", "E11-3"]
+
+
+def test_rows_between_two_quotes_astray_are_all_there() -> None:
+    rows = [f"E11-{number},New,x,y\n" for number in range(2, 2000)]
+    read = Read(NARROW + 'E11-1,New,"6 inch,Amina\n' + "".join(rows) + 'E11-2000,New,Karen 6",Dina\n')
+    assert read.rejected_lines == [2]
+    assert len(read.tickets) == 1999
+
+
+def test_a_quote_that_never_closes_costs_its_own_row_alone() -> None:
+    read = Read(NARROW + 'E11-1,New,"6 inch,Amina\nE11-2,New,x,y\n')
+    assert (read.ids, read.rejected_lines) == (["E11-2"], [2])
+
+
+@pytest.mark.parametrize("text", [
+    "line one\nline two",
+    'said ""no"", twice;\nand left,\n\nthen came back',
+    "a, b, c\nd, e, f",
+    "begins\r\nand ends",
+])  # fmt: skip
+def test_a_text_of_several_lines_stays_whole(text: str) -> None:
+    read = Read(NARROW + f'E11-1,New,x,"{text}"\nE11-2,New,x,y\n')
+    assert read.ids == ["E11-1", "E11-2"]
+    assert read.values[0]["owner"] == text.replace('""', '"')
+    assert read.rejects == []
+
+
+def test_a_text_of_several_lines_before_the_id_stays_whole() -> None:
+    read = Read('owner,ticket_id,raw_status\n"line one\nline two",E11-1,New\nx,E11-2,New\n')
+    assert read.values[0] == {"owner": "line one\nline two", "ticket_id": "E11-1", "raw_status": "NEW"}
+    assert (read.ids, read.rejects) == (["E11-1", "E11-2"], [])
+
+
+def test_a_text_of_several_lines_stays_whole_where_the_last_columns_are_left_out() -> None:
+    read = Read(NARROW + 'E11-1,New,"Karen,\nbehind the gate"\nE11-2,New,x,y\n')
+    assert read.values[0]["location_name"] == "Karen, behind the gate"
+    assert (read.ids, read.rejects) == (["E11-1", "E11-2"], [])
+
+
+def test_ids_of_mixed_letters_and_digits_are_known_again_behind_a_quote_astray() -> None:
+    ids = ["c5072a2a-677e-4a8c-b0a9-f51e1ee9b9c6", "b876b49b-b147-4ecc-b809-fa17a44f22e7",
+           "378e1fcf-7a9d-48f3-aa41-fa869afa2232"]  # fmt: skip
+    read = Read(NARROW + f'{ids[0]},New,x,y\n"{ids[1]},New,x,y\n{ids[2]},New,x,y\n')
+    assert (read.ids, read.rejected_lines) == ([ids[0], ids[2]], [3])
+
+
+def test_a_row_whose_id_is_of_a_new_form_is_not_swallowed() -> None:
+    read = Read(NARROW + 'E11-1,New,x,y\nE11-2,New,"6 inch,Amina\n70412,New,Karen 6",Dina\n')
+    assert (read.ids, read.rejected_lines) == (["E11-1", "70412"], [3])
+
+
+def test_two_quotes_astray_never_make_one_ticket_of_two_rows() -> None:
+    read = Read(NARROW + 'E11-1,New,"x,y\nE11-2,New,"x,y\nE11-3,New,x,y\n')
+    assert (read.ids, read.rejected_lines) == (["E11-3"], [2, 3])
+    both_doubled = 'E14-1,,,"a"", ""b"",Zoe\nE14-2,x,y,""c\n\nd"\n'
+    read = Read(NARROW + both_doubled)
+    assert read.ids == []
+    assert {2, 3} <= set(read.rejected_lines)
+
+
+def test_a_quote_astray_and_one_on_an_empty_line_make_no_text_of_the_row() -> None:
+    read = Read(NARROW + 'E11-1,"Pending,x,y\n"\nE11-2,New,x,y\n')
+    assert (read.ids, 2 in read.rejected_lines) == (["E11-2"], True)
+
+
+@pytest.mark.parametrize("written", ['E11"-1', 'E11-1"'])
+def test_an_id_with_a_quote_in_it_is_no_id(written: str) -> None:
+    read = Read(NARROW + f"{written},New,x,y\n")
+    assert read.ids == []
+    assert "has a quote in it" in read.rejects[0].reason
+
+
+def test_a_line_break_in_a_text_without_quotes_is_told_and_invents_nothing() -> None:
+    read = Read(NARROW + "E11-1,Pending\n- Customer,x,y\nE11-2,New,x,y\n")
+    assert (read.ids, read.rejected_lines) == (["E11-2"], [2, 3])
+
+
+def test_a_line_break_that_leaves_a_time_where_the_id_belongs_invents_nothing() -> None:
+    read = Read("ticket_id,raw_status,owner,closed_at,mttr\nE11-1,New,x,2026-06-25\n08:00:00,90\n")
+    assert (read.ids, read.rejected_lines) == ([], [2, 3])
+
+
+def test_a_line_break_before_the_id_is_told() -> None:
+    read = Read("raw_status,owner,ticket_id\nIn\nProgress,x,E11-1\nNew,x,E11-2\n")
+    assert (read.ids, read.rejected_lines) == (["E11-2"], [2, 3])
+
+
+def test_a_word_for_nothing_in_the_place_of_an_id_is_no_form_of_ids() -> None:
+    read = Read(NARROW + 'NULL,New,x,y\nE11-1,New,x,"a ""waiting\n\nwaiting,b"x\nE11-2,New,x,y\n')
+    assert read.ids == ["E11-2"]
+
+
+# The header.
+
+
+@pytest.mark.parametrize("name", [
+    "Closed_at", "CLOSED AT", "closed\u200b_at", "closed\u00ad_at", "closed-at", "Closed\u00a0At", "\uff43losed_at",
+])  # fmt: skip
+def test_a_name_that_is_respelt_is_the_same_column(name: str) -> None:
+    read = Read(f"ticket_id,{name}\nE14-1,2026-06-25 14:20:00\n")
+    assert read.tickets[0].closed_at == datetime(2026, 6, 25, 11, 20, tzinfo=UTC)
+    assert read.rows.notes.renamed == {"closed_at": name}
+
+
+def test_a_column_that_the_exporter_always_writes_may_not_be_missing() -> None:
+    names = [name for name in INC.always if name not in {"closed_at", "cluster"}]
+    content = ",".join(["ticket_id", *names]) + "\nE14-1" + "," * len(names) + "\n"
+    error = refusal(content, allows_missing=False)
+    assert (error.reason, "closed_at" in str(error), "cluster" in str(error)) == ("columns missing", True, True)
+    assert set(Read(content).rows.notes.missing) == {"closed_at", "cluster"}
+
+
+def test_a_column_twice_has_to_be_alike_in_every_row() -> None:
+    assert Read("ticket_id,owner,Owner\nE14-1,Amina,Amina\n").values == [{"ticket_id": "E14-1", "owner": "Amina"}]
+    assert refusal("ticket_id,owner,Owner\nE14-1,Amina,Dina\n").reason == "columns twice"
+
+
+def test_undeclared_columns_of_one_name_are_kept_under_numbered_names() -> None:
+    read = Read("ticket_id,Note,Note\nE14-1,a,b\n")
+    assert read.values == [{"ticket_id": "E14-1", "Note": "a", "Note_2": "b"}]
+    assert read.rows.notes.undeclared == ("Note", "Note_2")
+
+
+# Ids.
+
+
+@pytest.mark.parametrize("written", [
+    "E14-1\u200b", "E14\ufeff-1", "\u200eE14-1", "E14-1\u202c", "E1\u00ad4-1", "E14\u20111", "'E14-1", '="E14-1"',
+    '"""E14-1"""', "\u00a0E14-1 ", '"=""E14-1"""',
+])  # fmt: skip
+def test_an_id_that_is_spelt_another_way_is_the_same_ticket(written: str) -> None:
+    assert Read(NARROW + f"{written},New,x,y\n").ids == ["E14-1"]
+
+
+@pytest.mark.parametrize(("written", "said"), [
+    ("1.23E+11", "spreadsheet"), ("70412.0", "spreadsheet"), ("E14\x07-1", "control character"),
+    ('"E14\n-1"', "line break"), ("-", "no ticket_id"), ("NULL", "no ticket_id"), ("", "no ticket_id"),
+    ('","', "neither a letter nor a digit"), ("owner", "name of a column"),
+])  # fmt: skip
+def test_an_id_that_cannot_be_known_is_a_reject(written: str, said: str) -> None:
+    read = Read(NARROW + f"{written},New,x,y\n")
+    assert read.ids == []
+    assert said in read.rejects[0].reason
+
+
+@pytest.mark.parametrize("ticket_id", ["00118001", "70412", "E14-1", "INC 12", "2026/06/0012", "a_b#7", "Ng'ombe-1"])
+def test_a_clean_id_stays_as_it_is(ticket_id: str) -> None:
+    assert Read(NARROW + f"{ticket_id},New,x,y\n").ids == [ticket_id]
+
+
+def test_a_place_with_spaces_of_another_kind_is_the_same_place() -> None:
+    read = Read("ticket_id,cluster,location_name\nE14-1,Nairobi\u00a0West,Thika  Rd\u200b\n")
+    assert read.values == [{"ticket_id": "E14-1", "cluster": "Nairobi West", "location_name": "Thika Rd"}]
+
+
+# One odd thing.
+
+
+@pytest.mark.parametrize("odd", [b"M\xfcthaiga", b"\xed\xa0\xbd\xed\xb8\x80", b"x\xc3"])
+def test_what_is_no_utf_8_costs_its_own_row_alone(odd: bytes) -> None:
+    read = Read(NARROW.encode() + b"E14-1,New," + odd + b",y\nE14-2,New,x,y\n")
+    assert (read.ids, read.rejected_lines) == (["E14-2"], [2])
+
+
+@pytest.mark.parametrize("content", [
+    NARROW + "E14-1,New,x,y,\nE14-2,New,,,\n",
+    NARROW.replace("\n", ",\n") + "E14-1,New,x,y\nE14-2,New,,\n",
+    NARROW + "E14-1,New,x,y\nE14-2,New\n",
+    NARROW + "E14-1,New,x,y\n,,,\n,\n,,,,,\nE14-2,New,,\n",
+])  # fmt: skip
+def test_delimiters_too_many_or_too_few_at_the_end_mean_nothing(content: str) -> None:
+    read = Read(content)
+    assert (read.ids, read.rejects) == (["E14-1", "E14-2"], [])
+    assert read.values[1] == {"ticket_id": "E14-2", "raw_status": "NEW"}
+
+
+def test_a_share_of_less_than_ten_rows_says_nothing() -> None:
+    bad = "E14-1,New,x,y,z\n"
+    assert len(Read(NARROW + 9 * bad, max_reject_share=0.1).rejects) == 9
+    assert refusal(NARROW + 10 * bad, max_reject_share=0.1).reason == "too many rejects"
+
+
+# Nothing, and never.
+
+
+@pytest.mark.parametrize("word", ["NULL", "null", r"\N", "nan", "None", "N/A", "n/a", "-", "--", "#N/A"])
+def test_a_word_for_nothing_is_nothing_in_columns_that_are_looked_at(word: str) -> None:
+    read = Read(f"ticket_id,closed_at,cluster,mttr,Note\nE14-1,{word},{word},{word},{word}\n")
+    assert read.values == [{"ticket_id": "E14-1", "Note": word}]
+    assert (read.tickets[0].closed_at, read.rejects) == (None, [])
+
+
+@pytest.mark.parametrize("date", [
+    "0001-01-01T00:00:00", "1753-01-01", "1899-12-30", "1900-01-01", "1970-01-01", "2999-12-31", "9999-12-31 23:59:59",
+])  # fmt: skip
+def test_a_date_that_means_never_is_none_is_counted_and_stays_in_raw(date: str) -> None:
+    read = Read(f"ticket_id,closed_at\nE14-1,{date}\n")
+    assert read.values == [{"ticket_id": "E14-1", "closed_at": date}]
+    assert (read.tickets[0].closed_at, read.rows.never) == (None, 1)
+
+
+# The header again.
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_the_same_header_again_is_passed_over_and_counted(mark: str) -> None:
+    read = Read(NARROW + "E14-1,New,x,y\n" + mark + NARROW + "E14-2,New,x,y\n")
+    assert (read.ids, read.rejects, read.rows.lines.header) == (["E14-1", "E14-2"], [], 2)
+
+
+def test_another_header_is_read_by_from_there_on() -> None:
+    read = Read(NARROW + "E14-1,New,x,y\nowner,ticket_id,raw_status\ny,E14-2,New\n")
+    assert read.values[1] == {"ticket_id": "E14-2", "raw_status": "NEW", "owner": "y"}
+
+
+@pytest.mark.parametrize(("end", "owner"), [
+    ("y", "y"), ("", None), ("y\ufeff", "y"), ("y,", "y"),
+])  # fmt: skip
+def test_a_header_behind_a_row_without_a_line_end_between_them(end: str, owner: str | None) -> None:
+    read = Read(NARROW + f"E14-1,New,x,{end}" + NARROW + "E14-2,New,x,y\n")
+    assert read.ids == ["E14-1", "E14-2"]
+    assert read.values[0].get("owner") == owner
+
+
+def test_two_exports_in_quotes_without_a_line_end_between_them() -> None:
+    header = '"ticket_id","owner"'
+    read = Read(f'{header}\n"E14-1","Amina"{header}\n"E14-2","Dina"\n')
+    assert [values["owner"] for values in read.values] == ["Amina", "Dina"]
+
+
+@pytest.mark.parametrize("again", [
+    "E14-2,New,x,yticket_id,owner,location_name,raw_status\n",
+    'E14-2,New,x,"y"ticket_id,owner,location_name,raw_status\n',
+    'ticket_id,"owner,location_name,raw_status\n',
+    'ticket_id,o"wner,location_name,raw_status\n',
+    "number,owner,location_name,raw_status\n",
+])  # fmt: skip
+def test_rows_behind_another_header_that_cannot_be_read_are_not_read_by_the_first(again: str) -> None:
+    error = refusal(NARROW + "E14-1,New,x,y\n" + again + "E14-3,Amina,Karen,New\n")
+    assert error.reason in {"glued exports", "header astray"}
+
+
+def test_another_header_that_is_glued_behind_fewer_fields_is_no_row() -> None:
+    content = "ticket_id,owner,raw_status,location_name,,,\nE14-1,a,New,xticket_id,location_name,raw_status,owner\n"
+    assert refusal(content + "E14-2,Karen,New,Amina\n").reason == "glued exports"
+
+
+# Spaces, delimiters and encodings.
+
+
+def test_a_space_before_a_quote_means_nothing() -> None:
+    read = Read('ticket_id,cluster,owner\nX, "Karen, Nairobi", Amina\n')
+    assert read.values == [{"ticket_id": "X", "cluster": "Karen, Nairobi", "owner": "Amina"}]
+
+
+@pytest.mark.parametrize("said", [False, True])
+@pytest.mark.parametrize("delimiter", [";", "\t", "|", ","])
+def test_delimiters_are_told_by_the_header(delimiter: str, said: bool) -> None:
+    content = NARROW + "E14-1,New,x,y\n"
+    line = f"sep={delimiter}\n" if said else ""
+    read = Read(line + content.replace(",", delimiter))
+    assert read.values == [{"ticket_id": "E14-1", "raw_status": "NEW", "location_name": "x", "owner": "y"}]
+
+
+def test_empty_lines_around_the_line_that_says_the_delimiter_mean_nothing() -> None:
+    read = Read("\nsep=;\n\nticket_id;owner\nE14-1;y\n")
+    assert (read.ids, read.rows.lines.blank, read.rows.lines.header) == (["E14-1"], 2, 2)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("members", [0, 1, 3])
+def test_marks_and_gzip_are_read(encoding: str, members: int) -> None:
+    content = (NARROW + "E14-1,New,Mūthaiga,y\n").encode(encoding)
+    if members:
+        length = -(-len(content) // members)
+        content = b"".join(gzip.compress(content[at : at + length]) for at in range(0, len(content), length))
+    assert Read(content).values[0]["location_name"] == "Mūthaiga"
+
+
+@pytest.mark.parametrize(("content", "said"), [
+    (b"PK\x03\x04" + bytes(30), "zip"), (NARROW.encode("utf-16-le"), "UTF-16"),
+    (NARROW.replace("owner", "Müller").encode("cp1252") + b"E14-1,New,x,y\n", "Windows-1252"),
+    (gzip.compress(NARROW.encode() * 50, mtime=0)[:60], "gzip"),
+])  # fmt: skip
+def test_what_is_not_read_is_refused_by_its_name(content: bytes, said: str) -> None:
+    assert said in str(refusal(content))
+
+
+# Messages.
+
+
+def test_a_reject_has_its_own_line() -> None:
+    read = Read(NARROW + 'E14-1,New,x,"a\nb"\n' + "E14-2,New,x,y\n" * 197 + "E14-3,New,x,y,z\n")
+    assert [reject.line for reject in read.rejects] == [201]
+
+
+@pytest.mark.parametrize(("column", "form"), [
+    ("closed_at", "YYYY-MM-DD"), ("mttr", "90.5"), ("is_actionable", "true"),
+])  # fmt: skip
+def test_a_refused_value_is_told_with_the_forms_that_are_taken(column: str, form: str) -> None:
+    assert form in Read(f"ticket_id,{column}\nE14-1,perhaps\n").rejects[0].reason
+
+
+def test_too_many_rejects_tells_how_many_there_are_of_each_kind() -> None:
+    bad = ["E14-1,New,x,y,z\n"] * 150 + ["1.23E+11,New,x,y\n"] * 7
+    error = refusal(NARROW + "".join(bad), max_reject_share=0.1)
+    assert "150 x" in str(error)
+    assert "7 x" in str(error)
+    assert len(error.rejects) == 100  # type: ignore[attr-defined]

@@ -1,0 +1,73 @@
+"""Files of all habits in any mix are read as they were written; many more of them by `make fuzz`."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+
+from tests.fuzz import oracle, run
+from tests.fuzz.oracle import Differs, judge
+from tests.fuzz.writing import Fate, Habit, WrittenFile, written_files
+
+GOOD = frozenset({
+    Habit.MARK, Habit.UTF_16, Habit.GZIP, Habit.FULL, Habit.QUOTES_EVERYWHERE, Habit.SHORT_ROWS, Habit.MENDED_IDS,
+    Habit.NOTHING, Habit.BLANK_LINES,
+})  # fmt: skip
+"""Habits of files whose rows are all good."""
+
+
+@settings(max_examples=300, derandomize=True)
+@given(written_files())
+def test_no_ticket_is_lost_without_a_reject_none_invented_and_none_changed(file: WrittenFile) -> None:
+    judge(file)
+
+
+@settings(max_examples=150, derandomize=True)
+@given(written_files(most_stray=5, habits=GOOD))
+def test_quotes_astray_lose_at_most_the_rows_that_they_are_in(file: WrittenFile) -> None:
+    assert not file.may_fail
+    judge(file)
+
+
+@pytest.mark.parametrize(("text", "fields"), [
+    ('a,"b,c",d', ["a", "b,c", "d"]),
+    ('a, "b ""c""\nd"', ["a", 'b "c"\nd']),
+    ('6" duct,', ['6" duct', ""]),
+    ('a,"b', None),
+    ('a,"b"c', None),
+])  # fmt: skip
+def test_the_oracle_reads_as_the_rfc_has_it(text: str, fields: Sequence[str] | None) -> None:
+    assert oracle.alone(text, ",") == fields
+
+
+def test_the_oracle_tells_a_ticket_that_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oracle, "_values", lambda _: {"ticket_id": "another"})
+    assert "had to be" in (run.play(1, 50) or "")
+
+
+def test_a_seed_repeats_the_same_files() -> None:
+    def contents(seed: int) -> list[bytes]:
+        seen: list[bytes] = []
+        assert run.play(seed, 20, lambda file: seen.append(file.content)) is None
+        return seen
+
+    assert contents(7) == contents(7) != contents(8)
+
+
+def test_a_run_says_its_seed_and_fails_with_the_smallest_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def differs(_: WrittenFile) -> None:
+        raise Differs("as it was not written")
+
+    monkeypatch.setattr(run, "judge", differs)
+    assert run.main(["--files", "3", "--seed", "9", "--processes", "0"]) == 1
+    said = capsys.readouterr().out
+    assert "seed 9" in said
+    assert "as it was not written" in said
+
+
+def test_files_have_rows_of_every_fate() -> None:
+    seen: set[Fate] = set()
+    assert run.play(3, 300, lambda file: seen.update(piece.fate for piece in file.pieces)) is None
+    assert seen == set(Fate)
