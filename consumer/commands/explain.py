@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from consumer.commands.printing import print_fields, print_json, shown
+from consumer.commands.printing import print_fields, print_json, shown, words_of_notes
 from consumer.commands.served import served_feeds
 from consumer.postgres import database, migrate
 from consumer.postgres.database import Role
@@ -29,10 +29,10 @@ def explain(
 ) -> None:
     """Tell the life of one file, or of one ticket.
 
-    Of a file: what the bucket has of it, each version that the ledger has with decision, state, times and counts, its
-    rejected rows, its requests and dead letters, and what happens next. Of a ticket: the file and line that last wrote
-    it, its closures and who told of them, and rejected rows that name it. Exit status 1 when nothing is known of it or
-    a part cannot be read.
+    Of a file: what the bucket has of it, each version that the ledger has with decision, state, times and counts of
+    lines and rows, what was odd about its columns, its rejected rows, its requests and dead letters, and what happens
+    next. Of a ticket: the file and line that last wrote it, its closures and who told of them, and its rejected rows.
+    Exit status 1 when nothing is known of it or a part cannot be read.
     """
     if (key is None) == (ticket is None):
         raise Misconfigured("say which: a KEY, or --ticket ID")
@@ -88,13 +88,19 @@ def _print_life(life: Life) -> None:
 
 def _print_version(version: Version) -> None:
     typer.echo(f"version {version.file_id}: {version.decision}, {version.state}")
-    print_fields(version, leaving_out={"file_id", "decision", "state", "rejects", "requests"})
+    left_out = {"file_id", "decision", "state", "notes", "reject_kinds", "rejects", "requests"}
+    print_fields(version, leaving_out=left_out)
+    for told in words_of_notes(version.notes.model_dump(exclude={"rejects"})) if version.notes else ():
+        typer.echo(f"    {printable(told)}")
+    for kind, count in version.reject_kinds.items():
+        typer.echo(f"    {count} rejected: {printable(kind)}")
     for request in version.requests:
         typer.echo(f"    {request.kind} request: {_progress_of(request)}")
     for reject in version.rejects:
         typer.echo(f"    rejected line {reject.line}: {printable(reject.reason)}")
-    if version.rows_rejected > len(version.rejects):
-        typer.echo(f"    and {version.rows_rejected - len(version.rejects)} more rejected lines")
+    more = max(version.rows_rejected, sum(version.reject_kinds.values())) - len(version.rejects)
+    if more > 0:
+        typer.echo(f"    and {more} more rejected rows")
 
 
 def _words_of_object(found: StoredObject) -> str:

@@ -1,7 +1,9 @@
 """Values as JSON for a script, and as lines for a person."""
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import typer
 from rich.markup import escape
@@ -10,6 +12,15 @@ from rich.table import Table
 from consumer.upkeep.views import View
 from publisher import program
 from publisher.terminal import printable
+
+_NOTES = {
+    "missing": "columns missing",
+    "twice": "columns twice, alike in every row",
+    "undeclared": "columns not declared, in raw alone",
+    "new": "columns new in the feed",
+}
+_SHOWN_NAMES = 20
+_SHOWN_KINDS = 3
 
 
 def print_json(view: View) -> None:
@@ -24,6 +35,25 @@ def print_fields(view: View, leaving_out: set[str]) -> None:
         if value not in (None, "", 0) and name not in leaving_out:
             table.add_row(f"    {name}", escape(printable(shown(value))))
     program.console().print(table)
+
+
+def words_of_notes(notes: Mapping[str, Any]) -> Iterator[str]:
+    """What is to be known of a file's columns, and of a refused one's rows, a line each."""
+    for column, written in notes.get("renamed", {}).items():
+        yield f"column {column} is called {written!r}"
+    for told, phrase in _NOTES.items():
+        if names := notes.get(told):
+            yield f"{phrase}: {_some(names)}"
+    kinds = sorted(notes.get("rejects", {}).items(), key=lambda kind: -kind[1])
+    for kind, count in kinds[:_SHOWN_KINDS]:
+        yield f"{count} rejected: {kind}"
+    if len(kinds) > _SHOWN_KINDS:
+        yield f"and {len(kinds) - _SHOWN_KINDS} kinds more"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _SHOWN_NAMES
+    return ", ".join(names[:_SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def shown(value: object) -> str:

@@ -1,23 +1,29 @@
 """`status`."""
 
+from datetime import UTC, datetime
 from functools import partial
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from consumer.commands.printing import print_json
+from consumer.commands.printing import print_json, shown, words_of_notes
 from consumer.commands.served import served_feeds
 from consumer.postgres import database
 from consumer.postgres.database import Role
 from consumer.settings import DatabaseSettings, GeocoderChoice, GeocoderLimits, GeocoderSettings
+from consumer.upkeep.rejects import OpenRejects
 from consumer.upkeep.status import (
+    LATELY_DAYS,
     BucketPart,
     DatabasePart,
     Freshness,
     GeocoderAccount,
     Geocoding,
+    LastFile,
+    Lately,
     Status,
+    UndeclaredColumns,
     Wait,
     read_status,
 )
@@ -29,9 +35,11 @@ from publisher.settings import BrokerSettings, BucketSettings, load
 from publisher.store.bucket import Bucket
 from publisher.terminal import printable
 
+_SHOWN_COLUMNS = 5
+
 
 def show_status(feed: OfFeeds = None, as_json: AsJson = False) -> None:
-    """Show backlog, lag, queues, dead letters, the last files and the last error.
+    """Show backlog, lag, queues, dead letters, what of the files wants mending, the last files and the last error.
 
     Exit status 1 when a part could not be read, so that cron or a health check can tell.
     """
@@ -98,9 +106,13 @@ def _add_database(table: Table, found: DatabasePart) -> None:
     for kind, requests in found.open_requests.items():
         table.add_row(f"{kind} requests", f"{requests.unhandled} open, {requests.unsent} of them not sent")
     _add_geocoding(table, found.geocoding)
+    for feed, rejects in found.open_rejects.items():
+        _add_rejects(table, feed, rejects)
+    _add_undeclared(table, found.undeclared_columns)
+    for feed, lately in found.lately.items():
+        _add_lately(table, feed, lately)
     for file in found.last_files:
-        counts = f"{file.rows_inserted} new, {file.rows_updated} updated, {file.rows_rejected} rejected"
-        table.add_row("last file", f"{escape(printable(file.key))}: {file.decision}, {file.state}, {counts}")
+        _add_file(table, file)
     if error := found.last_error:
         table.add_row("last error", f"{escape(printable(error.key))}: {escape(printable(str(error.last_error)))}")
 
@@ -113,6 +125,45 @@ def _add_freshness(table: Table, feed: str, found: Freshness) -> None:
     table.add_row(f"{feed} watermark", f"{escape(printable(found.watermark))}, {age} old")
     ago = program.duration(found.last_import_seconds)
     table.add_row(f"{feed} tickets", f"{found.tickets}, last import {ago} ago")
+
+
+def _add_rejects(table: Table, feed: str, found: OpenRejects) -> None:
+    if found.rows and found.oldest:
+        more = " or more" if found.newest_alone else ""
+        age = program.duration((datetime.now(UTC) - found.oldest).total_seconds())
+        table.add_row(
+            f"{feed} rejects",
+            f"{found.rows}{more} open rows of {found.files} files, the oldest for {age}: rejects list",
+        )
+
+
+def _add_undeclared(table: Table, found: UndeclaredColumns) -> None:
+    for column in found.newest[:_SHOWN_COLUMNS]:
+        first = f"first in {column.key}, {shown(column.first_seen_at)}"
+        table.add_row(f"{column.feed} undeclared", escape(printable(f"{column.name}: {first}")))
+    if found.count > _SHOWN_COLUMNS:
+        table.add_row("undeclared", f"and {found.count - _SHOWN_COLUMNS} columns more")
+
+
+def _add_lately(table: Table, feed: str, found: Lately) -> None:
+    told = []
+    if found.files_without_columns:
+        missing, newest = ", ".join(found.missing_columns), found.newest_without
+        told.append(f"{found.files_without_columns} files without {missing}, the last is {newest}")
+    if found.dates_never:
+        told.append(f"{found.dates_never} dates that mean never")
+    if told:
+        table.add_row(f"{feed}, {LATELY_DAYS} days", escape(printable("; ".join(told))))
+
+
+def _add_file(table: Table, file: LastFile) -> None:
+    told = [f"{file.rows_inserted} new, {file.rows_updated} updated, {file.rows_rejected} rejected"]
+    if file.lines_read is not None:
+        told[0] += f" ({file.lines_rejected} of {file.lines_read} lines)"
+    if file.dates_never:
+        told.append(f"{file.dates_never} dates that mean never")
+    told += words_of_notes(file.notes.model_dump()) if file.notes else ()
+    table.add_row("last file", escape(printable(f"{file.key}: {file.decision}, {file.state}, {'; '.join(told)}")))
 
 
 def _add_wait(table: Table, wait: Wait) -> None:

@@ -15,7 +15,7 @@ from consumer.feeds.feed import Feed, Feeds, FollowOn
 from consumer.postgres import database
 from consumer.postgres.database import Connection
 from consumer.postgres.migrate import require_migrated
-from consumer.upkeep.views import Connect, Moment, OpenChannel, View
+from consumer.upkeep.views import Connect, FileNotes, Moment, OpenChannel, View
 from publisher.arrivals.keys import ChangeFileKey, NotAChangeFile, read_key
 from publisher.broker import dead_letters
 from publisher.broker.topology import Queue
@@ -24,6 +24,8 @@ from publisher.store.bucket import Bucket
 
 _SHOWN = 20
 """How many rejected rows are shown of each file."""
+_KINDS = 100
+"""How many kinds of them."""
 
 
 class StoredObject(View):
@@ -39,7 +41,9 @@ class StoredObject(View):
 class Reject(View):
     """A row of a file that could not be a ticket."""
 
-    line: int
+    line: int = Field(description="On which it begins, from 1.")
+    lines: int = Field(description="That it takes.")
+    ticket_id: str | None = Field(description="What stood where the id belongs, if that can be one.")
     reason: str
     raw: str = Field(description="The first 200 characters of what stood there.")
 
@@ -90,8 +94,16 @@ class Version(View):
     rows_rejected: int
     alarms_dropped: int
     sentinels_dropped: int
+    lines_read: int | None = Field(description="All of the file; none where they were not counted.")
+    lines_blank: int | None
+    lines_header: int | None = Field(description="Of each header, and of one that says what parts the columns.")
+    lines_rejected: int | None
+    lines_of_rows: int | None = Field(description="Of rows that are no rejects.")
+    dates_never: int = Field(description="Dates of no year that a ticket can be of, which are null.")
+    notes: FileNotes | None = Field(description="What a person has to know of it.")
     tickets_last_written: int = Field(description="Tickets that no later change has written since.")
-    rejects: list[Reject] = Field(description="The first ones; `rows_rejected` counts all.")
+    reject_kinds: dict[str, int] = Field(description="How many rejects of each kind it has, the most first.")
+    rejects: list[Reject] = Field(description="The first ones; `reject_kinds` counts all.")
     requests: list[Request]
 
 
@@ -159,7 +171,7 @@ class Closure(View):
 
 
 class TicketReject(Reject):
-    """A rejected row that names a ticket anywhere."""
+    """A rejected row of a ticket."""
 
     key: str = Field(description="Of its file.")
 
@@ -254,8 +266,17 @@ def _read_ledger(connect: Connect, feed: Feed, key: str) -> dict[str, Any]:
         for version in versions:
             parameters = {"file_id": version["file_id"], "limit": _SHOWN}
             version["rejects"] = database.rows(connection, "explain", "rejects", parameters)
+            version["reject_kinds"] = _reject_kinds(connection, version)
             version["requests"] = database.rows(connection, "explain", "requests", parameters)
         return {"versions": versions}
+
+
+def _reject_kinds(connection: Connection, version: dict[str, Any]) -> dict[str, int]:
+    """Of a refused file, that keeps its first ones alone, the ledger has how many there were."""
+    if version["state"] == "failed" and (kinds := (version["notes"] or {}).get("rejects")):
+        return dict(sorted(kinds.items(), key=lambda kind: -kind[1]))
+    parameters = {"file_id": version["file_id"], "limit": _KINDS}
+    return {row["kind"]: row["rows"] for row in database.rows(connection, "explain", "reject_kinds", parameters)}
 
 
 def _read_letters(open_channel: OpenChannel, bucket: Bucket, key: str) -> dict[str, Any]:

@@ -15,14 +15,19 @@ from consumer.feeds.feed import Feed
 from consumer.postgres import database, feed_tables
 from consumer.postgres.database import Connection
 from consumer.postgres.migrate import require_migrated
+from consumer.upkeep.rejects import OpenRejects, open_rejects
 from consumer.upkeep.verdicts import Ledger, Verdict
-from consumer.upkeep.views import Connect, Moment, OpenChannel, View
+from consumer.upkeep.views import Connect, FileNotes, Moment, OpenChannel, View
 from publisher.broker import channels
 from publisher.broker.topology import Queue
 from publisher.errors import FleetticketsError
 from publisher.store.bucket import Bucket, ObjectSummary, pages
 
 Part = TypeVar("Part")
+
+LATELY_DAYS = 7
+_NEWEST_COLUMNS = 20
+"""So many of those that nobody declared are named."""
 
 
 class Waiting(View):
@@ -116,6 +121,36 @@ class LastFile(View):
     rows_unchanged: int
     rows_stale: int
     rows_rejected: int
+    lines_read: int | None = Field(description="None of a file from before they were counted; of one that failed, too.")
+    lines_rejected: int | None
+    dates_never: int = Field(description="Dates of no year that a ticket can be of, which are null.")
+    notes: FileNotes | None
+
+
+class UndeclaredColumn(View):
+    """A column that files have and the feed's declaration does not."""
+
+    feed: str
+    name: str
+    key: str | None = Field(description="Of the file that had it first.")
+    first_seen_at: Moment
+
+
+class UndeclaredColumns(View):
+    """Those of all feeds that are served."""
+
+    count: int
+    newest: list[UndeclaredColumn] = Field(description="The first few.")
+
+
+class Lately(View):
+    """What was odd about the files of a feed that were applied in the last seven days, or the newest 10,000 of them."""
+
+    files: int
+    files_without_columns: int = Field(description="Applied although the exporter left out what it always writes.")
+    missing_columns: list[str] = Field(description="Which those were.")
+    newest_without: str | None = Field(description="The last such file.")
+    dates_never: int = Field(description="Dates of no year that a ticket can be of, which are null.")
 
 
 class LastError(View):
@@ -147,6 +182,9 @@ class DatabasePart(View):
     waits: list[Wait]
     geocoding: Geocoding
     ignored_events: dict[str, int] = Field(description="Notifications of nothing of ours, by reason.")
+    open_rejects: dict[str, OpenRejects] = Field(description="By feed.")
+    undeclared_columns: UndeclaredColumns
+    lately: dict[str, Lately] = Field(description="By feed.")
     last_files: list[LastFile]
     last_error: LastError | None
 
@@ -278,6 +316,9 @@ def _database(
             ignored_events={
                 row["reason"]: row["events"] for row in database.rows(connection, "status", "ignored_events")
             },
+            open_rejects=open_rejects(connection, feeds),
+            undeclared_columns=_undeclared_columns(connection, feeds),
+            lately={feed.name: _lately(connection, feed) for feed in feeds},
             last_files=[LastFile(**row) for row in database.rows(connection, "status", "last_files")],
             last_error=LastError(**last_error) if last_error else None,
         )
@@ -291,6 +332,19 @@ def _freshness(connection: Connection, feed: Feed) -> Freshness:
         last_import_seconds=_age(watermark.get("imported_at")),
         tickets=watermark.get("row_count", 0),
     )
+
+
+def _undeclared_columns(connection: Connection, feeds: Sequence[Feed]) -> UndeclaredColumns:
+    """Without those that somebody has declared meanwhile. There are no more than a thousand of each feed."""
+    declared = {feed.name: feed.columns.keys() for feed in feeds}
+    found = database.rows(connection, "status", "undeclared_columns", {"feeds": list(declared)})
+    columns = [UndeclaredColumn(**row) for row in found if row["name"] not in declared[row["feed"]]]
+    return UndeclaredColumns(count=len(columns), newest=columns[:_NEWEST_COLUMNS])
+
+
+def _lately(connection: Connection, feed: Feed) -> Lately:
+    found = database.row(connection, "status", "lately", {"feed": feed.name, "days": LATELY_DAYS})
+    return Lately.model_validate(found)
 
 
 def _geocoding(connection: Connection, geocoder: GeocoderAccount) -> Geocoding:

@@ -3,15 +3,27 @@
 SELECT file_id, bucket, etag, size, sha256, epoch, key_time, object_time, event_time, first_seen_at, first_seen_by,
        decision, reason, state, duplicates, attempts, retry_at, last_error, error_fingerprint, dead_lettered_at,
        discarded_at, applied_at, archived_at, archive_key, done_at, rows_read, rows_inserted, rows_updated,
-       rows_unchanged,
-       rows_stale, rows_superseded, rows_rejected, alarms_dropped, sentinels_dropped,
+       rows_unchanged, rows_stale, rows_superseded, rows_rejected, alarms_dropped, sentinels_dropped,
+       lines_read, lines_blank, lines_header, lines_rejected, lines_of_rows, dates_never, notes,
        (SELECT count(*) FROM {positions} AS written WHERE written.file_id = ledger.file_id) AS tickets_last_written
 FROM ingest.ledger
 WHERE key = %(key)s
 ORDER BY file_id
 
 -- name: rejects
-SELECT line, reason, left(raw, 200) AS raw FROM ingest.rejects WHERE file_id = %(file_id)s ORDER BY line LIMIT %(limit)s
+SELECT line, lines, ticket_id, reason, left(raw, 200) AS raw
+FROM ingest.rejects
+WHERE file_id = %(file_id)s
+ORDER BY line
+LIMIT %(limit)s
+
+-- name: reject_kinds
+SELECT coalesce(reason_group, reason) AS kind, count(*) AS rows
+FROM ingest.rejects
+WHERE file_id = %(file_id)s
+GROUP BY 1
+ORDER BY rows DESC, kind
+LIMIT %(limit)s
 
 -- name: requests
 SELECT kind, created_at, sent_at, handled_at FROM ingest.outbox WHERE file_id = %(file_id)s ORDER BY kind
@@ -38,9 +50,13 @@ WHERE ticket_id = %(ticket_id)s
 ORDER BY closed_at
 
 -- name: ticket_rejects
--- A rejected row is kept as text, so this is every one that names the ticket anywhere.
-SELECT file.key, reject.line, reject.reason, left(reject.raw, 200) AS raw
+-- Every one whose id is this, and those of before ids were kept that have it as a whole field of their text.
+SELECT file.key, reject.line, reject.lines, reject.ticket_id, reject.reason, left(reject.raw, 200) AS raw
 FROM ingest.rejects AS reject JOIN ingest.ledger AS file USING (file_id)
-WHERE file.feed = %(feed)s AND strpos(reject.raw, %(ticket_id)s) > 0
+WHERE file.feed = %(feed)s
+  AND (reject.ticket_id = %(ticket_id)s
+       OR reject.reason_group IS NULL AND strpos(reject.raw, %(ticket_id)s) > 0
+          AND EXISTS (SELECT FROM regexp_split_to_table(reject.raw, '[,\r\n]') AS field
+                      WHERE btrim(field, E' \t"') = %(ticket_id)s))
 ORDER BY file.key_time, file.key, reject.line
 LIMIT %(limit)s

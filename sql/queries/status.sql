@@ -8,10 +8,31 @@ GROUP BY 1
 
 -- name: last_files
 SELECT key, decision, state, reason, first_seen_by, applied_at, rows_read, rows_inserted, rows_updated, rows_unchanged,
-       rows_stale, rows_rejected
+       rows_stale, rows_rejected, lines_read, lines_rejected, dates_never, notes
 FROM ingest.ledger
 ORDER BY applied_at DESC NULLS LAST, file_id DESC
 LIMIT 5
+
+-- name: undeclared_columns
+SELECT known.feed, known.name, file.key, known.first_seen_at
+FROM ingest.undeclared_columns AS known LEFT JOIN ingest.ledger AS file USING (file_id)
+WHERE known.feed = ANY(%(feeds)s)
+ORDER BY known.first_seen_at DESC, known.feed, known.name
+
+-- name: lately
+-- By the index, so that it costs the same after years.
+WITH newest AS (
+    SELECT key, applied_at, notes -> 'missing' AS missing, dates_never
+    FROM ingest.ledger
+    WHERE feed = %(feed)s AND applied_at > now() - make_interval(days => %(days)s)
+    ORDER BY applied_at DESC NULLS LAST
+    LIMIT 10000
+)
+SELECT count(*) AS files, count(missing) AS files_without_columns,
+       ARRAY(SELECT DISTINCT jsonb_array_elements_text(missing) FROM newest ORDER BY 1) AS missing_columns,
+       (SELECT key FROM newest WHERE missing IS NOT NULL ORDER BY applied_at DESC LIMIT 1) AS newest_without,
+       coalesce(sum(dates_never), 0)::bigint AS dates_never
+FROM newest
 
 -- name: last_error
 -- Failed files, those that a dependency fails, and applied ones that the store does not let us archive.

@@ -219,7 +219,8 @@ CROSS JOIN LATERAL (SELECT count(*) AS rows FROM {positions} AS written WHERE wr
 WHERE owned.rows < file.moved
 
 -- name: find_ledger_inconsistent
--- What no step of ours leaves behind, in any order or crash.
+-- What no step of ours leaves behind, in any order or crash. Each row of a file is counted under what became of it, and
+-- so is each line, of which a row takes one at the least.
 INSERT INTO findings (look, kind, subject, key, detail)
 SELECT %(look)s, 'ledger_inconsistent', file.key, file.key, file.contradiction
 FROM (SELECT key,
@@ -228,8 +229,24 @@ FROM (SELECT key,
                   WHEN applied_at IS NULL AND state IN ('applied', 'archived') THEN state || ', and never applied'
                   WHEN applied_at IS NULL AND state = 'done' AND reason IS NULL
                       THEN 'done, and neither applied nor why not'
+                  WHEN rows_read <> sums.rows
+                      THEN format('%%s rows read, and %%s of them accounted for: %%s inserted, %%s updated, '
+                                  '%%s unchanged, %%s stale, %%s superseded, %%s rejected, %%s alarms, %%s sentinels',
+                                  rows_read, sums.rows, rows_inserted, rows_updated, rows_unchanged, rows_stale,
+                                  rows_superseded, rows_rejected, alarms_dropped, sentinels_dropped)
+                  WHEN lines_read IS DISTINCT FROM sums.lines
+                      THEN format('%%s lines read, and %%s of them accounted for: %%s blank, %%s of headers, '
+                                  '%%s rejected, %%s of rows', lines_read, sums.lines, lines_blank, lines_header,
+                                  lines_rejected, lines_of_rows)
+                  WHEN lines_rejected < rows_rejected
+                      THEN format('%%s rows rejected on %%s lines', rows_rejected, lines_rejected)
+                  WHEN lines_of_rows < rows_read - rows_rejected
+                      THEN format('%%s rows taken of %%s lines', rows_read - rows_rejected, lines_of_rows)
              END AS contradiction
       FROM ingest.ledger
+      CROSS JOIN LATERAL (SELECT rows_inserted + rows_updated + rows_unchanged + rows_stale + rows_superseded
+                                     + rows_rejected + alarms_dropped + sentinels_dropped AS rows,
+                                 lines_blank + lines_header + lines_rejected + lines_of_rows AS lines) AS sums
       WHERE feed = ANY(%(feeds)s)) AS file
 WHERE file.contradiction IS NOT NULL
 

@@ -118,13 +118,25 @@ def failed_without_letter(stage: Stage) -> list[str]:
     return [FORGOTTEN]
 
 
+SUMS = {
+    11: ("rows_stale = 3", "2 rows read, and 5 of them accounted for: 1 inserted, 0 updated, 0 unchanged, 3 stale"),
+    12: ("lines_header = 2", "3 lines read, and 4 of them accounted for: 0 blank, 2 of headers, 1 rejected, 1 of rows"),
+    23: ("lines_of_rows = 0, lines_blank = 1", "1 rows taken of 0 lines"),
+    24: ("lines_rejected = 0, lines_of_rows = 2", "1 rows rejected on 0 lines"),
+}
+"""Of each file a change that breaks a sum, and how that is told. Each has a header, a ticket and a reject."""
+
+
 def ledger_inconsistent(stage: Stage) -> list[str]:
+    stage.connection.execute("ALTER TABLE ingest.ledger DROP CONSTRAINT lines_add_up")
+    for number, (change, _) in SUMS.items():
+        tamper(stage, number, change)
     tamper(stage, 18, "sha256 = NULL")
     tamper(stage, 19, "state = 'seen'")
     planted = {UNAPPLIED: "applied", UNARCHIVED: "archived", UNEXPLAINED: "done"}
     for key, state in planted.items():
         plant(stage, key, state)
-    return [KEYS[18], KEYS[19], *planted]
+    return [KEYS[11], KEYS[12], KEYS[18], KEYS[19], KEYS[23], KEYS[24], *planted]
 
 
 def letter_of_applied_file(_stage: Stage) -> list[str]:
@@ -287,6 +299,11 @@ def test_a_letter_that_is_missing_may_be_a_replay_that_is_queued(looks: Looks) -
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - {"content_differs", "failed_without_letter"}))
 def test_contents_change_nothing_about_the_other_kinds(looks: Looks, kind: str) -> None:
     assert looks.deep[kind] == looks.expected[kind]
+
+
+@pytest.mark.parametrize("number", SUMS)
+def test_a_sum_that_is_wrong_is_told_with_its_parts(looks: Looks, number: int) -> None:
+    assert f"    {KEYS[number]}: {SUMS[number][1]}" in looks.shown
 
 
 def test_damages_are_shown_to_a_person_too(looks: Looks) -> None:
