@@ -12,6 +12,8 @@ from consumer.commands.feeds import feeds
 from consumer.commands.geocode import geocode
 from consumer.commands.import_csv import import_local_file
 from consumer.commands.migrate import migrate_database
+from consumer.commands.preview import preview
+from consumer.commands.rejects import rejects
 from consumer.commands.reseed import reseed
 from consumer.commands.served import served_folders
 from consumer.commands.settling import settled_by_ledger
@@ -41,9 +43,11 @@ program.command("consume")(consume)
 program.command("status")(show_status)
 program.command("verify")(verify)
 program.command("explain")(explain)
+program.add_typer(rejects, name="rejects")
 program.command("doctor")(show_doctor)
 program.command("drain")(drain)
 program.command("import-csv")(import_local_file)
+program.command("preview")(preview)
 program.command("reseed")(reseed)
 program.command("capture-history")(capture_history)
 program.add_typer(geocode, name="geocode")

@@ -7,6 +7,7 @@ from typing import Annotated, assert_never
 
 import typer
 
+from consumer.commands.printing import words_of_notes
 from consumer.files.outcomes import AlreadyApplied, Applied, Duplicate, Failure
 from consumer.upkeep.drain import Drained
 from publisher.arrivals.keys import NotAChangeFile
@@ -21,6 +22,8 @@ def words(outcome: Drained) -> str:
     match outcome:
         case Applied(decision=decision, counts=counts):
             shown = {name: count for name, count in asdict(counts).items() if count and name != "read"}
+            if never := shown.pop("never", 0):
+                shown["dates that mean never"] = never
             return f"{decision}, {counts.read} rows: " + (
                 ", ".join(f"{n} {name}" for name, n in shown.items()) or "none"
             )
@@ -52,6 +55,9 @@ class Worked:
 def tell_each(worked: Worked) -> None:
     for key, outcome in worked.results:
         typer.echo(printable(f"{key}: {words(outcome)}"))
+        if isinstance(outcome, Applied):
+            for line in (*words_of_notes(outcome.notes), *(f"DANGER: {one}" for one in outcome.dangers or ())):
+                typer.echo(printable(f"    {line}"))
 
 
 def conclude(worked: Worked, *, as_json: bool) -> None:
@@ -84,7 +90,9 @@ def _tell_sum(worked: Worked) -> None:
 def _plain(key: str, outcome: Drained) -> dict[str, object]:
     plain: dict[str, object] = {"key": key, "outcome": words(outcome)}
     if isinstance(outcome, Applied):
-        plain |= {"decision": outcome.decision} | asdict(outcome.counts)
+        plain |= {"decision": outcome.decision, **asdict(outcome.counts), "notes": dict(outcome.notes)}
+        if outcome.dangers is not None:
+            plain["dangers"] = list(outcome.dangers)
     if isinstance(outcome, Failure):
         plain |= {"reason": outcome.reason, "detail": outcome.detail}
     return plain

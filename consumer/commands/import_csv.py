@@ -6,14 +6,12 @@ from typing import Annotated
 import typer
 
 from consumer.commands.drained import Apply, Worked, conclude, tell_each
-from consumer.commands.served import served_feeds
-from consumer.feeds.feed import Feed
+from consumer.commands.served import one_feed
 from consumer.postgres import database, feed_tables, migrate
 from consumer.postgres.database import Role
 from consumer.settings import ApplySettings, DatabaseSettings
 from consumer.upkeep.drain import import_csv
 from publisher import program
-from publisher.errors import Misconfigured
 from publisher.program import AsJson
 from publisher.settings import load
 
@@ -32,7 +30,7 @@ def import_local_file(
     the file's time of change. Importing the same bytes twice does nothing the second time.
     """
     database_settings, settings = load(DatabaseSettings), load(ApplySettings)
-    whose = _whose(feed)
+    whose = one_feed(feed)
     with database.connect(database_settings, Role.INGEST) as connection:
         migrate.require_migrated(connection)
         feed_tables.require(connection, [whose])
@@ -46,10 +44,3 @@ def import_local_file(
     if not as_json:
         tell_each(worked)
     conclude(worked, as_json=as_json)
-
-
-def _whose(name: str | None) -> Feed:
-    served = served_feeds([name] if name else []).served
-    if len(served) > 1:
-        raise Misconfigured(f"say whose file it is: --feed {' or --feed '.join(feed.name for feed in served)}")
-    return served[0]

@@ -30,8 +30,7 @@ def take(
     `changes/` comes first: a file that moves meanwhile is then seen in one place at least.
     Raises: DependencyDown, psycopg.Error.
     """
-    database.rows(connection, "inventory", "forget_objects")
-    database.rows(connection, "inventory", "create_objects")
+    _begin(connection)
     changes = _copy(connection, bucket, bucket.waiting(), counted) if with_changes else 0
     processed = _copy(connection, bucket, bucket.archived(), lambda done: counted(changes + done))
     database.rows(connection, "inventory", "index_objects")
@@ -39,10 +38,21 @@ def take(
     return Listed(changes=changes, processed=processed)
 
 
+def take_one(connection: Connection, bucket: Bucket, found: ObjectSummary) -> None:
+    """Fill the table with one object alone."""
+    _begin(connection)
+    _copy(connection, bucket, [found], lambda _: None)
+
+
 def refresh(connection: Connection, bucket: Bucket, keys: list[str], found: Iterable[ObjectSummary | None]) -> None:
     """Put what a second look `found` under the keys in the place of what was listed."""
     database.rows(connection, "inventory", "forget_object", {"keys": keys})
     _copy(connection, bucket, (there for there in found if there is not None), lambda _: None)
+
+
+def _begin(connection: Connection) -> None:
+    database.rows(connection, "inventory", "forget_objects")
+    database.rows(connection, "inventory", "create_objects")
 
 
 def _copy(

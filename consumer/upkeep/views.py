@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from consumer.postgres.database import Connection
 from publisher.broker.channels import Channel
@@ -24,3 +24,16 @@ class View(BaseModel):
     """What one look found. A column that a statement gives and no field describes is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileNotes(View):
+    """What a person has to know of a file, as the ledger has it."""
+
+    model_config = ConfigDict(extra="allow")  # a later program may note more
+
+    renamed: dict[str, str] = Field({}, description="Columns that go by another name: the feed's, and the file's own.")
+    missing: list[str] = Field([], description="Columns that the exporter always writes, and did not.")
+    undeclared: list[str] = Field([], description="Columns that are kept in raw alone.")
+    new: list[str] = Field([], description="Of these, those that no file of the feed had before.")
+    twice: list[str] = Field([], description="Columns that are there twice, with the same values.")
+    rejects: dict[str, int] = Field({}, description="Of a refused file, how many there were of each kind.")
