@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from tests.hostile.hostility import Act, Hostility
-from tests.stage.feeds import COLUMNS, csv, lines
+from tests.stage.feeds import COLUMNS, csv
 from tests.stage.store import CHANGES
 
 
@@ -71,7 +71,7 @@ def _wide_in_small(act: Act) -> None:
     key = act.key()
     held = act.world.store.fault("GET", _named(key), "cut")
     try:
-        act.put_good(key, lines([("ticket_id", "note"), (act.ticket()["ticket_id"], "n" * 100_000)]))
+        act.put_good(key, csv([act.ticket() | {"note": "n" * 100_000}], (*COLUMNS, "note")))
         act.announce(key)
         act.others_go_on("one object always breaks off")
     finally:
