@@ -1,9 +1,11 @@
 """A header that changed blanks no column without a word, and what a person lets go is let go for that version alone."""
 
 import gzip
+import signal
 
 import pytest
 
+from publisher.arrivals import messages
 from tests.stage.broker import DEAD_FILES, FILES
 from tests.stage.feeds import COLUMNS, csv, key_at, lines, ticket
 from tests.stage.stage import Process, Stage, wait_until
@@ -64,6 +66,65 @@ def test_what_was_let_go_is_one_version_and_not_what_is_put_in_its_place(stage: 
     assert stage.run("dead-letters", "replay", "--key", key_at(10), "--allow-missing").returncode == 0
     wait_until(lambda: len(stage.query("SELECT FROM ingest.ledger WHERE attempts > 0")) == 2, "the other was tried")
     assert stage.query(TICKET) == [AS_IT_WAS]
+    consumer.stop()
+
+
+@pytest.mark.promise("No silent decision")
+def test_a_stranger_lets_nothing_go(stage: Stage, consumer: Process) -> None:
+    applied(stage, key_at(0), CLOSED)
+    refused(stage, key_at(10), LACKING)
+    forged = {messages.AGAIN: "replay", messages.ALLOWED: messages.MISSING_COLUMNS}
+    forged[messages.ETAG] = stage.ledger(key_at(10))["etag"]
+    with stage.broker.channel() as channel:
+        stage.broker.publish_with(channel, stage.bucket.event(key_at(10), LACKING), forged)
+    wait_until(lambda: stage.ledger(key_at(10))["duplicates"] == 1, "it is a duplicate")
+    wait_until(lambda: stage.broker.held(FILES) == 0, "the delivery is settled")
+    assert stage.query(TICKET) == [AS_IT_WAS]
+    consumer.stop()
+
+
+@pytest.mark.promise("Nothing lost")
+@pytest.mark.parametrize("point", ["before commit", "after commit, before archive"])
+def test_what_a_person_let_go_is_let_go_after_a_crash_too(stage: Stage, consumer: Process, point: str) -> None:
+    applied(stage, key_at(0), CLOSED)
+    refused(stage, key_at(10), LACKING)
+    consumer.stop()
+    doomed = stage.start("consume", FLEETTICKETS_FAIL_POINT=point, **REFUSE)
+    assert stage.run("dead-letters", "replay", "--key", key_at(10), "--allow-missing").returncode == 0
+    assert doomed.wait() == -signal.SIGKILL
+    consumer = stage.start("consume", **REFUSE)
+    stage.wait_for("done", key_at(10))
+    assert stage.query(TICKET) == [{"owner": "second", "is_closed": False, "cluster": None}]
+    assert stage.broker.messages(DEAD_FILES) == []
+    consumer.stop()
+
+
+@pytest.mark.promise("One transaction", "No silent decision")
+@pytest.mark.parametrize("point", ["letter published, not recorded", "failure recorded, before ack"])
+def test_what_is_kept_of_a_refused_file_is_kept_once_whatever_died(stage: Stage, point: str) -> None:
+    body = csv([ticket(f"INC{number}", closed_at="25/06/2026") for number in range(150)])
+    stage.die_at(point, key_at(0), body)
+    is_recorded = point == "failure recorded, before ack"
+    assert stage.one("SELECT count(*) FROM ingest.rejects") == (100 if is_recorded else 0)
+    consumer = stage.start("consume")
+    wait_until(lambda: "consuming" in consumer.output(), "it has begun")
+    wait_until(lambda: stage.query("SELECT FROM ingest.ledger WHERE dead_lettered_at IS NOT NULL"), "it is refused")
+    wait_until(lambda: stage.broker.held(FILES) == 0, "the delivery is settled")
+    assert stage.one("SELECT count(*) FROM ingest.rejects") == 100
+    assert list(stage.ledger(key_at(0))["notes"]["rejects"].values()) == [150]
+    consumer.stop()
+
+
+@pytest.mark.promise("One transaction")
+@pytest.mark.parametrize(("point", "is_told"), [("before commit", False), ("after commit, before archive", True)])
+def test_a_new_column_is_told_with_its_file_or_not_at_all(stage: Stage, point: str, is_told: bool) -> None:
+    body = csv([ticket("INC1", note="x")], [*COLUMNS, "note"])
+    stage.die_at(point, key_at(0), body)
+    assert stage.one("SELECT count(*) FROM ingest.undeclared_columns") == is_told
+    consumer = stage.start("consume")
+    stage.wait_for("done", key_at(0))
+    assert stage.ledger(key_at(0))["notes"] == {"undeclared": ["note"], "new": ["note"]}
+    assert stage.one("SELECT count(*) FROM ingest.undeclared_columns") == 1
     consumer.stop()
 
 

@@ -37,6 +37,16 @@ def test_the_version_that_a_message_is_about_is_text_within_bounds(etag: object,
     assert messages.kept({messages.ETAG: etag}) == ({messages.ETAG: etag} if is_kept else {})
 
 
+@pytest.mark.parametrize(
+    ("again", "allowed", "is_kept"),
+    [("replay", "missing columns", True), ("retry", "missing columns", False), ("replay", "all", False),
+     ("replay", ["missing columns"], False), (None, "missing columns", False)],
+)  # fmt: skip
+def test_what_a_person_lets_a_version_do_stays_with_its_replay(again: object, allowed: object, is_kept: bool) -> None:
+    headers = {messages.AGAIN: again, messages.ALLOWED: allowed}
+    assert (messages.ALLOWED in messages.kept(headers), messages.allows_missing(headers)) == (is_kept, is_kept)
+
+
 def test_nothing_is_kept_of_other_headers() -> None:
     others = (messages.REASON, messages.ERROR, messages.FINGERPRINT, messages.KEY, messages.DEAD_AT)
     assert messages.kept(dict.fromkeys((*others, "x-death", "traceparent", ""), "x")) == {}
