@@ -7,6 +7,7 @@ from pathlib import Path
 import psycopg
 
 from tests.hostile.hostility import Act, Hostility
+from tests.stage.feeds import csv
 
 SQL = Path(__file__).parents[2] / "sql"
 _NAMED = re.compile(r"hashtext(?:extended)?\('([^']+)'")
@@ -90,14 +91,9 @@ def _silent(act: Act) -> None:
 
 
 def _applied_meanwhile(act: Act, key: str, while_what: str) -> None:
-    act.put_good(key, _one_row(act))
+    act.put_good(key, csv([act.ticket()]))
     act.announce(key)
     act.has_to_be_applied(key, f"a good file is not applied while {while_what}")
-
-
-def _one_row(act: Act) -> bytes:
-    row = act.ticket()
-    return f"{','.join(row)}\n{','.join(row.values())}\n".encode()
 
 
 def _ends_beside(act: Act) -> None:
