@@ -77,7 +77,7 @@ def apply_file(
     if claim is not None or not sighting.is_archived:
         ledger.record_replaced(connection, sighting)
     if claim is None:
-        return _claimed_before(connection, sighting)
+        return _claimed_before(connection, sighting, takes_back=takes_back)
     reached("after claim")
     file_id, decision = claim.file_id, claim.decision
     if decision == "changed" and settings.changed_policy == "ignore":
@@ -142,12 +142,16 @@ def _latest(sighting: Sighting, of_database: datetime) -> datetime:
     return max(clocks)
 
 
-def _claimed_before(connection: Connection, sighting: Sighting) -> AlreadyApplied | Duplicate:
+def _claimed_before(connection: Connection, sighting: Sighting, *, takes_back: bool) -> AlreadyApplied | Duplicate:
     known = ledger.count_duplicate(connection, sighting)
     if known.state == "failed":
         return duplicate_of_failed(sighting, is_dead_letter=known.is_dead_letter)
     if known.sha256 is None:
         return Duplicate(known.key, known.reason or "")
+    if known.is_back and known.state != "applied" and not (takes_back or sighting.is_archived):
+        # It stays where it is: archived, nobody would find it once the policy takes it.
+        ledger.record_back_passed_over(connection, sighting, known.file_id)
+        return Duplicate(known.key, _PASSED_OVER)
     # What is to be archived is the put that was read now, which may be a later one of the same bytes.
     return AlreadyApplied(LedgerFile(known.file_id, sighting.put, known.sha256, known.state, known.decided_at))
 

@@ -53,6 +53,8 @@ class Claimed:
     reason: str | None
     is_dead_letter: bool
     decided_at: datetime
+    is_back: bool
+    """Whether it is put again, after another version of its key was applied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +193,11 @@ def record_undeclared(connection: Connection, feed: str, file_id: int, names: Se
 
 def record_passed_over(connection: Connection, file_id: int, reason: str) -> None:
     _run(connection, "record_passed_over", {"file_id": file_id, "reason": reason})
+
+
+def record_back_passed_over(connection: Connection, sighting: Sighting, file_id: int) -> None:
+    """The same, of one that was applied before another one was, and is back."""
+    _run(connection, "record_back_passed_over", {"file_id": file_id, "object_time": sighting.object_time})
 
 
 def record_unread(connection: Connection, unread: Unread) -> None:

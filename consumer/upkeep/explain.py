@@ -85,6 +85,9 @@ class Version(View):
     archived_at: Moment | None
     archive_key: str | None
     done_at: Moment | None
+    passed_over_time: Moment | None = Field(
+        description="When it was written again later, if the policy for changed files passed that over."
+    )
     rows_read: int
     rows_inserted: int
     rows_updated: int
@@ -315,12 +318,24 @@ def _next(life: Life, bucket: Bucket) -> str:
             return _next_of_failed(life, version)
         case "seen":
             return "it is applied with the next delivery: poll, or drain --apply"
-        case "done" if version.decision == "missing":
-            return "it was missing and is there; it is applied with the next delivery: poll, or drain --apply"
-        case "done" if version.applied_at is None:
-            return f"nothing: {version.reason}"
         case _:
-            return "it was applied; the next delivery, poll or drain archives it"
+            return _next_of_decided(version, life.changes)
+
+
+def _next_of_decided(version: Version, found: StoredObject) -> str:
+    if version.decision == "missing":
+        return "it was missing and is there; it is applied with the next delivery: poll, or drain --apply"
+    if version.applied_at is None:
+        return f"nothing: {version.reason}"
+    if _is_passed_over(version, found):
+        return "nothing: bytes that were applied before others are back, passed over by policy"
+    return "it was applied; the next delivery, poll or drain archives it"
+
+
+def _is_passed_over(version: Version, found: StoredObject) -> bool:
+    """Whether it is this put of it, as ingest.is_passed_over has it."""
+    time = version.passed_over_time
+    return time is not None and time.replace(microsecond=0) == found.modified.replace(microsecond=0)
 
 
 def _next_of_absent(life: Life, here: list[Version], judged: ChangeFileKey | NotAChangeFile) -> str:

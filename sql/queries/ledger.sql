@@ -37,7 +37,8 @@ SELECT %(feed)s, %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(version_id)s, %(si
 ON CONFLICT (bucket, key, etag) DO UPDATE
 SET state = 'seen', decision = excluded.decision, reason = NULL, epoch = excluded.epoch, key_time = excluded.key_time,
     object_time = excluded.object_time, version_id = excluded.version_id,
-    size = excluded.size, retry_at = NULL, dead_lettered_at = NULL, discarded_at = NULL, done_at = NULL
+    size = excluded.size, retry_at = NULL, dead_lettered_at = NULL, discarded_at = NULL, done_at = NULL,
+    passed_over_time = NULL
 WHERE (ledger.state IN ('seen', 'failed') OR ledger.decision = 'missing' OR %(takes_back)s)
   AND ingest.is_open(ledger, %(object_time)s, excluded.version_id)
    OR ledger.state = 'failed'
@@ -48,7 +49,8 @@ RETURNING file_id, epoch, decision, object_time, clock_timestamp() AS now
 -- name: count_duplicate
 UPDATE ingest.ledger SET duplicates = duplicates + 1
 WHERE bucket = %(bucket)s AND key = %(key)s AND etag = %(etag)s
-RETURNING file_id, key, sha256, state, reason, retry_at IS NULL AS is_dead_letter, clock_timestamp() AS decided_at
+RETURNING file_id, key, sha256, state, reason, retry_at IS NULL AS is_dead_letter, clock_timestamp() AS decided_at,
+          ingest.is_back(ledger, %(object_time)s, %(version_id)s) AS is_back
 
 -- name: count_duplicate_of_archived
 -- For a key that the bucket has no more: the version of it that was applied, one whose tail is open before others.
@@ -114,6 +116,9 @@ RETURNING name
 
 -- name: record_passed_over
 UPDATE ingest.ledger SET state = 'done', done_at = clock_timestamp(), reason = %(reason)s WHERE file_id = %(file_id)s
+
+-- name: record_back_passed_over
+UPDATE ingest.ledger SET passed_over_time = %(object_time)s WHERE file_id = %(file_id)s
 
 -- name: standing
 -- Of a version whose tail is open, under its key's lock: whether it was applied once more since the tail was begun,

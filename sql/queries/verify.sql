@@ -81,7 +81,8 @@ FROM ingest.ledger AS file JOIN bucket_objects AS object ON object.object_key = 
 WHERE file.bucket = %(bucket)s AND file.prefix = ANY(%(prefixes)s) AND object.size <> file.size
 
 -- name: find_tail_unfinished
--- In turn: applied and not archived; archived with nothing left to relay and not done; archived and still in changes/.
+-- In turn: applied and not archived; archived with nothing left to relay and not done; archived and still in changes/,
+-- unless it is another put, which the policy for changed files passes over.
 INSERT INTO findings (look, kind, subject, key, detail)
 SELECT %(look)s, 'tail_unfinished', file.key, file.key, format('applied %%s, still %%s', file.applied_at, file.state)
 FROM ingest.ledger AS file
@@ -97,6 +98,7 @@ FROM bucket_objects AS object
 JOIN ingest.ledger AS file ON file.bucket = %(bucket)s AND file.key = object.key AND file.etag = object.etag
 WHERE NOT object.is_archived AND object.modified < %(old)s AND file.prefix = ANY(%(prefixes)s)
   AND file.state IN ('archived', 'done') AND file.applied_at IS NOT NULL AND file.archived_at < %(began)s
+  AND NOT ingest.is_passed_over(file, object.modified)
 
 -- name: find_waiting_too_long
 -- Nobody has this version, or its retry never came. One that was missing and is there is nobody's either.

@@ -186,6 +186,37 @@ def test_a_version_that_was_passed_over_is_taken_up_once_the_policy_is_another(s
     assert_accounted_for(stage)
 
 
+def test_bytes_that_return_are_passed_over_where_they_are_and_taken_up_once_the_policy_is_another(stage: Stage) -> None:
+    consumer = stage.start("consume")
+    for body in (A, B):
+        apply_at_once(stage, KEY, body)
+    settled(stage)
+    consumer.stop()
+    stage.bucket.put(KEY, A)
+    consumer = stage.start("consume", FLEETTICKETS_CHANGED_POLICY="ignore")
+    stage.announce(KEY)
+    passed_over = "SELECT count(*) = 1 FROM ingest.ledger WHERE passed_over_time IS NOT NULL"
+    wait_until(lambda: stage.one(passed_over), "they are passed over")
+    stage.announce(KEY)
+    settled(stage)
+    consumer.stop()
+    assert (owner(stage), stage.waiting()) == ("b", [KEY]), "and nothing has touched them"
+    poll = stage.run("poll", FLEETTICKETS_CHANGED_POLICY="ignore")
+    assert (poll.returncode, stage.broker.ready(FILES)) == (0, 0), "who passes them over does not ask again"
+    assert stage.ask("status")["database"]["backlog"]["set_aside"] == {"ignored": 1}
+    assert "passed over by policy" in stage.ask("explain", KEY)["next"]
+    assert_accounted_for(stage)
+
+    consumer = stage.start("consume")
+    assert stage.run("poll").returncode == 0
+    wait_until(lambda: owner(stage) == "a", "the policy of today holds")
+    wait_until(lambda: stage.waiting() == [], "and they are archived")
+    settled(stage)
+    consumer.stop()
+    assert stage.one(passed_over) is False
+    assert_accounted_for(stage)
+
+
 @pytest.fixture
 def versioned(stage: Stage) -> Iterator[Stage]:
     s3, name = stage.bucket.s3, stage.bucket.name
