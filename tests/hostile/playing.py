@@ -1,6 +1,7 @@
 """A play from its start to its verdict: services of its own, good traffic, hostile acts beside it, then the oracle."""
 
 import contextlib
+import re
 import resource
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -28,6 +29,7 @@ from tests.stage.private import private_stage
 from tests.stage.stage import Stage
 
 BUCKET = "hostile"
+DOCKERFILE = Path(__file__).parents[2] / "Dockerfile"
 STATEMENT_SECONDS = 15
 """The limit of the consumers' login, as an administrator may set it: longer than they wait for a lock."""
 OVERTIME_SECONDS = 60
@@ -77,7 +79,7 @@ def _world(plan: Plan, folder: Path) -> Iterator[World]:
         stage.connection.execute(limit)
         dashboard = _login(stage, "dashboard", _READ)
         stranger = management.user(broker, "stranger", write=r"^fleettickets\.events$")
-        stage.environment |= {
+        stage.environment |= _of_the_image() | {
             "FLEETTICKETS_MISSING_COLUMNS": "refuse",
             "RABBITMQ_URL": proxies["rabbitmq"].url,
             "DATABASE_URL": proxies["postgres"].url,
@@ -94,6 +96,11 @@ def _world(plan: Plan, folder: Path) -> Iterator[World]:
         world = World(stage, stack, store, provider, proxies, crew, Record(), lasting, dashboard, stranger)
         opened.callback(world.over.set)
         yield world
+
+
+def _of_the_image() -> dict[str, str]:
+    """How the image lets memory go, without which what a process has says more of glibc than of the program."""
+    return dict(re.findall(r"\b(MALLOC_[A-Z_]+)=(\d+)", DOCKERFILE.read_text()))
 
 
 def _login(stage: Stage, name: str, role: str) -> str:
