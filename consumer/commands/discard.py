@@ -1,6 +1,5 @@
 """`dead-letters discard`."""
 
-import contextlib
 from typing import Annotated
 
 import typer
@@ -9,8 +8,7 @@ from consumer.postgres import database, migrate
 from consumer.postgres.database import Role
 from consumer.settings import DatabaseSettings
 from consumer.upkeep.discards import record
-from publisher.broker import channels
-from publisher.broker.dead_letters import LOCK, Selection
+from publisher.broker.dead_letters import Selection
 from publisher.broker.topology import Queue
 from publisher.commands.dead_letters import (
     DryRun,
@@ -59,8 +57,7 @@ def discard_letters(
         migrate.require_migrated(connection)
         stop = stop_on_signals()
         with (
-            holding(queue, "discard") as (channel, held),
-            contextlib.nullcontext() if dry_run else channels.alone(channel, LOCK),
+            holding(queue, "discard") as (_, held),
             telling(done, as_json=as_json) as outcome,
         ):
             for letter in chosen.of(held):

@@ -4,6 +4,7 @@ pika's BlockingConnection belongs to one thread; only `add_callback_threadsafe` 
 """
 
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from threading import Event
@@ -18,9 +19,8 @@ from pika.adapters.blocking_connection import BlockingChannel, BlockingConnectio
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
 from publisher import tls
-from publisher.broker import header_tables
+from publisher.broker import header_tables, topology
 from publisher.broker.confirms import REFUSED
-from publisher.broker.topology import ACCESS_REFUSED, LOCK_PREFIX
 from publisher.errors import DependencyDown, HeldByAnother, Misconfigured, NotConfirmed
 from publisher.settings import BrokerSettings
 
@@ -34,6 +34,9 @@ POLL = "poll"
 """What only one poller does at a time."""
 RECONNECT_WAIT = tenacity.wait_exponential_jitter(multiplier=0.5, max=30)
 _BLOCKED_SECONDS = 60
+_AGAIN_SECONDS = 0.2
+DECLARING_SECONDS = 30
+"""For all declarations: one that a living broker does not answer is never answered."""
 # A broker that takes the connection and then says nothing is told by an error of another tree.
 _CONNECTION_ERRORS = (pika.exceptions.AMQPError, AMQPConnectorException, OSError)
 
@@ -203,37 +206,59 @@ def confirming_channel(
                     connection.close()
 
 
+@contextmanager
+def declared_channel(settings: BrokerSettings, purpose: str, heartbeat: int | None = None) -> Iterator[BlockingChannel]:
+    """The same, with everything declared that is missing, which a broker without a leader would never answer.
+
+    Raises: DependencyDown, Misconfigured.
+    """
+    with confirming_channel(settings, purpose, heartbeat) as channel:
+        late = f"it did not answer every declaration within {DECLARING_SECONDS} s"
+        with translated_errors(), ending_after(DECLARING_SECONDS, channel.connection, late):
+            topology.declare(channel)
+        yield channel
+
+
 def lock_name(purpose: str) -> str:
     """The queue that is held by whoever does this alone."""
-    return f"{LOCK_PREFIX}{purpose}"
+    return f"{topology.LOCK_PREFIX}{purpose}"
 
 
 @contextmanager
-def alone(channel: BlockingChannel, purpose: str) -> Iterator[None]:
-    """Keep everybody else on this virtual host from the same purpose.
+def alone(channel: BlockingChannel, purpose: str, patience: float = 0) -> Iterator[None]:
+    """Keep everybody else on this virtual host from the same purpose, once they are through with it in so many seconds.
 
     The lock is an exclusive queue, so the broker frees it when our connection ends, in whatever way.
 
     Raises: HeldByAnother, DependencyDown; Misconfigured, where this user may not hold it.
     """
-    name = lock_name(purpose)
+    name, until = lock_name(purpose), time.monotonic() + patience
     with translated_errors():
-        lock = channel.connection.channel()
-        try:
-            lock.queue_declare(name, exclusive=True)
-        except pika.exceptions.ChannelClosedByBroker as error:
-            if error.reply_code == ACCESS_REFUSED:
-                raise Misconfigured(
-                    f"RABBITMQ_URL: this user may not hold {name!r}, by which one process at a time does this; which "
-                    "user is for it: docs/security.md, Roles"
-                ) from error
-            raise HeldByAnother(purpose, "another process is doing it") from error
+        while (lock := _lock(channel.connection, name)) is None:
+            if time.monotonic() >= until:
+                raise HeldByAnother(purpose, "another process is at it; try again once it is through")
+            channel.connection.process_data_events(time_limit=_AGAIN_SECONDS)
     try:
         yield
     finally:
         if lock.is_open:
             with translated_errors():
                 lock.queue_delete(name)
+
+
+def _lock(connection: BlockingConnection, name: str) -> BlockingChannel | None:
+    """The channel that has it; None while another process does. Raises: Misconfigured."""
+    lock = connection.channel()
+    try:
+        lock.queue_declare(name, exclusive=True)
+    except pika.exceptions.ChannelClosedByBroker as error:
+        if error.reply_code == topology.ACCESS_REFUSED:
+            raise Misconfigured(
+                f"RABBITMQ_URL: this user may not hold {name!r}, by which one process at a time does this; which "
+                "user is for it: docs/security.md, Roles"
+            ) from error
+        return None
+    return lock
 
 
 def server_version(channel: BlockingChannel) -> str:

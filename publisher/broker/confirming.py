@@ -32,8 +32,6 @@ UNCONFIRMED = 256
 _OPENING_SECONDS = 20
 _DECLARING_HEARTBEAT = 10
 """Seconds: nobody can stop a declaration that waits for its answer, so its connection has to end by itself, soon."""
-_DECLARING_SECONDS = 30
-"""For all of them: one that a living broker does not answer is never answered."""
 _CLOSING_SECONDS = 5
 log = structlog.get_logger()
 
@@ -134,7 +132,7 @@ class AsyncLink:
     def _declare(self) -> None:
         with (
             channels.confirming_channel(
-                self._settings, f"{self._purpose}: topology", _DECLARING_HEARTBEAT, _DECLARING_SECONDS
+                self._settings, f"{self._purpose}: topology", _DECLARING_HEARTBEAT, channels.DECLARING_SECONDS
             ) as channel,
             channels.translated_errors(),
         ):

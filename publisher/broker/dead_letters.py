@@ -22,8 +22,9 @@ from publisher.broker.publishing import Outgoing
 from publisher.broker.topology import DEAD, Queue
 from publisher.errors import FleetticketsError, NoSuchLetter
 
-LOCK = "dead-letters"
-"""Held while letters are in hand for longer than a look: one replay or discard at a time, and `verify` knows of it."""
+_LOCK = "dead-letters"
+_PATIENT_SECONDS = 10
+"""For who has them in hand just now; a look is over by then, a long replay is not."""
 _PATIENCE = 100
 """Looks at a queue, each 20 ms after the one before, until what was put back shows up in it."""
 # When a channel dies with more than this in hand, RabbitMQ before 4.1.1 puts it back in an order of which only that run
@@ -248,13 +249,17 @@ def dead_letter(queue: Queue, body: bytes, failure: LastFailure) -> Outgoing:
 def browsing(channel: BlockingChannel, queue: Queue) -> Iterator[LettersInHand]:
     """Every dead letter of a queue, in no order to rely on. What is not settled by the end is put back.
 
-    Raises: DependencyDown, Misconfigured.
+    AMQP shows a message only to who takes it, and one that is put back is the next to be given. So to see all is to
+    have all in hand, and nobody else sees any meanwhile: one process at a time has them, and the others wait or are
+    told, where they would find too few.
+    Raises: HeldByAnother, DependencyDown, Misconfigured.
     """
-    held = LettersInHand(channel, queue)
-    try:
-        yield held
-    finally:
-        held.put_back()
+    with channels.alone(channel, _LOCK, _PATIENT_SECONDS):
+        held = LettersInHand(channel, queue)
+        try:
+            yield held
+        finally:
+            held.put_back()
 
 
 def grouped(letters: Iterable[DeadLetter]) -> list[Group]:
@@ -289,7 +294,7 @@ def replay(
     A crash in between leaves a letter in both places, and the ledger makes the second arrival harmless. With
     `allows_missing` their files may lack columns that the exporter always writes. `stop` ends it after the letter in
     hand.
-    Raises: DependencyDown, Misconfigured, NoSuchLetter.
+    Raises: HeldByAnother, DependencyDown, Misconfigured, NoSuchLetter.
     """
     replayed = 0
     with browsing(channel, queue) as held:

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from publisher.arrivals import messages
-from publisher.broker import channels, dead_letters, topology
+from publisher.broker import channels, dead_letters
 from publisher.broker.dead_letters import DeadLetter, LettersInHand, Selection
 from publisher.broker.topology import Queue
 from publisher.errors import Misconfigured
@@ -59,13 +59,13 @@ def holding(
 ) -> Iterator[tuple[BlockingChannel, LettersInHand]]:
     """The queue's dead letters on a channel of their own; the topology is there.
 
-    Raises: DependencyDown, Misconfigured.
+    Raises: HeldByAnother, DependencyDown, Misconfigured.
     """
-    with channels.confirming_channel(load(BrokerSettings), purpose, heartbeat) as channel:
-        with channels.translated_errors():
-            topology.declare(channel)
-        with dead_letters.browsing(channel, queue) as held:
-            yield channel, held
+    with (
+        channels.declared_channel(load(BrokerSettings), purpose, heartbeat) as channel,
+        dead_letters.browsing(channel, queue) as held,
+    ):
+        yield channel, held
 
 
 def describe(letter: DeadLetter) -> dict[str, Any]:
@@ -210,13 +210,13 @@ def replay_letters(
                 outcome.add(letter)
     else:
         stop = stop_on_signals()
-        with channels.confirming_channel(load(BrokerSettings), "replay") as channel:
-            with channels.translated_errors():
-                topology.declare(channel)
-            with channels.alone(channel, dead_letters.LOCK), telling("replayed", as_json=as_json) as outcome:
-                dead_letters.replay(
-                    channel, queue, chosen, outcome.add, allows_missing=allow_missing, per_second=rate, stop=stop
-                )
+        with (
+            channels.declared_channel(load(BrokerSettings), "replay") as channel,
+            telling("replayed", as_json=as_json) as outcome,
+        ):
+            dead_letters.replay(
+                channel, queue, chosen, outcome.add, allows_missing=allow_missing, per_second=rate, stop=stop
+            )
 
 
 class Shown:

@@ -9,7 +9,7 @@ from typing import Annotated
 import structlog
 import typer
 
-from publisher.broker import channels, serving, topology
+from publisher.broker import channels, serving
 from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother
 from publisher.program import AsJson, Known, OfFeeds, stop_on_signals
 from publisher.settings import (
@@ -47,9 +47,7 @@ def poll(
     poller = Poller(bucket, work.prefetch, known.open_settled)
     if every is None:
         bucket.require()
-        with channels.confirming_channel(broker_settings, "poll") as channel:
-            with channels.translated_errors():
-                topology.declare(channel)
+        with channels.declared_channel(broker_settings, "poll") as channel:
             try:
                 with channels.alone(channel, channels.POLL):
                     serving.claim_if_allowed(channel, bucket.name)
@@ -66,13 +64,14 @@ def poll(
     attempts = channels.Reconnecting(stop)
     try:
         for attempt in attempts:
-            with attempt, channels.confirming_channel(broker_settings, "poller") as channel:
-                with channels.translated_errors():
-                    topology.declare(channel)
-                with channels.alone(channel, channels.POLL):
-                    serving.claim_if_allowed(channel, bucket.name)
-                    attempts.held(attempt)
-                    poller.poll_every(every, channel, stop, _log_poll)
+            with (
+                attempt,
+                channels.declared_channel(broker_settings, "poller") as channel,
+                channels.alone(channel, channels.POLL),
+            ):
+                serving.claim_if_allowed(channel, bucket.name)
+                attempts.held(attempt)
+                poller.poll_every(every, channel, stop, _log_poll)
     except FleetticketsError:
         if not stop.is_set():
             raise

@@ -7,7 +7,7 @@ from typing import Annotated
 import structlog
 import typer
 
-from publisher.broker import channels, topology
+from publisher.broker import channels
 from publisher.errors import FleetticketsError
 from publisher.program import EXIT_FAILED, AsJson, stop_on_signals
 from publisher.settings import (
@@ -34,9 +34,7 @@ def carry_from_sqs(
     stop = stop_on_signals()
     with Bridge(SqsQueue(sqs_settings)) as bridge:
         if once:
-            with channels.confirming_channel(broker_settings, "sqs") as channel:
-                with channels.translated_errors():
-                    topology.declare(channel)
+            with channels.declared_channel(broker_settings, "sqs") as channel:
                 batch = bridge.drain(channel, stop)
             _report_batch(batch, as_json=as_json)
             return

@@ -38,7 +38,8 @@ def declare_topology(
     """
     settings = load(BrokerSettings)
     wanted = topology.bindings() + [topology.mqtt_binding(topic) for topic in mqtt_topics or []]
-    with channels.confirming_channel(settings, "topology") as channel, channels.translated_errors():
+    late = channels.DECLARING_SECONDS
+    with channels.confirming_channel(settings, "topology", limit=late) as channel, channels.translated_errors():
         outcome = topology.compare(channel) if only_check else topology.reconcile(channel, wanted)
     different, surplus = outcome.differences, []
     if settings.management_url:

@@ -26,7 +26,7 @@ from botocore.exceptions import (
 from pika.adapters.blocking_connection import BlockingChannel
 
 from publisher import tls
-from publisher.broker import channels, publishing, topology
+from publisher.broker import channels, publishing
 from publisher.errors import DependencyDown, Misconfigured
 from publisher.settings import BrokerSettings, SqsSettings
 from publisher.store.bucket import verified_by
@@ -161,9 +161,7 @@ class Bridge:
         attempts = channels.Reconnecting(stop)
         has_begun = False
         for attempt in attempts:
-            with attempt, channels.confirming_channel(settings, "sqs") as channel:
-                with channels.translated_errors():
-                    topology.declare(channel)
+            with attempt, channels.declared_channel(settings, "sqs") as channel:
                 while not stop.is_set():
                     batch = self._carry(channel, stop, _LONG_POLL)
                     attempts.held(attempt)

@@ -397,3 +397,12 @@ def test_a_declaration_that_nobody_answers_ends_and_keeps_nobody_from_ending(
         wait_until(lambda: '"waiting"' in process.output(), "it says that it waits", timeout=60)
         process.terminate()
         assert process.wait(60) == 0, process.output()
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("command", ["poll", "topology", "dead-letters list", "dead-letters replay --all"])
+def test_a_command_whose_declaration_nobody_answers_ends_and_says_so(stage: Stage, command: str) -> None:
+    with Proxy(stage.environment["RABBITMQ_URL"], losing=b"fleettickets.retry.5s", swallowing=True) as proxy:
+        ended = stage.run(*command.split(), RABBITMQ_URL=proxy.url)
+    assert (ended.returncode, "did not answer every" in ended.stderr) == (1, True), ended.stderr
+    assert "Traceback" not in ended.stderr

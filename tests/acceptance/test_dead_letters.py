@@ -2,6 +2,7 @@
 
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -270,15 +271,19 @@ def test_a_rate_is_kept(shared_stage: Stage) -> None:
     assert time.monotonic() - began >= 5 / 4
 
 
-def test_one_replay_or_discard_has_the_letters_at_a_time(shared_stage: Stage) -> None:
+def test_one_process_has_the_letters_at_a_time_and_the_others_are_told(shared_stage: Stage) -> None:
+    """They would find too few: what one has in hand, the broker shows to nobody."""
     stage = shared_stage
-    lay(stage, 1, 2)
+    first, _ = lay(stage, 1, 2)
     slow = stage.start("dead-letters", "replay", "--all", "--rate", "0.01")
     wait_until(lambda: "replayed " in slow.output(), "it waits before the second")
-    for arguments in (("replay", "--all"), ("discard", "--all", "--reason", "a test")):
-        refused = stage.run("dead-letters", *arguments)
-        assert (refused.returncode, refused.stdout) == (1, "")
-        assert "another process is doing it" in refused.stderr
+    commands = [("replay", "--all"), ("discard", "--all", "--reason", "a test"), ("list",), ("show", "0" * 12)]
+    with ThreadPoolExecutor(3) as threads:
+        for refused in threads.map(lambda command: stage.run("dead-letters", *command), commands):
+            assert (refused.returncode, "another process is at it" in refused.stderr) == (1, True), refused.stderr
+    life = stage.json(stage.run("explain", first, "--json"))
+    assert "another process is at it" in life["faults"]["broker"]
+    assert life["next"] == ""
     slow.stop()
     assert "replayed: 1" in slow.output()
     assert (stage.broker.ready(FILES), len(dead(stage))) == (1, 1)
