@@ -27,7 +27,8 @@ from publisher.errors import DatabaseDown, DependencyDown, HeldByAnother, Miscon
 _TURN_SECONDS = 600
 """A migration of a large database takes minutes; somebody else's that takes longer is told and not waited for."""
 
-_WITH_ROLES, _WITH_OLD_TABLES = "17_roles", "15_adopted_tables"
+_WITH_OLD_TABLES = "15_adopted_tables"
+_WITH_SERVER_WIDE_ROLES, _WITH_OWN_ROLES = "17_roles", "22_roles"
 
 _PROBE = re.compile(r"\A-- adopted when: (?P<probe>SELECT .+)\n")
 
@@ -118,13 +119,19 @@ def migrate(connection: Connection, report: Callable[[str, str], None], feeds: S
         _take_turn(connection)
         database.rows(connection, "roles", "make_roles")
         _check(connection)
-    for migration in all_migrations():
-        with _step(connection, f"migration {migration.name}"), connection.transaction():
-            _take_turn(connection)
-            how = _bring(connection, migration)
-        if how is not None:
-            done.append(migration.name)
-            report(migration.name, how)
+    for together in _steps(all_migrations()):
+        brought: list[tuple[str, str | None]] = []
+        with database.translated_errors(), connection.transaction():
+            for migration in together:
+                with _step(connection, f"migration {migration.name}"):
+                    _take_turn(connection)
+                    brought.append((migration.name, _bring(connection, migration)))
+            if (_WITH_SERVER_WIDE_ROLES, "run") in brought:
+                database.rows(connection, "roles", "close_server_wide")
+        for name, how in brought:
+            if how is not None:
+                done.append(name)
+                report(name, how)
     with _step(connection, "the tables of the feeds"), connection.transaction():
         _take_turn(connection)
         for name in feed_tables.make(connection, feeds):
@@ -134,12 +141,22 @@ def migrate(connection: Connection, report: Callable[[str, str], None], feeds: S
         _position_old_rows(connection)
     with _step(connection, "the rights of the roles"), connection.transaction():
         _take_turn(connection)
-        if _WITH_ROLES in done:
-            database.rows(connection, "roles", "close_server_wide")
         database.rows(connection, "roles", "close_others")
         database.rows(connection, "roles", "give_rights")
         database.rows(connection, "roles", "tell_of_rights")
     return len(done)
+
+
+def _steps(migrations: Sequence[Migration]) -> Iterator[list[Migration]]:
+    """One migration each, but for those from the roles of the whole server to the roles of this database.
+
+    In between, logins of other databases could come in: ended there, nobody would know later that none was meant to.
+    """
+    names = [migration.name for migration in migrations]
+    first, last = names.index(_WITH_SERVER_WIDE_ROLES), names.index(_WITH_OWN_ROLES)
+    yield from ([migration] for migration in migrations[:first])
+    yield list(migrations[first : last + 1])
+    yield from ([migration] for migration in migrations[last + 1 :])
 
 
 @contextmanager
