@@ -24,14 +24,7 @@ FROM (SELECT left(encode(sha256(convert_to(coalesce(reject.reason_group, reject.
           SELECT ledger.*, ledger.state = 'failed' OR ledger.applied_at IS NULL AS is_refused,
                  CASE WHEN ledger.state = 'failed' THEN coalesce(ledger.dead_lettered_at, ledger.first_seen_at)
                       ELSE coalesce(ledger.applied_at, ledger.done_at, ledger.first_seen_at) END AS at,
-                 ledger.discarded_at IS NOT NULL
-                 OR ledger.state = 'done' AND ledger.applied_at IS NULL
-                 OR ledger.state = 'failed' AND ingest.is_superseded(ledger)
-                 OR EXISTS (SELECT FROM ingest.ledger AS later
-                            WHERE later.bucket = ledger.bucket AND later.key = ledger.key
-                              AND later.applied_at IS NOT NULL AND later.state <> 'failed'
-                              AND (later.epoch, later.object_time, later.etag)
-                                  > (ledger.epoch, ledger.object_time, ledger.etag)) AS counts_no_more
+                 ingest.counts_no_more(ledger) AS counts_no_more
           FROM ingest.ledger
           WHERE ledger.file_id = reject.file_id AND ledger.feed = %(feed)s
           OFFSET 0) AS file) AS told
@@ -59,14 +52,7 @@ FROM (SELECT file.feed, file.key, reject.line, reject.lines, reject.ticket_id, r
           SELECT ledger.*, ledger.state = 'failed' OR ledger.applied_at IS NULL AS is_refused,
                  CASE WHEN ledger.state = 'failed' THEN coalesce(ledger.dead_lettered_at, ledger.first_seen_at)
                       ELSE coalesce(ledger.applied_at, ledger.done_at, ledger.first_seen_at) END AS at,
-                 ledger.discarded_at IS NOT NULL
-                 OR ledger.state = 'done' AND ledger.applied_at IS NULL
-                 OR ledger.state = 'failed' AND ingest.is_superseded(ledger)
-                 OR EXISTS (SELECT FROM ingest.ledger AS later
-                            WHERE later.bucket = ledger.bucket AND later.key = ledger.key
-                              AND later.applied_at IS NOT NULL AND later.state <> 'failed'
-                              AND (later.epoch, later.object_time, later.etag)
-                                  > (ledger.epoch, ledger.object_time, ledger.etag)) AS counts_no_more
+                 ingest.counts_no_more(ledger) AS counts_no_more
           FROM ingest.ledger
           WHERE ledger.file_id = reject.file_id AND ledger.feed = %(feed)s
           OFFSET 0) AS file

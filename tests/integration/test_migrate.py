@@ -138,7 +138,8 @@ def test_where_the_batch_import_had_got_to_is_kept_also_of_a_database_adopted_be
 
         # Before that was kept, an adoption left no more than this.
         connection.execute(
-            "DROP FUNCTION ingest.is_before_ledger, ingest.is_superseded, ingest.is_open, ingest.is_back;"
+            "DROP FUNCTION ingest.is_before_ledger, ingest.is_superseded, ingest.is_open, ingest.is_back,"
+            " ingest.counts_no_more;"
             "ALTER TABLE ingest.epochs DROP adopted_key, DROP adopted_key_time, DROP adopted_rows"
         )
         connection.execute("DELETE FROM fleettickets_migrations WHERE name = '19_what_came_before'")
