@@ -7,9 +7,9 @@ from typing import Annotated, assert_never
 
 import typer
 
-from consumer.commands.printing import words_of_notes
+from consumer.commands.printing import words_of_changed, words_of_notes, words_of_rejected
 from consumer.files.outcomes import AlreadyApplied, Applied, Duplicate, Failure
-from consumer.upkeep.drain import Drained
+from consumer.upkeep.drain import Drained, Tried
 from publisher.arrivals.keys import NotAChangeFile
 from publisher.program import EXIT_FAILED
 from publisher.terminal import printable
@@ -56,7 +56,13 @@ def tell_each(worked: Worked) -> None:
     for key, outcome in worked.results:
         typer.echo(printable(f"{key}: {words(outcome)}"))
         if isinstance(outcome, Applied):
-            for line in (*words_of_notes(outcome.notes), *(f"DANGER: {one}" for one in outcome.dangers or ())):
+            lines = [*words_of_notes(outcome.notes)]
+            if isinstance(outcome, Tried):
+                examples = outcome.examples
+                lines += words_of_rejected(examples.rejected)
+                lines += words_of_changed(examples.changed, outcome.counts.updated)
+                lines += [f"DANGER: {one}" for one in outcome.dangers]
+            for line in lines:
                 typer.echo(printable(f"    {line}"))
 
 
@@ -91,8 +97,10 @@ def _plain(key: str, outcome: Drained) -> dict[str, object]:
     plain: dict[str, object] = {"key": key, "outcome": words(outcome)}
     if isinstance(outcome, Applied):
         plain |= {"decision": outcome.decision, **asdict(outcome.counts), "notes": dict(outcome.notes)}
-        if outcome.dangers is not None:
-            plain["dangers"] = list(outcome.dangers)
+    if isinstance(outcome, Tried):
+        plain["dangers"] = list(outcome.dangers)
+        plain["rejected_rows"] = [kind.model_dump(mode="json") for kind in outcome.examples.rejected]
+        plain["changed_tickets"] = [ticket.model_dump(mode="json") for ticket in outcome.examples.changed]
     if isinstance(outcome, Failure):
         plain |= {"reason": outcome.reason, "detail": outcome.detail}
     return plain

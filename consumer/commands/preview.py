@@ -8,12 +8,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from consumer.commands.printing import print_json, shown
+from consumer.commands.printing import print_json, shown, words_of_changed, words_of_rejected
 from consumer.commands.served import one_feed, served_feeds
 from consumer.postgres import database, feed_tables, migrate
 from consumer.postgres.database import Role
 from consumer.settings import ApplySettings, DatabaseSettings
-from consumer.upkeep.effects import RejectedKind
 from consumer.upkeep.preview import ColumnJudged, Preview, preview_file, preview_key
 from publisher import program
 from publisher.errors import Misconfigured
@@ -81,7 +80,7 @@ def print_preview(told: Preview) -> None:
     typer.echo(printable(f"{told.file}: {told.verdict}{_why(told)}"))
     if told.columns:
         _print_columns(told.columns)
-    for line in (*_counts(told), *_rejected(told.rejected), *_changed(told)):
+    for line in (*_counts(told), *words_of_rejected(told.rejected), *_changed(told)):
         typer.echo(printable(line))
     for danger in told.dangers:
         typer.echo(printable(f"DANGER: {danger}"))
@@ -97,18 +96,8 @@ def _counts(told: Preview) -> Iterator[str]:
         yield f"dates that mean never: {told.rows.never:,}"
 
 
-def _rejected(kinds: list[RejectedKind]) -> Iterator[str]:
-    for kind in kinds:
-        yield f"rejected, {kind.rows:,} x {kind.reason}"
-        yield from (f"    line {row.line:,} {row.reason}: {row.raw}" for row in kind.first)
-
-
 def _changed(told: Preview) -> Iterator[str]:
-    for ticket in told.changed:
-        yield f"changed: {ticket.ticket_id}, by line {ticket.line:,}"
-        yield from (f"    {one.column}: {_value(one.before)} -> {_value(one.after)}" for one in ticket.changes)
-    if told.rows and told.rows.updated > len(told.changed) > 0:
-        yield f"and {told.rows.updated - len(told.changed):,} more changed tickets"
+    return words_of_changed(told.changed, told.rows.updated if told.rows else 0)
 
 
 def _why(told: Preview) -> str:
@@ -125,7 +114,3 @@ def _print_columns(columns: list[ColumnJudged]) -> None:
         cells = (f"    {name}", f"-> {column.column}", kept, ", ".join(column.remarks))
         table.add_row(*(escape(printable(cell)) for cell in cells))
     program.console().print(table)
-
-
-def _value(value: str | None) -> str:
-    return "nothing" if value is None else repr(value)

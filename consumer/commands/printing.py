@@ -1,7 +1,7 @@
 """Values as JSON for a script, and as lines for a person."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from consumer.upkeep.effects import ChangedTicket, RejectedKind
 from consumer.upkeep.views import View
 from publisher import program
 from publisher.terminal import printable
@@ -59,3 +60,23 @@ def _some(names: Sequence[str]) -> str:
 def shown(value: object) -> str:
     """Times in UTC, to the second."""
     return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if isinstance(value, datetime) else str(value)
+
+
+def words_of_rejected(kinds: Iterable[RejectedKind]) -> Iterator[str]:
+    """Rows that a file would have rejected, each kind with its first ones."""
+    for kind in kinds:
+        yield f"rejected, {kind.rows:,} x {kind.reason}"
+        yield from (f"    line {row.line:,} {row.reason}: {row.raw}" for row in kind.first)
+
+
+def words_of_changed(tickets: Sequence[ChangedTicket], updated: int) -> Iterator[str]:
+    """The first tickets that a file would change, of so many."""
+    for ticket in tickets:
+        yield f"changed: {ticket.ticket_id}, by line {ticket.line:,}"
+        yield from (f"    {one.column}: {_value(one.before)} -> {_value(one.after)}" for one in ticket.changes)
+    if updated > len(tickets) > 0:
+        yield f"and {updated - len(tickets):,} more changed tickets"
+
+
+def _value(value: str | None) -> str:
+    return "nothing" if value is None else repr(value)

@@ -114,7 +114,8 @@ def _add_database(table: Table, found: DatabasePart) -> None:
     for file in found.last_files:
         _add_file(table, file)
     if error := found.last_error:
-        table.add_row("last error", f"{escape(printable(error.key))}: {escape(printable(str(error.last_error)))}")
+        told = ": ".join(filter(None, (error.reason, error.last_error)))
+        table.add_row("last error", escape(printable(f"{error.key}: {told}")))
 
 
 def _add_freshness(table: Table, feed: str, found: Freshness) -> None:

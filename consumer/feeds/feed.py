@@ -37,7 +37,10 @@ _TAKEN = frozenset(
 _NOT_IN_A_NAME = re.compile(r"[^a-z0-9]+")
 _IDENTIFIER_CHARS = 63
 
-NOTHING = ("NULL", "null", "Null", r"\N", "nan", "NaN", "None", "none", "N/A", "n/a", "-", "--", "#N/A")
+NOTHING = (
+    "NULL", "null", "Null", r"\N", "nan", "NaN", "None", "none", "N/A", "n/a", "-", "--",
+    "#N/A", "#REF!", "#NAME?", "#VALUE!", "#DIV/0!", "#NUM!", "#NULL!",
+)  # fmt: skip
 """What programs write for no value. What may be one, as NA and Nil, is not among them."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,30}$")]

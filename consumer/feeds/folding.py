@@ -10,8 +10,14 @@ import unicodedata
 _PLAIN_ID = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[-_/.:#][A-Za-z0-9]+)*", re.ASCII)
 """Ids that need no closer look; most of all feeds are such."""
 _PLAIN_TEXT = re.compile(r"(?![='])[!#-~]+(?: [!#-~]+)*", re.ASCII)
-_REWRITTEN = re.compile(r"[+-]?\d+(?:[.,]\d+)?[eE][+-]\d{1,3}|\d+\.0+", re.ASCII)
-"""1.23E+11 was one of many numbers, and 70412.0 was perhaps 70412, perhaps not."""
+_REWRITTEN = re.compile(
+    r"[+-]?\d+(?:[.,]\d+)?[eE][+-]\d{1,3}|[+-]?\d+[.,]\d+[eE]\d{1,3}|[+-]?\d+(?:[.,]\d{3})*(?:[.,]0+|\.)", re.ASCII
+)
+"""1.23E+11, which Java writes 1.23E11, was one of many numbers; 70412.0, or 70412,0, was perhaps 70412, perhaps not."""
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
+)
+"""What shows nothing, or only says how others are to be shown, and is of no category of its own for that."""
 _HYPHENS = str.maketrans("\u2010\u2011", "--")
 _WRAPPED = re.compile(r"""=?"([^"]*)"|'([^']*)'?""")
 """`="00118"`, as exporters write it to keep a spreadsheet from reading a number; '00118, as a spreadsheet keeps it."""
@@ -54,7 +60,9 @@ def mended_place(text: str) -> str:
 
 def _visible(text: str) -> str:
     """Without characters that only say how others are to be shown."""
-    return text if text.isascii() else "".join(char for char in text if unicodedata.category(char) != "Cf")
+    if text.isascii():
+        return text
+    return _INVISIBLE.sub("", "".join(char for char in text if unicodedata.category(char) != "Cf"))
 
 
 def _unwrapped(text: str) -> str:

@@ -92,7 +92,8 @@ def apply_file(
             f"store it is {now:%Y-%m-%d %H:%M}; when it is due, replay its dead letter, or drain",
         )
     is_let_off = may_lack_columns and released in (None, "", sighting.etag)
-    allows_missing = is_let_off or settings.missing_columns == "allow"
+    # What is archived was applied once, so somebody has let it off.
+    allows_missing = is_let_off or sighting.is_archived or settings.missing_columns == "allow"
     rows = Rows(read, sighting.feed, max_reject_share=settings.max_reject_share, allows_missing=allows_missing)
     staged = _stage(connection, rows, reached)
     parameters = sighting.parameters() | {

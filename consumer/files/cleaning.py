@@ -120,6 +120,8 @@ class Cleaner:
             return self._reject(record, fault)
         if feed.drop_when and read_boolean(values.get(feed.drop_when) or ""):
             return Dropped.ALARM
+        for one, other in self.header.twins:
+            self._require_alike(record, one, other)
         self._bring_to_one_form(values)
         closed_at = values.get(CLOSED_AT) if self._has_history else None
         return TicketRow(
@@ -132,26 +134,51 @@ class Cleaner:
     def _values(self, record: Record) -> dict[str, str]:
         """By name, without those that stand for nothing or are never kept."""
         fields = [field.strip() for field in record.fields]
-        for one, other in self.header.twins:
-            self._require_alike(record, fields, one, other)
         values = {name: field for name, field in zip(self.header.names, fields, strict=True) if field}
-        if not self._nothing.isdisjoint(fields):
+        if not self._nothing.isdisjoint(fields) or _can_be_wrapped(record.raw):
             for name in self._can_be_nothing & values.keys():
-                if values[name] in self._nothing:
+                if self._is_nothing(values[name]):
                     del values[name]
         for name in self._feed.never_kept:
             values.pop(name, None)
         return values
 
-    def _require_alike(self, record: Record, fields: list[str], one: int, other: int) -> None:
-        if fields[one] != fields[other]:
-            names = ", ".join(self.header.notes.twice)
-            written = [self.header.written[place] for place in (one, other)]
-            raise Permanent(
-                "columns twice",
-                f"{names}: line {record.line} has {fields[one][:60]!r} under {written[0]!r} and {fields[other][:60]!r} "
-                f"under {written[1]!r}; leave one of them out",
-            )
+    def _is_nothing(self, text: str) -> bool:
+        """Whether it says that there is no value, also behind what cannot be seen or what keeps a spreadsheet off."""
+        return text in self._nothing or (meant := mended_place(text)) in self._nothing or not meant
+
+    def _require_alike(self, record: Record, one: int, other: int) -> None:
+        """Of one column that stands there twice, both have to mean the same."""
+        header, name = self.header, self.header.names[one]
+        texts = [record.fields[place].strip() for place in (one, other)]
+        if texts[0] == texts[1] or self._meant(name, texts[0]) == self._meant(name, texts[1]):
+            return
+        places: dict[str, list[int]] = {}
+        for place, others in header.twins:
+            places.setdefault(header.names[place], [place]).append(others)
+        twice = "; ".join(
+            f"{name} as {' and '.join(repr(header.written[at][:60]) for at in found)}" for name, found in places.items()
+        )
+        told = " and ".join(
+            f"{text[:60]!r} under {header.written[place][:60]!r}"
+            for text, place in zip(texts, (one, other), strict=True)
+        )
+        raise Permanent("columns twice", f"{twice}; line {record.line} has {told}: leave all but one of each out")
+
+    def _meant(self, name: str, text: str) -> object:
+        """What a value comes to in its column."""
+        if self._is_nothing(text) and name in self._can_be_nothing:
+            return None
+        if name == self._feed.id:
+            return mended_id(text)
+        if name in self._places:
+            return mended_place(text)
+        match self._feed.columns[name].form:
+            case Form.TIMESTAMP:
+                return read_timestamp(text) or text
+            case Form.BOOLEAN:
+                return text if (flag := read_boolean(text)) is None else flag
+        return text.casefold() if name in self._cases else text
 
     def _id_fault(self, values: dict[str, str]) -> _Fault | None:
         """What is wrong with the id, which is mended otherwise."""
@@ -267,6 +294,11 @@ def _is_short_text(text: str) -> bool:
     return len(text.encode()) <= MAX_TEXT_BYTES
 
 
+def _can_be_wrapped(raw: str) -> bool:
+    """Whether some value in it can be another one than the text that stands there."""
+    return not raw.isascii() or "'" in raw or '="' in raw or '"""' in raw
+
+
 def _can_be_long(raw: str) -> bool:
     """Whether some text in it can have more than MAX_TEXT_BYTES."""
     return len(raw) * (1 if raw.isascii() else 4) > MAX_TEXT_BYTES
@@ -281,7 +313,10 @@ class _Rule:
     is_date: bool = False
 
 
-_TIMESTAMPS = "no timestamp; those are YYYY-MM-DD[ HH:MM[:SS]] or ISO 8601, as in 2026-06-25 14:20:00"
+_TIMESTAMPS = (
+    "no timestamp; those are YYYY-MM-DD[ HH:MM[:SS[.f]]], with a T for the space or a zone behind it, as in "
+    "2026-06-25 14:20:00 and 2026-06-25T11:20:00Z"
+)
 _RULES = {
     Form.TIMESTAMP: _Rule(_is_timestamp, _TIMESTAMPS, is_date=True),
     Form.BOOLEAN: _Rule(_is_boolean, "neither true nor false; those are true, t, 1 and false, f, 0"),

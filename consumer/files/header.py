@@ -6,6 +6,7 @@ column without a word. Where the header is, which mark parts its columns and whe
 """
 
 import csv
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import count
@@ -16,13 +17,16 @@ from consumer.feeds.folding import folded_name
 from consumer.files.decoding import Line, TextLines, undecoded
 from publisher.errors import Permanent
 
+COLUMNS_MISSING = "columns missing"
+"""The reason of a file that lacks what its exporter always writes; a person may let it off."""
 MAX_COLUMNS = 2000
 MAX_HEADER_BYTES = 16 * 1024
 """Of all names together, in UTF-8: each row repeats the names of what it has."""
 DELIMITERS = (",", ";", "\t", "|")
 _SHOWN_CHARS = 200
-_SEPARATORS = {f"{quote}sep={mark}{quote}": mark for mark in DELIMITERS for quote in ("", '"')}
-"""What Excel takes for the first line of a file, and writes there."""
+_SEPARATOR = re.compile(r'"?sep=([,;\t|])"?\1* *[\r\n]*', re.IGNORECASE)
+"""What Excel takes for the first line of a file, and writes there, as wide as the table is."""
+_OF_NO_VALUE = f' "\r\n{"".join(DELIMITERS)}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +94,19 @@ def begin(lines: TextLines, known: Collection[str]) -> Beginning:
     """
     blank, said, separators = 0, None, 0
     while (line := lines.peek()) is not None:
-        mark = _SEPARATORS.get(line.text.strip(" \r\n").lower()) if said is None else None
-        if mark is None and line.text.strip():
+        match = _SEPARATOR.fullmatch(line.text) if said is None else None
+        if match is None and line.text.strip(_OF_NO_VALUE):
             break
         lines.next()
-        said, separators, blank = mark or said, separators + (mark is not None), blank + (mark is None)
-    if line is None or said is not None:
+        said, separators, blank = match[1] if match else said, separators + bool(match), blank + (not match)
+    if line is None:
         return Beginning(said or DELIMITERS[0], blank, separators)
     parted = {mark: split(line, mark) for mark in DELIMITERS}
-    likely = {mark: (sum(folded_name(name) in known for name in names), len(names)) for mark, names in parted.items()}
+    # What the file says counts where its header does not tell better.
+    likely = {
+        mark: (sum(folded_name(name) in known for name in names), mark == said, len(names))
+        for mark, names in parted.items()
+    }
     return Beginning(max(DELIMITERS, key=lambda mark: likely[mark]), blank, separators)
 
 
@@ -134,15 +142,15 @@ def read_header(fields: Sequence[str], feed: Feed, *, allows_missing: bool) -> H
         raise Permanent(f"no {feed.id}", f"the header has no column {feed.id} but: {shown!r}")
     missing = tuple(name for name in feed.always if name not in places)
     if missing and not allows_missing:
-        raise Permanent("columns missing", ", ".join(missing))
+        raise Permanent(COLUMNS_MISSING, ", ".join(missing))
+    least = max(place for place, name in enumerate(written, start=1) if name)
     notes = HeaderNotes(
         renamed={column: written[at] for column, found in places.items() for at in found if written[at] != column},
         missing=missing,
-        undeclared=tuple(names[at] for at, column in enumerate(columns) if column is None and written[at]),
+        undeclared=tuple(names[at] for at, column in enumerate(columns[:least]) if column is None),
         twice=tuple(column for column, found in places.items() if len(found) > 1),
     )
     twins = tuple((found[0], other) for found in places.values() for other in found[1:])
-    least = max(place for place, name in enumerate(written, start=1) if name)
     return Header(tuple(written), names, least, places[feed.id][0], twins, notes)
 
 

@@ -19,6 +19,8 @@ from publisher.store.bucket import Put
 
 MAX_UNDECLARED = 1000
 """Columns of one feed that are told of."""
+_NAME_CHARS = 200
+"""Of one that is told: an index has no room for all that a header has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +189,8 @@ def record_undeclared(connection: Connection, feed: str, file_id: int, names: Se
     """Give those of the names that no file of the feed had before."""
     if not names:
         return []
-    parameters = {"feed": feed, "file_id": file_id, "names": list(names), "at_most": MAX_UNDECLARED}
+    told = sorted({name if len(name) <= _NAME_CHARS else f"{name[: _NAME_CHARS - 1]}\u2026" for name in names})
+    parameters = {"feed": feed, "file_id": file_id, "names": told, "at_most": MAX_UNDECLARED}
     return sorted(row["name"] for row in database.rows(connection, "ledger", "record_undeclared", parameters))
 
 

@@ -16,16 +16,12 @@ HELD_SECONDS = RETRY_DELAYS[2]
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """This delivery made the rows take effect; `notes` are what is to be known of its header.
-
-    `dangers` is what a dry run foresees that the rows would undo, None where nobody looked.
-    """
+    """This delivery made the rows take effect; `notes` are what is to be known of its header."""
 
     file: LedgerFile
     decision: str
     counts: Counts
     notes: Mapping[str, Any] = field(default_factory=dict)
-    dangers: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

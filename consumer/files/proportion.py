@@ -29,6 +29,10 @@ class Cost:
         self.bytes = 0
         self.of_rejects = 0
 
+    @property
+    def has_too_many_rejects(self) -> bool:
+        return self.of_rejects > MAX_REJECTS
+
     def add(self, row: TicketRow | RowReject, read: int) -> None:
         """Count one more row of a file of which so many bytes are read.
 
@@ -41,11 +45,6 @@ class Cost:
                 size = REJECT + _size(row.reason) + _size(row.raw)
                 self.bytes += size
                 self.of_rejects += size
-                if self.of_rejects > MAX_REJECTS:
-                    raise Permanent(
-                        "too many rejects",
-                        f"more than {MAX_REJECTS >> 20} MB of them by line {row.line}, this one for: {row.reason}",
-                    )
         if self.bytes > MULTIPLE * read + ALLOWANCE:
             raise Permanent(
                 "out of proportion",

@@ -37,15 +37,15 @@ class LineCounts:
 class TooManyRejects(Permanent):
     """A file of which so much cannot be tickets that the rest is not trusted; it tells what is wrong, and how often."""
 
-    def __init__(self, rows: "Rows", share: float) -> None:
-        lines, first = rows.lines, rows.rejects[0]
+    def __init__(self, rows: "Rows", how_many: str) -> None:
+        first = rows.rejects[0]
         kinds = "; ".join(f"{count:,} x {group}" for group, count in rows.groups.most_common(_TOLD_GROUPS))
         more = len(rows.groups) - _TOLD_GROUPS
         of_encoding = sum(count for group, count in rows.groups.items() if group.startswith(NOT_UTF8))
         super().__init__(
             "not UTF-8" if 2 * of_encoding > rows.groups.total() else "too many rejects",
-            f"{lines.rejected:,} of {lines.rejected + lines.rows:,} lines, more than the share of {share:g}: {kinds}"
-            f"{f'; and {more} kinds more' if more > 0 else ''}; the first is line {first.line}: {first.reason}",
+            f"{how_many}: {kinds}{f'; and {more} kinds more' if more > 0 else ''}; "
+            f"the first is line {first.line}: {first.reason}",
         )
         self.rejects = tuple(rows.rejects)
         self.groups = dict(rows.groups.most_common(_KEPT_GROUPS))
@@ -60,6 +60,7 @@ class Rows:
     def __init__(self, read: Read, feed: Feed, *, max_reject_share: float, allows_missing: bool) -> None:
         self._reader = ChangeFileReader(read, feed, allows_missing=allows_missing)
         self._feed = feed
+        self._records = 0
         self._rejected_lines = 0
         self._row_lines = 0
         self._never = 0
@@ -85,6 +86,7 @@ class Rows:
                 self.notes |= reader.header.notes
                 self._cleaner = Cleaner(reader.header, self._feed, self.header)
             row = self._cleaner.clean(record)
+            self._records += 1
             if isinstance(row, RowReject):
                 self._rejected_lines += record.lines
                 self.groups[row.group] += 1
@@ -94,9 +96,13 @@ class Rows:
                 self._row_lines += record.lines
             if not isinstance(row, Dropped):
                 cost.add(row, reader.judged_size)
+                if cost.has_too_many_rejects:
+                    raise TooManyRejects(self, f"{cost.of_rejects >> 20} MB of them by line {row.line:,}")
             yield row
         if self._has_too_many_rejects():
-            raise TooManyRejects(self, self._max_reject_share)
+            lines, share = self.lines, self._max_reject_share
+            of_lines = f"{lines.rejected:,} of {lines.rejected + lines.rows:,} lines"
+            raise TooManyRejects(self, f"{of_lines}, more than the share of {share:g}")
 
     @property
     def sha256(self) -> str:
@@ -119,5 +125,5 @@ class Rows:
 
     def _has_too_many_rejects(self) -> bool:
         """Whether too large a share of its lines with rows cannot be tickets; of a few, a share tells nothing."""
-        count = self._rejected_lines + self._row_lines
-        return count >= FEWEST_ROWS and self._rejected_lines > self._max_reject_share * count
+        lines = self._rejected_lines + self._row_lines
+        return self._records >= FEWEST_ROWS and self._rejected_lines > self._max_reject_share * lines

@@ -34,7 +34,7 @@ from consumer.postgres import database, dry_runs
 from consumer.postgres.database import Connection, Pool
 from consumer.settings import ApplySettings
 from consumer.upkeep import inventory
-from consumer.upkeep.effects import Effects
+from consumer.upkeep.effects import Examples
 from publisher.arrivals.keys import ChangeFileKey, NotAChangeFile, read_key
 from publisher.broker import dead_letters
 from publisher.errors import (
@@ -48,14 +48,31 @@ from publisher.errors import (
 )
 from publisher.store.bucket import Bucket, ObjectSummary
 
-LOCAL = "a local file"
-"""What the ledger has for the bucket of a file that came from none."""
+_LOCAL = "a local file"
+
+
+@dataclass(frozen=True, slots=True)
+class Tried(Applied):
+    """Of a dry run: it would be applied, and `examples` are what it would do."""
+
+    examples: Examples = field(default_factory=Examples)
+
+    @property
+    def dangers(self) -> tuple[str, ...]:
+        return self.examples.dangers(self.counts)
+
+
+def _tried(outcome: Applied, examples: Examples) -> Tried:
+    return Tried(outcome.file, outcome.decision, outcome.counts, outcome.notes, examples)
+
 
 Drained = Decided | NotAChangeFile
 Report = Callable[[str, Drained], None]
 File = TypeVar("File")
 Answer = TypeVar("Answer")
 IN_HAND = "in hand elsewhere"
+_FIRST_OF_EACH = 3, 9
+"""Changed tickets and rejected rows of each of many files that are told of together; `preview` has more of one."""
 _KEY_SECONDS = 30
 """For a key that a consumer, or another command, has in hand; then the file is left to it, and said so."""
 log = structlog.get_logger()
@@ -295,10 +312,10 @@ class Drain:
         key = candidate.sighting.key.key
         try:
             if trial is not None:
-                effects = Effects()
-                outcome = attempt_in_dry_run(trial, replace(candidate, watch=effects), nowhere)
+                examples = Examples(*_FIRST_OF_EACH)
+                outcome = attempt_in_dry_run(trial, replace(candidate, watch=examples), nowhere)
                 if isinstance(outcome, Applied):
-                    outcome = replace(outcome, dangers=effects.dangers)
+                    outcome = _tried(outcome, examples)
             else:
                 outcome = waiting_for_key(lambda: self._in_transaction(candidate), key, self.stop)
         except KeyInHand as error:
@@ -389,16 +406,16 @@ def import_csv(
 
     Raises: Misconfigured, DependencyDown, Refused.
     """
-    effects = None if apply else Effects()
+    examples = None if apply else Examples()
     with local_candidate(feed, path, settings, told) as candidate:
 
         def apply_once() -> Decided:
             with database.transaction(pool, keep=apply) as connection:
-                (outcome,) = attempt(connection, [replace(candidate, watch=effects or UNWATCHED)], nowhere)
+                (outcome,) = attempt(connection, [replace(candidate, watch=examples or UNWATCHED)], nowhere)
                 assert outcome is not None  # noqa: S101 - it is open
                 if isinstance(outcome, Applied):
                     ledger.record_archived(connection, outcome.file, None, "a local file")
-                    outcome = replace(outcome, dangers=effects.dangers if effects else None)
+                    outcome = _tried(outcome, examples) if examples else outcome
             return outcome
 
         return waiting_for_key(apply_once, path.name, Event())
@@ -424,7 +441,7 @@ def local_candidate(
             key = read_key(path.name, "")
             sighting = Sighting(
                 feed=feed,
-                bucket=f"{LOCAL}, {feed.name}",
+                bucket=bucket_of_local(feed),
                 key=key if isinstance(key, ChangeFileKey) else ChangeFileKey(path.name, modified),
                 etag=digest,
                 size=path.stat().st_size,
@@ -438,6 +455,11 @@ def local_candidate(
             yield Candidate(sighting, Asked.BY_A_PERSON, settings, lambda: contextlib.nullcontext(opened), unrecorded)
     except OSError as error:
         raise Misconfigured(f"{path}: {error.strerror or error}") from None
+
+
+def bucket_of_local(feed: Feed) -> str:
+    """What the ledger has for the bucket of a feed's file that came from none."""
+    return f"{_LOCAL}, {feed.name}"
 
 
 def _telling(read: Read, told: Callable[[int], None]) -> Read:

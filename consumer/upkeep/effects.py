@@ -15,7 +15,7 @@ from consumer.feeds.feed import Feed
 from consumer.files.applying import Watch
 from consumer.files.cleaning import CLOSED_AT, RowReject
 from consumer.files.rows import TooManyRejects
-from consumer.files.versions import Sighting
+from consumer.files.versions import Counts, Sighting
 from consumer.postgres import database
 from consumer.postgres.database import Connection
 from consumer.upkeep.views import View
@@ -84,16 +84,22 @@ class Blanked:
         return f"column {self.column} would become empty in {_counted(self.tickets, 'row')}, {such}"
 
 
-class Effects(Watch):
-    """Watches one file in a transaction that is undone; then tells what tickets would lose by it."""
+class Examples(Watch):
+    """Watches one file in a transaction that is undone; then tells what it would do, by its first rows and tickets."""
 
-    def __init__(self) -> None:
+    def __init__(self, tickets: int = _TICKETS, rejects: int = _REJECTS) -> None:
+        """So many of them at most."""
+        self._tickets, self._rejects = tickets, rejects
         self.blanked: list[Blanked] = []
         """What hurts most first."""
+        self.changed: list[ChangedTicket] = []
+        self.rejected: list[RejectedKind] = []
 
-    @property
-    def dangers(self) -> tuple[str, ...]:
-        return tuple(blanked.danger for blanked in self.blanked)
+    def dangers(self, counts: Counts) -> tuple[str, ...]:
+        """What tickets would lose, a line for each kind; and that no row of the file is one."""
+        none = counts.read > 0 and counts.rejected == counts.read
+        of_none = (f"none of its {_counted(counts.read, 'row')} can be a ticket",) if none else ()
+        return (*of_none, *(blanked.danger for blanked in self.blanked))
 
     def staged(self, connection: Connection, sighting: Sighting, file_id: int) -> None:
         _run(connection, "begin_look")
@@ -111,21 +117,9 @@ class Effects(Watch):
         places = {name: place for place, name in enumerate(columns)}
         self.blanked = sorted(found, key=lambda one: (one.column != CLOSED_AT, -one.tickets, places[one.column]))
 
-
-class Examples(Effects):
-    """The same, with the first tickets that would change and the first rows that would be rejected."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.changed: list[ChangedTicket] = []
-        self.rejected: list[RejectedKind] = []
-
-    def merged(self, connection: Connection, sighting: Sighting, file_id: int) -> None:
-        super().merged(connection, sighting, file_id)
-        feed = sighting.feed
-        parameters = {"file_id": file_id, "limit": _TICKETS, "chars": _CHARS}
+        parameters = {"file_id": file_id, "limit": self._tickets, "chars": _CHARS}
         self.changed = _tickets(_run(connection, "changed_tickets", parameters, feed), feed)
-        parameters = {"examples": _ROWS_OF_A_KIND, "limit": _REJECTS, "chars": _CHARS}
+        parameters = {"examples": _ROWS_OF_A_KIND, "limit": self._rejects, "chars": _CHARS}
         self.rejected = [
             RejectedKind(
                 reason=kind,

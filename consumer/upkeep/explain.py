@@ -12,9 +12,11 @@ from typing import Any
 from pydantic import Field
 
 from consumer.feeds.feed import Feed, Feeds, FollowOn
+from consumer.files.header import COLUMNS_MISSING
 from consumer.postgres import database
 from consumer.postgres.database import Connection
 from consumer.postgres.migrate import require_migrated
+from consumer.upkeep.drain import bucket_of_local
 from consumer.upkeep.views import Connect, FileNotes, Moment, OpenChannel, View
 from publisher.arrivals.keys import ChangeFileKey, NotAChangeFile, read_key
 from publisher.broker import dead_letters
@@ -265,7 +267,9 @@ def _read_bucket(bucket: Bucket, key: str) -> dict[str, Any]:
 def _read_ledger(connect: Connect, feed: Feed, key: str) -> dict[str, Any]:
     with connect() as connection, database.translated_errors():
         require_migrated(connection)
-        versions = database.rows(connection, "explain", "versions", {"key": key.replace("\0", "")}, feed=feed)
+        key = key.replace("\0", "")
+        named = {"key": key, "name": key.removeprefix(feed.folder.changes), "local": bucket_of_local(feed)}
+        versions = database.rows(connection, "explain", "versions", named, feed=feed)
         for version in versions:
             parameters = {"file_id": version["file_id"], "limit": _SHOWN}
             version["rejects"] = database.rows(connection, "explain", "rejects", parameters)
@@ -347,6 +351,8 @@ def _next_of_absent(life: Life, here: list[Version], judged: ChangeFileKey | Not
         if not life.processed and any(version.archive_key for version in here):
             return "nothing; its archived object is gone: verify calls it lost"
         return "nothing: it is done"
+    if any(version.first_seen_by == "import" for version in life.versions):
+        return "nothing: it was imported from a local file"
     if life.processed:
         return "drain --from-archive --apply applies it: the database lacks it"
     if life.dead_letters:
@@ -361,9 +367,11 @@ def _next_of_failed(life: Life, version: Version) -> str:
         overdue = version.retry_at < datetime.now(UTC)
         return "its retry is due" if overdue else f"it is tried again at {version.retry_at:%Y-%m-%d %H:%M:%S %Z}"
     if life.dead_letters:
-        return (
-            f"nothing until somebody mends it and replays it: fleettickets dead-letters replay --key {quote(life.key)}"
+        replay = f"fleettickets dead-letters replay --key {quote(life.key)}"
+        lets_off = (
+            f"; as it is, without those columns: {replay} --allow-missing" if version.reason == COLUMNS_MISSING else ""
         )
+        return f"nothing until somebody mends it and replays it: {replay}{lets_off}"
     if version.discarded_at is not None:
         return "nothing: its dead letter was discarded; fleettickets drain --apply would try it again"
     if version.dead_lettered_at is None:

@@ -87,7 +87,7 @@ class Preview(View):
     lines: LinesJudged | None = None
     rejected: list[RejectedKind] = Field([], description="The first rejected rows by what is wrong; `rows` counts all.")
     changed: list[ChangedTicket] = Field([], description="The first tickets with other values; `rows` counts all.")
-    dangers: list[str] = Field([], description="What tickets would lose, a line for each kind.")
+    dangers: list[str] = Field([], description="What tickets would lose, a line for each kind; or that no row is one.")
 
     @property
     def is_bad(self) -> bool:
@@ -177,14 +177,15 @@ def _preview(pool: Pool, candidate: Candidate, open_read: OpenRead, *, may_lack_
     }
     match outcome:
         case Applied(decision=decision, counts=counts):
+            dangers = list(examples.dangers(counts))
             return Preview(
-                verdict="dangerous" if examples.dangers else "fine",
+                verdict="dangerous" if dangers else "fine",
                 decision=decision,
                 rows=RowCounts(**asdict(counts)),
                 lines=tried.lines,
                 rejected=examples.rejected,
                 changed=examples.changed,
-                dangers=list(examples.dangers),
+                dangers=dangers,
                 **told,
             )
         case AlreadyApplied():

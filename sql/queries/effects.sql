@@ -35,7 +35,8 @@ FROM (
 ) AS changed
 CROSS JOIN LATERAL unnest(%(names)s::text[], %(forms)s::text[]) AS typed (name, form)
 WHERE (before ->> name) <> ALL (%(nothing)s::text[])
-  AND (before ->> name) IS DISTINCT FROM (now ->> name)
+  -- Of a point, either one goes with the other.
+  AND (form IN ('latitude', 'longitude') OR (before ->> name) IS DISTINCT FROM (now ->> name))
   AND CASE form
           WHEN 'text' THEN now ->> name IS NULL
           WHEN 'timestamp' THEN tickets.eat_ts(before ->> name) IS NOT NULL AND tickets.eat_ts(now ->> name) IS NULL
@@ -44,7 +45,10 @@ WHERE (before ->> name) <> ALL (%(nothing)s::text[])
                              AND tickets.feed_number(now ->> name) IS NULL
           WHEN 'minutes' THEN tickets.feed_minutes(before ->> name) IS NOT NULL
                               AND tickets.feed_minutes(now ->> name) IS NULL
-          ELSE tickets.feed_degrees(before ->> name) IS NOT NULL AND tickets.feed_degrees(now ->> name) IS NULL
+          ELSE tickets.kenya_point(tickets.feed_degrees(before ->> 'latitude'),
+                                   tickets.feed_degrees(before ->> 'longitude')) IS NOT NULL
+               AND tickets.kenya_point(tickets.feed_degrees(now ->> 'latitude'),
+                                       tickets.feed_degrees(now ->> 'longitude')) IS NULL
       END
 GROUP BY name
 

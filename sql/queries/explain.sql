@@ -1,13 +1,14 @@
 -- name: versions
--- Every version of a key, in every bucket, in the order seen.
+-- Every version of a key, in every bucket, and of a local file of its name that was imported, in the order seen.
 SELECT file_id, bucket, etag, size, sha256, epoch, key_time, object_time, event_time, first_seen_at, first_seen_by,
        decision, reason, state, duplicates, attempts, retry_at, last_error, error_fingerprint, dead_lettered_at,
        discarded_at, applied_at, archived_at, archive_key, done_at, passed_over_time,
-       rows_read, rows_inserted, rows_updated, rows_unchanged, rows_stale, rows_superseded, rows_rejected, alarms_dropped, sentinels_dropped,
+       rows_read, rows_inserted, rows_updated, rows_unchanged, rows_stale, rows_superseded, rows_rejected,
+       alarms_dropped, sentinels_dropped,
        lines_read, lines_blank, lines_header, lines_rejected, lines_of_rows, dates_never, notes,
        (SELECT count(*) FROM {positions} AS written WHERE written.file_id = ledger.file_id) AS tickets_last_written
 FROM ingest.ledger
-WHERE key = %(key)s
+WHERE key = %(key)s OR bucket = %(local)s AND key = %(name)s
 ORDER BY file_id
 
 -- name: rejects

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.stage.broker import GEOCODE
-from tests.stage.comparing import assert_equals_oracle, tickets
+from tests.stage.comparing import assert_equals_oracle, of_the_run, tickets
 from tests.stage.feeds import RandomFeed, csv, key_at, ticket
 from tests.stage.program import PROGRAM
 from tests.stage.stage import Stage, wait_until
@@ -28,11 +28,6 @@ TABLES = ("tickets.inc", "tickets.closure_events", "tickets.import_meta", "inges
 
 def state(stage: Stage) -> dict[str, list[dict[str, object]]]:
     return {table: stage.query(f"SELECT * FROM {table}") for table in TABLES}  # noqa: S608
-
-
-def but_dangers(files: list[dict[str, object]]) -> list[dict[str, object]]:
-    """What a dry run and the run tell alike of each file."""
-    return [{name: told for name, told in file.items() if name != "dangers"} for file in files]
 
 
 @pytest.mark.promise("Order-free", "Late files count")
@@ -67,7 +62,7 @@ def test_a_dry_run_says_what_the_run_then_does(stage: Stage) -> None:
     stage.bucket.put_all({file.key: file.body for file in files})
     stage.bucket.put(f"{CHANGES}notes.csv", b"ticket_id\n")
     tried, done = stage.ask("drain"), stage.ask("drain", "--apply")
-    assert but_dangers(tried["files"]) == done["files"]
+    assert of_the_run(tried["files"]) == done["files"]
     assert (tried["applied"], done["applied"]) == (False, True)
     assert stage.waiting() == [f"{CHANGES}notes.csv"]
 
@@ -131,7 +126,7 @@ def test_drain_with_reseed_tries_and_does_the_same(stage: Stage) -> None:
     (tried,) = stage.ask("drain", "--reseed")["files"]
     assert stage.one("SELECT max(epoch) FROM ingest.epochs") == 1
     (done,) = stage.ask("drain", "--reseed", "--apply")["files"]
-    assert but_dangers([tried]) == [done]
+    assert of_the_run([tried]) == [done]
     assert done["updated"] == 1
     assert stage.one("SELECT max(epoch) FROM ingest.epochs") == 2
 
@@ -164,7 +159,7 @@ def test_a_local_file_is_imported_once(stage: Stage, tmp_path: Path, name: str) 
     tried = stage.ask("import-csv", "--feed", "inc", str(file))
     assert tickets(stage) == {}
     done = stage.ask("import-csv", "--feed", "inc", str(file), "--apply")
-    assert done["files"] == but_dangers(tried["files"])
+    assert done["files"] == of_the_run(tried["files"])
     assert list(tickets(stage)) == ["LOCAL1"]
     assert [row["line"] for row in stage.query("SELECT line FROM ingest.rejects")] == [3]
     again = stage.run("import-csv", "--feed", "inc", str(file), "--apply")

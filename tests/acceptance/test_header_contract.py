@@ -1,6 +1,7 @@
 """A header that changed blanks no column without a word, and what a person lets go is let go for that version alone."""
 
 import gzip
+import random
 import signal
 
 import pytest
@@ -196,3 +197,42 @@ def test_the_lines_of_a_file_add_up(stage: Stage, consumer: Process) -> None:
     }  # fmt: skip
     assert (found["rows_read"], found["rows_rejected"]) == (4, 1)
     consumer.stop()
+
+
+@pytest.mark.promise("Nothing lost")
+def test_what_a_person_let_go_is_applied_from_the_archive_too(stage: Stage, consumer: Process) -> None:
+    """The database is lost with the permission; that it is archived says that there was one."""
+    refused(stage, key_at(10), LACKING)
+    assert "dead-letters replay --key" in stage.ask("explain", key_at(10))["next"]
+    assert "--allow-missing" in stage.ask("explain", key_at(10))["next"]
+    assert "columns missing: cluster, closed_at" in stage.run("status").stdout
+    assert stage.run("dead-letters", "replay", "--key", key_at(10), "--allow-missing").returncode == 0
+    stage.wait_for("done", key_at(10))
+    consumer.stop()
+    expected = stage.query(TICKET)
+    stage.connection.execute(
+        "TRUNCATE tickets.inc, tickets.closure_events, tickets.import_meta, ingest.inc_positions, ingest.ledger CASCADE"
+    )
+    done = stage.run("drain", "--from-archive", "--apply", **REFUSE)
+    assert done.returncode == 0, done.stdout
+    assert stage.query(TICKET) == expected
+    assert stage.ledger(key_at(10))["notes"]["missing"] == ["cluster", "closed_at"]
+
+
+def test_a_column_with_a_name_that_no_index_has_room_for_is_told(stage: Stage, consumer: Process) -> None:
+    rng = random.Random(1)
+    name = "".join(rng.choice("abcdefghijklmnopqrstuvwxyz0123456789") for _ in range(9000))
+    applied(stage, key_at(0), csv([ticket("INC1") | {name: "x"}], (*COLUMNS, name)))
+    (told,) = stage.query("SELECT name FROM ingest.undeclared_columns")
+    assert told["name"] == f"{name[:199]}\u2026"
+    consumer.stop()
+
+
+def test_an_imported_file_is_explained_by_its_name(stage: Stage) -> None:
+    file = stage.folder / "from the office.csv"
+    file.write_bytes(LACKING)
+    assert stage.run("import-csv", "--feed", "inc", str(file), "--apply").returncode == 0
+    life = stage.ask("explain", file.name)
+    (version,) = life["versions"]
+    assert (version["bucket"], version["notes"]["missing"]) == ("a local file, inc", ["cluster", "closed_at"])
+    assert life["next"] == "nothing: it was imported from a local file"

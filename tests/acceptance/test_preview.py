@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.stage.comparing import assert_equals_oracle
+from tests.stage.comparing import assert_equals_oracle, of_the_run
 from tests.stage.feeds import RandomFeed, key_at, lines
 from tests.stage.stage import Stage
 from tests.stage.store import CHANGES, PROCESSED
@@ -121,8 +121,9 @@ def test_a_dead_letter_is_told_as_its_replay_would_do_it(closed: Stage) -> None:
     consumer.stop()
     refused = tell(closed, key, ends_with=1)
     assert (refused["reason"], refused["rejected"][0]["rows"]) == ("too many rejects", 10)
-    told = tell(closed, key, FLEETTICKETS_MAX_REJECT_SHARE="1")
-    assert (told["verdict"], told["rows"]["rejected"]) == ("fine", 10)
+    told = tell(closed, key, FLEETTICKETS_MAX_REJECT_SHARE="1", ends_with=1)
+    assert (told["verdict"], told["rows"]["rejected"]) == ("dangerous", 10)
+    assert told["dangers"] == ["none of its 10 rows can be a ticket"]
 
 
 def test_a_key_in_processed_has_nothing_to_do_unless_the_database_lacks_it(closed: Stage) -> None:
@@ -177,18 +178,24 @@ def test_beside_a_consumer_every_file_can_be_told_and_the_tickets_are_as_without
 
 def test_a_dry_run_of_an_import_tells_the_same_dangers_and_what_is_to_be_known(closed: Stage) -> None:
     header = ["ticket_id", *("Owner" if name == "owner" else name for name in VALUES)]
-    file = local(closed, body(row("E1", closed_at=""), header=header))
+    file = local(closed, body(row("E1", closed_at=""), row("E2", mttr="soon"), header=header))
     before = state(closed)
     tried = closed.ask("import-csv", file, "--feed", "inc")["files"][0]
     assert (tried["dangers"], tried["notes"]) == (
         ["1 ticket would be reopened, such as E1"], {"renamed": {"owner": "Owner"}},
     )  # fmt: skip
+    (changed,) = tried["changed_tickets"]
+    assert (changed["ticket_id"], changed["changes"][0]["column"]) == ("E1", "closed_at")
+    assert [kind["rows"] for kind in tried["rejected_rows"]] == [1]
     shown = closed.run("import-csv", file, "--feed", "inc").stdout
+    assert "    changed: E1, by line 2\n" in shown
+    assert "        closed_at: '2026-06-03 10:00' -> nothing\n" in shown
+    assert "    rejected, 1 x mttr is no number of minutes" in shown
     assert "    column owner is called 'Owner'\n" in shown
     assert "    DANGER: 1 ticket would be reopened, such as E1\n" in shown
     assert state(closed) == before
     done = closed.ask("import-csv", file, "--feed", "inc", "--apply")["files"][0]
-    assert done == {name: value for name, value in tried.items() if name != "dangers"}
+    assert [done] == of_the_run([tried])
 
 
 def test_a_dry_run_of_a_drain_tells_of_each_file_on_top_of_those_before_it(closed: Stage) -> None:
@@ -209,4 +216,20 @@ def test_a_dry_run_of_a_drain_tells_of_each_file_on_top_of_those_before_it(close
     assert "    DANGER: 1 ticket would be reopened, such as E3\n" in closed.run("drain").stdout
     assert state(closed) == before
     done = closed.ask("drain", "--apply")["files"]
-    assert done == [{name: value for name, value in file.items() if name != "dangers"} for file in tried]
+    assert done == of_the_run(tried)
+
+
+@pytest.mark.parametrize(("before", "after"), [
+    (("-1.28", "36.8"), ("0", "0")), (("-1.28", "36.8"), ("36.8", "-1.28")), (("-1.28", "36.8"), ("-1.28", "")),
+])  # fmt: skip
+def test_a_ticket_that_would_lose_its_point_is_a_danger(
+    stage: Stage, before: tuple[str, str], after: tuple[str, str]
+) -> None:
+    header = ["ticket_id", *VALUES, "latitude", "longitude"]
+    stage.bucket.put(key_at(1), body([*row("E1"), *before], header=header))
+    stage.ask("drain", "--apply")
+    told = tell(stage, local(stage, body([*row("E1"), *after], header=header)), "--feed", "inc", ends_with=1)
+    assert told["dangers"] == [
+        "column latitude would become empty in 1 row, such as E1",
+        "column longitude would become empty in 1 row, such as E1",
+    ]

@@ -14,7 +14,7 @@ from consumer.files.versions import Sighting
 from consumer.postgres.database import Connection, Pool
 from consumer.settings import ApplySettings
 from consumer.upkeep.drain import import_csv
-from consumer.upkeep.effects import Effects, Examples
+from consumer.upkeep.effects import Examples
 from consumer.upkeep.preview import Preview, preview_file
 from tests.integration.change_files import ChangeFile
 
@@ -271,14 +271,14 @@ def test_while_it_looks_others_can_commit_files_of_other_tickets(
     """What every file takes is not held while tickets are compared."""
     apply(ChangeFile(BEFORE, body(row("E1"))))
     looked: list[str] = []
-    merged = Effects.merged
+    merged = Examples.merged
 
-    def slowly(self: Effects, connection: Connection, sighting: Sighting, file_id: int) -> None:
+    def slowly(self: Examples, connection: Connection, sighting: Sighting, file_id: int) -> None:
         merged(self, connection, sighting, file_id)
         apply(ChangeFile("2026-06-25T130000", body(row("F1"))))
         looked.append("others went on")
 
-    monkeypatch.setattr(Effects, "merged", slowly)
+    monkeypatch.setattr(Examples, "merged", slowly)
     path = tmp_path / NAME
     path.write_text(body(row("E1", closed_at="")))
     told = preview_file(pool, INC, path, ApplySettings(), may_lack_columns=False, told=lambda _: None)

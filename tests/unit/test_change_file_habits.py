@@ -170,7 +170,27 @@ def test_a_column_that_the_exporter_always_writes_may_not_be_missing() -> None:
 
 def test_a_column_twice_has_to_be_alike_in_every_row() -> None:
     assert Read("ticket_id,owner,Owner\nE14-1,Amina,Amina\n").values == [{"ticket_id": "E14-1", "owner": "Amina"}]
-    assert refusal("ticket_id,owner,Owner\nE14-1,Amina,Dina\n").reason == "columns twice"
+    error = refusal("ticket_id,closed_at,owner,Closed At,Owner\nE14-1,,Amina,NULL,Dina\n")
+    assert (error.reason, "'closed_at' and 'Closed At'" in str(error), "'owner' and 'Owner'" in str(error)) == (
+        "columns twice", True, True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("column", "one", "other"), [
+    ("cluster", "-", "N/A"), ("owner", "NULL", ""), ("raw_status", "New", "NEW"), ("mttr", "90", "90"),
+    ("closed_at", "2026-01-01 00:00:00", "2026-01-01T00:00:00"), ("cluster", "Thika  Rd", "Thika\u00a0Rd"),
+])  # fmt: skip
+def test_what_means_the_same_in_a_column_is_alike(column: str, one: str, other: str) -> None:
+    assert Read(f"ticket_id,{column},{column.title()}\nE14-1,{one},{other}\n").ids == ["E14-1"]
+
+
+def test_of_a_row_that_is_left_out_nothing_has_to_be_alike() -> None:
+    read = Read("ticket_id,is_alarm,owner,Owner\nE14-1,true,Amina,Dina\nE14-2,false,Amina,Amina\n")
+    assert (read.ids, len(read.dropped)) == (["E14-2"], 1)
+
+
+def test_a_column_without_a_name_is_told() -> None:
+    assert Read(",ticket_id,owner\n0,E14-1,Amina\n").rows.notes.undeclared == ("column_1",)
 
 
 def test_undeclared_columns_of_one_name_are_kept_under_numbered_names() -> None:
@@ -184,7 +204,7 @@ def test_undeclared_columns_of_one_name_are_kept_under_numbered_names() -> None:
 
 @pytest.mark.parametrize("written", [
     "E14-1\u200b", "E14\ufeff-1", "\u200eE14-1", "E14-1\u202c", "E1\u00ad4-1", "E14\u20111", "'E14-1", '="E14-1"',
-    '"""E14-1"""', "\u00a0E14-1 ", '"=""E14-1"""',
+    '"""E14-1"""', "\u00a0E14-1 ", '"=""E14-1"""', "E14\ufe0f-1", "\u034fE14-1", "E14-1\u3164", "E14-1\u2800",
 ])  # fmt: skip
 def test_an_id_that_is_spelt_another_way_is_the_same_ticket(written: str) -> None:
     assert Read(NARROW + f"{written},New,x,y\n").ids == ["E14-1"]
@@ -192,7 +212,10 @@ def test_an_id_that_is_spelt_another_way_is_the_same_ticket(written: str) -> Non
 
 @pytest.mark.parametrize(("written", "said"), [
     ("1.23E+11", "spreadsheet"), ("70412.0", "spreadsheet"), ("E14\x07-1", "control character"),
-    ('"E14\n-1"', "line break"), ("-", "no ticket_id"), ("NULL", "no ticket_id"), ("", "no ticket_id"),
+    ("1.5E7", "spreadsheet"), ("1.23456789E8", "spreadsheet"), ("-70412.0", "spreadsheet"), ("+70412.0", "spreadsheet"),
+    ('"70412,0"', "spreadsheet"), ('"70,412.0"', "spreadsheet"), ("70412.", "spreadsheet"), ("#NAME?", "no ticket_id"),
+    ("#REF!", "no ticket_id"), ('"E14\n-1"', "line break"),
+    ("-", "no ticket_id"), ("NULL", "no ticket_id"), ("", "no ticket_id"),
     ('","', "neither a letter nor a digit"), ("owner", "name of a column"),
 ])  # fmt: skip
 def test_an_id_that_cannot_be_known_is_a_reject(written: str, said: str) -> None:
@@ -236,6 +259,9 @@ def test_a_share_of_less_than_ten_rows_says_nothing() -> None:
     bad = "E14-1,New,x,y,z\n"
     assert len(Read(NARROW + 9 * bad, max_reject_share=0.1).rejects) == 9
     assert refusal(NARROW + 10 * bad, max_reject_share=0.1).reason == "too many rejects"
+    long = '"' + "\n".join(12 * ["a line"]) + '"'
+    read = Read(f"ticket_id,mttr,owner\nE14-1,abc,{long}\nE14-2,90,x\n", max_reject_share=0.5)
+    assert (read.ids, len(read.rejected_lines)) == (["E14-2"], 12), "rows, however many lines they take"
 
 
 # Nothing, and never.
@@ -246,6 +272,14 @@ def test_a_word_for_nothing_is_nothing_in_columns_that_are_looked_at(word: str) 
     read = Read(f"ticket_id,closed_at,cluster,mttr,Note\nE14-1,{word},{word},{word},{word}\n")
     assert read.values == [{"ticket_id": "E14-1", "Note": word}]
     assert (read.tickets[0].closed_at, read.rejects) == (None, [])
+
+
+@pytest.mark.parametrize("written", [
+    '="N/A"', '"=""NULL"""', "'NULL", '"""NULL"""', "NULL\u200b", "\ufeffN/A", "\u200b", '=""', "'", "\u2800",
+])  # fmt: skip
+def test_a_word_for_nothing_is_one_behind_what_is_not_of_it(written: str) -> None:
+    read = Read(f"ticket_id,cluster,location_name,owner\nE14-1,{written},{written},{written}\n")
+    assert (read.values, read.rejects) == ([{"ticket_id": "E14-1"}], [])
 
 
 @pytest.mark.parametrize("date", [
@@ -318,6 +352,12 @@ def test_delimiters_are_told_by_the_header(delimiter: str, said: bool) -> None:
     line = f"sep={delimiter}\n" if said else ""
     read = Read(line + content.replace(",", delimiter))
     assert read.values == [{"ticket_id": "E14-1", "raw_status": "NEW", "location_name": "x", "owner": "y"}]
+
+
+@pytest.mark.parametrize("before", [",,,\n", '"",""\n', ";;;\nsep=;;;;\n", "sep=,\n", '"sep=;"\n'])
+def test_what_stands_before_the_header_means_nothing(before: str) -> None:
+    read = Read(f"{before}ticket_id;raw_status;location_name;owner\nE14-1;New;x;y\n")
+    assert (read.ids, read.rejects) == (["E14-1"], [])
 
 
 def test_empty_lines_around_the_line_that_says_the_delimiter_mean_nothing() -> None:

@@ -16,7 +16,7 @@ from consumer.files import proportion
 from consumer.files.cleaning import RowReject, TicketRow
 from consumer.files.decoding import Read
 from consumer.files.proportion import MULTIPLE, Cost
-from consumer.files.rows import Rows
+from consumer.files.rows import KEPT_REJECTS, Rows, TooManyRejects
 from publisher.errors import Permanent
 from tests.stage.feeds import COLUMNS, RandomFeed, csv, lines, ticket
 
@@ -130,6 +130,7 @@ def test_bad_rows_are_bounded_in_bytes_wherever_the_good_ones_are(monkeypatch: p
     assert staged(b"ticket_id,owner\n" + bad * 4000 + good)
     for body in (bad * 8000 + good, good + bad * 8000):
         with pytest.raises(
-            Permanent, match=r"too many rejects: more than 1 MB of them by line \d+, this one for: has 1 field"
-        ):
+            TooManyRejects, match=r"too many rejects: 1 MB of them by line [\d,]+: [\d,]+ x has N field"
+        ) as raised:
             staged(b"ticket_id,owner\n" + body)
+        assert len(raised.value.rejects) == KEPT_REJECTS
