@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from consumer.feeds.declared import packaged_feeds
 from consumer.feeds.feed import Column, Feed
 
@@ -29,11 +31,14 @@ def table_of(feed: Feed) -> list[str]:
     ]
 
 
-def test_the_table_of_columns_is_that_of_the_declaration() -> None:
-    shown = re.findall(r"^\| `\w+` \| \w+ \| (?:yes)? \| .* \|$", PAGE.read_text(), re.MULTILINE)
-    assert shown == table_of(INC), "\n".join(["the table has to be:", *table_of(INC)])
+@pytest.mark.parametrize("name", ["inc", "crq"])
+def test_the_table_of_columns_is_that_of_the_declaration(name: str) -> None:
+    (table,) = re.findall(rf"<!-- of the declaration of {name};.*?-->\n\n(.*?)\n(?:\n|\Z)", PAGE.read_text(), re.DOTALL)
+    shown = re.findall(r"^\| `\w+` \| \w+ \| (?:yes)? \| .* \|$", table, re.MULTILINE)
+    of_feed = table_of(packaged_feeds().named(name))
+    assert shown == of_feed, "\n".join(["the table has to be:", *of_feed])
 
 
 def test_the_words_for_nothing_are_those_of_the_declaration() -> None:
     (words,) = re.findall(r"So are (.*?), in\n", PAGE.read_text(), re.DOTALL)
-    assert set(re.findall(r"`([^`]+)`", words)) == set(INC.nothing)
+    assert set(re.findall(r"`([^`]+)`", words)) == set(INC.nothing) == set(packaged_feeds().named("crq").nothing)

@@ -91,7 +91,7 @@ def test_the_operator_can_say_which_is_the_id() -> None:
         (b"id,n\xe9\n", "not UTF-8"),
         (b"a,b\n1,2,3\n2,3,4\n", "not CSV: no row has the header's 2 fields"),
         (b"PK\x03\x04", "not CSV: this looks like a zip archive or an Excel workbook"),
-        (b",,\n1,2,3\n", "no header: no column has a name"),
+        ("\u00a0,\u00a0\n1,2\n".encode(), "no header: no column has a name"),
         (b'a,"b\n', "no header: line 1: opens a quote that never closes"),
         (b"a\0,b\n", "no header: a NUL byte"),
         (",".join(f"c{number}" for number in range(2001)).encode(), "too many columns"),
