@@ -10,7 +10,7 @@ from consumer.postgres import database, migrate
 from consumer.postgres.database import Role
 from consumer.settings import DatabaseSettings
 from consumer.upkeep import explain as explaining
-from consumer.upkeep.explain import Life, Request, StoredObject, TicketLife, Version
+from consumer.upkeep.explain import Life, Reject, Request, StoredObject, TicketLife, Version
 from publisher.broker import channels
 from publisher.errors import Misconfigured
 from publisher.program import EXIT_FAILED, AsJson, OfFeeds
@@ -97,10 +97,14 @@ def _print_version(version: Version) -> None:
     for request in version.requests:
         typer.echo(f"    {request.kind} request: {_progress_of(request)}")
     for reject in version.rejects:
-        typer.echo(f"    rejected line {reject.line}: {printable(reject.reason)}")
+        typer.echo(f"    rejected line {reject.line}{_settled(reject)}: {printable(reject.reason)}")
     more = max(version.rows_rejected, sum(version.reject_kinds.values())) - len(version.rejects)
     if more > 0:
         typer.echo(f"    and {more} more rejected rows")
+
+
+def _settled(reject: Reject) -> str:
+    return ", settled since" if reject.is_settled else ""
 
 
 def _words_of_object(found: StoredObject) -> str:
@@ -127,6 +131,8 @@ def _print_ticket(told: TicketLife) -> None:
         by = f"line {closure.line} of {printable(closure.key)}" if closure.key else "the history capture"
         typer.echo(f"closed {shown(closure.closed_at)}, as told by {by}")
     for reject in told.rejects:
-        typer.echo(f"rejected line {reject.line} of {printable(reject.key)}: {printable(reject.reason)}")
+        typer.echo(
+            f"rejected line {reject.line} of {printable(reject.key)}{_settled(reject)}: {printable(reject.reason)}"
+        )
     if not told.is_known:
         typer.echo("nothing is known of it")

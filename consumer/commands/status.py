@@ -131,10 +131,11 @@ def _add_freshness(table: Table, feed: str, found: Freshness) -> None:
 def _add_rejects(table: Table, feed: str, found: OpenRejects) -> None:
     if found.rows and found.oldest:
         more = " or more" if found.newest_alone else ""
+        refused = f" ({found.of_refused_files} the first ones of refused files)" if found.of_refused_files else ""
         age = program.duration((datetime.now(UTC) - found.oldest).total_seconds())
         table.add_row(
             f"{feed} rejects",
-            f"{found.rows}{more} open rows of {found.files} files, the oldest for {age}: rejects list",
+            f"{found.rows}{more} open rows of {found.files} files{refused}, the oldest for {age}: rejects list",
         )
 
 

@@ -48,6 +48,7 @@ class Reject(View):
     ticket_id: str | None = Field(description="What stood where the id belongs, if that can be one.")
     reason: str
     raw: str = Field(description="The first 200 characters of what stood there.")
+    is_settled: bool = Field(description="A later change of its ticket counts, or its file does not any more.")
 
 
 class Request(View):
@@ -240,7 +241,7 @@ def explain_ticket(connection: Connection, ticket_id: str, feed: Feed) -> Ticket
                 "ticket": database.row(connection, "explain", "ticket", parameters, feed=feed),
                 "writer": database.row(connection, "explain", "writer", parameters, feed=feed),
                 "closures": database.rows(connection, "explain", "ticket_closures", parameters) if has_history else [],
-                "rejects": database.rows(connection, "explain", "ticket_rejects", parameters),
+                "rejects": database.rows(connection, "explain", "ticket_rejects", parameters, feed=feed),
             }
         )
 
@@ -272,7 +273,7 @@ def _read_ledger(connect: Connect, feed: Feed, key: str) -> dict[str, Any]:
         versions = database.rows(connection, "explain", "versions", named, feed=feed)
         for version in versions:
             parameters = {"file_id": version["file_id"], "limit": _SHOWN}
-            version["rejects"] = database.rows(connection, "explain", "rejects", parameters)
+            version["rejects"] = database.rows(connection, "explain", "rejects", parameters, feed=feed)
             version["reject_kinds"] = _reject_kinds(connection, version)
             version["requests"] = database.rows(connection, "explain", "requests", parameters)
         return {"versions": versions}

@@ -58,6 +58,7 @@ class OpenRejects(View):
     """How many of a feed's rejected rows still want mending."""
 
     rows: int
+    of_refused_files: int = Field(description="Of those; a file that is refused keeps its first hundred alone.")
     files: int
     oldest: Moment | None
     newest_alone: bool = Field(description=f"There are more than {LOOKED_AT:,} of all feeds: of the newest of these.")
@@ -112,6 +113,7 @@ def open_rejects(connection: Connection, feeds: Sequence[Feed]) -> dict[str, Ope
             *_, total = database.rows(connection, "rejects", "groups", parameters, feed=feed)
             totals[feed.name] = OpenRejects(
                 rows=total["rows"],
+                of_refused_files=total["of_refused_files"],
                 files=total["files"],
                 oldest=total["oldest"],
                 newest_alone=bool(are_more and are_more["are_more"]),

@@ -9,3 +9,8 @@ RETURN file.discarded_at IS NOT NULL
                   WHERE later.bucket = file.bucket AND later.key = file.key
                     AND later.applied_at IS NOT NULL AND later.state <> 'failed'
                     AND (later.epoch, later.object_time, later.etag) > (file.epoch, file.object_time, file.etag));
+
+-- The position that a line of a file gives its ticket.
+CREATE FUNCTION ingest.position_of(file ingest.ledger, line bigint) RETURNS ingest.position
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN ROW(file.epoch, file.key_time, file.key, file.object_time, file.etag, line)::ingest.position;

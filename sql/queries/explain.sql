@@ -12,10 +12,15 @@ WHERE key = %(key)s OR bucket = %(local)s AND key = %(name)s
 ORDER BY file_id
 
 -- name: rejects
-SELECT line, lines, ticket_id, reason, left(raw, 200) AS raw
-FROM ingest.rejects
+-- Settled by the rule of rejects.sql.
+SELECT reject.line, reject.lines, reject.ticket_id, reject.reason, left(reject.raw, 200) AS raw,
+       ingest.counts_no_more(file)
+       OR EXISTS (SELECT FROM {positions} AS written
+                  WHERE written.ticket_id = reject.ticket_id
+                    AND written.position >= ingest.position_of(file, reject.line)) AS is_settled
+FROM ingest.rejects AS reject JOIN ingest.ledger AS file USING (file_id)
 WHERE file_id = %(file_id)s
-ORDER BY line
+ORDER BY reject.line
 LIMIT %(limit)s
 
 -- name: reject_kinds
@@ -52,7 +57,11 @@ ORDER BY closed_at
 
 -- name: ticket_rejects
 -- Every one whose id is this, and those of before ids were kept that have it as a whole field of their text.
-SELECT file.key, reject.line, reject.lines, reject.ticket_id, reject.reason, left(reject.raw, 200) AS raw
+SELECT file.key, reject.line, reject.lines, reject.ticket_id, reject.reason, left(reject.raw, 200) AS raw,
+       ingest.counts_no_more(file)
+       OR EXISTS (SELECT FROM {positions} AS written
+                  WHERE written.ticket_id = reject.ticket_id
+                    AND written.position >= ingest.position_of(file, reject.line)) AS is_settled
 FROM ingest.rejects AS reject JOIN ingest.ledger AS file USING (file_id)
 WHERE file.feed = %(feed)s
   AND (reject.ticket_id = %(ticket_id)s

@@ -144,7 +144,7 @@ def test_status_totals_what_the_exporter_has_to_mend(lived: Stage) -> None:
     assert (files[REFUSED]["lines_read"], files[REFUSED]["notes"]["missing"]) == (None, [])
     shown = lived.run("status").stdout
     for words in (
-        "102 open rows of 2 files, the oldest for ",
+        "102 open rows of 2 files (100 the first ones of refused files), the oldest for ",
         f"colour: first in {ODD}, 20",
         f"1 files without cluster, owner, the last is {LACKING}; 2 dates that mean never",
         "0 rejected; 120 rejected: mttr is no ",

@@ -83,6 +83,14 @@ def test_what_was_mended_discarded_or_came_later_is_settled(lived: Stage) -> Non
     ]
     assert {row["is_refused"] for row in found if row["key"] != ODD} == {True}
     assert sum(group["settled"] for group in lived.ask("rejects", "list", "--all")) == len(settled)
+    for key in {row["key"] for row in found}:
+        told = {
+            (version["file_id"], reject["line"]): reject["is_settled"]
+            for version in lived.json(lived.run("explain", key, "--json"))["versions"]
+            for reject in version["rejects"]
+        }
+        shown = {(row["file_id"], row["line"]): row["is_settled"] for row in found if row["key"] == key}
+        assert told.items() <= shown.items(), "explain says the same"
 
 
 def test_the_rows_of_a_file_are_shown_as_they_stood(lived: Stage) -> None:

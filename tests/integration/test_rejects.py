@@ -212,4 +212,6 @@ def test_a_total_looks_at_the_newest_alone_and_says_so(
     monkeypatch.setattr(rejects, "LOOKED_AT", 1)
     found = rejects.open_rejects(reader, packaged_feeds().served)
     assert second is not None
-    assert found["inc"].model_dump() == {"rows": 1, "files": 1, "oldest": second["at"], "newest_alone": True}
+    assert found["inc"].model_dump() == {
+        "rows": 1, "of_refused_files": 0, "files": 1, "oldest": second["at"], "newest_alone": True,
+    }  # fmt: skip
