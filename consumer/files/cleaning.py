@@ -17,8 +17,8 @@ from consumer.feeds.feed import MAX_TEXT_BYTES, Feed, FollowOn, Form
 from consumer.feeds.folding import folded_name, mended_id, mended_place
 from consumer.files.decoding import undecoded
 from consumer.files.header import Header, known_columns
+from consumer.files.ids import MAX_ID_CHARS
 from consumer.files.reading import Record
-from consumer.files.shape import MAX_ID_CHARS
 from publisher.arrivals.keys import EAT
 from publisher.errors import Permanent
 

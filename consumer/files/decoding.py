@@ -10,8 +10,7 @@ import re
 import zlib
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from publisher.errors import Permanent
 
@@ -58,8 +57,7 @@ _NOT_DECODED = re.compile("[\ud800-\udfff]+")
 _CESU = re.compile("\udced[\udca0-\udcbf]")
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """One line with its end as it stands; `number` from 1. Of one that `is_too_long` there is only the beginning."""
 
     number: int

@@ -22,9 +22,9 @@ from consumer.feeds.folding import folded_name
 from consumer.files.cleaning import Dropped, RowReject, TicketRow, is_of
 from consumer.files.decoding import Read, TextLines
 from consumer.files.header import begin, split
+from consumer.files.ids import MAX_ID_CHARS
 from consumer.files.reading import ChangeFileReader
 from consumer.files.rows import Rows
-from consumer.files.shape import MAX_ID_CHARS
 from publisher.errors import Permanent
 from publisher.terminal import printable
 

@@ -1,20 +1,23 @@
 """A change file as records, each with the lines that it takes; every line of the file is in one of them. Pure.
 
 Quotes are where exports go wrong, and one that is astray must not take the rows behind it along. So a record of several
-lines stands only if it has the right number of fields and none of its later lines begins a row; else its first line is
-at fault alone, and reading goes on at the next one. From there on a line has to look like a row, until one does.
+lines stands only if it has the right number of fields and none of its lines is a row by itself; else its first line is
+at fault alone, and reading goes on at the next one. From there on a line has to look like a row, until one does. To
+doubt, a line is read in each way that its quotes may be meant; to believe, only as it stands.
 """
 
 import csv
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
+from typing import NamedTuple
 
 from consumer.feeds.feed import Feed
 from consumer.files.decoding import MAX_LINE_CHARS, Line, Read, TextLines, undecoded
 from consumer.files.header import Header, begin, known_columns, read_header, split
-from consumer.files.shape import Shape
+from consumer.files.ids import Ids
+from consumer.files.shape import Naming, Shape
 from publisher.errors import Permanent
 
 MAX_RECORD_CHARS = MAX_LINE_CHARS
@@ -26,8 +29,7 @@ NOT_UTF8 = "is not UTF-8"
 """How the fault of such a row begins."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One record, which begins on `line` of the file, from 1, and takes so many `lines`.
 
     `raw` is its text as it stands there. One with a `fault` cannot be a row.
@@ -38,6 +40,19 @@ class Record:
     raw: str
     lines: int = 1
     fault: str | None = None
+
+
+@dataclass(slots=True)
+class _OpenFault:
+    """What got lost and may go on, until there is a row again.
+
+    `beside` is what seemed to be its id, `has_id` whether a line had a place for one, and `begun` how many fields the
+    last line has, if a row may begin there whose id is to come.
+    """
+
+    beside: str = ""
+    has_id: bool = False
+    begun: int = 0
 
 
 class ChangeFileReader:
@@ -53,12 +68,9 @@ class ChangeFileReader:
         self._allows_missing = allows_missing
         self._lines = TextLines(read)
         self._shape: Shape | None = None
-        self._is_lost = False
-        self._line_behind_fault = 0
-        self._first_asked, self._id_asked = 0, ""
-        self._fields_before: list[str] = []
-        self._beside = ""
-        """What stood where the id belongs of the row that got lost."""
+        self._ids = Ids(feed)
+        self._open: _OpenFault | None = None
+        self._id_on_line = 0, ""
         csv.field_size_limit(2 * MAX_RECORD_CHARS)
         found = begin(self._lines, known_columns(feed).keys())
         self._delimiter = found.delimiter
@@ -91,7 +103,9 @@ class ChangeFileReader:
         """Every record behind the header that is not empty. Raises: the same."""
         while (line := self._lines.next()) is not None:
             record = self._parsed(line)
-            if record.fault is None and not any(map(str.strip, record.fields)):
+            if self._open is None and self._is_plain(record):
+                yield record
+            elif record.fault is None and not any(map(str.strip, record.fields)):
                 self.blank_lines += record.lines
             elif (judged := self._judged(record)) is not None:
                 yield judged
@@ -113,20 +127,22 @@ class ChangeFileReader:
                 "header astray", f"line {record.line} names columns with a quote among them: {record.raw[:200]!r}"
             )
         if self._shape is None or header != self.header:
-            self._shape = Shape(header, self._feed)
+            self._shape = Shape(header, self._feed, self._ids)
             self.header = header
-        self._is_lost = False
+        self._open = None
         return self.header
+
+    # A record, by its quotes.
 
     def _parsed(self, line: Line) -> Record:
         """The record that begins on the line."""
         if line.is_too_long:
-            self._is_lost = True
+            self._open = _OpenFault()
             return Record(line.number, [], line.text, fault=f"is a line of more than {MAX_LINE_CHARS:,} characters")
         if '"' not in line.text:
             return Record(line.number, line.text.rstrip("\r\n").split(self._delimiter), line.text)
         shape = self._shape
-        self._quoted.begin(line, self._begins_row if shape else None)
+        self._quoted.begin(line, self._is_swallowed if shape else None)
         taken = self._quoted.taken
         try:
             fields = next(self._csv)
@@ -137,47 +153,80 @@ class ChangeFileReader:
             return self._first_at_fault(
                 taken, "opens a quote that never closes" if self._quoted.has_ended else misplaced
             )
-        if len(taken) > 1 and shape and not self._fits(shape, fields, taken):
-            why = f"has a text in quotes that goes on to line {taken[-1].number}, and {shape.misfit(fields)}"
-            return self._first_at_fault(taken, why)
+        if len(taken) > 1 and shape and not self._stands(shape, fields, taken):
+            is_misfit = shape.fitted(fields) is None
+            why = shape.misfit(fields) if is_misfit else "may be a row by itself"
+            return self._first_at_fault(
+                taken, f"has a text in quotes that goes on to line {taken[-1].number}, and {why}"
+            )
         return Record(line.number, fields, "".join(part.text for part in taken), len(taken))
-
-    def _fits(self, shape: Shape, fields: list[str], taken: list[Line]) -> bool:
-        """Whether a record of several lines has the fields of a row."""
-        if shape.is_same_header(fields):
-            return True
-        self._require_no_other_header(taken[0], f"has a text in quotes that goes on to line {taken[-1].number}")
-        first = taken[0].text.replace('"', "").split(self._delimiter)
-        # A text may end in line breaks; but then the quotes part nothing else than the delimiters do.
-        has_more = any(line.text.strip(f' "\r\n{self._delimiter}') for line in taken[1:])
-        has_more = has_more or [*map(str.strip, fields)] == [*map(str.strip, first)]
-        if not has_more and shape.is_row(first):
-            return False
-        if shape.fitted(fields) is not None:
-            one, other = shape.id_of(first).strip(), shape.id_of(fields).replace('"', "").strip()
-            return one == other or shape.fitted(first) is None or not shape.knows(one, shape.id_of(fields))
-        others = (split(line, self._delimiter) for line in taken[1:] if not self._begins_with_rest(line.text))
-        is_short = self._is_short_row(shape, fields, taken[0].number)
-        return is_short and has_more and not any(shape.is_short_row(other, is_behind_row=True) for other in others)
-
-    def _is_short_row(self, shape: Shape, fields: list[str], line: int) -> bool:
-        if not self._is_lost:
-            return shape.is_short_row(fields, is_behind_row=line != self._line_behind_fault)
-        is_known = shape.knows(shape.id_of(fields), self._beside) or shape.is_wide_row(fields)
-        return is_known and shape.is_short_row(fields, is_behind_row=False, beside=self._beside)
 
     def _first_at_fault(self, taken: list[Line], why: str) -> Record:
         first, *others = taken
         self._lines.give_back(others)
         self._require_no_other_header(first, why)
-        fields = split(first, self._delimiter)
-        self._is_lost, self._beside = True, self._id_on(self._shape, first) if self._shape else ""
-        return Record(first.number, fields, first.text, fault=why)
+        if self._shape:
+            self._lose(self._shape, first.text, self._bare(first), self._id_on(first))
+        return Record(first.number, split(first, self._delimiter), first.text, fault=why)
+
+    def _stands(self, shape: Shape, fields: list[str], taken: list[Line]) -> bool:
+        """Whether several lines are one record, which has no line break but in its texts."""
+        first, *others = taken
+        if shape.is_same_header(fields):
+            return True
+        self._require_no_other_header(first, f"has a text in quotes that goes on to line {taken[-1].number}")
+        bare = self._bare(first)
+        if shape.is_same_header(bare):
+            return False
+        # A text may end in line breaks; but then the quotes part nothing else than the delimiters do.
+        is_more = any(self._has_text(line) for line in others) or [*map(str.strip, fields)] == [*map(str.strip, bare)]
+        if not is_more and shape.is_row(bare, ""):
+            return False
+        # Where its id is on a later line, the first one must not have another.
+        is_first = shape.id_of(split(first, self._delimiter)).strip() == shape.id_of(fields).strip()
+        if not is_first and (shape.begins_row(bare, shape.id_of(fields)) or shape.may_be_spoilt_row(bare)):
+            return shape.fitted(bare) is None
+        if shape.fitted(fields) is not None:
+            return True
+        others = [line for line in others if not self._begins_with_rest(line, shape.id_place)]
+        has_other_id = any(shape.may_have_id(parted) for line in others for parted in self._parted(line))
+        return is_more and shape.is_short_row(fields, is_open=False) and not has_other_id
+
+    def _is_swallowed(self, taken: list[Line], line: Line) -> bool:
+        """Whether a line that a quote goes on over is a row by itself, or with those behind it."""
+        shape = self._shape
+        assert shape is not None  # noqa: S101 - asked behind the header only
+        if line.is_too_long:
+            return False
+        beside = self._id_on(taken[0])
+        is_next = not any(map(self._has_text, taken[1:]))
+        readings = self._parted(line)
+        if any(self._is_naming(shape, fields) or shape.is_sentinel(fields) for fields in readings):
+            return True
+        if self._begins_with_rest(line, shape.id_place):
+            return False
+        is_behind_whole = shape.fitted(self._bare(taken[0])) is not None
+        is_apart = is_behind_whole and not self._begins_with_rest(line, shape.id_place + 1)
+        if is_apart and any(map(shape.may_be_spoilt_row, readings)):
+            return True
+        if '"' in line.text:
+            readings.append(self._record_from(line, 0))
+        return any(shape.may_be_row(fields, beside, is_next=is_next) for fields in readings)
+
+    @staticmethod
+    def _is_naming(shape: Shape, fields: list[str]) -> bool:
+        return shape.naming(fields) in {Naming.HEADER, Naming.BEHIND_VALUES}
 
     def _require_no_other_header(self, line: Line, why: str) -> None:
         """Raises: Permanent, since what follows a header that cannot be read cannot be read by the one before it."""
-        if self._shape and self._shape.has_other_names(line.text, self._delimiter):
+        shape = self._shape
+        if shape is None:
+            return
+        bare = self._bare(line)
+        if shape.naming(bare) is not Naming.NOT and not shape.is_same_header(bare):
             raise Permanent("header astray", f"line {line.number} names columns, but {why}; put each export by itself")
+
+    # A row, by its shape.
 
     def _judged(self, record: Record) -> Record | None:
         """As a row, or with what is wrong with it; None for a header, which is read on by."""
@@ -187,125 +236,144 @@ class ChangeFileReader:
             return record
         if not record.raw.isascii() and (fault := undecoded(record.raw)):
             self._require_no_other_header(Line(record.line, record.raw), f"{NOT_UTF8}: {fault}")
-            return replace(record, fault=f"{NOT_UTF8}: {fault}")
+            return record._replace(fault=f"{NOT_UTF8}: {fault}")
         fields = shape.fitted(record.fields)
-        if fields is None:
-            return self._misfit(shape, record)
-        if self._is_lost:
-            if not shape.is_row(fields) or self._may_be_rest(shape, record):
-                return replace(record, fault="follows a row that cannot be read, and does not look like one itself")
-            self._is_lost = False
-        if not shape.learns(fields):
-            if shape.has_names_alone(fields):
+        naming = shape.naming(record.fields, is_lost=self._open is not None)
+        if naming is Naming.HEADER:
+            self._begin_rows(record)
+            return None
+        if naming is Naming.WITHOUT_ID:
+            raise Permanent(
+                "header astray",
+                f"line {record.line} names columns, but not {self._feed.id}; put each export by itself",
+            )
+        if naming is Naming.BEHIND_VALUES:
+            fields = shape.unglued(record.fields, record.raw)
+            if fields is None:
                 raise Permanent(
-                    "header astray",
-                    f"line {record.line} names columns, but not {self._feed.id}; put each export by itself",
+                    "glued exports",
+                    f"line {record.line} has names of columns behind its values: two exports without a line end "
+                    "between them; put each as a file of its own",
                 )
-            if shape.is_lone_text(fields):
-                return replace(
-                    record, fault="has nothing but a text where the id belongs, of another form than ids here"
-                )
-            self._begin_rows(record)
-            return None
-        return record if fields is record.fields else replace(record, fields=fields)
+        return self._misfit(shape, record) if fields is None else self._fit(shape, record._replace(fields=fields))
 
-    def _misfit(self, shape: Shape, record: Record) -> Record | None:
-        fields = record.fields
-        if row := shape.unglued(fields, record.raw):
-            if not self._is_lost:
-                return replace(record, fields=row)
-            if not shape.is_row(row) or self._may_be_rest(shape, replace(record, fields=row)):
-                return replace(record, fault="follows a row that cannot be read, and does not look like one itself")
-            self._is_lost = False
-            return replace(record, fields=row)
-        if shape.is_header(fields):
-            self._begin_rows(record)
-            return None
+    def _is_plain(self, record: Record) -> bool:
+        """Whether it is as most rows are, so that nothing else is to be asked."""
+        shape = self._shape
+        assert shape is not None  # noqa: S101 - there is one behind the header
+        return (
+            record.fault is None
+            and shape.is_plain(record.fields)
+            and (record.raw.isascii() or not undecoded(record.raw))
+        )
+
+    def _fit(self, shape: Shape, record: Record) -> Record:
+        """Of the right width."""
+        fields, before = record.fields, self._open
+        if before is not None:
+            is_row = shape.is_row(fields, before.beside) and not self._may_be_rest(shape, record)
+            if not is_row:
+                self._lose(shape, record.raw, record.fields, before.beside)
+                return record._replace(fault="follows a row that cannot be read, and does not look like one itself")
+            self._open = None
+        if shape.is_lone_text(fields):
+            return record._replace(fault="has nothing but a text where the id belongs, of another form than ids here")
+        self._ids.learn(shape.id_of(fields))
+        return record
+
+    def _misfit(self, shape: Shape, record: Record) -> Record:
+        fields, before = record.fields, self._open
         if shape.is_sentinel(fields):
             return record
-        if shape.has_names(fields):
-            raise Permanent(
-                "glued exports",
-                f"line {record.line} has names of columns behind its values: two exports without a line end "
-                "between them; put each as a file of its own",
-            )
-        if self._is_short_row(shape, fields, record.line) and not (self._is_lost and self._may_be_rest(shape, record)):
+        fault = shape.misfit(fields)
+        beside = before.beside if before else ""
+        is_open = before is not None
+        if shape.is_short_row(fields, beside, is_open=is_open) and not (is_open and self._may_be_rest(shape, record)):
             if self._is_followed_by_row(shape, record):
-                self._is_lost = False
-                shape.learn(shape.id_of(fields))
-                return replace(record, fields=shape.filled(fields))
-            self._is_lost, self._beside = True, shape.id_of(fields)
-            why = "and what follows is no row: a line break in a text that is not in quotes, or a file that is cut off?"
-            return replace(record, fault=f"{shape.misfit(fields)}, {why}")
-        self._is_lost = self._is_lost or '"' in record.raw or shape.is_short(fields)
-        if shape.is_short(fields):  # one that is too wide has no rest
-            self._line_behind_fault = record.line + record.lines
-        self._fields_before = fields
-        return replace(record, fault=shape.misfit(fields))
+                self._open = None
+                self._ids.learn(shape.id_of(fields))
+                return record._replace(fields=shape.filled(fields))
+            beside = shape.id_of(fields)
+            fault += (
+                ", and what follows is no row: a line break in a text that is not in quotes, or a file that is cut off?"
+            )
+        if before is not None or '"' in record.raw or shape.is_short(fields):  # one that is too wide has no rest
+            self._lose(shape, record.raw, fields, beside)
+        return record._replace(fault=fault)
 
     def _is_followed_by_row(self, shape: Shape, record: Record) -> bool:
-        """Whether what follows is one, or nothing at all, which says something only if it is known where rows begin."""
+        """Whether what follows a short row is one, or nothing at all, rather than its rest."""
         if not record.raw.endswith(_LINE_ENDS):
             return False
+        beside = shape.id_of(record.fields)
         for place in range(_AHEAD_LINES):
             line = self._lines.peek(place)
             if line is None:
                 return True
-            if not line.text.strip(f' "\r\n{self._delimiter}'):
+            if not self._has_text(line):
                 continue
-            # The next row may have a quote astray, which is not this one's fault.
-            parted = split(line, self._delimiter), line.text.replace('"', "").split(self._delimiter)
-            if any(shape.begins_row(fields, shape.id_of(record.fields)) for fields in parted):
+            readings = self._parted(line)
+            if any(
+                shape.begins_row(fields, beside) or shape.is_sentinel(fields) or self._is_naming(shape, fields)
+                for fields in readings
+            ):
                 return True
-            if '"' in line.text and shape.is_row(self._record_from(line, place + 1), shape.id_of(record.fields)):
+            whole = self._record_from(line, place + 1) if '"' in line.text else readings[0]
+            if (fields := shape.fitted(whole)) and shape.is_row(fields, beside):
                 return True
-            is_whole = any(shape.is_whole(fields) for fields in parted)
-            return is_whole and all(shape.is_too_wide(record.fields + fields[1:]) for fields in parted)
+            # What would be too much for one row is two.
+            return all(
+                shape.may_be_whole(fields) and shape.is_too_wide(record.fields + fields[1:]) for fields in readings
+            )
         return False
 
-    def _begins_row(self, first: Line, line: Line) -> bool:
-        """Whether a line is a row by itself, or with those behind it, that a quote on the first has swallowed."""
-        shape = self._shape
-        assert shape is not None  # noqa: S101 - asked behind the header only
-        if line.is_too_long:
-            return False
-        if self._first_asked != first.number:
-            self._first_asked, self._id_asked = first.number, self._id_on(shape, first)
-        beside = self._id_asked
-        if '"' not in line.text:
-            fields = line.text.rstrip("\r\n").split(self._delimiter)
-            return shape.is_row(fields, beside) or shape.has_most(fields, beside)
-        if self._begins_with_rest(line.text):
-            return False
-        fields = self._record_from(line, 0)
-        parted = split(line, self._delimiter), line.text.replace('"', "").split(self._delimiter)
-        return shape.is_row(fields, beside) or any(shape.has_most(others, beside) for others in parted)
+    # What got lost.
 
-    def _id_on(self, shape: Shape, line: Line) -> str:
-        """What seems to be the id on a line by itself, whose quotes may be astray; "" for nothing like one."""
-        for fields in (split(line, self._delimiter), line.text.replace('"', "").split(self._delimiter)):
-            if shape.is_new_id(text := shape.id_of(fields)):
-                return text
-        return ""
+    def _lose(self, shape: Shape, raw: str, fields: list[str], beside: str) -> None:
+        before = self._open or _OpenFault()
+        # Behind an id, a line with a quote is the last one of a text.
+        is_begun = len(fields) <= shape.id_place and not (before.has_id and '"' in raw)
+        self._open = _OpenFault(
+            beside or before.beside, before.has_id or len(fields) > shape.id_place, len(fields) if is_begun else 0
+        )
 
-    def _begins_with_rest(self, text: str) -> bool:
-        """Whether a quote closes before the id that does not open there: of a text in quotes it is the last line."""
+    def _may_be_rest(self, shape: Shape, record: Record) -> bool:
+        """Whether what looks like a row may be the end of what got lost, where an id is not the first column."""
+        if '"' in record.raw and self._begins_with_rest(Line(record.line, record.raw), shape.id_place):
+            return True
+        begun = self._open.begun if self._open else 0
+        return begun > 0 and not shape.is_too_wide([""] * (begun - 1) + record.fields)
+
+    # Lines as they may be meant.
+
+    def _bare(self, line: Line) -> list[str]:
+        """The fields of a line if none of its quotes is meant."""
+        return line.text.rstrip("\r\n").replace('"', "").split(self._delimiter)
+
+    def _parted(self, line: Line) -> list[list[str]]:
+        """The fields of a line by itself, in both ways that its quotes may be meant."""
+        return [self._bare(line), split(line, self._delimiter)] if '"' in line.text else [self._bare(line)]
+
+    def _has_text(self, line: Line) -> bool:
+        return bool(line.text.strip(f' "\r\n{self._delimiter}'))
+
+    def _id_on(self, line: Line) -> str:
+        """What seems to be the id on a line, however its quotes are; "" for nothing like one."""
         assert self._shape is not None  # noqa: S101 - asked behind the header only
+        if self._id_on_line[0] != line.number:
+            texts = map(self._shape.id_of, reversed(self._parted(line)))
+            self._id_on_line = line.number, next(filter(self._ids.is_new, texts), "")
+        return self._id_on_line[1]
+
+    def _begins_with_rest(self, line: Line, places: int) -> bool:
+        """Whether a quote closes in the first so many places that does not open there: a text ends with the line."""
         at = 0
-        for _ in range(self._shape.id_place):
-            field = self._whole_field.match(text, at)
+        for _ in range(places) if '"' in line.text else ():
+            field = self._whole_field.match(line.text, at)
             if field is None:
                 return True
             at = field.end()
         return False
-
-    def _may_be_rest(self, shape: Shape, record: Record) -> bool:
-        """Whether a row that follows what got lost may be the end of that, where an id is not the first column."""
-        if '"' in record.raw and self._begins_with_rest(record.raw):
-            return True
-        before = self._fields_before
-        is_behind = record.line == self._line_behind_fault and len(before) <= shape.id_place
-        return is_behind and shape.fitted(before + record.fields[1:]) is not None
 
     def _record_from(self, line: Line, place: int) -> list[str]:
         """The fields of the record that a line begins; none where its quotes are astray."""
@@ -336,15 +404,15 @@ class _Quoted(Iterator[str]):
 
     def __init__(self, lines: TextLines) -> None:
         self._lines = lines
-        self._begins_row: Callable[[Line, Line], bool] | None = None
+        self._is_swallowed: Callable[[list[Line], Line], bool] | None = None
         self._chars = 0
         self.taken: list[Line] = []
         self.has_ended = False
 
-    def begin(self, line: Line, begins_row: Callable[[Line, Line], bool] | None) -> None:
-        """A record begins on the line; `begins_row(first, line)` tells a row from a line of a text."""
+    def begin(self, line: Line, is_swallowed: Callable[[list[Line], Line], bool] | None) -> None:
+        """A record begins on the line; `is_swallowed(taken, line)` tells a row from a line of a text."""
         self._lines.give_back([line])
-        self._begins_row = begins_row
+        self._is_swallowed = is_swallowed
         self._chars = 0
         self.taken = []
         self.has_ended = False
@@ -354,7 +422,7 @@ class _Quoted(Iterator[str]):
         if line is None:
             self.has_ended = True
             raise StopIteration
-        if self.taken and self._begins_row is not None and self._begins_row(self.taken[0], line):
+        if self.taken and self._is_swallowed is not None and self._is_swallowed(self.taken, line):
             self._lines.give_back([line])
             raise _Swallowed(f"line {line.number} is a row by itself")
         self._chars += len(line.text)

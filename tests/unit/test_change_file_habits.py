@@ -143,6 +143,32 @@ def test_a_line_break_before_the_id_is_told() -> None:
     assert (read.ids, read.rejected_lines) == (["E11-2"], [2, 3])
 
 
+def test_two_quotes_astray_and_a_new_form_of_ids_cost_the_two_rows_alone() -> None:
+    names = "ticket_id,raw_status,owner,cluster,region,department\n"
+    read = Read(names + '48012,"Assigned,a\nINC-048013,New,x,y,z,""text"\nINC-048014,New,x\n')
+    assert (read.ids, read.rejected_lines) == (["INC-048014"], [2, 3])
+
+
+def test_a_quote_astray_early_in_the_next_row_never_makes_one_ticket_of_both() -> None:
+    names = "ticket_id,owner,department,mttr,raw_status,location_name,cluster\n"
+    read = Read(names + 'E11-1,a,,,"New,x,y\nE11-2,b,""c\nd""e",-1,Closed\nE11-3,a,,,New,x,y\n')
+    assert (read.ids, read.rejected_lines) == (["E11-3"], [2, 3, 4])
+
+
+def test_a_quote_astray_before_a_header_makes_no_text_of_it() -> None:
+    header = "owner,ticket_id,raw_status\n"
+    read = Read(header + f'Amina,E11-1,New\n"{header}Dina",E11-2,New\nZoe,E11-3,New\n')
+    assert (read.ids, read.rejected_lines) == (["E11-1", "E11-3"], [3, 4])
+
+
+@pytest.mark.parametrize("rest", ["Progress,,E11-1", "Progress,,E11-1,Amina", "Progress,,E11-1,Amina,"])
+@pytest.mark.parametrize("before", ["", "Closed,x\n", '"Closed,x\n'])
+def test_the_rest_of_a_broken_text_before_the_id_is_no_row(before: str, rest: str) -> None:
+    names = "raw_status,location_name,ticket_id,owner,cluster\n"
+    read = Read(f"{names}New,x,E11-0,y,z\n{before}In\n{rest}\nNew,x,E11-2,Dina,z\n")
+    assert read.ids == ["E11-0", "E11-2"]
+
+
 def test_a_word_for_nothing_in_the_place_of_an_id_is_no_form_of_ids() -> None:
     read = Read(NARROW + 'NULL,New,x,y\nE11-1,New,x,"a ""waiting\n\nwaiting,b"x\nE11-2,New,x,y\n')
     assert read.ids == ["E11-2"]
@@ -335,6 +361,23 @@ def test_rows_behind_another_header_that_cannot_be_read_are_not_read_by_the_firs
 def test_another_header_that_is_glued_behind_fewer_fields_is_no_row() -> None:
     content = "ticket_id,owner,raw_status,location_name,,,\nE14-1,a,New,xticket_id,location_name,raw_status,owner\n"
     assert refusal(content + "E14-2,Karen,New,Amina\n").reason == "glued exports"
+
+
+@pytest.mark.parametrize(("header", "row"), [
+    (NARROW, "NULL,New,x,ticket_id,owner,raw_status,location_name\n"),
+    (NARROW, "E14-2,Newticket_id,owner,raw_status\n"),
+    ("raw_status,owner,ticket_id,,\n", "New,x,E14-2raw_status,ticket_id,owner\n"),
+    ("raw_status,owner,location_name,ticket_id\n", "New,x,,E14-2ticket_id,location_name,owner,raw_status\n"),
+])  # fmt: skip
+def test_a_row_is_never_lost_in_another_header(header: str, row: str) -> None:
+    assert refusal(header + row + "E14-3,New,x,y\n").reason == "glued exports"
+
+
+def test_another_header_may_have_columns_that_nobody_knows() -> None:
+    again = "ticket_id,parent_ticket_id,owner,raw_status\nE14-2,E14-1,y,New\n"
+    read = Read(NARROW + "E14-1,New,x,y\n" + again + "Kata,ticket_id,owner\nr,E14-3,z\n")
+    assert [values.get("parent_ticket_id") for values in read.values] == [None, "E14-1", None]
+    assert [values.get("Kata") for values in read.values] == [None, None, "r"]
 
 
 # Spaces, delimiters and encodings.
