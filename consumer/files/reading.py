@@ -24,6 +24,8 @@ MAX_RECORD_CHARS = MAX_LINE_CHARS
 """A record of several lines beyond this is taken for a quote that does not close."""
 _AHEAD_LINES, _AHEAD_CHARS = 100, 64 * 1024
 """So far is looked for the end of what may be a row, and for what comes behind one."""
+_MOST_AGAIN, _AGAIN_PER_LINE = 10_000, 2
+"""So many lines of a file may be looked at again for its quotes; more have no end."""
 _LINE_ENDS = ("\n", "\r")
 NOT_UTF8 = "is not UTF-8"
 """How the fault of such a row begins."""
@@ -71,6 +73,7 @@ class ChangeFileReader:
         self._ids = Ids(feed)
         self._open: _OpenFault | None = None
         self._id_on_line = 0, ""
+        self._again = 0
         csv.field_size_limit(2 * MAX_RECORD_CHARS)
         found = begin(self._lines, known_columns(feed).keys())
         self._delimiter = found.delimiter
@@ -164,6 +167,7 @@ class ChangeFileReader:
     def _first_at_fault(self, taken: list[Line], why: str) -> Record:
         first, *others = taken
         self._lines.give_back(others)
+        self._look_again(len(others))
         self._require_no_other_header(first, why)
         if self._shape:
             self._lose(self._shape, first.text, self._bare(first), self._id_on(first))
@@ -209,7 +213,7 @@ class ChangeFileReader:
         is_apart = is_behind_whole and not self._begins_with_rest(line, shape.id_place + 1)
         if is_apart and any(map(shape.may_be_spoilt_row, readings)):
             return True
-        if '"' in line.text:
+        if '"' in line.text and any(self._ids.may_be(shape.id_of(fields), beside) for fields in readings):
             readings.append(self._record_from(line, 0))
         return any(shape.may_be_row(fields, beside, is_next=is_next) for fields in readings)
 
@@ -344,6 +348,16 @@ class ChangeFileReader:
         begun = self._open.begun if self._open else 0
         return begun > 0 and not shape.is_too_wide([""] * (begun - 1) + record.fields)
 
+    def _look_again(self, lines: int) -> None:
+        """Raises: Permanent, where that would have no end."""
+        self._again += lines
+        if self._again > _MOST_AGAIN + _AGAIN_PER_LINE * self._lines.count:
+            raise Permanent(
+                "quotes astray",
+                f"by line {self._lines.count:,}, so many quotes open or close where none can that no row is sure; "
+                "a quote in a text is written twice, and the text in quotes",
+            )
+
     # Lines as they may be meant.
 
     def _bare(self, line: Line) -> list[str]:
@@ -389,6 +403,7 @@ class ChangeFileReader:
         chars = len(line.text)
         for place in count(begin):
             ahead = self._lines.peek(place)
+            self._look_again(1)
             if ahead is None or ahead.is_too_long or place == begin + _AHEAD_LINES or chars > _AHEAD_CHARS:
                 return
             chars += len(ahead.text)

@@ -149,6 +149,11 @@ def test_a_record_that_breaks_the_rules_of_quoting_does_not_hide_the_next() -> N
     assert records[1].fields == ["INC2", "x"]
 
 
+def test_a_file_in_which_every_line_may_go_on_to_the_end_is_refused_in_time() -> None:
+    with pytest.raises(Permanent, match="quotes astray: by line 5,001"):
+        read(b"ticket_id,note\n" + b'a",x,"b\n' * 5_000)
+
+
 @given(st.lists(st.lists(st.text('ab,"\n\r é', max_size=6), min_size=2, max_size=2), min_size=1, max_size=8))
 def test_texts_in_quotes_are_read_as_they_were_written(rows: list[list[str]]) -> None:
     rows = [[f"INC-{number}", *row, "end"] for number, row in enumerate(rows)]
