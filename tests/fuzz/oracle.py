@@ -120,14 +120,15 @@ class _Read:
         if (taken[0].ticket_id, values) == (ticket.ticket_id, ticket.values):
             return None
         # Two quotes astray can put an id and what follows it in quotes.
-        own = [reading.get("ticket_id") for reading in _readings(piece.text, self._file.delimiter, piece.names)]
+        texts = {piece.row, piece.text}
+        read = [found for text in texts for found in _readings(text, self._file.delimiter, piece.names)]
+        own = [found.get("ticket_id") for found in read]
         is_last = [name.key for name in piece.names if name.key][-1:] == ["ticket_id"]
-        is_cut = not piece.end and (piece.is_glued or is_last)
+        is_cut = not piece.end and (piece.glued_at or is_last)
         is_own = piece.text.count('"') > 1 and _loose(taken[0].ticket_id) in own
         if taken[0].ticket_id != ticket.ticket_id and not is_cut and not is_own:
             return f"its id is {ticket.ticket_id!r}, was {taken[0].ticket_id!r}"
         loose = _without_nothing({key: _loose(value) for key, value in values.items()})
-        read = [*_readings(piece.text, self._file.delimiter, piece.names)]
         return None if loose in read else f"was taken as {values}, and its text says {read}"
 
 

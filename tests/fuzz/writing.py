@@ -86,7 +86,9 @@ class Piece:
     names: tuple[Name, ...] = ()
     is_header: bool = False
     is_blank: bool = False
-    is_glued: bool = False
+    glued_at: int | None = None
+    """Where a header begins in it, behind a row."""
+    has_lost_id: bool = False
     is_short: bool = False
     may_drop: bool = False
     end: str = ""
@@ -95,6 +97,11 @@ class Piece:
     @property
     def body(self) -> str:
         return self.text[: len(self.text) - len(self.end)]
+
+    @property
+    def row(self) -> str:
+        """Its text without a header that is glued to it."""
+        return self.text[: self.glued_at]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +151,7 @@ def written_files(draw: st.DrawFn, *, most_stray: int = 3, habits: frozenset[Hab
     pieces = _pieces(plan, draw(st.integers(1, MAX_ROWS)))
     cut = draw(st.none() | st.integers(0, 2**16)) if habits == frozenset(Habit) else None
     stray = draw(st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 2**16)), max_size=most_stray))
-    if cut is None and Habit.BROKEN_LINES not in plan.habits:
-        pieces = _with_stray_quotes(plan, pieces, stray)
+    pieces = _with_stray_quotes(plan, pieces, stray)
     pieces = _with_doubt(pieces)
     return _as_file(plan, pieces, cut)
 
@@ -178,7 +184,7 @@ def _pieces(plan: _Plan, count: int) -> list[Piece]:
         is_again = previous and plan.does(Habit.SAME_ID, 0.3)
         previous = previous if is_again else plan.rng.choice(plan.id_forms)(number)
         pieces.append(_row(plan, names, previous, number))
-        if Habit.BROKEN_LINES not in plan.habits and plan.does(Habit.GLUED, 0.2):
+        if plan.does(Habit.GLUED, 0.2):
             names = _glue(plan, pieces, names)
     return pieces
 
@@ -275,6 +281,7 @@ def _values(plan: _Plan, names: tuple[Name, ...], number: int) -> dict[str, Valu
 def _row(plan: _Plan, names: tuple[Name, ...], ticket_id: str, number: int) -> Piece:
     values = _values(plan, names, number)
     written, fate = _written_id(plan, ticket_id)
+    has_lost_id = fate is Fate.REJECTED
     if plan.does(Habit.DROPPED, 0.2) and "is_alarm" in values and fate is Fate.TAKEN:
         values["is_alarm"], fate = Value(plan.rng.choice(("true", "T", "1")), None), Fate.DROPPED
     if plan.does(Habit.SPOILT_VALUES, 0.3):
@@ -292,7 +299,7 @@ def _row(plan: _Plan, names: tuple[Name, ...], ticket_id: str, number: int) -> P
     cells = _cells(plan, [texts[name.key] if name.key else "" for name in names], named)
     piece = _line(
         plan, plan.delimiter.join(cells), fate=Fate.REJECTED if cells[-1] == _MORE else fate, ticket=ticket,
-        names=names, may_drop=fate is Fate.DROPPED, is_short=len(cells) < named,
+        names=names, may_drop=fate is Fate.DROPPED, has_lost_id=has_lost_id, is_short=len(cells) < named,
     )  # fmt: skip
     if plan.does(Habit.NOT_UTF_8, 0.3) and Habit.UTF_16 not in plan.habits:
         return _with_bytes_astray(plan, piece)
@@ -365,7 +372,7 @@ def _glue(plan: _Plan, pieces: list[Piece], names: tuple[Name, ...]) -> tuple[Na
         others = _other_names(plan, names)
     header = _header(plan, others, mark=plan.rng.choice(("", "\ufeff")))
     fate = row.fate if row.fate is Fate.REJECTED else Fate.EITHER
-    pieces.append(replace(row, text=row.body + header.text, fate=fate, is_glued=True))
+    pieces.append(replace(row, text=row.body + header.text, fate=fate, glued_at=len(row.body)))
     plan.may_fail |= {"glued exports", "header astray", "no ticket_id", "columns missing"}
     return others
 
@@ -373,11 +380,7 @@ def _glue(plan: _Plan, pieces: list[Piece], names: tuple[Name, ...]) -> tuple[Na
 def _with_stray_quotes(plan: _Plan, pieces: list[Piece], stray: Sequence[tuple[int, int]]) -> list[Piece]:
     first = next(at for at, piece in enumerate(pieces) if piece.names)
     for which, where in stray:
-        places = [
-            at
-            for at in range(first + 1, len(pieces))
-            if not (pieces[at].is_glued or pieces[at].is_blank) and pieces[at].fate is not Fate.REJECTED
-        ]
+        places = range(first + 1, len(pieces))
         if not places:
             break
         at = places[which % len(places)]
@@ -385,16 +388,23 @@ def _with_stray_quotes(plan: _Plan, pieces: list[Piece], stray: Sequence[tuple[i
         body = piece.body
         starts = [0, *(place + 1 for place, char in enumerate(body) if char == plan.delimiter)]
         place = starts[where % len(starts)] if where % 2 else where // 2 % (len(body) + 1)
-        fate = piece.fate if piece.fate is Fate.NO_ROW else Fate.EITHER
         pieces[at] = replace(
-            piece, text=body[:place] + '"' + body[place:] + piece.end, fate=fate,
+            piece, text=body[:place] + '"' + body[place:] + piece.end, fate=_fate_when_astray(piece), is_blank=False,
+            glued_at=piece.glued_at and piece.glued_at + (place < piece.glued_at),
             may_drop=piece.may_drop or piece.fate is Fate.DROPPED,
         )  # fmt: skip
-        if piece.is_header:
+        if piece.is_header or piece.glued_at:
             plan.may_fail |= {"glued exports", "header astray", "no ticket_id", "columns missing"}
         if Habit.TWICE in plan.habits:
             plan.may_fail.add("columns twice")
     return pieces
+
+
+def _fate_when_astray(piece: Piece) -> Fate:
+    """Quotes can put what spoils a row in a text; but they make no id, unless there are some around it."""
+    if piece.fate is Fate.REJECTED and (piece.has_lost_id or not piece.text.isascii()) and '"' not in piece.text:
+        return piece.fate
+    return piece.fate if piece.fate is Fate.NO_ROW else Fate.EITHER
 
 
 def _with_doubt(pieces: list[Piece]) -> list[Piece]:
