@@ -184,15 +184,15 @@ class ChangeFileReader:
             return False
         # A text may end in line breaks; but then the quotes part nothing else than the delimiters do.
         is_more = any(self._has_text(line) for line in others) or [*map(str.strip, fields)] == [*map(str.strip, bare)]
-        if not is_more and shape.is_row(bare, ""):
-            return False
-        # Where its id is on a later line, the first one must not have another.
-        is_first = shape.id_of(split(first, self._delimiter)).strip() == shape.id_of(fields).strip()
-        if not is_first and (shape.begins_row(bare, shape.id_of(fields)) or shape.may_be_spoilt_row(bare)):
-            return shape.fitted(bare) is None
+        if (whole := shape.fitted(bare)) is not None:
+            # Where its id is on a later line, the first one must not have another.
+            is_first = shape.id_of(split(first, self._delimiter)).strip() == shape.id_of(fields).strip()
+            may_be_other = shape.begins_row(bare, shape.id_of(fields)) or shape.may_be_spoilt_row(bare)
+            if (not is_more and shape.is_row(whole, "")) or (may_be_other and not is_first):
+                return False
         if shape.fitted(fields) is not None:
             return True
-        others = [line for line in others if not self._begins_with_rest(line, shape.id_place)]
+        others = [line for line in others if not self._begins_with_rest(line.text, shape.id_place)]
         has_other_id = any(shape.may_have_id(parted) for line in others for parted in self._parted(line))
         return is_more and shape.is_short_row(fields, is_open=False) and not has_other_id
 
@@ -207,10 +207,10 @@ class ChangeFileReader:
         readings = self._parted(line)
         if any(self._is_naming(shape, fields) or shape.is_sentinel(fields) for fields in readings):
             return True
-        if self._begins_with_rest(line, shape.id_place):
+        if self._begins_with_rest(line.text, shape.id_place):
             return False
         is_behind_whole = shape.fitted(self._bare(taken[0])) is not None
-        is_apart = is_behind_whole and not self._begins_with_rest(line, shape.id_place + 1)
+        is_apart = is_behind_whole and not self._begins_with_rest(line.text, shape.id_place + 1)
         if is_apart and any(map(shape.may_be_spoilt_row, readings)):
             return True
         if '"' in line.text and any(self._ids.may_be(shape.id_of(fields), beside) for fields in readings):
@@ -267,7 +267,7 @@ class ChangeFileReader:
         assert shape is not None  # noqa: S101 - there is one behind the header
         return (
             record.fault is None
-            and shape.is_plain(record.fields)
+            and shape.is_plain(record.fields, record.raw)
             and (record.raw.isascii() or not undecoded(record.raw))
         )
 
@@ -343,7 +343,7 @@ class ChangeFileReader:
 
     def _may_be_rest(self, shape: Shape, record: Record) -> bool:
         """Whether what looks like a row may be the end of what got lost, where an id is not the first column."""
-        if '"' in record.raw and self._begins_with_rest(Line(record.line, record.raw), shape.id_place):
+        if '"' in record.raw and self._begins_with_rest(record.raw, shape.id_place):
             return True
         begun = self._open.begun if self._open else 0
         return begun > 0 and not shape.is_too_wide([""] * (begun - 1) + record.fields)
@@ -379,11 +379,11 @@ class ChangeFileReader:
             self._id_on_line = line.number, next(filter(self._ids.is_new, texts), "")
         return self._id_on_line[1]
 
-    def _begins_with_rest(self, line: Line, places: int) -> bool:
+    def _begins_with_rest(self, text: str, places: int) -> bool:
         """Whether a quote closes in the first so many places that does not open there: a text ends with the line."""
         at = 0
-        for _ in range(places) if '"' in line.text else ():
-            field = self._whole_field.match(line.text, at)
+        for _ in range(places) if '"' in text else ():
+            field = self._whole_field.match(text, at)
             if field is None:
                 return True
             at = field.end()

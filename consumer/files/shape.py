@@ -36,6 +36,7 @@ class Shape:
         self._sentinel = feed.sentinel
         self._ids = ids
         self._id = folded_name(feed.id)
+        self._id_as_written = header.written[header.id_place]
         self._names = [folded_name(name) for name in header.written]
         self._known = (known_columns(feed).keys() | set(self._names)) - {""}
         self._has_unnamed = header.least < header.width
@@ -74,10 +75,12 @@ class Shape:
         """What stands where the id belongs; "" for nothing."""
         return fields[self.id_place] if len(fields) > self.id_place else ""
 
-    def is_plain(self, fields: Sequence[str]) -> bool:
+    def is_plain(self, fields: Sequence[str], raw: str) -> bool:
         """Whether it is a row with all fields, an id of a form that is known, and no names behind it."""
         header = self._header
         if len(fields) != header.width or not self._ids.knows_at_sight(fields[header.id_place]):
+            return False
+        if self._id_as_written in raw:
             return False
         last = fields[header.least - 1]
         if last[-1:].isalpha() and len(last) < _MOST_NAME_CHARS and folded_name(last) in self._known:
@@ -146,7 +149,7 @@ class Shape:
         """In which way a line names columns, however its quotes are; `is_lost` behind a row that cannot be read."""
         folded = [folded_name(field.replace('"', "")) for field in fields]
         count = sum(name in self._known for name in folded)
-        is_behind = any(name.endswith(self._id) and name not in self._known for name in folded)
+        is_behind = self._has_id_behind_value(folded)
         if count + is_behind < min(2, len(self._names)):
             return Naming.NOT
         has_id, is_most = self._id in folded, 2 * count > sum(map(bool, folded))
@@ -164,8 +167,12 @@ class Shape:
             return False
         if folded[0] in self._known or (not folded[0] and folded[1] in self._known):
             return True
-        is_behind = any(name.endswith(self._id) and name not in self._known for name in folded)
-        return not is_lost and not is_behind and not self._ids.is_spoilt(self.id_of(fields))
+        return not is_lost and not self._has_id_behind_value(folded) and not self._ids.is_spoilt(self.id_of(fields))
+
+    def _has_id_behind_value(self, folded: Sequence[str]) -> bool:
+        """Whether the id's name follows a value without anything between them, and other names that."""
+        values = (at for at, name in enumerate(folded) if name.endswith(self._id) and name not in self._known)
+        return any(any(name in self._known for name in folded[at + 1 :]) for at in values)
 
     def is_same_header(self, fields: Sequence[str]) -> bool:
         return [folded_name(field.replace('"', "")) for field in fields] == self._names

@@ -5,6 +5,7 @@ it was made; where a quote is put astray or the file is cut, a piece may be eith
 """
 
 import gzip
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
@@ -19,6 +20,7 @@ from tests.fuzz.tickets import NO_VALUE, Ticket, Value
 
 FIRST_NUMBER = 48_012
 MAX_ROWS = 12
+_LINE = re.compile(r"\r\n|\n|\r")
 _MORE = "more"
 """What is in a row's field that is one too many."""
 
@@ -152,7 +154,7 @@ def written_files(draw: st.DrawFn, *, most_stray: int = 3, habits: frozenset[Hab
     cut = draw(st.none() | st.integers(0, 2**16)) if habits == frozenset(Habit) else None
     stray = draw(st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 2**16)), max_size=most_stray))
     pieces = _with_stray_quotes(plan, pieces, stray)
-    pieces = _with_doubt(pieces)
+    pieces = _with_doubt(plan, pieces)
     return _as_file(plan, pieces, cut)
 
 
@@ -407,27 +409,38 @@ def _fate_when_astray(piece: Piece) -> Fate:
     return piece.fate if piece.fate is Fate.NO_ROW else Fate.EITHER
 
 
-def _with_doubt(pieces: list[Piece]) -> list[Piece]:
+def _with_doubt(plan: _Plan, pieces: list[Piece]) -> list[Piece]:
     """What lies beside a row that cannot be read may be a part of it, as far as anybody can tell.
 
-    So may a row behind it where the id is not the first column, and one before it whose last columns are left out.
+    So may a row behind it where the id has yet to come, and one before it whose last columns are left out, where the
+    other does not begin as rows here do.
     """
     rows = [piece for piece in pieces if not piece.is_blank]
     for at, (piece, behind) in enumerate(pairwise(rows)):
-        if piece.is_short and piece.fate is Fate.TAKEN and behind.fate in {Fate.REJECTED, Fate.EITHER}:
+        is_astray = behind.fate in {Fate.REJECTED, Fate.EITHER}
+        if piece.is_short and piece.fate is Fate.TAKEN and is_astray and not _begins_as_row(plan, behind):
             rows[at] = replace(piece, fate=Fate.EITHER)
     others = iter(rows)
     pieces = [piece if piece.is_blank else next(others) for piece in pieces]
     found: list[Piece] = []
-    is_behind = False
+    fields_before = 0
     for piece in pieces:
         is_touched = piece.fate in {Fate.REJECTED, Fate.EITHER} or '"' in piece.text
-        if is_behind and piece.fate is Fate.TAKEN and piece.names[0].key != "ticket_id":
+        if piece.fate is Fate.TAKEN and 0 < fields_before <= [name.key for name in piece.names].index("ticket_id"):
             found.append(replace(piece, fate=Fate.EITHER))
         else:
             found.append(piece)
-        is_behind = (is_behind and piece.fate is Fate.NO_ROW) or (piece.fate is not Fate.TAKEN and is_touched)
+        if piece.fate is not Fate.TAKEN and is_touched:
+            fields_before = len(_LINE.split(piece.body)[-1].replace('"', "").split(plan.delimiter))
+        elif piece.fate is not Fate.NO_ROW:
+            fields_before = 0
     return found
+
+
+def _begins_as_row(plan: _Plan, piece: Piece) -> bool:
+    """Whether its id is the first thing in it, and of the only form that there is."""
+    bare = piece.text.replace('"', "")
+    return len(plan.id_forms) == 1 and piece.ticket is not None and bare.lstrip(" ").startswith(piece.ticket.ticket_id)
 
 
 def _as_file(plan: _Plan, pieces: list[Piece], cut: int | None) -> WrittenFile:

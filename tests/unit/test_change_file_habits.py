@@ -75,11 +75,13 @@ def test_a_quote_that_never_closes_costs_its_own_row_alone() -> None:
     'said ""no"", twice;\nand left,\n\nthen came back',
     "a, b, c\nd, e, f",
     "begins\r\nand ends",
+    "a, and ends in a line break\n",
+    "there is no\nticket_id",
 ])  # fmt: skip
 def test_a_text_of_several_lines_stays_whole(text: str) -> None:
     read = Read(NARROW + f'E11-1,New,x,"{text}"\nE11-2,New,x,y\n')
     assert read.ids == ["E11-1", "E11-2"]
-    assert read.values[0]["owner"] == text.replace('""', '"')
+    assert read.values[0]["owner"] == text.replace('""', '"').strip()
     assert read.rejects == []
 
 
@@ -366,6 +368,7 @@ def test_another_header_that_is_glued_behind_fewer_fields_is_no_row() -> None:
 @pytest.mark.parametrize(("header", "row"), [
     (NARROW, "NULL,New,x,ticket_id,owner,raw_status,location_name\n"),
     (NARROW, "E14-2,Newticket_id,owner,raw_status\n"),
+    (NARROW + "E14-1,New,x,y\n", "E14-2,Newticket_id,owner,Kata\n"),
     ("raw_status,owner,ticket_id,,\n", "New,x,E14-2raw_status,ticket_id,owner\n"),
     ("raw_status,owner,location_name,ticket_id\n", "New,x,,E14-2ticket_id,location_name,owner,raw_status\n"),
 ])  # fmt: skip
