@@ -26,6 +26,8 @@ _NAME_JOINTS = re.compile(r"[\s_-]+")
 
 def folded_name(name: str) -> str:
     """What a column's name is compared by: `Closed At`, `closed-at` and `CLOSED_AT` are one."""
+    if name.isascii() and name.isprintable():
+        return name.replace(" ", "").replace("_", "").replace("-", "").lower()
     if not name.isascii():
         name = _visible(unicodedata.normalize("NFKC", name)).translate(_HYPHENS)
     return _NAME_JOINTS.sub("", "".join(char for char in name if char >= " ")).casefold()

@@ -1,11 +1,14 @@
 """What ids of a file look like. It is learnt from its rows, so that a row can be told from the rest of a text. Pure."""
 
 import re
+from functools import lru_cache
 
 from consumer.feeds.feed import Feed
 from consumer.feeds.folding import mended_id
 
 MAX_ID_CHARS = 200
+_MOST_CHARS = 2 * MAX_ID_CHARS
+"""Of an id with what is around it that mending takes off."""
 _MOST_FORMS = 50
 """With more forms of ids than this, a form tells nothing."""
 _TELLING_CHARS = 4
@@ -83,7 +86,13 @@ class Ids:
 
 def _form(text: str) -> str:
     """Letters and digits of an id each as one, whatever their number: INC-480012 is `a-9`; "" for what can be none."""
-    return _LETTERS.sub("a", _DIGITS.sub("9", _mended(text)))
+    mended = _mended(text)
+    return _form_of(mended) if mended else ""
+
+
+@lru_cache(maxsize=1024)
+def _form_of(mended: str) -> str:
+    return _LETTERS.sub("a", _DIGITS.sub("9", mended))
 
 
 def _skeleton(text: str) -> str:
@@ -92,5 +101,12 @@ def _skeleton(text: str) -> str:
 
 
 def _mended(text: str) -> str:
-    mended, fault = mended_id(text.strip())
+    text = text.strip()
+    return _mended_short(text) if len(text) <= _MOST_CHARS else ""
+
+
+@lru_cache(maxsize=1024)
+def _mended_short(text: str) -> str:
+    # A line is asked about several times, and its readings are mostly alike.
+    mended, fault = mended_id(text)
     return "" if fault or len(mended) > MAX_ID_CHARS else mended

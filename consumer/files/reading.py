@@ -48,13 +48,13 @@ class Record(NamedTuple):
 class _OpenFault:
     """What got lost and may go on, until there is a row again.
 
-    `beside` is what seemed to be its id, `has_id` whether a line had a place for one, and `begun` how many fields the
-    last line has, if a row may begin there whose id is to come.
+    `beside` is what seemed to be its id, `has_id` whether a line had a place for one, and `begun` the last line, if a
+    row may begin there whose id is to come.
     """
 
     beside: str = ""
     has_id: bool = False
-    begun: int = 0
+    begun: str = ""
 
 
 class ChangeFileReader:
@@ -338,15 +338,17 @@ class ChangeFileReader:
         # Behind an id, a line with a quote is the last one of a text.
         is_begun = len(fields) <= shape.id_place and not (before.has_id and '"' in raw)
         self._open = _OpenFault(
-            beside or before.beside, before.has_id or len(fields) > shape.id_place, len(fields) if is_begun else 0
+            beside or before.beside, before.has_id or len(fields) > shape.id_place, raw if is_begun else ""
         )
 
     def _may_be_rest(self, shape: Shape, record: Record) -> bool:
         """Whether what looks like a row may be the end of what got lost, where an id is not the first column."""
         if '"' in record.raw and self._begins_with_rest(record.raw, shape.id_place):
             return True
-        begun = self._open.begun if self._open else 0
-        return begun > 0 and not shape.is_too_wide([""] * (begun - 1) + record.fields)
+        begun = self._open.begun if self._open else ""
+        # What would be too much for one row is two; but with quotes, a delimiter may be of a text.
+        is_told = begun and '"' not in begun + record.raw
+        return bool(begun) and not (is_told and shape.is_too_wide(begun.split(self._delimiter)[1:] + record.fields))
 
     def _look_again(self, lines: int) -> None:
         """Raises: Permanent, where that would have no end."""

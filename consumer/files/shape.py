@@ -147,6 +147,8 @@ class Shape:
 
     def naming(self, fields: Sequence[str], *, is_lost: bool = False) -> Naming:
         """In which way a line names columns, however its quotes are; `is_lost` behind a row that cannot be read."""
+        if len(fields) < min(2, len(self._names)):
+            return Naming.NOT
         folded = [folded_name(field.replace('"', "")) for field in fields]
         count = sum(name in self._known for name in folded)
         is_behind = self._has_id_behind_value(folded)

@@ -412,8 +412,8 @@ def _fate_when_astray(piece: Piece) -> Fate:
 def _with_doubt(plan: _Plan, pieces: list[Piece]) -> list[Piece]:
     """What lies beside a row that cannot be read may be a part of it, as far as anybody can tell.
 
-    So may a row behind it where the id has yet to come, and one before it whose last columns are left out, where the
-    other does not begin as rows here do.
+    So may a row behind it where the id has yet to come, or with a quote before the id as a text ends with, and one
+    before it whose last columns are left out, where the other does not begin as rows here do.
     """
     rows = [piece for piece in pieces if not piece.is_blank]
     for at, (piece, behind) in enumerate(pairwise(rows)):
@@ -426,7 +426,8 @@ def _with_doubt(plan: _Plan, pieces: list[Piece]) -> list[Piece]:
     fields_before = 0
     for piece in pieces:
         is_touched = piece.fate in {Fate.REJECTED, Fate.EITHER} or '"' in piece.text
-        if piece.fate is Fate.TAKEN and 0 < fields_before <= [name.key for name in piece.names].index("ticket_id"):
+        place = [name.key for name in piece.names].index("ticket_id") if piece.names else 0
+        if piece.fate is Fate.TAKEN and place and fields_before and (fields_before <= place or '"' in piece.text):
             found.append(replace(piece, fate=Fate.EITHER))
         else:
             found.append(piece)
