@@ -240,6 +240,8 @@ class ChangeFileReader:
             return record
         if not record.raw.isascii() and (fault := undecoded(record.raw)):
             self._require_no_other_header(Line(record.line, record.raw), f"{NOT_UTF8}: {fault}")
+            if self._open is not None:
+                self._lose(shape, record.raw, record.fields, "")
             return record._replace(fault=f"{NOT_UTF8}: {fault}")
         fields = shape.fitted(record.fields)
         naming = shape.naming(record.fields, is_lost=self._open is not None)
