@@ -9,7 +9,7 @@ doubt, a line is read in each way that its quotes may be meant; to believe, only
 import csv
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import NamedTuple
 
@@ -44,7 +44,7 @@ class Record(NamedTuple):
     fault: str | None = None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _OpenFault:
     """What got lost and may go on, until there is a row again.
 
@@ -55,6 +55,8 @@ class _OpenFault:
     beside: str = ""
     has_id: bool = False
     begun: str = ""
+    is_over: bool = False
+    """Whether what may be its end was there, with an id and all fields, so that another row is none."""
 
 
 class ChangeFileReader:
@@ -277,9 +279,10 @@ class ChangeFileReader:
         """Of the right width."""
         fields, before = record.fields, self._open
         if before is not None:
-            is_row = shape.is_row(fields, before.beside) and not self._may_be_rest(shape, record)
-            if not is_row:
+            is_row = shape.is_row(fields, before.beside)
+            if not is_row or self._may_be_rest(shape, record):
                 self._lose(shape, record.raw, record.fields, before.beside)
+                self._open = replace(self._open or before, is_over=is_row)
                 return record._replace(fault="follows a row that cannot be read, and does not look like one itself")
             self._open = None
         if shape.is_lone_text(fields):
@@ -293,8 +296,8 @@ class ChangeFileReader:
             return record
         fault = shape.misfit(fields)
         beside = before.beside if before else ""
-        is_open = before is not None
-        if shape.is_short_row(fields, beside, is_open=is_open) and not (is_open and self._may_be_rest(shape, record)):
+        is_short_row = shape.is_short_row(fields, beside, is_open=before is not None)
+        if is_short_row and not self._may_be_rest(shape, record):
             if self._is_followed_by_row(shape, record):
                 self._open = None
                 self._ids.learn(shape.id_of(fields))
@@ -345,9 +348,11 @@ class ChangeFileReader:
 
     def _may_be_rest(self, shape: Shape, record: Record) -> bool:
         """Whether what looks like a row may be the end of what got lost, where an id is not the first column."""
+        if self._open is None or self._open.is_over:
+            return False
         if '"' in record.raw and self._begins_with_rest(record.raw, shape.id_place):
             return True
-        begun = self._open.begun if self._open else ""
+        begun = self._open.begun
         # What would be too much for one row is two; but with quotes, a delimiter may be of a text.
         is_told = begun and '"' not in begun + record.raw
         return bool(begun) and not (is_told and shape.is_too_wide(begun.split(self._delimiter)[1:] + record.fields))

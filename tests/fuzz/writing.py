@@ -429,6 +429,7 @@ def _with_doubt(plan: _Plan, pieces: list[Piece]) -> list[Piece]:
         place = [name.key for name in piece.names].index("ticket_id") if piece.names else 0
         if piece.fate is Fate.TAKEN and place and fields_before and (fields_before <= place or '"' in piece.text):
             found.append(replace(piece, fate=Fate.EITHER))
+            fields_before = 0
         else:
             found.append(piece)
         if piece.fate is not Fate.TAKEN and is_touched:

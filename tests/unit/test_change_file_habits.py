@@ -171,6 +171,12 @@ def test_the_rest_of_a_broken_text_before_the_id_is_no_row(before: str, rest: st
     assert read.ids == ["E11-0", "E11-2"]
 
 
+def test_quotes_that_are_a_part_of_texts_do_not_keep_a_fault_open() -> None:
+    rows = "".join(f'x "y",E11-{number},New\n' for number in range(2, 9))
+    read = Read(f'owner,ticket_id,raw_status\n"x,E11-1,New\n{rows}')
+    assert (len(read.ids) >= 6, read.rejected_lines[0]) == (True, 2)
+
+
 def test_a_word_for_nothing_in_the_place_of_an_id_is_no_form_of_ids() -> None:
     read = Read(NARROW + 'NULL,New,x,y\nE11-1,New,x,"a ""waiting\n\nwaiting,b"x\nE11-2,New,x,y\n')
     assert read.ids == ["E11-2"]
