@@ -6,26 +6,18 @@ at fault alone, and reading goes on at the next one. From there on a line has to
 doubt, a line is read in each way that its quotes may be meant; to believe, only as it stands.
 """
 
-import csv
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import count
 from typing import NamedTuple
 
 from consumer.feeds.feed import Feed
 from consumer.files.decoding import MAX_LINE_CHARS, Line, Read, TextLines, undecoded
 from consumer.files.header import Header, begin, known_columns, read_header, split
 from consumer.files.ids import Ids
+from consumer.files.quoting import AHEAD_LINES, QuoteAstray, Quoting
 from consumer.files.shape import Naming, Shape
 from publisher.errors import Permanent
 
-MAX_RECORD_CHARS = MAX_LINE_CHARS
-"""A record of several lines beyond this is taken for a quote that does not close."""
-_AHEAD_LINES, _AHEAD_CHARS = 100, 64 * 1024
-"""So far is looked for the end of what may be a row, and for what comes behind one."""
-_MOST_AGAIN, _AGAIN_PER_LINE = 10_000, 2
-"""So many lines of a file may be looked at again for its quotes; more have no end."""
 _LINE_ENDS = ("\n", "\r")
 NOT_UTF8 = "is not UTF-8"
 """How the fault of such a row begins."""
@@ -75,16 +67,11 @@ class ChangeFileReader:
         self._ids = Ids(feed)
         self._open: _OpenFault | None = None
         self._id_on_line = 0, ""
-        self._again = 0
-        csv.field_size_limit(2 * MAX_RECORD_CHARS)
         found = begin(self._lines, known_columns(feed).keys())
         self._delimiter = found.delimiter
-        mark = re.escape(found.delimiter)
-        self._whole_field = re.compile(f' *(?:"(?:[^"]|"")*"|(?:[^"{mark}][^{mark}]*)?(?<!"))(?:{mark}|$)')
+        self._quoting = Quoting(self._lines, found.delimiter)
         self.blank_lines = found.blank_lines
         self.header_lines = found.separator_lines
-        self._quoted = _Quoted(self._lines)
-        self._csv = csv.reader(self._quoted, delimiter=found.delimiter, skipinitialspace=True, strict=True)
         self.header = self._first_header()
 
     @property
@@ -147,17 +134,10 @@ class ChangeFileReader:
         if '"' not in line.text:
             return Record(line.number, line.text.rstrip("\r\n").split(self._delimiter), line.text)
         shape = self._shape
-        self._quoted.begin(line, self._is_swallowed if shape else None)
-        taken = self._quoted.taken
         try:
-            fields = next(self._csv)
-        except _Swallowed as error:
-            return self._first_at_fault(taken, f"opens a quote that does not close: {error}")
-        except csv.Error:
-            misplaced = f"has a quote where none can be, by line {taken[-1].number}: in quotes it is written twice"
-            return self._first_at_fault(
-                taken, "opens a quote that never closes" if self._quoted.has_ended else misplaced
-            )
+            fields, taken = self._quoting.record(line, self._is_swallowed if shape else None)
+        except QuoteAstray as astray:
+            return self._first_at_fault(astray.taken, astray.why)
         if len(taken) > 1 and shape and not self._stands(shape, fields, taken):
             is_misfit = shape.fitted(fields) is None
             why = shape.misfit(fields) if is_misfit else "may be a row by itself"
@@ -168,11 +148,10 @@ class ChangeFileReader:
 
     def _first_at_fault(self, taken: list[Line], why: str) -> Record:
         first, *others = taken
-        self._lines.give_back(others)
-        self._look_again(len(others))
+        self._quoting.give_back(others)
         self._require_no_other_header(first, why)
         if self._shape:
-            self._lose(self._shape, first.text, self._bare(first), self._id_on(first))
+            self._lose(self._shape, first.text, self._quoting.bare(first), self._id_on(first))
         return Record(first.number, split(first, self._delimiter), first.text, fault=why)
 
     def _stands(self, shape: Shape, fields: list[str], taken: list[Line]) -> bool:
@@ -181,11 +160,13 @@ class ChangeFileReader:
         if shape.is_same_header(fields):
             return True
         self._require_no_other_header(first, f"has a text in quotes that goes on to line {taken[-1].number}")
-        bare = self._bare(first)
+        bare = self._quoting.bare(first)
         if shape.is_same_header(bare):
             return False
         # A text may end in line breaks; but then the quotes part nothing else than the delimiters do.
-        is_more = any(self._has_text(line) for line in others) or [*map(str.strip, fields)] == [*map(str.strip, bare)]
+        is_more = any(self._quoting.has_text(line) for line in others) or [*map(str.strip, fields)] == [
+            *map(str.strip, bare)
+        ]
         if (whole := shape.fitted(bare)) is not None:
             # Where its id is on a later line, the first one must not have another.
             is_first = shape.id_of(split(first, self._delimiter)).strip() == shape.id_of(fields).strip()
@@ -194,8 +175,8 @@ class ChangeFileReader:
                 return False
         if shape.fitted(fields) is not None:
             return True
-        others = [line for line in others if not self._begins_with_rest(line.text, shape.id_place)]
-        has_other_id = any(shape.may_have_id(parted) for line in others for parted in self._parted(line))
+        others = [line for line in others if not self._quoting.begins_with_rest(line.text, shape.id_place)]
+        has_other_id = any(shape.may_have_id(parted) for line in others for parted in self._quoting.parted(line))
         return is_more and shape.is_short_row(fields, is_open=False) and not has_other_id
 
     def _is_swallowed(self, taken: list[Line], line: Line) -> bool:
@@ -205,18 +186,18 @@ class ChangeFileReader:
         if line.is_too_long:
             return False
         beside = self._id_on(taken[0])
-        is_next = not any(map(self._has_text, taken[1:]))
-        readings = self._parted(line)
+        is_next = not any(map(self._quoting.has_text, taken[1:]))
+        readings = self._quoting.parted(line)
         if any(self._is_naming(shape, fields) or shape.is_sentinel(fields) for fields in readings):
             return True
-        if self._begins_with_rest(line.text, shape.id_place):
+        if self._quoting.begins_with_rest(line.text, shape.id_place):
             return False
-        is_behind_whole = shape.fitted(self._bare(taken[0])) is not None
-        is_apart = is_behind_whole and not self._begins_with_rest(line.text, shape.id_place + 1)
+        is_behind_whole = shape.fitted(self._quoting.bare(taken[0])) is not None
+        is_apart = is_behind_whole and not self._quoting.begins_with_rest(line.text, shape.id_place + 1)
         if is_apart and any(map(shape.may_be_spoilt_row, readings)):
             return True
         if '"' in line.text and any(self._ids.may_be(shape.id_of(fields), beside) for fields in readings):
-            readings.append(self._record_from(line, 0))
+            readings.append(self._quoting.record_ahead(line, 0))
         return any(shape.may_be_row(fields, beside, is_next=is_next) for fields in readings)
 
     @staticmethod
@@ -228,7 +209,7 @@ class ChangeFileReader:
         shape = self._shape
         if shape is None:
             return
-        bare = self._bare(line)
+        bare = self._quoting.bare(line)
         if shape.naming(bare) is not Naming.NOT and not shape.is_same_header(bare):
             raise Permanent("header astray", f"line {line.number} names columns, but {why}; put each export by itself")
 
@@ -315,19 +296,19 @@ class ChangeFileReader:
         if not record.raw.endswith(_LINE_ENDS):
             return False
         beside = shape.id_of(record.fields)
-        for place in range(_AHEAD_LINES):
+        for place in range(AHEAD_LINES):
             line = self._lines.peek(place)
             if line is None:
                 return True
-            if not self._has_text(line):
+            if not self._quoting.has_text(line):
                 continue
-            readings = self._parted(line)
+            readings = self._quoting.parted(line)
             if any(
                 shape.begins_row(fields, beside) or shape.is_sentinel(fields) or self._is_naming(shape, fields)
                 for fields in readings
             ):
                 return True
-            whole = self._record_from(line, place + 1) if '"' in line.text else readings[0]
+            whole = self._quoting.record_ahead(line, place + 1) if '"' in line.text else readings[0]
             if (fields := shape.fitted(whole)) and shape.is_row(fields, beside):
                 return True
             # What would be too much for one row is two.
@@ -350,108 +331,17 @@ class ChangeFileReader:
         """Whether what looks like a row may be the end of what got lost, where an id is not the first column."""
         if self._open is None or self._open.is_over:
             return False
-        if '"' in record.raw and self._begins_with_rest(record.raw, shape.id_place):
+        if '"' in record.raw and self._quoting.begins_with_rest(record.raw, shape.id_place):
             return True
         begun = self._open.begun
         # What would be too much for one row is two; but with quotes, a delimiter may be of a text.
         is_told = begun and '"' not in begun + record.raw
         return bool(begun) and not (is_told and shape.is_too_wide(begun.split(self._delimiter)[1:] + record.fields))
 
-    def _look_again(self, lines: int) -> None:
-        """Raises: Permanent, where that would have no end."""
-        self._again += lines
-        if self._again > _MOST_AGAIN + _AGAIN_PER_LINE * self._lines.count:
-            raise Permanent(
-                "quotes astray",
-                f"by line {self._lines.count:,}, so many quotes open or close where none can that no row is sure; "
-                "a quote in a text is written twice, and the text in quotes",
-            )
-
-    # Lines as they may be meant.
-
-    def _bare(self, line: Line) -> list[str]:
-        """The fields of a line if none of its quotes is meant."""
-        return line.text.rstrip("\r\n").replace('"', "").split(self._delimiter)
-
-    def _parted(self, line: Line) -> list[list[str]]:
-        """The fields of a line by itself, in both ways that its quotes may be meant."""
-        return [self._bare(line), split(line, self._delimiter)] if '"' in line.text else [self._bare(line)]
-
-    def _has_text(self, line: Line) -> bool:
-        return bool(line.text.strip(f' "\r\n{self._delimiter}'))
-
     def _id_on(self, line: Line) -> str:
         """What seems to be the id on a line, however its quotes are; "" for nothing like one."""
         assert self._shape is not None  # noqa: S101 - asked behind the header only
         if self._id_on_line[0] != line.number:
-            texts = map(self._shape.id_of, reversed(self._parted(line)))
+            texts = map(self._shape.id_of, reversed(self._quoting.parted(line)))
             self._id_on_line = line.number, next(filter(self._ids.is_new, texts), "")
         return self._id_on_line[1]
-
-    def _begins_with_rest(self, text: str, places: int) -> bool:
-        """Whether a quote closes in the first so many places that does not open there: a text ends with the line."""
-        at = 0
-        for _ in range(places) if '"' in text else ():
-            field = self._whole_field.match(text, at)
-            if field is None:
-                return True
-            at = field.end()
-        return False
-
-    def _record_from(self, line: Line, place: int) -> list[str]:
-        """The fields of the record that a line begins; none where its quotes are astray."""
-        lines = self._from(line, place)
-        try:
-            return next(csv.reader(lines, delimiter=self._delimiter, skipinitialspace=True, strict=True))
-        except csv.Error:
-            return []
-
-    def _from(self, line: Line, begin: int) -> Iterator[str]:
-        """The text of a line, and of those behind it, so far as is looked; the next one is so many ahead."""
-        yield line.text
-        chars = len(line.text)
-        for place in count(begin):
-            ahead = self._lines.peek(place)
-            self._look_again(1)
-            if ahead is None or ahead.is_too_long or place == begin + _AHEAD_LINES or chars > _AHEAD_CHARS:
-                return
-            chars += len(ahead.text)
-            yield ahead.text
-
-
-class _Swallowed(Exception):
-    """A line that a quote goes on over is a row by itself."""
-
-
-class _Quoted(Iterator[str]):
-    """The lines of a record with quotes, taken one by one for as long as a quote is open."""
-
-    def __init__(self, lines: TextLines) -> None:
-        self._lines = lines
-        self._is_swallowed: Callable[[list[Line], Line], bool] | None = None
-        self._chars = 0
-        self.taken: list[Line] = []
-        self.has_ended = False
-
-    def begin(self, line: Line, is_swallowed: Callable[[list[Line], Line], bool] | None) -> None:
-        """A record begins on the line; `is_swallowed(taken, line)` tells a row from a line of a text."""
-        self._lines.give_back([line])
-        self._is_swallowed = is_swallowed
-        self._chars = 0
-        self.taken = []
-        self.has_ended = False
-
-    def __next__(self) -> str:
-        line = self._lines.next()
-        if line is None:
-            self.has_ended = True
-            raise StopIteration
-        if self.taken and self._is_swallowed is not None and self._is_swallowed(self.taken, line):
-            self._lines.give_back([line])
-            raise _Swallowed(f"line {line.number} is a row by itself")
-        self._chars += len(line.text)
-        if line.is_too_long or self._chars > MAX_RECORD_CHARS:
-            self._lines.give_back([line])
-            raise _Swallowed(f"there are more than {MAX_RECORD_CHARS:,} characters by line {line.number}")
-        self.taken.append(line)
-        return line.text

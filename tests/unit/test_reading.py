@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.feeds.feed import Column, Feed
-from consumer.files import decoding, reading
+from consumer.files import decoding, quoting, reading
 from consumer.files.reading import ChangeFileReader, Record
 from publisher.errors import Permanent
 
@@ -192,7 +192,7 @@ def test_a_line_too_long_to_hold_is_passed_over_and_the_next_one_read(
 
 
 def test_a_text_of_many_lines_has_a_bound_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "MAX_RECORD_CHARS", 100)
+    monkeypatch.setattr(quoting, "MAX_RECORD_CHARS", 100)
     records = read(('ticket_id,note\nINC1,"' + "line\n" * 60 + '"\nINC2,a\n').encode())
     assert records[0].fault == "opens a quote that does not close: there are more than 100 characters by line 20"
     assert records[-1].fields == ["INC2", "a"]
