@@ -151,7 +151,7 @@ class ChangeFileReader:
         self._quoting.give_back(others)
         self._require_no_other_header(first, why)
         if self._shape:
-            self._lose(self._shape, first.text, self._quoting.bare(first), self._id_on(first))
+            self._lose(self._shape, first.text, self._id_on(first))
         return Record(first.number, split(first, self._delimiter), first.text, fault=why)
 
     def _stands(self, shape: Shape, fields: list[str], taken: list[Line]) -> bool:
@@ -164,9 +164,8 @@ class ChangeFileReader:
         if shape.is_same_header(bare):
             return False
         # A text may end in line breaks; but then the quotes part nothing else than the delimiters do.
-        is_more = any(self._quoting.has_text(line) for line in others) or [*map(str.strip, fields)] == [
-            *map(str.strip, bare)
-        ]
+        is_same = [*map(str.strip, fields)] == [*map(str.strip, bare)]
+        is_more = is_same or any(map(self._quoting.has_text, others))
         if (whole := shape.fitted(bare)) is not None:
             # Where its id is on a later line, the first one must not have another.
             is_first = shape.id_of(split(first, self._delimiter)).strip() == shape.id_of(fields).strip()
@@ -224,7 +223,7 @@ class ChangeFileReader:
         if not record.raw.isascii() and (fault := undecoded(record.raw)):
             self._require_no_other_header(Line(record.line, record.raw), f"{NOT_UTF8}: {fault}")
             if self._open is not None:
-                self._lose(shape, record.raw, record.fields, "")
+                self._lose(shape, record.raw, "")
             return record._replace(fault=f"{NOT_UTF8}: {fault}")
         fields = shape.fitted(record.fields)
         naming = shape.naming(record.fields, is_lost=self._open is not None)
@@ -262,7 +261,7 @@ class ChangeFileReader:
         if before is not None:
             is_row = shape.is_row(fields, before.beside)
             if not is_row or self._may_be_rest(shape, record):
-                self._lose(shape, record.raw, record.fields, before.beside)
+                self._lose(shape, record.raw, before.beside)
                 self._open = replace(self._open or before, is_over=is_row)
                 return record._replace(fault="follows a row that cannot be read, and does not look like one itself")
             self._open = None
@@ -288,7 +287,7 @@ class ChangeFileReader:
                 ", and what follows is no row: a line break in a text that is not in quotes, or a file that is cut off?"
             )
         if before is not None or '"' in record.raw or shape.is_short(fields):  # one that is too wide has no rest
-            self._lose(shape, record.raw, fields, beside)
+            self._lose(shape, record.raw, beside)
         return record._replace(fault=fault)
 
     def _is_followed_by_row(self, shape: Shape, record: Record) -> bool:
@@ -319,13 +318,13 @@ class ChangeFileReader:
 
     # What got lost.
 
-    def _lose(self, shape: Shape, raw: str, fields: list[str], beside: str) -> None:
+    def _lose(self, shape: Shape, raw: str, beside: str) -> None:
         before = self._open or _OpenFault()
+        last = raw.rstrip("\r\n").replace("\r", "\n").rpartition("\n")[2]
+        has_id = len(last.replace('"', "").split(self._delimiter)) > shape.id_place
         # Behind an id, a line with a quote is the last one of a text.
-        is_begun = len(fields) <= shape.id_place and not (before.has_id and '"' in raw)
-        self._open = _OpenFault(
-            beside or before.beside, before.has_id or len(fields) > shape.id_place, raw if is_begun else ""
-        )
+        is_begun = not has_id and not (before.has_id and '"' in last)
+        self._open = _OpenFault(beside or before.beside, before.has_id or has_id, last if is_begun else "")
 
     def _may_be_rest(self, shape: Shape, record: Record) -> bool:
         """Whether what looks like a row may be the end of what got lost, where an id is not the first column."""
