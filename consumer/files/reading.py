@@ -187,7 +187,8 @@ class ChangeFileReader:
         beside = self._id_on(taken[0])
         is_next = not any(map(self._quoting.has_text, taken[1:]))
         readings = self._quoting.parted(line)
-        if any(self._is_naming(shape, fields) or shape.is_sentinel(fields) for fields in readings):
+        namings = (shape.naming(fields) in {Naming.HEADER, Naming.BEHIND_VALUES} for fields in readings)
+        if any(namings) or any(map(shape.is_sentinel, readings)):
             return True
         if self._quoting.begins_with_rest(line.text, shape.id_place):
             return False
@@ -198,10 +199,6 @@ class ChangeFileReader:
         if '"' in line.text and any(self._ids.may_be(shape.id_of(fields), beside) for fields in readings):
             readings.append(self._quoting.record_ahead(line, 0))
         return any(shape.may_be_row(fields, beside, is_next=is_next) for fields in readings)
-
-    @staticmethod
-    def _is_naming(shape: Shape, fields: list[str]) -> bool:
-        return shape.naming(fields) in {Naming.HEADER, Naming.BEHIND_VALUES}
 
     def _require_no_other_header(self, line: Line, why: str) -> None:
         """Raises: Permanent, since what follows a header that cannot be read cannot be read by the one before it."""
@@ -303,7 +300,9 @@ class ChangeFileReader:
                 continue
             readings = self._quoting.parted(line)
             if any(
-                shape.begins_row(fields, beside) or shape.is_sentinel(fields) or self._is_naming(shape, fields)
+                shape.begins_row(fields, beside)
+                or shape.is_sentinel(fields)
+                or shape.naming(fields, is_lost=True) is Naming.HEADER
                 for fields in readings
             ):
                 return True

@@ -375,6 +375,7 @@ def test_another_header_that_is_glued_behind_fewer_fields_is_no_row() -> None:
     (NARROW, "NULL,New,x,ticket_id,owner,raw_status,location_name\n"),
     (NARROW, "E14-2,Newticket_id,owner,raw_status\n"),
     (NARROW + "E14-1,New,x,y\n", "E14-2,Newticket_id,owner,Kata\n"),
+    (NARROW, "E14-2,In\nProgress,x,ticket_id,raw_status,location_name,owner\n"),
     ("raw_status,owner,ticket_id,,\n", "New,x,E14-2raw_status,ticket_id,owner\n"),
     ("raw_status,owner,location_name,ticket_id\n", "New,x,,E14-2ticket_id,location_name,owner,raw_status\n"),
 ])  # fmt: skip
