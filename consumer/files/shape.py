@@ -169,7 +169,11 @@ class Shape:
             return False
         if folded[0] in self._known or (not folded[0] and folded[1] in self._known):
             return True
-        return not is_lost and not self._has_id_behind_value(folded) and not self._ids.is_spoilt(self.id_of(fields))
+        # A name that nobody knows is a word, and in front of other names than those that are behind a row anyway.
+        begin = next(at for at, name in enumerate(folded) if name in self._known)
+        are_words = all(name and not any(map(str.isdigit, name)) for name in folded[:begin])
+        is_behind = self._has_id_behind_value(folded) or folded[begin:] == self._names
+        return are_words and not (is_lost or is_behind or self._ids.is_spoilt(self.id_of(fields)))
 
     def _has_id_behind_value(self, folded: Sequence[str]) -> bool:
         """Whether the id's name follows a value without anything between them, and other names that."""

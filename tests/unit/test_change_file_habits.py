@@ -383,6 +383,12 @@ def test_a_row_is_never_lost_in_another_header(header: str, row: str) -> None:
     assert refusal(header + row + "E14-3,New,x,y\n").reason == "glued exports"
 
 
+def test_a_header_behind_the_rest_of_a_row_makes_no_other_header_of_both() -> None:
+    header = "ticket_id,raw_status,owner,,,\n"
+    read = Read(header + "E14-1,New,Mwangi\nwa Njoroge no. 5,,," + header + "E14-2,New,x\n")
+    assert (read.ids, read.rejected_lines) == (["E14-1", "E14-2"], [3])
+
+
 def test_another_header_may_have_columns_that_nobody_knows() -> None:
     again = "ticket_id,parent_ticket_id,owner,raw_status\nE14-2,E14-1,y,New\n"
     read = Read(NARROW + "E14-1,New,x,y\n" + again + "Kata,ticket_id,owner\nr,E14-3,z\n")
