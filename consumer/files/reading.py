@@ -175,8 +175,9 @@ class ChangeFileReader:
         if shape.fitted(fields) is not None:
             return True
         others = [line for line in others if not self._quoting.begins_with_rest(line.text, shape.id_place)]
-        has_other_id = any(shape.may_have_id(parted) for line in others for parted in self._quoting.parted(line))
-        return is_more and shape.is_short_row(fields, is_open=False) and not has_other_id
+        readings = [parted for line in others for parted in self._quoting.parted(line)]
+        may_be_others = any(shape.may_have_id(parted) or shape.fitted(parted) for parted in readings)
+        return is_more and shape.is_short_row(fields, is_open=False) and not may_be_others
 
     def _is_swallowed(self, taken: list[Line], line: Line) -> bool:
         """Whether a line that a quote goes on over is a row by itself, or with those behind it."""
@@ -222,6 +223,9 @@ class ChangeFileReader:
             if self._open is not None:
                 self._lose(shape, record.raw, "")
             return record._replace(fault=f"{NOT_UTF8}: {fault}")
+        if shape.is_sentinel(record.fields):
+            self._open = None
+            return record
         fields = shape.fitted(record.fields)
         naming = shape.naming(record.fields, is_lost=self._open is not None)
         if naming is Naming.HEADER:
@@ -269,8 +273,6 @@ class ChangeFileReader:
 
     def _misfit(self, shape: Shape, record: Record) -> Record:
         fields, before = record.fields, self._open
-        if shape.is_sentinel(fields):
-            return record
         fault = shape.misfit(fields)
         beside = before.beside if before else ""
         is_short_row = shape.is_short_row(fields, beside, is_open=before is not None)
@@ -299,14 +301,14 @@ class ChangeFileReader:
             if not self._quoting.has_text(line):
                 continue
             readings = self._quoting.parted(line)
+            whole = self._quoting.record_ahead(line, place + 1) if '"' in line.text else readings[0]
             if any(
                 shape.begins_row(fields, beside)
                 or shape.is_sentinel(fields)
                 or shape.naming(fields, is_lost=True) is Naming.HEADER
-                for fields in readings
+                for fields in (*readings, whole)
             ):
                 return True
-            whole = self._quoting.record_ahead(line, place + 1) if '"' in line.text else readings[0]
             if (fields := shape.fitted(whole)) and shape.is_row(fields, beside):
                 return True
             # What would be too much for one row is two.

@@ -89,7 +89,7 @@ class Shape:
 
     def is_row(self, fields: Sequence[str], beside: str) -> bool:
         """Whether one of the right width is a row beyond doubt; `beside` is an id by its place, if not by its row."""
-        return self._ids.may_be(self.id_of(fields), beside) or self.is_sentinel(fields)
+        return self._ids.may_be(self.id_of(fields), beside)
 
     def is_short_row(self, fields: Sequence[str], beside: str = "", *, is_open: bool) -> bool:
         """Whether it may be one whose last columns are left out, as far as that can be told from it alone.

@@ -418,7 +418,8 @@ def _with_doubt(plan: _Plan, pieces: list[Piece]) -> list[Piece]:
     rows = [piece for piece in pieces if not piece.is_blank]
     for at, (piece, behind) in enumerate(pairwise(rows)):
         is_astray = behind.fate in {Fate.REJECTED, Fate.EITHER}
-        if piece.is_short and piece.fate is Fate.TAKEN and is_astray and not _begins_as_row(plan, behind):
+        is_one = piece.is_short and piece.fate in {Fate.TAKEN, Fate.DROPPED}
+        if is_one and is_astray and not _begins_as_row(plan, behind):
             rows[at] = replace(piece, fate=Fate.EITHER)
     others = iter(rows)
     pieces = [piece if piece.is_blank else next(others) for piece in pieces]

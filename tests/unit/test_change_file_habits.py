@@ -97,6 +97,11 @@ def test_a_text_of_several_lines_stays_whole_where_the_last_columns_are_left_out
     assert (read.ids, read.rejects) == (["E11-1", "E11-2"], [])
 
 
+def test_a_text_of_several_lines_before_the_id_stays_whole_where_the_last_columns_are_left_out() -> None:
+    read = Read('owner,location_name,ticket_id,raw_status\nx,y,E11-1\n"line one\nline two",y,E11-2\nx,y,E11-3,New\n')
+    assert (read.ids, read.rejects) == (["E11-1", "E11-2", "E11-3"], [])
+
+
 def test_ids_of_mixed_letters_and_digits_are_known_again_behind_a_quote_astray() -> None:
     ids = ["c5072a2a-677e-4a8c-b0a9-f51e1ee9b9c6", "b876b49b-b147-4ecc-b809-fa17a44f22e7",
            "378e1fcf-7a9d-48f3-aa41-fa869afa2232"]  # fmt: skip
