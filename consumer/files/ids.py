@@ -59,6 +59,8 @@ class Ids:
         form = _form(text)
         if not form or len(self._forms) > _MOST_FORMS:
             return "9" in form and not any(map(str.isspace, form))
+        if form == "9" and len(text.strip()) < _TELLING_CHARS:
+            return text.translate(_PATTERN) in self._patterns  # any column may have a number
         if form in self._forms or form == _form(beside):
             return True
         # Of letters alone, a skeleton would be any word of that length.

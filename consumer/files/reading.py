@@ -166,6 +166,9 @@ class ChangeFileReader:
         # A text may end in line breaks; but then the quotes part nothing else than the delimiters do.
         is_same = [*map(str.strip, fields)] == [*map(str.strip, bare)]
         is_more = is_same or any(map(self._quoting.has_text, others))
+        end = others[-1]
+        if not is_same and self._delimiter in end.text.partition('"')[0] and not self._quoting.has_text(end):
+            return False  # a row of nothing is no end of a text
         if (whole := shape.fitted(bare)) is not None:
             # Where its id is on a later line, the first one must not have another.
             is_first = shape.id_of(split(first, self._delimiter)).strip() == shape.id_of(fields).strip()
@@ -285,6 +288,8 @@ class ChangeFileReader:
             fault += (
                 ", and what follows is no row: a line break in a text that is not in quotes, or a file that is cut off?"
             )
+        if not shape.is_short(fields) and self._ids.is_new(shape.id_of(fields)):
+            beside = shape.id_of(fields)
         if before is not None or '"' in record.raw or shape.is_short(fields):  # one that is too wide has no rest
             self._lose(shape, record.raw, beside)
         return record._replace(fault=fault)

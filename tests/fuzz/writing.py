@@ -428,7 +428,8 @@ def _with_doubt(plan: _Plan, pieces: list[Piece]) -> list[Piece]:
     for piece in pieces:
         is_touched = piece.fate in {Fate.REJECTED, Fate.EITHER} or '"' in piece.text
         place = [name.key for name in piece.names].index("ticket_id") if piece.names else 0
-        if piece.fate is Fate.TAKEN and place and fields_before and (fields_before <= place or '"' in piece.text):
+        is_row = piece.fate in {Fate.TAKEN, Fate.DROPPED}
+        if is_row and place and fields_before and (fields_before <= place or '"' in piece.text):
             found.append(replace(piece, fate=Fate.EITHER))
             fields_before = 0
         else:

@@ -182,6 +182,17 @@ def test_quotes_that_are_a_part_of_texts_do_not_keep_a_fault_open() -> None:
     assert (len(read.ids) >= 6, read.rejected_lines[0]) == (True, 2)
 
 
+def test_a_number_in_the_rest_of_a_row_is_no_id_of_digits() -> None:
+    names = "raw_status,location_name,ticket_id,owner,closed_at,is_alarm\n"
+    read = Read(names + "New,x,48018,y,,0\nNew,x,48019,Amina\nno. 5,2026-06-25,0\nNew,x,48020,y,,0\n")
+    assert (read.ids, read.rejected_lines) == (["48018", "48020"], [3, 4])
+
+
+def test_two_quotes_astray_make_no_text_of_a_row_of_nothing() -> None:
+    read = Read(NARROW + 'E11-1,"New,x\ny,\n,,,"\nE11-2,New,x,y\n')
+    assert (read.ids, read.rejected_lines[:2]) == (["E11-2"], [2, 3])
+
+
 def test_a_word_for_nothing_in_the_place_of_an_id_is_no_form_of_ids() -> None:
     read = Read(NARROW + 'NULL,New,x,y\nE11-1,New,x,"a ""waiting\n\nwaiting,b"x\nE11-2,New,x,y\n')
     assert read.ids == ["E11-2"]
