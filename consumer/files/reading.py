@@ -18,6 +18,8 @@ from consumer.files.quoting import AHEAD_LINES, QuoteAstray, Quoting
 from consumer.files.shape import Naming, Shape
 from publisher.errors import Permanent
 
+_NEAR_LINES = 3
+"""So many may lie between two rows that quotes astray put together."""
 _LINE_ENDS = ("\n", "\r")
 NOT_UTF8 = "is not UTF-8"
 """How the fault of such a row begins."""
@@ -51,6 +53,18 @@ class _OpenFault:
     """Whether what may be its end was there, with an id and all fields, so that another row is none."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """The line on which a text in quotes opens, as if it were a row by itself."""
+
+    number: int
+    id: str
+    """What seems to be it, however the quotes are; "" for nothing like one."""
+    is_whole: bool
+    is_amid: bool
+    """Whether there are other fields behind the quote."""
+
+
 class ChangeFileReader:
     """Reads records from `read(amount) -> bytes`, by the header that comes first and by each that comes behind it.
 
@@ -66,7 +80,7 @@ class ChangeFileReader:
         self._shape: Shape | None = None
         self._ids = Ids(feed)
         self._open: _OpenFault | None = None
-        self._id_on_line = 0, ""
+        self._opening = _Opening(0, "", is_whole=False, is_amid=False)
         found = begin(self._lines, known_columns(feed).keys())
         self._delimiter = found.delimiter
         self._quoting = Quoting(self._lines, found.delimiter)
@@ -124,8 +138,6 @@ class ChangeFileReader:
         self._open = None
         return self.header
 
-    # A record, by its quotes.
-
     def _parsed(self, line: Line) -> Record:
         """The record that begins on the line."""
         if line.is_too_long:
@@ -151,7 +163,7 @@ class ChangeFileReader:
         self._quoting.give_back(others)
         self._require_no_other_header(first, why)
         if self._shape:
-            self._lose(self._shape, first.text, self._id_on(first))
+            self._lose(self._shape, first.text, self._opening_on(self._shape, first).id)
         return Record(first.number, split(first, self._delimiter), first.text, fault=why)
 
     def _stands(self, shape: Shape, fields: list[str], taken: list[Line]) -> bool:
@@ -188,21 +200,21 @@ class ChangeFileReader:
         assert shape is not None  # noqa: S101 - asked behind the header only
         if line.is_too_long:
             return False
-        beside = self._id_on(taken[0])
-        is_next = not any(map(self._quoting.has_text, taken[1:]))
+        opening = self._opening_on(shape, taken[0])
+        is_behind = len(taken) <= _NEAR_LINES and not any(map(self._quoting.has_text, taken[1:]))
         readings = self._quoting.parted(line)
         namings = (shape.naming(fields) in {Naming.HEADER, Naming.BEHIND_VALUES} for fields in readings)
         if any(namings) or any(map(shape.is_sentinel, readings)):
             return True
         if self._quoting.begins_with_rest(line.text, shape.id_place):
             return False
-        is_behind_whole = shape.fitted(self._quoting.bare(taken[0])) is not None
-        is_apart = is_behind_whole and not self._quoting.begins_with_rest(line.text, shape.id_place + 1)
+        is_apart = opening.is_whole and not self._quoting.begins_with_rest(line.text, shape.id_place + 1)
         if is_apart and any(map(shape.may_be_spoilt_row, readings)):
             return True
-        if '"' in line.text and any(self._ids.may_be(shape.id_of(fields), beside) for fields in readings):
+        if '"' in line.text and any(self._ids.may_be(shape.id_of(fields), opening.id) for fields in readings):
             readings.append(self._quoting.record_ahead(line, 0))
-        return any(shape.may_be_row(fields, beside, is_next=is_next) for fields in readings)
+        is_next = is_behind and opening.is_whole and opening.is_amid
+        return any(shape.may_be_row(fields, opening.id, is_next=is_next) for fields in readings)
 
     def _require_no_other_header(self, line: Line, why: str) -> None:
         """Raises: Permanent, since what follows a header that cannot be read cannot be read by the one before it."""
@@ -212,8 +224,6 @@ class ChangeFileReader:
         bare = self._quoting.bare(line)
         if shape.naming(bare) is not Naming.NOT and not shape.is_same_header(bare):
             raise Permanent("header astray", f"line {line.number} names columns, but {why}; put each export by itself")
-
-    # A row, by its shape.
 
     def _judged(self, record: Record) -> Record | None:
         """As a row, or with what is wrong with it; None for a header, which is read on by."""
@@ -322,8 +332,6 @@ class ChangeFileReader:
             )
         return False
 
-    # What got lost.
-
     def _lose(self, shape: Shape, raw: str, beside: str) -> None:
         before = self._open or _OpenFault()
         last = raw.rstrip("\r\n").replace("\r", "\n").rpartition("\n")[2]
@@ -343,10 +351,10 @@ class ChangeFileReader:
         is_told = begun and '"' not in begun + record.raw
         return bool(begun) and not (is_told and shape.is_too_wide(begun.split(self._delimiter)[1:] + record.fields))
 
-    def _id_on(self, line: Line) -> str:
-        """What seems to be the id on a line, however its quotes are; "" for nothing like one."""
-        assert self._shape is not None  # noqa: S101 - asked behind the header only
-        if self._id_on_line[0] != line.number:
-            texts = map(self._shape.id_of, reversed(self._quoting.parted(line)))
-            self._id_on_line = line.number, next(filter(self._ids.is_new, texts), "")
-        return self._id_on_line[1]
+    def _opening_on(self, shape: Shape, line: Line) -> _Opening:
+        if self._opening.number != line.number:
+            bare, parted = self._quoting.bare(line), split(line, self._delimiter)
+            found = next(filter(self._ids.is_new, map(shape.id_of, (parted, bare))), "")
+            is_whole = shape.fitted(bare) is not None
+            self._opening = _Opening(line.number, found, is_whole=is_whole, is_amid=len(parted) < len(bare))
+        return self._opening

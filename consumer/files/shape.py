@@ -42,8 +42,6 @@ class Shape:
         self._has_unnamed = header.least < header.width
         self.id_place = header.id_place
 
-    # The width.
-
     def fitted(self, fields: list[str]) -> list[str] | None:
         """As many fields as there are names; None where that would need one more, or leave out a value."""
         header, count = self._header, len(fields)
@@ -68,8 +66,6 @@ class Shape:
 
     def is_too_wide(self, fields: Sequence[str]) -> bool:
         return any(map(str.strip, fields[self._header.least :]))
-
-    # The id.
 
     def id_of(self, fields: Sequence[str]) -> str:
         """What stands where the id belongs; "" for nothing."""
@@ -109,7 +105,7 @@ class Shape:
         return len(fields) > self.id_place and self._ids.knows(self.id_of(fields), beside)
 
     def may_be_row(self, fields: list[str], beside: str, *, is_next: bool) -> bool:
-        """Whether it is one by itself, rather than a line of a text; `is_next` where that text would begin with it."""
+        """Whether it is one by itself, rather than a line of a text; `is_next` behind another one that is whole."""
         text = self.id_of(fields)
         if len(fields) <= max(self.id_place, 1):
             return self.fitted(fields) is not None and self._ids.may_be(text, beside)
@@ -142,8 +138,6 @@ class Shape:
             return False
         places = {0, self.id_place}
         return any(at < len(fields) and fields[at].lstrip().startswith(self._sentinel) for at in places)
-
-    # Names of columns.
 
     def naming(self, fields: Sequence[str], *, is_lost: bool = False) -> Naming:
         """In which way a line names columns, however its quotes are; `is_lost` behind a row that cannot be read."""

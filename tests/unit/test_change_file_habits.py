@@ -77,6 +77,8 @@ def test_a_quote_that_never_closes_costs_its_own_row_alone() -> None:
     "begins\r\nand ends",
     "a, and ends in a line break\n",
     "there is no\nticket_id",
+    "see\nE11-2, it is the same",
+    "see below, please\nE11-2, it is the same",
 ])  # fmt: skip
 def test_a_text_of_several_lines_stays_whole(text: str) -> None:
     read = Read(NARROW + f'E11-1,New,x,"{text}"\nE11-2,New,x,y\n')
