@@ -191,7 +191,7 @@ class ChangeFileReader:
             return True
         others = [line for line in others if not self._quoting.begins_with_rest(line.text, shape.id_place)]
         readings = [parted for line in others for parted in self._quoting.parted(line)]
-        may_be_others = any(shape.may_have_id(parted) or shape.fitted(parted) for parted in readings)
+        may_be_others = any(shape.may_have_id(parted) or shape.may_be_row_without_id(parted) for parted in readings)
         return is_more and shape.is_short_row(fields, is_open=False) and not may_be_others
 
     def _is_swallowed(self, taken: list[Line], line: Line) -> bool:

@@ -118,6 +118,10 @@ class Shape:
         text = self.id_of(fields).strip()
         return bool(text) and len(fields) > 1 and self.fitted(fields) is not None and self._ids.is_spoilt(text)
 
+    def may_be_row_without_id(self, fields: list[str]) -> bool:
+        """Whether it has the width of a row, and nothing where the id belongs."""
+        return self.fitted(fields) is not None and self._ids.is_nothing(self.id_of(fields))
+
     def may_be_whole(self, fields: Sequence[str]) -> bool:
         """Whether it has more of a row's fields than not, and an id that may be lost."""
         return self.has_half(fields) and self._ids.is_spoilt(self.id_of(fields))
@@ -163,10 +167,10 @@ class Shape:
             return False
         if folded[0] in self._known or (not folded[0] and folded[1] in self._known):
             return True
-        # A name that nobody knows is a word, and in front of other names than those that are behind a row anyway.
+        # A name that nobody knows is a word, without another name at its end, and not in front of this header again.
         begin = next(at for at, name in enumerate(folded) if name in self._known)
         are_words = all(name and not any(map(str.isdigit, name)) for name in folded[:begin])
-        is_behind = self._has_id_behind_value(folded) or folded[begin:] == self._names
+        is_behind = folded[begin:] == self._names or any(map(folded[begin - 1].endswith, self._known))
         return are_words and not (is_lost or is_behind or self._ids.is_spoilt(self.id_of(fields)))
 
     def _has_id_behind_value(self, folded: Sequence[str]) -> bool:

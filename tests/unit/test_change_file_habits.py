@@ -99,6 +99,11 @@ def test_a_text_of_several_lines_stays_whole_where_the_last_columns_are_left_out
     assert (read.ids, read.rejects) == (["E11-1", "E11-2"], [])
 
 
+def test_a_text_with_as_many_commas_as_a_row_stays_whole_where_the_last_columns_are_left_out() -> None:
+    read = Read('ticket_id,owner,raw_status,mttr,cluster\nE11-1,"one\ntwo, three, four",New,5\nE11-2,x,New,5\n')
+    assert (read.ids, read.rejects) == (["E11-1", "E11-2"], [])
+
+
 def test_a_text_of_several_lines_before_the_id_stays_whole_where_the_last_columns_are_left_out() -> None:
     read = Read('owner,location_name,ticket_id,raw_status\nx,y,E11-1\n"line one\nline two",y,E11-2\nx,y,E11-3,New\n')
     assert (read.ids, read.rejects) == (["E11-1", "E11-2", "E11-3"], [])
@@ -394,6 +399,7 @@ def test_another_header_that_is_glued_behind_fewer_fields_is_no_row() -> None:
     (NARROW, "E14-2,Newticket_id,owner,raw_status\n"),
     (NARROW + "E14-1,New,x,y\n", "E14-2,Newticket_id,owner,Kata\n"),
     (NARROW, "E14-2,In\nProgress,x,ticket_id,raw_status,location_name,owner\n"),
+    ("owner,ticket_id,raw_status\n", "x,E14-2,Pending\n- Customerowner,ticket_id,raw_status\n"),
     ("raw_status,owner,ticket_id,,\n", "New,x,E14-2raw_status,ticket_id,owner\n"),
     ("raw_status,owner,location_name,ticket_id\n", "New,x,,E14-2ticket_id,location_name,owner,raw_status\n"),
 ])  # fmt: skip
