@@ -128,7 +128,8 @@ class ChangeFileReader:
     def _begin_rows(self, record: Record) -> Header:
         header = read_header(record.fields, self._feed, allows_missing=self._allows_missing)
         self.header_lines += record.lines
-        if self._shape is not None and header != self.header and any('"' in name for name in header.written):
+        is_odd = any('"' in name or self._delimiter in name for name in header.written)
+        if self._shape is not None and header != self.header and is_odd:
             raise Permanent(
                 "header astray", f"line {record.line} names columns with a quote among them: {record.raw[:200]!r}"
             )

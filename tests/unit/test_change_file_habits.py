@@ -383,6 +383,7 @@ def test_two_exports_in_quotes_without_a_line_end_between_them() -> None:
     'ticket_id,"owner,location_name,raw_status\n',
     'ticket_id,o"wner,location_name,raw_status\n',
     "number,owner,location_name,raw_status\n",
+    'ticket_id,"owner,location_name",raw_status\n',
 ])  # fmt: skip
 def test_rows_behind_another_header_that_cannot_be_read_are_not_read_by_the_first(again: str) -> None:
     error = refusal(NARROW + "E14-1,New,x,y\n" + again + "E14-3,Amina,Karen,New\n")
