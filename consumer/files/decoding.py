@@ -51,6 +51,7 @@ _OTHERS = (
     (b"\x00\x00\xfe\xff", "UTF-32"),
     (_GZIP, "packed twice"),
     (b"{", "JSON"),
+    (b"[{", "JSON"),
     (b"<", "HTML or XML"),
 )
 _NOT_DECODED = re.compile("[\ud800-\udfff]+")
@@ -249,6 +250,7 @@ class _Gzip:
     def __init__(self, begin: bytes) -> None:
         self._member = zlib.decompressobj(wbits=31)
         self._rest = begin
+        self._is_behind = False
 
     @property
     def has_more(self) -> bool:
@@ -262,11 +264,13 @@ class _Gzip:
             if not packed:
                 self._rest = b""
                 return b""
+            self._is_behind = packed[: len(_GZIP)] != _GZIP
             self._member = zlib.decompressobj(wbits=31)
         try:
             found = self._member.decompress(packed, at_most)
         except zlib.error as error:
-            raise Permanent("damaged gzip", f"it cannot be unpacked: {error}") from error
+            what = "what follows its packed data is no gzip" if self._is_behind else "its packed data are not whole"
+            raise Permanent("damaged gzip", f"{what}; pack it anew, and put it again") from error
         self._rest = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
         return found
 

@@ -245,6 +245,8 @@ class ChangeFileReader:
         if naming is Naming.HEADER:
             self._begin_rows(record)
             return None
+        if naming is Naming.WITHOUT_ID and shape.may_have_id(record.fields):
+            return record._replace(fault="has names of columns for values")
         if naming is Naming.WITHOUT_ID:
             raise Permanent(
                 "header astray",

@@ -390,6 +390,12 @@ def test_rows_behind_another_header_that_cannot_be_read_are_not_read_by_the_firs
     assert error.reason in {"glued exports", "header astray"}
 
 
+def test_a_row_whose_values_are_names_of_columns_costs_itself_alone_at_most() -> None:
+    read = Read(NARROW + "OPS1,Raw Status,,Owner\nINC-7,New,x,y\nINC-8,Raw Status,,Owner\n")
+    assert (read.ids, read.rejected_lines) == (["INC-7", "INC-8"], [2])
+    assert refusal(NARROW + "INC-7,New,x,y\nraw_status,owner,,\n").reason == "header astray"
+
+
 def test_another_header_that_is_glued_behind_fewer_fields_is_no_row() -> None:
     content = "ticket_id,owner,raw_status,location_name,,,\nE14-1,a,New,xticket_id,location_name,raw_status,owner\n"
     assert refusal(content + "E14-2,Karen,New,Amina\n").reason == "glued exports"
