@@ -189,7 +189,8 @@ class ChangeFileReader:
             if (not is_more and shape.is_row(whole, "")) or (may_be_other and not is_first):
                 return False
         if shape.fitted(fields) is not None:
-            return True
+            # A value in a column without a name is more likely one of another row.
+            return not shape.is_too_wide(fields)
         others = [line for line in others if not self._quoting.begins_with_rest(line.text, shape.id_place)]
         readings = [parted for line in others for parted in self._quoting.parted(line)]
         may_be_others = any(shape.may_have_id(parted) or shape.may_be_row_without_id(parted) for parted in readings)

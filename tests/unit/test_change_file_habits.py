@@ -130,6 +130,12 @@ def test_two_quotes_astray_never_make_one_ticket_of_two_rows() -> None:
     assert {2, 3} <= set(read.rejected_lines)
 
 
+def test_two_quotes_astray_never_make_values_of_columns_without_a_name() -> None:
+    read = Read("location_name,ticket_id,raw_status,owner,,\nx,INC-1,New,y,,\n"
+                'x,INC-2,New,"x,,\nx,,New,x,,x\n",1.23E+11,New,,,\nx,INC-3,New,y,,\n')  # fmt: skip
+    assert (read.ids, read.rejected_lines) == (["INC-1", "INC-3"], [3, 4, 5])
+
+
 def test_a_quote_astray_and_one_on_an_empty_line_make_no_text_of_the_row() -> None:
     read = Read(NARROW + 'E11-1,"Pending,x,y\n"\nE11-2,New,x,y\n')
     assert (read.ids, 2 in read.rejected_lines) == (["E11-2"], True)
