@@ -145,7 +145,9 @@ class Cleaner:
 
     def _is_nothing(self, text: str) -> bool:
         """Whether it says that there is no value, also behind what cannot be seen or what keeps a spreadsheet off."""
-        return text in self._nothing or (meant := mended_place(text)) in self._nothing or not meant
+        if text in self._nothing or len(text) > MAX_ID_CHARS:
+            return text in self._nothing
+        return not (meant := mended_place(text)) or meant in self._nothing
 
     def _require_alike(self, record: Record, one: int, other: int) -> None:
         """Of one column that stands there twice, both have to mean the same."""

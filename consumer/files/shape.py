@@ -10,7 +10,7 @@ from enum import Enum, auto
 
 from consumer.feeds.feed import Feed
 from consumer.feeds.folding import folded_name
-from consumer.files.header import Header, known_columns
+from consumer.files.header import MAX_COLUMNS, MAX_HEADER_BYTES, Header, known_columns
 from consumer.files.ids import Ids
 
 _VALUE = re.compile(r"(?=[^\d]*\d)[-+:.TZ\s\d]+", re.ASCII)
@@ -145,9 +145,10 @@ class Shape:
 
     def naming(self, fields: Sequence[str], *, is_lost: bool = False) -> Naming:
         """In which way a line names columns, however its quotes are; `is_lost` behind a row that cannot be read."""
-        if len(fields) < min(2, len(self._names)):
+        if not min(2, len(self._names)) <= len(fields) <= 2 * MAX_COLUMNS:
             return Naming.NOT
-        folded = [folded_name(field.replace('"', "")) for field in fields]
+        # The end of a long one is enough: a name that is glued to a value stands there.
+        folded = [folded_name(field[-MAX_HEADER_BYTES:].replace('"', "")) for field in fields]
         count = sum(name in self._known for name in folded)
         is_behind = self._has_id_behind_value(folded)
         if count + is_behind < min(2, len(self._names)):

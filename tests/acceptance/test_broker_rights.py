@@ -143,7 +143,8 @@ def test_a_file_comes_in_by_users_who_have_no_more_rights_than_they_need(shared_
     consumer.stop()
     for command in ("status", "verify", "doctor", "topology"):
         ended = stage.run(command, "--json", RABBITMQ_URL=as_consumer)
-        assert "refuse" not in ended.stdout + ended.stderr, (command, ended.stdout, ended.stderr)
+        told = ended.stdout.replace("of_refused_files", "") + ended.stderr
+        assert "refuse" not in told, (command, ended.stdout, ended.stderr)
     listed = stage.run("dead-letters", "list", RABBITMQ_URL=as_consumer)
     assert listed.returncode == 0, listed.stderr
 
