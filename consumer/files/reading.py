@@ -61,8 +61,8 @@ class _Opening:
     id: str
     """What seems to be it, however the quotes are; "" for nothing like one."""
     is_whole: bool
-    is_amid: bool
-    """Whether there are other fields behind the quote."""
+    is_odd: bool
+    """Whether there are other fields behind the quote, or nothing: few texts begin with a delimiter or a line break."""
 
 
 class ChangeFileReader:
@@ -80,7 +80,7 @@ class ChangeFileReader:
         self._shape: Shape | None = None
         self._ids = Ids(feed)
         self._open: _OpenFault | None = None
-        self._opening = _Opening(0, "", is_whole=False, is_amid=False)
+        self._opening = _Opening(0, "", is_whole=False, is_odd=False)
         found = begin(self._lines, known_columns(feed).keys())
         self._delimiter = found.delimiter
         self._quoting = Quoting(self._lines, found.delimiter)
@@ -188,6 +188,8 @@ class ChangeFileReader:
             may_be_other = shape.begins_row(bare, shape.id_of(fields)) or shape.may_be_spoilt_row(bare)
             if (not is_more and shape.is_row(whole, "")) or (may_be_other and not is_first):
                 return False
+        if (text := shape.id_of(fields).strip(" \t")) != text.strip("\r\n"):
+            return False  # an id has no line break at its end, unless a quote is astray
         if shape.fitted(fields) is not None:
             # A value in a column without a name is more likely one of another row.
             return not shape.is_too_wide(fields)
@@ -215,7 +217,7 @@ class ChangeFileReader:
             return True
         if '"' in line.text and any(self._ids.may_be(shape.id_of(fields), opening.id) for fields in readings):
             readings.append(self._quoting.record_ahead(line, 0))
-        is_next = is_behind and opening.is_whole and opening.is_amid
+        is_next = is_behind and opening.is_whole and opening.is_odd
         return any(shape.may_be_row(fields, opening.id, is_next=is_next) for fields in readings)
 
     def _require_no_other_header(self, line: Line, why: str) -> None:
@@ -339,7 +341,10 @@ class ChangeFileReader:
     def _lose(self, shape: Shape, raw: str, beside: str) -> None:
         before = self._open or _OpenFault()
         last = raw.rstrip("\r\n").replace("\r", "\n").rpartition("\n")[2]
-        has_id = len(last.replace('"', "").split(self._delimiter)) > shape.id_place
+        bare = last.replace('"', "").split(self._delimiter)
+        # Of a text that goes on, a delimiter is none; but where an id belongs and there is one, it was no text.
+        is_there = self._ids.may_be(shape.id_of(bare)) or len(split(Line(0, last), self._delimiter)) > shape.id_place
+        has_id = len(bare) > shape.id_place and is_there
         # Behind an id, a line with a quote is the last one of a text.
         is_begun = not has_id and not (before.has_id and '"' in last)
         self._open = _OpenFault(beside or before.beside, before.has_id or has_id, last if is_begun else "")
@@ -360,5 +365,7 @@ class ChangeFileReader:
             bare, parted = self._quoting.bare(line), split(line, self._delimiter)
             found = next(filter(self._ids.is_new, map(shape.id_of, (parted, bare))), "")
             is_whole = shape.fitted(bare) is not None
-            self._opening = _Opening(line.number, found, is_whole=is_whole, is_amid=len(parted) < len(bare))
+            self._opening = _Opening(
+                line.number, found, is_whole=is_whole, is_odd=len(parted) < len(bare) or not parted[-1].strip()
+            )
         return self._opening

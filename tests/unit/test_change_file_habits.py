@@ -130,6 +130,23 @@ def test_two_quotes_astray_never_make_one_ticket_of_two_rows() -> None:
     assert {2, 3} <= set(read.rejected_lines)
 
 
+def test_a_quote_astray_in_a_text_before_the_id_makes_no_ticket_of_the_rest() -> None:
+    read = Read("owner,location_name,ticket_id,raw_status\n"
+                ',"tkt no. 1 gate 4,\nkata ya waya,"\ngate 4",INC-1,New\nx,y,INC-2,New\n')  # fmt: skip
+    assert (read.ids, read.rejected_lines) == (["INC-2"], [2, 3, 4])
+
+
+def test_a_quote_astray_at_the_end_of_a_row_takes_no_part_of_the_next_one() -> None:
+    read = Read('ticket_id,mttr,closed_at,raw_status,location_name,owner\nINC-1,90,2026-06-25 08:00:00,New,x,"\n'
+                'INC-2,90,2026-06-25"\n08:00:00,New,x,x\nINC-3,90,,New,x,x\n')  # fmt: skip
+    assert (read.ids, read.rejected_lines) == (["INC-3"], [2, 3, 4])
+
+
+def test_two_quotes_astray_make_no_id_of_a_row() -> None:
+    read = Read('ticket_id,owner,raw_status,location_name\n"INC-1,,New,x\n",x,In Progress,x\nINC-2,x,New,y\n')
+    assert (read.ids, read.rejected_lines) == (["INC-2"], [2, 3])
+
+
 def test_two_quotes_astray_never_make_values_of_columns_without_a_name() -> None:
     read = Read("location_name,ticket_id,raw_status,owner,,\nx,INC-1,New,y,,\n"
                 'x,INC-2,New,"x,,\nx,,New,x,,x\n",1.23E+11,New,,,\nx,INC-3,New,y,,\n')  # fmt: skip
