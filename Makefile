@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DELETE_ON_ERROR:
 # Two goals can need the same .venv.
 .NOTPARALLEL:
-.PHONY: help env setup system up down status test unit check format demo load load-file load-growth load-geocoding crash-matrix promises faults soak hostile fuzz lock clean
+.PHONY: help env setup system up down status test unit check format demo load load-file load-growth load-geocoding bench crash-matrix promises faults soak hostile fuzz lock clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
@@ -101,6 +101,9 @@ load-growth: setup ## a file after a million files costs what the first one did
 load-geocoding: setup ## how well places are found, and what the gazetteer costs a file
 	@$(run_python) $(STACK) run $(BIN)/python -m tests.load.geocoding $(ARGS)
 
+bench: setup ## how fast it is beside plain scripts, in one table; ARGS="--only rows --rows 6000" for a quick look
+	@$(run_python) $(STACK) run $(BIN)/python -m tests.bench.run $(ARGS)
+
 soak: MINUTES ?= 60
 hostile: MINUTES ?= 15
 
@@ -116,12 +119,13 @@ fuzz: $(VENV)/.installed ## FILES=100000 change files of all habits in any mix, 
 	@$(BIN)/python -m tests.fuzz.run --files $(FILES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	--custom-compile-command 'make lock' pyproject.toml
+	--custom-compile-command 'make lock'
 
 lock: $(VENV)/.requirements ## pin the newest versions that pyproject.toml allows
 	$(BIN)/python -m pip install --quiet uv
-	$(LOCK) --upgrade --output-file requirements.txt
-	$(LOCK) --upgrade --extra dev --constraint requirements.txt --output-file requirements-dev.txt
+	$(LOCK) --upgrade --output-file requirements.txt pyproject.toml
+	$(LOCK) --upgrade --extra dev --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
+	$(LOCK) --upgrade --output-file tests/bench/requirements.txt tests/bench/requirements.in
 
 clean: down ## also remove .venv and what the tools cached
 	rm -rf $(VENV) .local .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

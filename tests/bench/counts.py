@@ -1,0 +1,175 @@
+"""What a small file costs in requests, statements, round trips and commits: counted, and so the same on any machine.
+
+The consumer talks to its store and its database through proxies that count. What it does by itself now and then, such
+as its sweep, may fall into a count: of single files the median is taken.
+"""
+
+import re
+import signal
+import statistics
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+
+from tests.bench.exported import Feed, body
+from tests.bench.figures import Figure, Found
+from tests.bench.ground import consume, keyed, publish, put, stage_of_its_own, wait_for_done
+from tests.bench.small import run_plain
+from tests.doubles.counting_postgres import CountingPostgres
+from tests.doubles.proxy import Proxy
+from tests.stage.stage import Process, Stage
+
+ROWS = 59
+BATCH = 50
+SINGLES = 9
+SETTLED_SECONDS = 0.3
+_OBJECT = re.compile(r"^\S+ /[^/?]+/[^?]")
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Of one file, or of several: what the store and the database were asked."""
+
+    requests: Counter[str]
+    """By kind: GET, HEAD, COPY, PUT, DELETE of objects; LIST, and DELETE MANY."""
+    statements: Counter[str]
+    """By the first word of their tag."""
+    round_trips: int
+
+    @property
+    def commits(self) -> int:
+        return self.statements["COMMIT"]
+
+    def __sub__(self, other: "Costs") -> "Costs":
+        return Costs(
+            self.requests - other.requests, self.statements - other.statements, self.round_trips - other.round_trips
+        )
+
+
+def measure(feed: Feed) -> Found:
+    bodies = [body(rows) for rows in islice(feed.changes(ROWS), 5 + SINGLES + BATCH)]
+    with stage_of_its_own() as stage, counted(stage) as counting:
+        counting.one_by_one(keyed(bodies[:5], 0))  # what a process does once is done
+        single = median_of(counting.one_by_one(keyed(bodies[5:-BATCH], 5)))
+        batch = counting.waiting(keyed(bodies[-BATCH:], 5 + SINGLES))
+    least = _of_least_script(bodies[-BATCH:])
+    return Found([*_figures("one waiting", single, 1, least), *_figures(f"{BATCH} waiting", batch, BATCH, least)])
+
+
+def _of_least_script(bodies: list[bytes]) -> Costs:
+    with (
+        stage_of_its_own() as stage,
+        Proxy(stage.environment["RUSTFS_ENDPOINT"]) as store,
+        CountingPostgres(stage.environment["DATABASE_URL"]) as database,
+    ):
+        put(stage, keyed(bodies, 0))
+        run_plain(stage.environment | {"RUSTFS_ENDPOINT": store.url, "DATABASE_URL": database.url})
+        return costs(store, database)
+
+
+def _figures(when: str, ours: Costs, files: int, least: Costs) -> Iterator[Figure]:
+    """All by one file, the least script's of BATCH of them."""
+    for what, our, their in (
+        ("store requests", ours.requests.total(), least.requests.total()),
+        ("SQL statements", ours.statements.total(), least.statements.total()),
+        ("round trips to the database", ours.round_trips, least.round_trips),
+        ("commits", ours.commits, least.commits),
+    ):
+        kinds = {"store requests": ours.requests, "SQL statements": ours.statements}.get(what, Counter())
+        told = ", ".join(f"{_each(count, files)} {kind}" for kind, count in kinds.most_common())
+        yield Figure(
+            f"{what} a file of {ROWS} rows, {when}: consumer ÷ least script",
+            f"{_each(our, files)}{f' ({told})' if told else ''}",
+            _each(their, BATCH),
+            [our / files / (their / BATCH)],
+        )
+
+
+def _each(count: int, files: int) -> str:
+    return f"{count / files:.4g}"
+
+
+class Counted:
+    """A consumer on a stage whose store and database count what they are asked."""
+
+    def __init__(self, stage: Stage, consumer: Process, store: Proxy, database: CountingPostgres) -> None:
+        self._stage = stage
+        self._consumer = consumer
+        self._store = store
+        self._database = database
+
+    def one_by_one(self, files: Mapping[str, bytes]) -> list[Costs]:
+        """Each put when the one before is done, so that one is waiting at a time."""
+        put(self._stage, files)
+        return [self._cost_of({key: content}) for key, content in files.items()]
+
+    def waiting(self, files: Mapping[str, bytes]) -> Costs:
+        """All of them wait when the consumer looks at the first."""
+        put(self._stage, files)
+        return self._cost_of(files, stopped=True)
+
+    def _cost_of(self, files: Mapping[str, bytes], *, stopped: bool = False) -> Costs:
+        before = self._now()
+        if stopped:
+            self._consumer.signal(signal.SIGSTOP)
+        publish(self._stage, files)
+        if stopped:
+            self._consumer.signal(signal.SIGCONT)
+        wait_for_done(self._stage, list(files), pause=0.05)
+        self._wait_until_settled()
+        return self._now() - before
+
+    def _wait_until_settled(self) -> None:
+        """Nothing is asked any more: the file's requests were sent and what follows on is put off."""
+        found = None
+        while found != (found := self._now()):
+            time.sleep(SETTLED_SECONDS)
+
+    def _now(self) -> Costs:
+        return costs(self._store, self._database)
+
+
+def costs(store: Proxy, database: CountingPostgres) -> Costs:
+    """All that they were asked so far."""
+    requests = Counter(_kind(line) for line in list(store.http_requests))
+    return Costs(requests, Counter(database.statements), database.round_trips)
+
+
+@contextmanager
+def counted(stage: Stage) -> Iterator[Counted]:
+    with (
+        Proxy(stage.environment["RUSTFS_ENDPOINT"]) as store,
+        CountingPostgres(stage.environment["DATABASE_URL"]) as database,
+    ):
+        stage.environment |= {"RUSTFS_ENDPOINT": store.url, "DATABASE_URL": database.url}
+        consumer = consume(stage)
+        yield Counted(stage, consumer, store, database)
+        consumer.stop()
+
+
+def median_of(found: list[Costs]) -> Costs:
+    """Of each number its median."""
+    requests = {kind for costs in found for kind in costs.requests}
+    statements = {kind for costs in found for kind in costs.statements}
+    return Costs(
+        Counter({kind: _median(costs.requests[kind] for costs in found) for kind in requests}),
+        Counter({kind: _median(costs.statements[kind] for costs in found) for kind in statements}),
+        _median(costs.round_trips for costs in found),
+    )
+
+
+def _median(counts: Iterable[int]) -> int:
+    return statistics.median_low(counts)
+
+
+def _kind(line: str) -> str:
+    """COPY is a PUT into the archive, which is all that the consumer puts."""
+    method, target, _ = line.split(" ")
+    if method == "POST" and "delete" in target:
+        return "DELETE MANY"
+    if method == "GET" and not _OBJECT.match(line):
+        return "LIST"
+    return "COPY" if method == "PUT" else method

@@ -1,0 +1,73 @@
+"""The floor of a file's way: published, got from the same queue, read, loaded and committed, one file at a time.
+
+It does no more than the least script does, on a stage of its own: no ledger, no order, no look at the rows.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Self
+
+import pika
+
+from tests.bench.ground import keyed
+from tests.bench.plain import Plain
+from tests.stage.actor import Actor
+from tests.stage.broker import EVENTS, FILES
+from tests.stage.stage import Stage, wait_until
+
+FLOORS = ("published → got", "GET", "COPY and upsert", "COMMIT")
+PERSISTENT = pika.BasicProperties(delivery_mode=2)
+
+
+class Floor:
+    """A thread that consumes; `sample` gives it files."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._files = 0
+        self._stopped = False
+        self._done: dict[str, tuple[float, ...]] = {}
+        self._actor = Actor("floor", self._consume)
+
+    def __enter__(self) -> Self:
+        self._actor.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped = True
+        self._actor.join()
+        if self._actor.error:
+            raise self._actor.error
+
+    def sample(self, bodies: Sequence[bytes]) -> list[tuple[float, ...]]:
+        """The moments of each file, of which each waits for the one before."""
+        stage, found = self._stage, []
+        with stage.broker.channel() as channel:
+            for key, content in keyed(list(bodies), self._files).items():
+                stage.bucket.put(key, content)
+                event = stage.bucket.event(key, content)
+                published = time.time()
+                channel.basic_publish(EVENTS, "store", event, PERSISTENT, mandatory=True)
+                wait_until(lambda key=key: key in self._done or self._actor.error, key)  # type: ignore[misc]
+                found.append((published, *self._done[key]))
+        self._files += len(bodies)
+        return found
+
+    def _consume(self) -> None:
+        stage, plain = self._stage, Plain(self._stage.database)
+        with stage.broker.channel() as channel, plain.connection:
+            for method, _, event in channel.consume(FILES, inactivity_timeout=0.2):
+                if self._stopped:
+                    return
+                if method is None or method.delivery_tag is None or event is None:
+                    continue
+                got = time.time()
+                key = json.loads(event)["Records"][0]["s3"]["object"]["key"]
+                content = stage.bucket.read(key)
+                read = time.time()
+                plain.load(content)
+                loaded = time.time()
+                plain.connection.commit()
+                self._done[key] = (got, read, loaded, time.time())
+                channel.basic_ack(method.delivery_tag)

@@ -1,0 +1,155 @@
+"""From a published event to committed rows, at several rates; and the floors of each step, taken in the same run.
+
+A floor is an ideal consumer of one file at a time: get, GET, COPY and upsert, COMMIT, with nothing in between. It is
+sampled before and after each rate, while the real one is idle.
+"""
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import islice
+from statistics import median
+from typing import Self
+
+import psycopg
+
+from tests.bench.exported import Feed, body
+from tests.bench.figures import Bar, Figure, Found, percentile
+from tests.bench.floor import FLOORS, PERSISTENT, Floor
+from tests.bench.ground import consume, keyed, put, stage_of_its_own, wait_for_done
+from tests.stage.actor import Actor
+from tests.stage.broker import EVENTS
+from tests.stage.stage import Stage, wait_until
+
+ROWS = 60
+RATES = {1: 30, 10: 20, 30: 10}
+"""Files a second, and seconds of them in one round."""
+SAMPLES = 40
+"""Of a floor, each time."""
+TELL = """
+CREATE FUNCTION ingest.tell_applied() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('applied', NEW.key);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER tell_applied AFTER UPDATE ON ingest.ledger
+FOR EACH ROW WHEN (OLD.state <> 'applied' AND NEW.state = 'applied') EXECUTE FUNCTION ingest.tell_applied()"""
+"""A notification arrives when the COMMIT is through: no time in the ledger can say that."""
+_TIMES = """
+SELECT key, extract(epoch FROM first_seen_at)::float8 AS delivered, extract(epoch FROM applied_at)::float8 AS applied,
+       extract(epoch FROM archived_at)::float8 AS archived, extract(epoch FROM done_at)::float8 AS done
+FROM ingest.ledger WHERE bucket = %s AND key = ANY(%s)"""
+STAGES = ("published → delivered", "→ applied", "→ committed", "→ archived", "→ done")
+
+
+@dataclass
+class _Times:
+    """Of several files: for each the moments from the publishing on, in seconds."""
+
+    moments: list[Sequence[float]] = field(default_factory=list)
+
+    def between(self, first: int, last: int) -> list[float]:
+        return [of[last] - of[first] for of in self.moments]
+
+    def steps(self, names: Sequence[str]) -> dict[str, float]:
+        """The median of each step, in milliseconds."""
+        return {name: 1e3 * median(self.between(place, place + 1)) for place, name in enumerate(names)}
+
+
+class _Commits:
+    """When the COMMIT of which key was through, as another client of the database is told."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.found: dict[str, float] = {}
+        self._url = stage.database
+        self._stop = threading.Event()
+        self._actor = Actor("commits", self._listen)
+
+    def __enter__(self) -> Self:
+        self._actor.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._actor.join()
+
+    def _listen(self) -> None:
+        with psycopg.connect(self._url, autocommit=True) as connection:
+            connection.execute("LISTEN applied")
+            while not self._stop.is_set():
+                for told in connection.notifies(timeout=0.5):
+                    self.found.setdefault(told.payload, time.time())
+
+
+def shortened(share: float) -> dict[int, int]:
+    return {rate: max(1, round(share * seconds)) for rate, seconds in RATES.items()}
+
+
+def measure(feed: Feed, rounds: int, rates: Mapping[int, int]) -> Found:
+    files = (body(rows) for rows in feed.changes(ROWS))
+    real: dict[int, _Times] = defaultdict(_Times)
+    floors: dict[int, _Times] = defaultdict(_Times)
+    with ExitStack() as stack:
+        stage, bare = (stack.enter_context(stage_of_its_own()) for _ in range(2))
+        stage.connection.execute(TELL)
+        commits = stack.enter_context(_Commits(stage))
+        floor = stack.enter_context(Floor(bare))
+        consumer = consume(stage)
+        _play(stage, commits, keyed(list(islice(files, 10)), 0), 10)  # the first ones warm up
+        floor.sample(list(islice(files, 10)))
+        at = 10
+        for _ in range(rounds):
+            for rate, seconds in rates.items():
+                bodies = keyed(list(islice(files, rate * seconds)), at)
+                at += len(bodies)
+                floors[rate].moments += floor.sample(list(islice(files, SAMPLES)))
+                real[rate].moments += _play(stage, commits, bodies, rate)
+                floors[rate].moments += floor.sample(list(islice(files, SAMPLES)))
+        consumer.stop()
+    return _found(real, floors)
+
+
+def _found(real: Mapping[int, _Times], floors: Mapping[int, _Times]) -> Found:
+    found = Found()
+    committed, floor_end = STAGES.index("→ committed") + 1, len(FLOORS)
+    for rate, times in real.items():
+        whole, least = times.between(0, committed), floors[rate].between(0, floor_end)
+        for name, share in (("p50", 0.5), ("p99", 0.99)):
+            ours, theirs = 1e3 * percentile(whole, share), 1e3 * percentile(least, share)
+            what = f"published → committed, {rate} files/s of {ROWS} rows, {name}: consumer ÷ floor"
+            of = f"{len(whole)} files"
+            found.figures.append(Figure(what, f"{ours:.1f} ms, {of}", f"{theirs:.1f} ms", [ours / theirs]))
+        found.bars.append(Bar(f"{rate} files/s", times.steps(STAGES)))
+    every = _Times([moments for times in floors.values() for moments in times.moments])
+    found.bars.append(Bar("floor", every.steps(FLOORS)))
+    return found
+
+
+def _play(stage: Stage, commits: _Commits, files: Mapping[str, bytes], rate: int) -> list[tuple[float, ...]]:
+    """Put all, then publish so many a second; gives the moments of each."""
+    put(stage, files)
+    published = {}
+    with stage.broker.channel() as channel:
+        began = time.monotonic()
+        for number, (key, content) in enumerate(files.items()):
+            event = stage.bucket.event(key, content)
+            time.sleep(max(0.0, began + number / rate - time.monotonic()))
+            published[key] = time.time()
+            channel.basic_publish(EVENTS, "store", event, PERSISTENT, mandatory=True)
+    wait_for_done(stage, list(files))
+    wait_until(lambda: commits.found.keys() >= files.keys(), "every commit is told of")
+    rows = stage.query(_TIMES, stage.bucket.name, list(files))
+    return [
+        (
+            published[row["key"]],
+            row["delivered"],
+            row["applied"],
+            commits.found[row["key"]],
+            row["archived"],
+            row["done"],
+        )
+        for row in rows
+    ]
