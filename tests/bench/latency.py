@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from statistics import median
 from typing import Self
@@ -45,18 +45,18 @@ FROM ingest.ledger WHERE bucket = %s AND key = ANY(%s)"""
 STAGES = ("published → delivered", "→ applied", "→ committed", "→ archived", "→ done")
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Times:
     """Of several files: for each the moments from the publishing on, in seconds."""
 
-    moments: list[Sequence[float]] = field(default_factory=list)
+    moments: Sequence[Sequence[float]]
 
     def between(self, first: int, last: int) -> list[float]:
-        return [of[last] - of[first] for of in self.moments]
+        return [1e3 * (of[last] - of[first]) for of in self.moments]
 
     def steps(self, names: Sequence[str]) -> dict[str, float]:
         """The median of each step, in milliseconds."""
-        return {name: 1e3 * median(self.between(place, place + 1)) for place, name in enumerate(names)}
+        return {name: median(self.between(place, place + 1)) for place, name in enumerate(names)}
 
 
 class _Commits:
@@ -90,8 +90,8 @@ def shortened(share: float) -> dict[int, int]:
 
 def measure(feed: Feed, rounds: int, rates: Mapping[int, int]) -> Found:
     files = (body(rows) for rows in feed.changes(ROWS))
-    real: dict[int, _Times] = defaultdict(_Times)
-    floors: dict[int, _Times] = defaultdict(_Times)
+    real: dict[int, list[_Times]] = defaultdict(list)
+    floors: dict[int, list[_Times]] = defaultdict(list)
     with ExitStack() as stack:
         stage, bare = (stack.enter_context(stage_of_its_own()) for _ in range(2))
         stage.connection.execute(TELL)
@@ -105,27 +105,41 @@ def measure(feed: Feed, rounds: int, rates: Mapping[int, int]) -> Found:
             for rate, seconds in rates.items():
                 bodies = keyed(list(islice(files, rate * seconds)), at)
                 at += len(bodies)
-                floors[rate].moments += floor.sample(list(islice(files, SAMPLES)))
-                real[rate].moments += _play(stage, commits, bodies, rate)
-                floors[rate].moments += floor.sample(list(islice(files, SAMPLES)))
+                before = floor.sample(list(islice(files, SAMPLES)))
+                real[rate].append(_Times(_play(stage, commits, bodies, rate)))
+                floors[rate].append(_Times([*before, *floor.sample(list(islice(files, SAMPLES)))]))
         consumer.stop()
     return _found(real, floors)
 
 
-def _found(real: Mapping[int, _Times], floors: Mapping[int, _Times]) -> Found:
+def _found(real: Mapping[int, Sequence[_Times]], floors: Mapping[int, Sequence[_Times]]) -> Found:
     found = Found()
-    committed, floor_end = STAGES.index("→ committed") + 1, len(FLOORS)
-    for rate, times in real.items():
-        whole, least = times.between(0, committed), floors[rate].between(0, floor_end)
+    for rate in real:
         for name, share in (("p50", 0.5), ("p99", 0.99)):
-            ours, theirs = 1e3 * percentile(whole, share), 1e3 * percentile(least, share)
-            what = f"published → committed, {rate} files/s of {ROWS} rows, {name}: consumer ÷ floor"
-            of = f"{len(whole)} files"
-            found.figures.append(Figure(what, f"{ours:.1f} ms, {of}", f"{theirs:.1f} ms", [ours / theirs]))
-        found.bars.append(Bar(f"{rate} files/s", times.steps(STAGES)))
-    every = _Times([moments for times in floors.values() for moments in times.moments])
-    found.bars.append(Bar("floor", every.steps(FLOORS)))
+            found.figures.append(_figure(f"{rate} files/s of {ROWS} rows, {name}", share, real[rate], floors[rate]))
+        found.bars.append(Bar(f"{rate} files/s", _all(real[rate]).steps(STAGES)))
+    found.bars.append(Bar("floor", _all([times for each in floors.values() for times in each]).steps(FLOORS)))
     return found
+
+
+def _figure(what: str, share: float, real: Sequence[_Times], floors: Sequence[_Times]) -> Figure:
+    def ours(times: _Times) -> float:
+        return percentile(times.between(0, 1 + STAGES.index("→ committed")), share)
+
+    def theirs(times: _Times) -> float:
+        return percentile(times.between(0, len(FLOORS)), share)
+
+    pooled, least = _all(real), _all(floors)
+    return Figure(
+        f"published → committed, {what}: consumer ÷ floor",
+        f"{ours(pooled):.1f} ms, {len(pooled.moments)} files",
+        f"{theirs(least):.1f} ms, {len(least.moments)} files",
+        [ours(of) / theirs(beside) for of, beside in zip(real, floors, strict=True)],
+    )
+
+
+def _all(rounds: Sequence[_Times]) -> _Times:
+    return _Times([moments for times in rounds for moments in times.moments])
 
 
 def _play(stage: Stage, commits: _Commits, files: Mapping[str, bytes], rate: int) -> list[tuple[float, ...]]:

@@ -27,7 +27,7 @@ def told() -> Iterator[tuple[str, str]]:
     memory = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / _GB:.0f} GB"
     yield (
         "machine",
-        f"{os.cpu_count()} cores, {_processor()}, {memory}, {platform.system()} {platform.release()}",
+        f"{os.cpu_count()} cores, {_processor()}, {memory}, {platform.system()}",
     )
     yield "load when it began", f"{os.getloadavg()[0]:.1f}; all services and contenders are on this machine"
     yield "PostgreSQL", _postgres(os.environ["DATABASE_URL"])
@@ -49,7 +49,7 @@ def _processor() -> str:
 def _postgres(url: str) -> str:
     with psycopg.connect(url, row_factory=tuple_row) as connection:
         rows = connection.execute(
-            "SELECT name, setting || coalesce(unit, '') FROM pg_settings WHERE name = ANY(%s)", [list(_SETTINGS)]
+            "SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY(%s)", [list(_SETTINGS)]
         )
         found: dict[str, str] = dict(rows.fetchall())
     return ", ".join([found["server_version"], *(f"{name} {found[name]}" for name in _SETTINGS[1:])])

@@ -7,7 +7,7 @@ from tests.bench import plot
 from tests.bench.figures import Found
 
 BEGIN, END = "<!-- bench: begin, written by make bench -->\n", "<!-- bench: end -->\n"
-HEAD = ("what", "consumer", "floor", "ratio", "of the rounds")
+HEAD = ("what", "consumer", "floor or other way", "ratio", "of the rounds")
 
 
 def table(found: Found) -> str:
