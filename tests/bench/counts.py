@@ -109,7 +109,7 @@ class Counted:
         self._database = database
 
     def one_by_one(self, files: Mapping[str, bytes]) -> list[Costs]:
-        """Each put when the one before is done, so that one is waiting at a time."""
+        """Each is announced when the one before is done, so that one waits at a time."""
         put(self._stage, files)
         return [self._cost_of({key: content}) for key, content in files.items()]
 
