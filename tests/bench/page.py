@@ -16,6 +16,13 @@ def table(found: Found) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
+def stages(found: Found) -> str:
+    """Each bar in words, for whoever sees no picture."""
+    rows = [("medians by stage", "ms"), ("---", "---")]
+    rows += [(bar.name, ", ".join(f"{name} {took:.1f}" for name, took in bar.stages.items())) for bar in found.bars]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows) if found.bars else ""
+
+
 def write(page: Path, found: Found, machine: Iterable[tuple[str, str]], method: str) -> None:
     """Raises: ValueError, when the page has no markers."""
     text = page.read_text()
@@ -28,7 +35,7 @@ def write(page: Path, found: Found, machine: Iterable[tuple[str, str]], method: 
         page.with_name(f"{page.stem}-{name}.svg").write_text(drawn)
     told = "".join(f"- {what}: {how}\n" for what, how in machine)
     shown = "".join(f"\n![{title}]({page.stem}-{name}.svg)\n" for name, title, _ in pictures)
-    page.write_text(f"{before}{BEGIN}\n{told}\n{method}\n\n{table(found)}{shown}\n{END}{after}")
+    page.write_text(f"{before}{BEGIN}\n{told}\n{method}\n\n{table(found)}\n{stages(found)}{shown}\n{END}{after}")
 
 
 def _pictures(found: Found) -> Iterable[tuple[str, str, str]]:

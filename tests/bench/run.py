@@ -55,9 +55,9 @@ def main() -> int:
         found.figures += part.figures
         found.bars += part.bars
         found.growth += part.growth
-        say(f"{name}: {time.monotonic() - since:.0f} s\n{page.table(part)}")
+        say(f"{name}: {time.monotonic() - since:.0f} s\n{page.table(part)}\n{page.stages(part)}")
     minutes = (time.monotonic() - began) / 60
-    rounds = f"{asked.rounds} rounds, in each of which all take their turns"
+    rounds = f"{asked.rounds} rounds, in each of which all take their turns, but for counts and growth"
     method = f"Rows of {feed.name}; {rounds}; {minutes:.0f} minutes in all."
     say(page.table(found))
     is_whole = all(getattr(asked, name) >= parser.get_default(name) for name in SIZES) and set(parts) == PARTS.keys()

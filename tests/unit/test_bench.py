@@ -42,6 +42,7 @@ def test_a_run_writes_between_the_markers_alone(tmp_path: Path) -> None:
     assert text.endswith(f"{page.END}after\n")
     assert "of the last run" not in text
     assert text.count(page.table(FOUND)) == 1
+    assert "| 1 file/s | published → got 2.0, GET 3.5 |\n" in text
     assert (tmp_path / "performance-latency.svg").exists()
 
 
