@@ -342,9 +342,9 @@ class ChangeFileReader:
         before = self._open or _OpenFault()
         last = raw.rstrip("\r\n").replace("\r", "\n").rpartition("\n")[2]
         bare = last.replace('"', "").split(self._delimiter)
-        # Of a text that goes on, a delimiter is none; but where an id belongs and there is one, it was no text.
-        is_there = self._ids.may_be(shape.id_of(bare)) or len(split(Line(0, last), self._delimiter)) > shape.id_place
-        has_id = len(bare) > shape.id_place and is_there
+        # Of a text that goes on, a delimiter is none; but a row's width, or an id where it belongs, is no text's.
+        is_row = not shape.is_short(bare) or self._ids.may_be(shape.id_of(bare))
+        has_id = len(bare if is_row else split(Line(0, last), self._delimiter)) > shape.id_place
         # Behind an id, a line with a quote is the last one of a text.
         is_begun = not has_id and not (before.has_id and '"' in last)
         self._open = _OpenFault(beside or before.beside, before.has_id or has_id, last if is_begun else "")
