@@ -342,9 +342,15 @@ class ChangeFileReader:
         before = self._open or _OpenFault()
         last = raw.rstrip("\r\n").replace("\r", "\n").rpartition("\n")[2]
         bare = last.replace('"', "").split(self._delimiter)
-        # Of a text that goes on, a delimiter is none; but a row's width, or an id where it belongs, is no text's.
-        is_row = not shape.is_short(bare) or self._ids.may_be(shape.id_of(bare))
-        has_id = len(bare if is_row else split(Line(0, last), self._delimiter)) > shape.id_place
+        # Of a text that goes on, a delimiter is none. None goes on behind a row's width or an id where it belongs, from
+        # nothing, or on the line on which another one ends.
+        goes_on = (
+            shape.is_short(bare)
+            and not self._ids.may_be(shape.id_of(bare))
+            and self._quoting.has_text(Line(0, last))
+            and not self._quoting.begins_with_rest(last, shape.id_place)
+        )
+        has_id = len(split(Line(0, last), self._delimiter) if goes_on else bare) > shape.id_place
         # Behind an id, a line with a quote is the last one of a text.
         is_begun = not has_id and not (before.has_id and '"' in last)
         self._open = _OpenFault(beside or before.beside, before.has_id or has_id, last if is_begun else "")
