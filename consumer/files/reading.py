@@ -342,13 +342,14 @@ class ChangeFileReader:
         before = self._open or _OpenFault()
         last = raw.rstrip("\r\n").replace("\r", "\n").rpartition("\n")[2]
         bare = last.replace('"', "").split(self._delimiter)
+        before_quote = last.partition('"')[0].rstrip(" ")
         # Of a text that goes on, a delimiter is none. None goes on behind a row's width or an id where it belongs, from
         # nothing, or on the line on which another one ends.
         goes_on = (
             shape.is_short(bare)
             and not self._ids.may_be(shape.id_of(bare))
             and self._quoting.has_text(Line(0, last))
-            and not self._quoting.begins_with_rest(last, shape.id_place)
+            and (not before_quote or before_quote.endswith(self._delimiter))
         )
         has_id = len(split(Line(0, last), self._delimiter) if goes_on else bare) > shape.id_place
         # Behind an id, a line with a quote is the last one of a text.
