@@ -6,7 +6,9 @@ from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from typing import Any
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from consumer.feeds.declared import packaged_feeds
 from consumer.postgres import database as postgres
@@ -83,19 +85,19 @@ def ending_after(step: Callable[..., AbstractContextManager[None]], at: int) -> 
 
 
 @pytest.fixture
-def visitor(empty_database: Any) -> Iterator[str]:
-    """A login of another database on the server, from when the roles were the server's: it may do nothing here."""
+def visitor(services: dict[str, str], empty_database: Any) -> Iterator[str]:
+    """A login of another database on the server, from when the roles were the server's: it may do nothing here.
+
+    Who looks at the members of those roles waits for its end.
+    """
     name = f"visitor_{empty_database.url.rpartition('/')[2]}"
-    with connect(empty_database.url) as connection:
-        connection.execute(f"CREATE ROLE {name} LOGIN".encode())
-        connection.execute(
-            b"""DO $$BEGIN CREATE ROLE fleettickets_ingest NOLOGIN;
-                EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END$$"""
-        )
-        connection.execute(f"GRANT fleettickets_ingest TO {name}".encode())
-    yield name
-    with connect(empty_database.url) as connection:
-        connection.execute(f"DROP OWNED BY {name}; DROP ROLE {name}".encode())
+    with psycopg.connect(services["DATABASE_URL"], autocommit=True) as server:
+        server.execute("SELECT pg_advisory_lock(hashtext('members of roles'))")
+        with connect(empty_database.url) as connection:
+            postgres.rows(connection, "roles", "make_roles")
+        server.execute(sql.SQL("CREATE ROLE {} LOGIN IN ROLE fleettickets_ingest").format(sql.Identifier(name)))
+        yield name
+        server.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 
 
 def nothing_is_there(_connection: Connection) -> None:
