@@ -382,7 +382,8 @@ def _glue(plan: _Plan, pieces: list[Piece], names: tuple[Name, ...]) -> tuple[Na
 def _with_stray_quotes(plan: _Plan, pieces: list[Piece], stray: Sequence[tuple[int, int]]) -> list[Piece]:
     first = next(at for at, piece in enumerate(pieces) if piece.names)
     for which, where in stray:
-        places = range(first + 1, len(pieces))
+        # One in a row of nothing and one in the row behind it make a text that is written as any other.
+        places = [at for at in range(first + 1, len(pieces)) if len(stray) == 1 or not pieces[at].is_blank]
         if not places:
             break
         at = places[which % len(places)]
