@@ -116,8 +116,12 @@ def _judge_ledger(stage: Stage, feed: list[ChangeFile], record: Record) -> list[
 
 
 def _without_place(stage: Stage) -> list[str]:
-    """Tickets of the feed whose cluster the provider knows, and that are nowhere all the same."""
-    query = "SELECT ticket_id FROM tickets.inc WHERE cluster = ANY(%s) AND geom IS NULL"
+    """Tickets of the feed whose cluster the provider knows, and that are nowhere all the same.
+
+    Not those of a cluster that all faults of the provider met one after the other: it is asked again hours later.
+    """
+    query = """SELECT ticket_id FROM tickets.inc WHERE cluster = ANY(%s) AND geom IS NULL
+               AND cluster NOT IN (SELECT cluster FROM tickets.geo_clusters WHERE unanswered > 0)"""
     rows = stage.query(query, list(CLUSTERS))
     return [row["ticket_id"] for row in rows]
 
