@@ -217,6 +217,25 @@ def test_bytes_that_return_are_passed_over_where_they_are_and_taken_up_once_the_
     assert_accounted_for(stage)
 
 
+@pytest.mark.parametrize(("point", "decided"), [("before claim", 1), ("after commit, before archive", 2)])
+def test_bytes_that_return_are_passed_over_whatever_dies(stage: Stage, point: str, decided: int) -> None:
+    consumer = stage.start("consume")
+    for body in (A, B):
+        apply_at_once(stage, KEY, body)
+    settled(stage)
+    consumer.stop()
+    stage.environment["FLEETTICKETS_CHANGED_POLICY"] = "ignore"
+    stage.die_at(point, KEY, A)
+    consumer = stage.start("consume")
+    again = "SELECT sum(duplicates) >= %s FROM ingest.ledger"
+    wait_until(lambda: stage.one(again, decided), "it is delivered again")
+    settled(stage)
+    consumer.stop()
+    assert stage.one("SELECT count(*) = 1 FROM ingest.ledger WHERE passed_over_time IS NOT NULL")
+    assert (owner(stage), stage.waiting()) == ("b", [KEY])
+    assert_accounted_for(stage)
+
+
 @pytest.fixture
 def versioned(stage: Stage) -> Iterator[Stage]:
     s3, name = stage.bucket.s3, stage.bucket.name
