@@ -33,6 +33,7 @@ _OPENING_SECONDS = 20
 _DECLARING_HEARTBEAT = 10
 """Seconds: nobody can stop a declaration that waits for its answer, so its connection has to end by itself, soon."""
 _CLOSING_SECONDS = 5
+_INTERNAL_ERROR = 541
 log = structlog.get_logger()
 
 
@@ -74,6 +75,9 @@ class AsyncLink:
         self._consumers: list[tuple[Channel, str]] = []
         self._blocked = ""
         self._was_connected = False
+        self._claim_unanswered = False
+        self._unanswered: set[str] = set()
+        """Queues that are subscribed to, and which the broker has not said yes for."""
 
     @property
     def is_connected(self) -> bool:
@@ -138,7 +142,8 @@ class AsyncLink:
         ):
             topology.declare(channel)
             if self._bucket is not None:
-                serving.claim(channel, self._bucket)
+                serving.claim(channel, self._bucket, anew=self._claim_unanswered)
+                self._claim_unanswered = False
 
     @asynccontextmanager
     async def _connected(self, lost: "asyncio.Future[None]") -> AsyncIterator[None]:
@@ -149,6 +154,9 @@ class AsyncLink:
 
         def end(_connection: Any, error: BaseException) -> None:
             ended.set()
+            # What RabbitMQ says at once, or after half a minute, of a queue that it cannot ask.
+            if isinstance(error, pika.exceptions.ConnectionClosedByBroker) and error.reply_code == _INTERNAL_ERROR:
+                self._tell_unanswered(*self._unanswered)
             _fail(lost, channels.lost(error))
 
         connection = AsyncioConnection(
@@ -177,6 +185,7 @@ class AsyncLink:
             self._connection = self._lost = None
             self._blocked = ""
             self._consumers.clear()
+            self._unanswered.clear()
             for outlet in self._outlets.values():
                 outlet.lose("the connection was lost before it confirmed a message")
             self._outlets.clear()
@@ -196,7 +205,7 @@ class AsyncLink:
     async def _hold(self, claim: QuorumQueue, connection: AsyncioConnection, lost: "asyncio.Future[None]") -> None:
         """Consume the claim for as long as the connection lives.
 
-        Raises: DependencyDown, when somebody was faster.
+        Raises: DependencyDown, when somebody was faster, or nobody answers: then the next connection makes it anew.
         """
         held: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -217,7 +226,8 @@ class AsyncLink:
         if lost.done():
             lost.result()
         if not held.done():
-            raise DependencyDown(channels.BROKER, f"{claim.name} was not to be had within {_OPENING_SECONDS} s")
+            self._claim_unanswered = True
+            raise DependencyDown(channels.BROKER, f"queue {claim.name} does not answer within {_OPENING_SECONDS} s")
 
     @staticmethod
     def _lose_with(channel: Channel, lost: "asyncio.Future[None]") -> None:
@@ -233,10 +243,29 @@ class AsyncLink:
         def consume(channel: Channel) -> None:
             self._lose_with(channel, lost)
             channel.basic_qos(prefetch_count=subscription.prefetch)
-            consumer_tag = channel.basic_consume(subscription.queue, subscription.receive)
+            consumer_tag = channel.basic_consume(queue, subscription.receive, callback=answered)
             self._consumers.append((channel, consumer_tag))
 
+        def answered(_frame: Any) -> None:
+            late.cancel()
+            self._unanswered.discard(queue)
+
+        queue = subscription.queue
+        self._unanswered.add(queue)
+        late = asyncio.get_running_loop().call_later(_OPENING_SECONDS, self._tell_unanswered, queue)
+        lost.add_done_callback(lambda _: late.cancel())
         connection.channel(on_open_callback=consume)
+
+    @staticmethod
+    def _tell_unanswered(*queues: str) -> None:
+        """Others go on: it may come back, as with the node that leads it."""
+        for queue in queues:
+            log.warning(
+                "queue does not answer",
+                queue=queue,
+                do="it is a quorum queue without a leader: start the nodes that are down; where all run, it was made "
+                "just before its node died, and has lost its members: delete it, then run fleettickets topology",
+            )
 
     def _outlet(self, outgoing: Outgoing) -> "_Outlet":
         destination = (outgoing.exchange, outgoing.routing_key)

@@ -13,11 +13,13 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from publisher.broker import channels
 from publisher.broker.topology import CLAIM, EVENTS, Asking, MayNotDeclare, QuorumQueue
-from publisher.errors import DependencyDown, Misconfigured
+from publisher.errors import DependencyDown, HeldByAnother, Misconfigured
 
 _GRACE_SECONDS = 5
 """For consumers that were stopped a moment ago, and which the broker may still count."""
 _LOOK_SECONDS = 0.25
+_REPLACING_SECONDS = 20
+"""For somebody else's: RabbitMQ takes five to delete a queue that nobody answers for."""
 log = structlog.get_logger()
 
 
@@ -26,21 +28,25 @@ def claim_of(bucket: str) -> QuorumQueue:
     return QuorumQueue(CLAIM, {"x-dead-letter-exchange": EVENTS, "x-dead-letter-routing-key": bucket})
 
 
-def claim(channel: BlockingChannel, bucket: str) -> None:
+def claim(channel: BlockingChannel, bucket: str, *, anew: bool = False) -> None:
     """Have the virtual host for this bucket, unless consumers of another one run.
+
+    `anew` is for a claim that nobody answers for: without consumers it is deleted first.
 
     Raises: Misconfigured, DependencyDown.
     """
     ours = claim_of(bucket)
     end = time.monotonic() + _GRACE_SECONDS
     with channels.translated_errors(), closing(Asking(channel.connection)) as asking:
-        while refusal := asking.refusal(ours.declare):
-            told = re.search(r"current is '(.*)'", refusal)
+        while (refusal := asking.refusal(ours.declare)) or anew:
+            told = re.search(r"current is '(.*)'", refusal or "")
             other = told[1] if told else "of another name"
             consumers = _consumers(asking, ours.name)
             if consumers == 0:
-                asking.refusal(lambda asked: asked.queue_delete(ours.name))
-                log.warning("virtual host taken over", of_bucket=other, for_bucket=bucket)
+                _replace(channel, asking, ours, anew=anew)
+                log.warning("virtual host taken over", of_bucket=other if refusal else bucket, for_bucket=bucket)
+            elif refusal is None:
+                return  # somebody was faster in making it anew
             elif time.monotonic() <= end:
                 channel.connection.process_data_events(time_limit=_LOOK_SECONDS)
             elif consumers is None:
@@ -50,6 +56,22 @@ def claim(channel: BlockingChannel, bucket: str) -> None:
                     f"the virtual host of RABBITMQ_URL serves bucket {other!r}, and {consumers} of its consumers run: "
                     f"stop them first, or give bucket {bucket!r} a virtual host of its own"
                 )
+            anew = False
+
+
+def _replace(channel: BlockingChannel, asking: Asking, ours: QuorumQueue, *, anew: bool) -> None:
+    """Delete the claim and make ours.
+
+    Nobody else meanwhile: RabbitMQ 3.10 that deletes and declares one quorum queue for several at once may refuse its
+    name until it is restarted.
+    """
+    try:
+        with channels.alone(channel, "claim", patience=_REPLACING_SECONDS):
+            if asking.refusal(ours.declare) or anew:
+                asking.refusal(lambda asked: asked.queue_delete(ours.name))
+                asking.refusal(ours.declare)
+    except HeldByAnother as error:
+        raise DependencyDown(channels.BROKER, str(error)) from error
 
 
 def _consumers(asking: Asking, queue: str) -> int | None:

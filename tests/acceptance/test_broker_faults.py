@@ -14,10 +14,11 @@ from pika.exceptions import AMQPError, NackError
 from rabbitmq import RabbitMQ
 
 from consumer.demo.oracle import ChangeFile
+from publisher.broker import topology
 from tests.doubles.faulty_store import FaultyStore
 from tests.doubles.proxy import Proxy
 from tests.doubles.receiver import free_port
-from tests.stage.broker import DEAD_FILES, FILES, GEOCODE, Broker
+from tests.stage.broker import DEAD_FILES, FILES, GEOCODE, HISTORY, Broker
 from tests.stage.comparing import assert_equals_oracle
 from tests.stage.feeds import RandomFeed, key_at
 from tests.stage.private import private_cluster, private_rabbitmq
@@ -277,6 +278,36 @@ def test_a_restarted_broker_has_everything_still(private_stage: Stage, private_b
     stage.wait_for("done", *(file.key for file in files))
     consumers.pop().stop()
     assert_as_if_nothing_had_happened(stage, consumers.pop(), files)
+
+
+@pytest.mark.faults
+@pytest.mark.promise("One bad thing stays one bad thing")
+@pytest.mark.timeout(300)
+def test_a_queue_that_nobody_answers_for_after_a_restart_is_told_and_the_claim_is_made_anew(
+    private_stage: Stage, private_broker: RabbitMQ
+) -> None:
+    """RabbitMQ 3.10 that is killed within a second after it made a quorum queue never has a leader for it again."""
+    stage, key = private_stage, key_at(1)
+    stage.bucket.put(key, feed(stage, seed=41, count=1)[0].body)
+    first = stage.start("consume")
+    wait_until(lambda: '"consuming"' in first.output(), "it has the claim")
+    with stage.broker.channel() as channel:
+        channel.queue_delete(HISTORY)
+        topology.declare(channel)
+    private_broker.halt()
+    private_broker.start()
+    wait_until(lambda: first.output().count('"consuming"') == 2, "the claim is made anew", timeout=120)
+    assert "queue fleettickets.bucket does not answer within 20 s" in first.output()
+    stage.announce(key)
+    stage.wait_for("archived", key)
+    wait_until(lambda: "queue does not answer" in first.output(), "the other queue is told", timeout=60)
+    assert f'"queue": "{HISTORY}"' in first.output()
+    assert f'"queue": "{FILES}"' not in first.output()
+    with stage.broker.channel() as channel:
+        channel.queue_delete(HISTORY)
+    assert stage.run("topology").returncode == 0
+    stage.wait_for("done", key)
+    first.stop()
 
 
 @pytest.mark.promise("Nothing lost")

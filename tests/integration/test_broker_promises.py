@@ -354,3 +354,18 @@ def test_a_broker_that_takes_the_connection_and_says_nothing_is_away() -> None:
         settings = BrokerSettings.model_validate({"RABBITMQ_URL": url})
         with pytest.raises(DependencyDown, match="Timeout"):
             channels.connect(settings, "test")
+
+
+def test_only_one_makes_the_claim_anew_at_a_time(
+    broker_settings: BrokerSettings, channel: BlockingChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RabbitMQ 3.10 that deletes and declares one quorum queue for several at once may refuse its name for good."""
+    serving.claim(channel, "former")
+    monkeypatch.setattr(serving, "_REPLACING_SECONDS", 0.2)
+    with channels.confirming_channel(broker_settings, "other") as other:
+        with channels.alone(other, "claim"), pytest.raises(DependencyDown, match="another process"):
+            serving.claim(channel, "latter")
+        serving.claim_of("former").declare(channel)
+        serving.claim(channel, "latter")
+    serving.claim_of("latter").declare(channel)
+    channel.queue_delete(topology.CLAIM)
