@@ -10,10 +10,13 @@ from consumer.postgres.database import Connection
 from publisher.broker.topology import Queue
 
 
-def unsent(connection: Connection, kind: Queue, after: int) -> list[int]:
-    """The next thousand due requests that no message stands for, behind the request `after`."""
-    rows = database.rows(connection, "outbox", "unsent", {"kind": kind.value, "after": after})
-    return [row["request_id"] for row in rows]
+def unsent(connection: Connection, kinds: Sequence[Queue], at_most: int) -> dict[Queue, list[int]]:
+    """The next due requests that no message stands for, so many of each kind."""
+    parameters = {"kinds": [kind.value for kind in kinds], "at_most": at_most}
+    found: dict[Queue, list[int]] = {}
+    for row in database.rows(connection, "outbox", "unsent", parameters):
+        found.setdefault(Queue(row["kind"]), []).append(row["request_id"])
+    return found
 
 
 def mark_sent(connection: Connection, requests: Sequence[int]) -> None:

@@ -1,8 +1,7 @@
 """The relay: requests that committed transactions left behind become messages, published first and marked second."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from threading import Event, Lock
+from collections.abc import Callable, Iterator
+from threading import Lock
 
 import structlog
 
@@ -19,71 +18,77 @@ from publisher.errors import NotConfirmed
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Requests:
-    """Requests of one kind, for one queue."""
-
-    queue: Queue
-    message: Callable[[tuple[int, ...]], FollowOn]
-    sending: Lock = field(default_factory=Lock)
-    is_stuck: Event = field(default_factory=Event)
+_AT_A_TIME = 1000
+_MESSAGES: dict[Queue, Callable[[tuple[int, ...]], FollowOn]] = {
+    Queue.GEOCODE: lambda requests: GeocodeTickets(requests=requests),
+    Queue.HISTORY: lambda requests: CaptureHistory(requests=requests),
+}
 
 
 class Relay:
     """Sends unsent requests, one message for a thousand of a kind. Safe to share between threads.
 
-    One thread at a time sends all that there is of a kind. No transaction is open while the broker is waited for: two
-    processes at once, and one after a crash between publishing and marking, send the same requests again under the same
-    message id. Marked is what was read; a request that is asked anew meanwhile has another number.
+    One thread at a time sends all that there is, for those as well who wait for their turn meanwhile. No transaction is
+    open while the broker is waited for: two processes at once, and one after a crash between publishing and marking,
+    send the same requests again under the same message id. Marked is what was read; a request that is asked anew
+    meanwhile has another number, and is sent by whoever asks.
     """
 
     def __init__(self, pool: Pool, publish: Callable[[Outgoing], None], reached: Reached) -> None:
         self._pool = pool
         self._publish = publish
         self._reached = reached
-        self._kinds = [
-            _Requests(Queue.GEOCODE, lambda requests: GeocodeTickets(requests=requests)),
-            _Requests(Queue.HISTORY, lambda requests: CaptureHistory(requests=requests)),
-        ]
+        self._sending = Lock()
+        self._stuck: set[Queue] = set()
+        self._asking = Lock()
+        self._asked = self._served = 0
 
     def send(self, *, also_stuck: bool = False) -> int:
-        """Send what there is, and give how many requests that was.
+        """Send what there is, and give how many requests that was: none for who finds its own sent by another thread.
 
         A kind that the broker did not take is stuck: it keeps nobody waiting again, until somebody tries it with
         `also_stuck` and it is taken.
         Raises: DependencyDown, for the database.
         """
-        return sum(self._send(kind, also_stuck=also_stuck) for kind in self._kinds)
-
-    def _send(self, kind: _Requests, *, also_stuck: bool) -> int:
-        if kind.is_stuck.is_set() and not also_stuck:
-            return 0
-        with kind.sending:
-            if kind.is_stuck.is_set() and not also_stuck:  # so the one found that this one has waited for
+        with self._asking:
+            self._asked += 1
+            mine = self._asked
+        with self._sending:
+            if self._served >= mine and not also_stuck:
                 return 0
-            sent = after = 0
-            while requests := self._unsent(kind, after):
-                try:
-                    self._publish(_message(kind, requests))
-                except NotConfirmed as error:
-                    kind.is_stuck.set()
-                    do = "files go on, their requests stay in the outbox; sent when the queue takes them"
-                    log.warning("not relayed", queue=kind.queue.value, detail=str(error), do=do)
-                    return sent
-                self._reached("relay published, not marked")
-                with database.transaction(self._pool) as connection:
-                    outbox.mark_sent(connection, requests)
-                sent += len(requests)
-                after = requests[-1]
-            kind.is_stuck.clear()
+            serving = self._asked  # whoever has asked by now has committed what it asks for
+            if also_stuck:
+                kinds = list(_MESSAGES)
+            else:
+                kinds = [kind for kind in _MESSAGES if kind not in self._stuck]
+            sent = sum(self._passes(kinds))
+            self._served = serving
             return sent
 
-    def _unsent(self, kind: _Requests, after: int) -> list[int]:
-        """The next thousand."""
-        with database.transaction(self._pool) as connection:
-            return outbox.unsent(connection, kind.queue, after)
+    def _passes(self, kinds: list[Queue]) -> Iterator[int]:
+        """Send a thousand of each kind at a time; gives how many that were."""
+        while kinds:
+            with database.statement(self._pool) as connection:
+                unsent = outbox.unsent(connection, kinds, _AT_A_TIME)
+            taken = [request for kind, requests in unsent.items() if self._take(kind, requests) for request in requests]
+            if taken:
+                self._reached("relay published, not marked")
+                with database.statement(self._pool) as connection:
+                    outbox.mark_sent(connection, taken)
+            self._stuck.difference_update(kind for kind in kinds if kind not in unsent)
+            yield len(taken)
+            full = [kind for kind, requests in unsent.items() if len(requests) == _AT_A_TIME]
+            kinds = [kind for kind in full if kind not in self._stuck]
 
-
-def _message(kind: _Requests, requests: list[int]) -> Outgoing:
-    body = kind.message(tuple(requests)).model_dump_json().encode()
-    return publishing.request(kind.queue, body, message_id=f"{kind.queue.value}-{requests[0]}")
+    def _take(self, kind: Queue, requests: list[int]) -> bool:
+        """Whether the broker takes them."""
+        body = _MESSAGES[kind](tuple(requests)).model_dump_json().encode()
+        try:
+            self._publish(publishing.request(kind, body, message_id=f"{kind.value}-{requests[0]}"))
+        except NotConfirmed as error:
+            self._stuck.add(kind)
+            do = "files go on, their requests stay in the outbox; sent when the queue takes them"
+            log.warning("not relayed", queue=kind.value, detail=str(error), do=do)
+            return False
+        self._stuck.discard(kind)
+        return True

@@ -197,15 +197,8 @@ def transaction(pool: Pool, *, keep: bool = True) -> Iterator[Connection]:
     Raises: DependencyDown, also when the answer to COMMIT was lost: the caller asks the ledger then. LockTimeout, with
     who may have the lock.
     """
-    with translated_errors():
-        try:
-            connection = pool.getconn()
-        except PoolTimeout:
-            # The pool keeps to itself why it has none; a connection of our own says it.
-            psycopg.connect(str(pool.conninfo), connect_timeout=_CONNECT_SECONDS).close()
-            raise
-        watch = Timer(_COMMIT_SECONDS, _cut, (connection,))
-        watch.daemon = True
+    with _borrowed(pool) as connection:
+        watch = _watch(connection)
         try:
             with _naming_holders(connection), connection.transaction(force_rollback=not keep):
                 try:
@@ -217,7 +210,43 @@ def transaction(pool: Pool, *, keep: bool = True) -> Iterator[Connection]:
             raise
         finally:
             watch.cancel()
+
+
+@contextmanager
+def statement(pool: Pool) -> Iterator[Connection]:
+    """A connection of the pool for one statement, which is a transaction by itself and short.
+
+    Raises: the same.
+    """
+    with _borrowed(pool) as connection, _naming_holders(connection):
+        watch = _watch(connection)
+        watch.start()
+        try:
+            yield connection
+        finally:
+            watch.cancel()
+
+
+@contextmanager
+def _borrowed(pool: Pool) -> Iterator[Connection]:
+    with translated_errors():
+        try:
+            connection = pool.getconn()
+        except PoolTimeout:
+            # The pool keeps to itself why it has none; a connection of our own says it.
+            psycopg.connect(str(pool.conninfo), connect_timeout=_CONNECT_SECONDS).close()
+            raise
+        try:
+            yield connection
+        finally:
             pool.putconn(connection)
+
+
+def _watch(connection: Connection) -> Timer:
+    """Ends the connection under a COMMIT that is not answered, once it is started."""
+    watch = Timer(_COMMIT_SECONDS, _cut, (connection,))
+    watch.daemon = True
+    return watch
 
 
 def _at_what(session: DictRow) -> str:

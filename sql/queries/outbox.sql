@@ -1,10 +1,13 @@
 -- name: unsent
--- Oldest first, a thousand at a time.
-SELECT request_id FROM ingest.outbox
-WHERE kind = %(kind)s AND sent_at IS NULL AND handled_at IS NULL AND due_at <= clock_timestamp()
-  AND request_id > %(after)s
+-- Oldest first, a thousand of each kind at a time.
+SELECT request_id, kind
+FROM unnest(%(kinds)s::text[]) AS asked (kind)
+CROSS JOIN LATERAL (SELECT request_id FROM ingest.outbox AS request
+                    WHERE request.kind = asked.kind AND sent_at IS NULL AND handled_at IS NULL
+                      AND due_at <= clock_timestamp()
+                    ORDER BY request_id
+                    LIMIT %(at_most)s) AS next
 ORDER BY request_id
-LIMIT 1000
 
 -- name: mark_sent
 UPDATE ingest.outbox SET sent_at = clock_timestamp() WHERE request_id = ANY(%(requests)s)
