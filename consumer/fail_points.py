@@ -11,6 +11,7 @@ FAIL_POINTS = (
     "before claim",
     "after claim",
     "mid copy",
+    "between files",
     "before commit",
     "after commit, before archive",
     "after copy, before delete",

@@ -123,6 +123,10 @@ class SqsSettings(TlsSettings):
         return url
 
 
+BATCH = 8
+"""Small files that wait are applied together, so many at the most."""
+
+
 class WorkSettings(BaseSettings):
     """How much one consumer process takes in hand; the poller needs it to judge the backlog."""
 
@@ -132,8 +136,8 @@ class WorkSettings(BaseSettings):
 
     @property
     def prefetch(self) -> int:
-        """Unacked deliveries a consumer may hold: files being applied and files being archived."""
-        return 2 * self.files_in_hand
+        """Unacked deliveries a consumer may hold: for files being applied and files being archived, by the batch."""
+        return 2 * self.files_in_hand * BATCH
 
 
 class WebhookSettings(BaseSettings):

@@ -80,7 +80,7 @@ def consume(
         return
     # One connection for each file being applied or archived and one more for each that is long, one for history, one
     # for the sweep, one to geocode.
-    with database.open_pool(database_settings, size=work.prefetch + work.files_in_hand + 3) as pool:
+    with database.open_pool(database_settings, size=3 * work.files_in_hand + 3) as pool:
         before: dict[Queue, int] = {}
         # It was there a moment ago, and is waited for again.
         with contextlib.suppress(DependencyDown), database.transaction(pool) as connection:
@@ -89,23 +89,24 @@ def consume(
         link = Link(broker_settings, bucket_settings.bucket)
         # Slow bodies leave one of the files in hand to the others.
         slow = max(1, work.files_in_hand - 1)
-        bucket = Bucket(bucket_settings, feeds.folders, connections=work.prefetch + 2, slow=slow, stop=stop)
+        bucket = Bucket(bucket_settings, feeds.folders, connections=2 * work.files_in_hand + 2, slow=slow, stop=stop)
         _warn_of_bucket(bucket)
         relay = Relay(pool, link.publish, reached)
         handlers: dict[Queue, Handle] = {}
+        together = None
         if Queue.FILES in queues:
             failed = breakers[Queue.FILES].failed
             failures = Failures(pool, link.publish, apply_settings, failed=failed, run=limit, reached=reached)
             files = FilesHandler(
                 pool, bucket, feeds, link.publish_all, settings=apply_settings, failures=failures, reached=reached
             )
-            handlers[Queue.FILES] = files.handle
+            handlers[Queue.FILES], together = files.handle, files.handle_together
         if Queue.HISTORY in queues:
             handlers[Queue.HISTORY] = HistoryHandler(pool, history_settings, stop, reached).handle
         if geocoder_settings is not None:
             gazetteer = Gazetteer(pool, feeds.geocoded, gazetteer_settings, geocoder_settings, stop, reached)
             handlers[Queue.GEOCODE] = GeocodeHandler(pool, gazetteer, relay.send, reached).handle
-        routes = routing_table(handlers, breakers, work)
+        routes = routing_table(handlers, breakers, work, together)
         Worker(link, routes, Tail(pool, bucket, relay, reached), work, stop, reached=reached).run()
     structlog.get_logger().info("stopped")
 

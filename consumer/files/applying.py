@@ -1,11 +1,18 @@
-"""The exactly-once rule: everything that a file means, in one transaction, or nothing of it.
+"""The exactly-once rule: everything that files mean, in one transaction, or nothing of it.
 
-Order matters: claim the version, stage the rows, merge, closures, rejects, ledger, follow-on requests, checks that
+Order matters: claim the versions, stage the rows, merge, closures, rejects, ledger, follow-on requests, checks that
 were put off, and the watermark last, which every file takes and so must hold for the shortest time.
+
+Of several files each step is taken for all of them, as if the newest had come first: what an older one says of a ticket
+that a newer one has as well is stale. Their tickets are locked in one order, as those of a single file are.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
+
+from psycopg import Copy
 
 from consumer.fail_points import Reached
 from consumer.feeds.feed import Feed, FollowOn
@@ -50,26 +57,68 @@ def takes_changed_back(settings: ApplySettings, asked: Asked) -> bool:
     return settings.changed_policy != "ignore" or asked is Asked.BY_A_PERSON
 
 
-def apply_file(
-    connection: Connection,
-    sighting: Sighting,
-    read: Read,
-    settings: ApplySettings,
-    *,
-    asked: Asked,
-    reached: Reached,
-    released: str | None = None,
-    may_lack_columns: bool = False,
-    watch: Watch = UNWATCHED,
-) -> Applied | AlreadyApplied | Duplicate:
-    """Apply one version inside the caller's transaction, which holds the key's lock and keeps or undoes all of it.
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One to apply. `read` gives up to so many bytes of it at a time.
 
-    `read` gives up to so many bytes of it at a time. `reached` is told each point that a crash could come at. Under
-    quarantine a person releases the version with the ETag `released`, or whichever there is when that is None; and lets
-    that one lack columns which its exporter always writes, if it `may_lack_columns`. `watch` is shown what it does.
+    Under quarantine a person releases the version with the ETag `released`, or whichever there is when that is None;
+    and lets that one lack columns which its exporter always writes, if it `may_lack_columns`. `watch` is shown what
+    applying it does.
+    """
+
+    sighting: Sighting
+    read: Read
+    settings: ApplySettings
+    asked: Asked
+    released: str | None = None
+    may_lack_columns: bool = False
+    watch: Watch = UNWATCHED
+
+
+@dataclass(frozen=True, slots=True)
+class _Claimed:
+    """A version that is this transaction's, and its rows."""
+
+    version: Version
+    claim: ledger.Claim
+    rows: Rows
+
+    @property
+    def rank(self) -> tuple[object, ...]:
+        """As the positions of their rows are in order: a later one outranks the others."""
+        sighting = self.version.sighting
+        return self.claim.epoch, sighting.key.time, sighting.key.key, self.claim.object_time, sighting.etag
+
+
+def apply_files(
+    connection: Connection, versions: Sequence[Version], reached: Reached
+) -> list[Applied | AlreadyApplied | Duplicate]:
+    """Apply versions of one feed inside the caller's transaction, which holds their keys' locks and keeps or undoes it.
+
+    `reached` is told each point that a crash could come at.
     Raises: Permanent, DependencyDown, psycopg.Error.
     """
     reached("before claim")
+    decided: dict[int, Applied | AlreadyApplied | Duplicate] = {}
+    claimed: dict[int, _Claimed] = {}
+    for place, version in enumerate(versions):
+        match _claim(connection, version):
+            case _Claimed() as ours:
+                claimed[place] = ours
+            case known:
+                decided[place] = known
+    if claimed:
+        reached("after claim")
+        in_order = sorted(claimed, key=lambda place: claimed[place].rank)
+        applied = _apply(connection, [claimed[place] for place in in_order], reached)
+        decided |= dict(zip(in_order, applied, strict=True))
+        reached("before commit")
+    return [decided[place] for place in range(len(versions))]
+
+
+def _claim(connection: Connection, version: Version) -> _Claimed | AlreadyApplied | Duplicate:
+    sighting, settings, asked = version.sighting, version.settings, version.asked
+    released = version.released
     if settings.changed_policy == "quarantine" and released not in (None, sighting.etag):
         asked = Asked.BY_ITS_RETRY  # of these bytes nobody has seen a letter
     takes_back = takes_changed_back(settings, asked) and not sighting.is_archived
@@ -78,12 +127,10 @@ def apply_file(
         ledger.record_replaced(connection, sighting)
     if claim is None:
         return _claimed_before(connection, sighting, takes_back=takes_back)
-    reached("after claim")
-    file_id, decision = claim.file_id, claim.decision
-    if decision == "changed" and settings.changed_policy == "ignore":
-        ledger.record_passed_over(connection, file_id, _PASSED_OVER)
+    if claim.decision == "changed" and settings.changed_policy == "ignore":
+        ledger.record_passed_over(connection, claim.file_id, _PASSED_OVER)
         return Duplicate(sighting.key.key, _PASSED_OVER)
-    if decision == "changed" and settings.changed_policy == "quarantine" and asked is not Asked.BY_A_PERSON:
+    if claim.decision == "changed" and settings.changed_policy == "quarantine" and asked is not Asked.BY_A_PERSON:
         raise Permanent("changed", "the key was applied before with other bytes; replay it to apply these")
     if sighting.key.time > (now := _latest(sighting, claim.now)) + _AHEAD:
         raise Permanent(
@@ -91,48 +138,79 @@ def apply_file(
             f"its name says {sighting.key.time:%Y-%m-%d %H:%M} UTC, and by the latest clock of consumer, database and "
             f"store it is {now:%Y-%m-%d %H:%M}; when it is due, replay its dead letter, or drain",
         )
-    is_let_off = may_lack_columns and released in (None, "", sighting.etag)
+    is_let_off = version.may_lack_columns and released in (None, "", sighting.etag)
     # What is archived was applied once, so somebody has let it off.
     allows_missing = is_let_off or sighting.is_archived or settings.missing_columns == "allow"
-    rows = Rows(read, sighting.feed, max_reject_share=settings.max_reject_share, allows_missing=allows_missing)
-    staged = _stage(connection, rows, reached)
-    parameters = sighting.parameters() | {
-        "file_id": file_id, "epoch": claim.epoch, "object_time": claim.object_time, "blanks": rows.blanks,
-    }  # fmt: skip
-    watch.staged(connection, sighting, file_id)
-    merged = database.row(connection, "merge", "merge_tickets", parameters, feed=sighting.feed)
-    assert merged is not None  # noqa: S101 - counts always make a row
-    watch.merged(connection, sighting, file_id)
-    closures = 0
-    if FollowOn.HISTORY in sighting.feed.follow_ons:
-        closures = connection.execute(statements("merge")["merge_closures"], parameters).rowcount
-    ledger.keep_rejects(connection, file_id)
-    counts = Counts(
-        read=staged.read,
-        inserted=merged["inserted"],
-        updated=merged["updated"],
-        unchanged=merged["moved"] - merged["inserted"] - merged["updated"],
-        stale=merged["tickets"] - merged["moved"],
-        superseded=merged["accepted"] - merged["tickets"],
-        rejected=staged.rejected,
-        alarms=staged.alarms,
-        sentinels=staged.sentinels,
-        closures=closures,
-        never=rows.never,
-    )
-    notes = rows.notes
+    max_reject_share = settings.max_reject_share
+    rows = Rows(version.read, sighting.feed, max_reject_share=max_reject_share, allows_missing=allows_missing)
+    return _Claimed(version, claim, rows)
+
+
+def _apply(connection: Connection, files: Sequence[_Claimed], reached: Reached) -> list[Applied]:
+    """Apply what is claimed, the newest last."""
+    feed = files[0].version.sighting.feed
+    staged = _stage(connection, files, reached)
+    for file in files:
+        file.version.watch.staged(connection, file.version.sighting, file.claim.file_id)
+    file_ids = [file.claim.file_id for file in files]
+    parameters = {"file_ids": file_ids, "blanks": [file.rows.blanks for file in files]}
+    moved = _by_place(connection, "move_positions", parameters, feed)
+    written = _by_place(connection, "write_tickets", parameters, feed)
+    for file in files:
+        file.version.watch.merged(connection, file.version.sighting, file.claim.file_id)
+    closures: Mapping[int, Mapping[str, int]] = {}
+    if FollowOn.HISTORY in feed.follow_ons and any(each.closed for each in staged):
+        closures = _by_place(connection, "merge_closures", parameters, feed)
+    if any(each.rejected for each in staged):
+        ledger.keep_rejects(connection, file_ids)
+    counts = [
+        Counts(
+            read=each.read,
+            inserted=wrote.get("inserted", 0),
+            updated=wrote.get("updated", 0),
+            unchanged=moves.get("moved", 0) - wrote.get("inserted", 0) - wrote.get("updated", 0),
+            stale=moves.get("tickets", 0) - moves.get("moved", 0),
+            superseded=each.read - each.rejected - each.alarms - each.sentinels - moves.get("tickets", 0),
+            rejected=each.rejected,
+            alarms=each.alarms,
+            sentinels=each.sentinels,
+            closures=closures.get(place, {}).get("closures", 0),
+            never=file.rows.never,
+        )
+        for place, (file, each) in enumerate(zip(files, staged, strict=True), 1)
+        for moves, wrote in [(moved.get(place, {}), written.get(place, {}))]
+    ]
+    applied = [_record(connection, file, count) for file, count in zip(files, counts, strict=True)]
+    _request_follow_ons(connection, feed, applied)
+    database.rows(connection, "merge", "fire_deferred")
+    _move_watermark(connection, files, sum(count.inserted for count in counts))
+    return applied
+
+
+def _by_place(
+    connection: Connection, name: str, parameters: Mapping[str, Any], feed: Feed
+) -> dict[int, Mapping[str, int]]:
+    """What a statement counts of each file; files with nothing to count are left out."""
+    return {row["place"]: row for row in database.rows(connection, "merge", name, parameters, feed=feed)}
+
+
+def _record(connection: Connection, file: _Claimed, counts: Counts) -> Applied:
+    sighting, file_id, notes = file.version.sighting, file.claim.file_id, file.rows.notes
     new = ledger.record_undeclared(connection, sighting.feed.name, file_id, notes.undeclared)
     told = notes.as_dict() | ({"new": new} if new else {})
-    done = ledger.Done(rows.sha256, counts, rows.lines, told)
-    applied_at = ledger.record_applied(connection, sighting, file_id, done)
-    if kinds := _follow_ons(sighting.feed, counts):
-        database.rows(connection, "merge", "request_follow_ons", {"file_id": file_id, "kinds": kinds})
-    watermark = "count_import" if sighting.seen_by == "import" else "move_watermark"
-    database.rows(connection, "merge", "fire_deferred")
-    database.rows(connection, "merge", watermark, parameters | {"inserted": counts.inserted})
-    reached("before commit")
-    file = LedgerFile(file_id, sighting.put, done.sha256, "applied", applied_at)
-    return Applied(file, decision, counts, told)
+    done = ledger.Done(file.rows.sha256, counts, file.rows.lines, told)
+    applied_at = ledger.record_applied(connection, file_id, done)
+    recorded = LedgerFile(file_id, sighting.put, done.sha256, "applied", applied_at)
+    return Applied(recorded, file.claim.decision, counts, told)
+
+
+def _move_watermark(connection: Connection, files: Sequence[_Claimed], inserted: int) -> None:
+    """To the newest of them, which is the last."""
+    newest = files[-1]
+    sighting = newest.version.sighting
+    name = "count_import" if sighting.seen_by == "import" else "move_watermark"
+    parameters = sighting.parameters() | {"epoch": newest.claim.epoch, "inserted": inserted}
+    database.rows(connection, "merge", name, parameters)
 
 
 def _latest(sighting: Sighting, of_database: datetime) -> datetime:
@@ -161,34 +239,52 @@ def duplicate_of_failed(sighting: Sighting, *, is_dead_letter: bool) -> Duplicat
     return Duplicate(sighting.key.key, "is a dead letter" if is_dead_letter else "waits for its retry")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Staged:
-    """How many rows of a file were read, and how many of them rejected or dropped."""
+    """How many rows of a file were read, and how many of them rejected, dropped, or of a ticket that is closed."""
 
-    read: int
-    rejected: int
-    alarms: int
-    sentinels: int
+    read: int = 0
+    rejected: int = 0
+    alarms: int = 0
+    sentinels: int = 0
+    closed: int = 0
 
 
-def _stage(connection: Connection, rows: Rows, reached: Reached) -> _Staged:
-    count = rejected = alarms = sentinels = 0
+def _stage(connection: Connection, files: Sequence[_Claimed], reached: Reached) -> list[_Staged]:
+    staged = [_Staged() for _ in files]
     with connection.cursor() as cursor, cursor.copy(statements("merge")["copy_to_staging"]) as copy:
-        for row in rows:
-            count += 1
-            match row:
-                case TicketRow(line, ticket_id, raw, closed_at):
-                    copy.write_row((line, ticket_id, raw, closed_at, None, None, None, None))
-                case RowReject(line, reason, raw, group, lines, ticket_id):
-                    rejected += 1
-                    copy.write_row((line, ticket_id, None, None, reason, raw, group, lines))
-                case Dropped.ALARM:
-                    alarms += 1
-                case Dropped.SENTINEL:
-                    sentinels += 1
-            if count == 1:
-                reached("mid copy")
-    return _Staged(count, rejected, alarms, sentinels)
+        for place, (file, count) in enumerate(zip(files, staged, strict=True), 1):
+            _copy(copy, place, file.rows, count, reached)
+            if place < len(files):
+                reached("between files")
+    return staged
+
+
+def _copy(copy: Copy, place: int, rows: Rows, count: _Staged, reached: Reached) -> None:
+    read = rejected = alarms = sentinels = closed = 0
+    for row in rows:
+        read += 1
+        match row:
+            case TicketRow(line, ticket_id, raw, closed_at):
+                closed += closed_at is not None
+                copy.write_row((place, line, ticket_id, raw, closed_at, None, None, None, None))
+            case RowReject(line, reason, raw, group, lines, ticket_id):
+                rejected += 1
+                copy.write_row((place, line, ticket_id, None, None, reason, raw, group, lines))
+            case Dropped.ALARM:
+                alarms += 1
+            case Dropped.SENTINEL:
+                sentinels += 1
+        if read == 1:
+            reached("mid copy")
+    count.read, count.rejected, count.alarms, count.sentinels, count.closed = read, rejected, alarms, sentinels, closed
+
+
+def _request_follow_ons(connection: Connection, feed: Feed, applied: Sequence[Applied]) -> None:
+    asked = [(file.file.file_id, kind) for file in applied for kind in _follow_ons(feed, file.counts)]
+    if asked:
+        parameters = {"file_ids": [file_id for file_id, _ in asked], "kinds": [kind for _, kind in asked]}
+        database.rows(connection, "merge", "request_follow_ons", parameters)
 
 
 def _follow_ons(feed: Feed, counts: Counts) -> list[str]:

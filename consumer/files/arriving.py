@@ -31,6 +31,11 @@ class Arrivals:
     broken: NotAnEvent | None = None
 
     @property
+    def is_of_one(self) -> bool:
+        """Whether all that the body says is one arrival of ours."""
+        return len(self.ours) == 1 and not (self.others or self.unknown or self.ignored or self.broken)
+
+    @property
     def to_spread(self) -> list[ChangeFileArrived]:
         return [*(one.arrived for one in self.ours), *self.others]
 

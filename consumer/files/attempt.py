@@ -1,17 +1,18 @@
-"""The one engine for files: keys held, each file read and applied behind a savepoint, its trouble caught and told.
+"""The one engine for files: keys held, files read and applied, trouble caught and told.
 
-Several files share the caller's transaction, and one that fails goes back to its own savepoint. What cannot be told
-inside the transaction, such as a dependency that is away, ends it, and so undoes all of them: the caller then knows no
-more of any than before. Consumer, drain, import and rehearsal differ in the values of their candidates alone.
+A file by itself is applied behind a savepoint, to which it goes back when it fails: its failure is told in the same
+transaction. Several together are applied or undone together, and whatever goes wrong with any of them ends it: the
+caller then knows no more of any than before, and tries each by itself. Consumer, drain, import and rehearsal differ in
+the values of their candidates alone.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 
 from consumer.fail_points import Reached
 from consumer.files import ledger
-from consumer.files.applying import UNWATCHED, Watch, apply_file
+from consumer.files.applying import UNWATCHED, Version, Watch, apply_files
 from consumer.files.decoding import Read
 from consumer.files.outcomes import UNEXPECTED, AlreadyApplied, Applied, Decided, Duplicate, Failure
 from consumer.files.versions import Asked, LedgerFile, Sighting, Trouble
@@ -62,16 +63,15 @@ class Candidate:
     watch: Watch = UNWATCHED
 
 
-def attempt(connection: Connection, candidates: Sequence[Candidate], reached: Reached) -> list[Decided | None]:
-    """Try files in a transaction that is theirs; None for one that is not there.
+def attempt(connection: Connection, candidate: Candidate, reached: Reached) -> Decided | None:
+    """Try a file in a transaction that is its own; None for one that is not there.
 
-    The keys' locks come before the first byte: so versions of a key are decided in the order in which they were stored.
-    Raises: KeyInHand; DependencyDown, of which ObjectUnavailable and StatementFailed may be one file's own; what the
-    callables of a candidate raise.
+    The key's lock comes before the first byte: so versions of a key are decided in the order in which they were stored.
+    Raises: KeyInHand; DependencyDown, of which ObjectUnavailable and StatementFailed may be the file's own; what the
+    callables of the candidate raise.
     """
-    for candidate in candidates:
-        ledger.lock_key(connection, candidate.sighting.bucket, candidate.sighting.key.key)
-    return [_try(connection, candidate, reached, is_first=place == 0) for place, candidate in enumerate(candidates)]
+    ledger.lock_key(connection, candidate.sighting.bucket, candidate.sighting.key.key)
+    return _try(connection, candidate, reached)
 
 
 def attempt_in_dry_run(connection: Connection, candidate: Candidate, reached: Reached) -> Decided | None:
@@ -79,12 +79,35 @@ def attempt_in_dry_run(connection: Connection, candidate: Candidate, reached: Re
 
     Raises: the same.
     """
-    return _try(connection, candidate, reached, is_first=False)
+    database.rows(connection, "merge", "empty_staging")
+    return _try(connection, candidate, reached)
 
 
-def _try(connection: Connection, candidate: Candidate, reached: Reached, *, is_first: bool) -> Decided | None:
-    if not is_first:
-        database.rows(connection, "merge", "empty_staging")
+def attempt_together(
+    connection: Connection,
+    candidates: Sequence[Candidate],
+    seen: Callable[[Sequence[Sighting]], None],
+    reached: Reached,
+) -> list[Decided | None]:
+    """Try several files of one feed, with different keys, in a transaction that is theirs.
+
+    None for one that is not there. `seen` is told of the versions before the work begins, instead of each candidate.
+    Raises: KeyInHand, and what is wrong with any of them or with a dependency; nothing of any may be kept then.
+    """
+    ledger.lock_keys(connection, candidates[0].sighting.bucket, [each.sighting.key.key for each in candidates])
+    versions: dict[int, Version] = {}
+    with ExitStack() as stack:
+        for place, candidate in enumerate(candidates):
+            with suppress(ObjectMissing):
+                versions[place] = _version(candidate, stack.enter_context(candidate.open()))
+        if versions:
+            seen([version.sighting for version in versions.values()])
+        decided = apply_files(connection, list(versions.values()), reached)
+    outcomes = dict(zip(versions, decided, strict=True))
+    return [outcomes.get(place) for place in range(len(candidates))]
+
+
+def _try(connection: Connection, candidate: Candidate, reached: Reached) -> Decided | None:
     try:
         known = candidate.known(connection)
         if known is not None:
@@ -105,17 +128,8 @@ def _apply(
 ) -> Applied | AlreadyApplied | Duplicate | Failure:
     try:
         with database.failing_for_this_one(), connection.transaction():
-            return apply_file(
-                connection,
-                opened.sighting,
-                opened.read,
-                candidate.settings,
-                asked=candidate.asked,
-                reached=reached,
-                released=candidate.released,
-                may_lack_columns=candidate.may_lack_columns,
-                watch=candidate.watch,
-            )
+            (outcome,) = apply_files(connection, [_version(candidate, opened)], reached)
+            return outcome
     except DependencyDown:
         raise
     except Permanent as error:
@@ -124,3 +138,15 @@ def _apply(
         trouble = Trouble(UNEXPECTED, f"{type(error).__name__}: {database.one_line(error)}", error)
     # The file's own changes are undone by now.
     return candidate.failed(connection, opened.sighting, trouble)
+
+
+def _version(candidate: Candidate, opened: Opened) -> Version:
+    return Version(
+        opened.sighting,
+        opened.read,
+        candidate.settings,
+        candidate.asked,
+        released=candidate.released,
+        may_lack_columns=candidate.may_lack_columns,
+        watch=candidate.watch,
+    )

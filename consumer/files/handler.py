@@ -1,7 +1,8 @@
 """One delivery of the files queue, from its body to its outcome. Everything here may be repeated at any point."""
 
+import io
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from time import monotonic
 from typing import Literal
@@ -12,7 +13,7 @@ from consumer.fail_points import Reached
 from consumer.feeds.feed import Feeds
 from consumer.files import ledger
 from consumer.files.arriving import Arrival, Arrivals, read_arrivals
-from consumer.files.attempt import Candidate, Opened, attempt
+from consumer.files.attempt import Candidate, Opened, attempt, attempt_together
 from consumer.files.failures import Failures, asked_by, lets_off, released_by
 from consumer.files.ledger import Unread
 from consumer.files.outcomes import (
@@ -32,6 +33,7 @@ from consumer.postgres import database, feed_tables
 from consumer.postgres.database import Connection, Pool
 from consumer.settings import ApplySettings
 from publisher.arrivals.keys import ChangeFileKey, NotAChangeFile, read_key
+from publisher.arrivals.store_events import NotAnEvent
 from publisher.broker import publishing
 from publisher.broker.consuming import Delivery
 from publisher.broker.publishing import Outgoing
@@ -40,6 +42,8 @@ from publisher.store.bucket import Bucket, ObjectSummary
 
 log = structlog.get_logger()
 
+_SMALL_BYTES = 256 * 1024
+"""A larger file is worth a transaction of its own."""
 _GONE = "not in the bucket when it was read"
 
 
@@ -91,6 +95,64 @@ class FilesHandler:
                 return Ignored(", ".join(sorted(found.ignored)))
             return self._apply_arrival(found.ours[0], delivery)
 
+    def handle_together(self, deliveries: Sequence[Delivery]) -> list[FileOutcome | None]:
+        """Handle those that are as most are in one transaction; None for each that is to be handled by itself.
+
+        So is every one as soon as anything is wrong with any: what it is, and whose, shows then.
+        """
+        plain: dict[Delivery, tuple[Arrival, ChangeFileKey]] = {}
+        try:
+            plain = self._plain(deliveries)
+            candidates = [self._candidate(arrival, delivery, key) for delivery, (arrival, key) in plain.items()]
+            if len(candidates) < 2:  # noqa: PLR2004 - one is none together
+                return [None] * len(deliveries)
+            with database.transaction(self._pool) as connection:
+                decided = attempt_together(connection, candidates, self._record_seen, self._reached)
+        except Exception as error:  # noqa: BLE001 - met again, and told, by the one that it is of
+            log.info("one by one", files=len(plain), detail=f"{type(error).__name__}: {database.one_line(error)}")
+            return [None] * len(deliveries)
+        self._reached("after commit, before archive")
+        outcomes: dict[Delivery, FileOutcome | None] = dict(zip(plain, decided, strict=True))
+        return [outcomes.get(delivery) for delivery in deliveries]
+
+    def _plain(self, deliveries: Sequence[Delivery]) -> dict[Delivery, tuple[Arrival, ChangeFileKey]]:
+        """Those that come for the first time, each with one small file of the same feed."""
+        plain: dict[Delivery, tuple[Arrival, ChangeFileKey]] = {}
+        for delivery in deliveries:
+            if delivery.headers or delivery.redelivered:
+                continue
+            with suppress(NotAnEvent):
+                found = read_arrivals(delivery.body, self._bucket.name, self._feeds)
+                if found.is_of_one and (key := _only_key(found.ours[0])) is not None:
+                    plain[delivery] = found.ours[0], key
+        feeds = [arrival.feed for arrival, _ in plain.values()]
+        seen: set[str] = set()
+        return {
+            delivery: (arrival, key)
+            for delivery, (arrival, key) in plain.items()
+            if arrival.feed is feeds[0] and key.key not in seen and not seen.add(key.key)  # type: ignore[func-returns-value]
+        }
+
+    def _candidate(self, arrival: Arrival, delivery: Delivery, key: ChangeFileKey) -> Candidate:
+        """A small file, read at once: many that are open would be as many connections to the store."""
+
+        @contextmanager
+        def open_object() -> Iterator[Opened]:
+            with self._bucket.open(key.key) as opened:
+                if opened.summary.size > _SMALL_BYTES:
+                    raise ValueError(f"{key.key!r} has {opened.summary.size:,} bytes, and its event says less")
+                body = io.BytesIO(b"".join(iter(partial(opened.read, _SMALL_BYTES), b"")))
+            yield Opened(self._sighting(arrival, delivery, key, opened.summary), body.read)
+
+        sighting = self._sighting(arrival, delivery, key, _announced(arrival, delivery, key))
+        return Candidate(sighting, asked_by(delivery), self._settings, open_object, _undecided)
+
+    def _record_seen(self, sightings: Sequence[Sighting]) -> None:
+        # Committed by itself.
+        with database.statement(self._pool) as connection:
+            ledger.record_seen(connection, sightings)
+        self._reached("seen, before claim")
+
     def _look_for_others(self, found: Arrivals) -> None:
         """A feed that is not declared here can be another process's: the database knows all that have tables."""
         if not found.unknown:
@@ -124,9 +186,7 @@ class FilesHandler:
 
         Raises: KeyInHand, HeldBack, DependencyDown, EverythingFails.
         """
-        arrived = arrival.arrived
-        announced = ObjectSummary(key.key, arrived.etag, arrived.size or 0, arrived.event_time or delivery.delivered_at)
-        sighting = unread = self._sighting(arrival, delivery, key, announced)
+        sighting = unread = self._sighting(arrival, delivery, key, _announced(arrival, delivery, key))
 
         @contextmanager
         def open_object() -> Iterator[Opened]:
@@ -134,12 +194,9 @@ class FilesHandler:
                 yield Opened(self._sighting(arrival, delivery, key, opened.summary), opened.read)
 
         def record_seen(found: Sighting) -> None:
-            # Committed by itself.
             nonlocal sighting
             sighting = found
-            with database.transaction(self._pool) as connection:
-                ledger.record_seen(connection, found)
-            self._reached("seen, before claim")
+            self._record_seen([found])
 
         def fail(connection: Connection, found: Sighting, trouble: Trouble) -> Failure | Duplicate:
             if trouble.was_read and trouble.reason == UNEXPECTED:
@@ -154,7 +211,7 @@ class FilesHandler:
         outcome: Decided | None
         try:
             with database.transaction(self._pool) as connection:
-                (outcome,) = attempt(connection, [candidate], self._reached)
+                outcome = attempt(connection, candidate, self._reached)
         except FailsForThisOne as error:
             outcome = hold_back(sighting, error, was_read=sighting is not unread)
         except StatementRefused as error:
@@ -225,3 +282,21 @@ class FilesHandler:
         unread = self._unread(arrival, delivery, key.key, arrival.arrived.etag, decision="ignored", reason=key.reason)
         with database.transaction(self._pool) as connection:
             ledger.record_unread(connection, unread)
+
+
+def _only_key(arrival: Arrival) -> ChangeFileKey | None:
+    """Of a small file whose key reads in one way."""
+    keys, size = arrival.arrived.keys, arrival.arrived.size
+    if len(keys) != 1 or size is None or size > _SMALL_BYTES:
+        return None
+    key = read_key(keys[0], arrival.feed.folder.changes)
+    return key if isinstance(key, ChangeFileKey) else None
+
+
+def _announced(arrival: Arrival, delivery: Delivery, key: ChangeFileKey) -> ObjectSummary:
+    arrived = arrival.arrived
+    return ObjectSummary(key.key, arrived.etag, arrived.size or 0, arrived.event_time or delivery.delivered_at)
+
+
+def _undecided(_connection: Connection, sighting: Sighting, _trouble: Trouble) -> Failure:
+    raise AssertionError(f"{sighting.key.key!r} failed together with others, and is tried by itself")

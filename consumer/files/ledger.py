@@ -87,6 +87,10 @@ class Standing:
     is_overtaken: bool
     """Another version was applied since, so that an object like this one in the bucket is another put."""
 
+    @property
+    def is_to_be_archived(self) -> bool:
+        return not self.is_applied_again and self.state not in {"seen", "failed"}
+
 
 @dataclass(frozen=True, slots=True)
 class Failed:
@@ -118,8 +122,16 @@ def lock_key(connection: Connection, bucket: str, key: str) -> None:
 
     Raises: KeyInHand, at once, when somebody has it; LockTimeout beside a dry run.
     """
-    if _row(connection, "lock_key", {"bucket": bucket, "key": key}) is None:
-        raise KeyInHand(key, "somebody else has it in hand")
+    lock_keys(connection, bucket, [key])
+
+
+def lock_keys(connection: Connection, bucket: str, keys: Sequence[str]) -> None:
+    """The same for several. Raises: the same, for the first that somebody has."""
+    found = database.rows(connection, "ledger", "lock_keys", {"bucket": bucket, "keys": list(keys)})
+    had = {row["key"] for row in found}
+    for key in keys:
+        if key not in had:
+            raise KeyInHand(key, "somebody else has it in hand")
 
 
 def claim(connection: Connection, sighting: Sighting, asked: Asked, *, takes_back: bool) -> Claim | None:
@@ -162,27 +174,28 @@ def has_open_tail(connection: Connection, sighting: Sighting) -> bool:
     return _row(connection, "has_open_tail", sighting.parameters()) is not None
 
 
-def record_seen(connection: Connection, sighting: Sighting) -> None:
-    """At first sight, before the work: somebody may look for it meanwhile."""
-    _run(connection, "record_seen", sighting.parameters())
+def record_seen(connection: Connection, sightings: Sequence[Sighting]) -> None:
+    """At first sight, before the work: somebody may look for it meanwhile. A statement that commits itself."""
+    of_each = [sighting.parameters() for sighting in sightings]
+    _run(connection, "record_seen", {name: [each[name] for each in of_each] for name in of_each[0]})
 
 
-def record_applied(connection: Connection, sighting: Sighting, file_id: int, done: Done) -> datetime:
+def record_applied(connection: Connection, file_id: int, done: Done) -> datetime:
     """Give when it was applied, by the database's clock."""
     lines, notes = done.lines, done.notes
     of_lines = {
         "lines_read": lines.read, "lines_blank": lines.blank, "lines_header": lines.header,
         "lines_rejected": lines.rejected, "lines_of_rows": lines.rows,
     }  # fmt: skip
-    parameters = sighting.parameters() | asdict(done.counts) | of_lines
+    parameters = asdict(done.counts) | of_lines
     parameters |= {"file_id": file_id, "sha256": done.sha256, "notes": Jsonb(dict(notes)) if notes else None}
     applied_at: datetime = _one(connection, "record_applied", parameters)["applied_at"]
     return applied_at
 
 
-def keep_rejects(connection: Connection, file_id: int) -> None:
-    """Keep those that are staged."""
-    _run(connection, "keep_rejects", {"file_id": file_id})
+def keep_rejects(connection: Connection, file_ids: Sequence[int]) -> None:
+    """Keep those that are staged, of the files in the order of their places."""
+    _run(connection, "keep_rejects", {"file_ids": list(file_ids)})
 
 
 def record_undeclared(connection: Connection, feed: str, file_id: int, names: Sequence[str]) -> list[str]:
@@ -280,24 +293,30 @@ def record_dead_lettered(connection: Connection, file_id: int) -> None:
     _run(connection, "record_dead_lettered", {"file_id": file_id})
 
 
-def standing(connection: Connection, file: LedgerFile) -> Standing | None:
-    """Under its key's lock."""
-    found = _row(connection, "standing", {"file_id": file.file_id, "decided_at": file.decided_at})
-    return None if found is None else Standing(**found)
+def standings(connection: Connection, files: Sequence[LedgerFile]) -> dict[int, Standing]:
+    """By file, under their keys' locks."""
+    parameters = {"file_ids": [file.file_id for file in files], "decided": [file.decided_at for file in files]}
+    found = database.rows(connection, "ledger", "standings", parameters)
+    return {row.pop("file_id"): Standing(**row) for row in found}
 
 
-def record_archived(connection: Connection, file: LedgerFile, archive_key: str | None, reason: str | None) -> None:
-    """`reason` says why there is no archive."""
-    _run(connection, "record_archived", {"file_id": file.file_id, "archive_key": archive_key, "reason": reason})
+def record_archived(connection: Connection, archived: Mapping[int, tuple[str | None, str | None]]) -> dict[int, str]:
+    """By file, as what it is archived, or why there is no archive. Gives the states of those that were applied."""
+    if not archived:
+        return {}
+    keys, reasons = zip(*archived.values(), strict=True)
+    parameters = {"file_ids": list(archived), "archive_keys": list(keys), "reasons": list(reasons)}
+    found = database.rows(connection, "ledger", "record_archived", parameters)
+    return {row["file_id"]: row["state"] for row in found}
 
 
 def record_not_archived(connection: Connection, file: LedgerFile, error: str) -> None:
     _run(connection, "record_not_archived", {"file_id": file.file_id, "error": error})
 
 
-def record_done(connection: Connection, file: LedgerFile) -> None:
-    """Once its own requests are sent; until then it stays archived."""
-    _run(connection, "record_done", {"file_id": file.file_id})
+def record_done(connection: Connection, files: Sequence[LedgerFile]) -> None:
+    """Of each whose own requests are sent; until then it stays archived."""
+    _run(connection, "record_done", {"file_ids": [file.file_id for file in files]})
 
 
 def finish_relayed(connection: Connection) -> None:

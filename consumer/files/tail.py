@@ -4,7 +4,8 @@ No file waits for the queue of a follow-on: what cannot be sent now stays in the
 not done before.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from threading import Event
 
 import structlog
@@ -16,42 +17,58 @@ from consumer.follow_ons.relay import Relay
 from consumer.postgres import database
 from consumer.postgres.database import Pool
 from publisher.errors import FleetticketsError, KeyInHand, ObjectChanged, ObjectRefused, ObjectUnavailable, SlowBody
-from publisher.store.bucket import Bucket
+from publisher.store.bucket import Bucket, Move
 
 _LEFT_ALONE_SECONDS = 60
 """A file applied longer ago than this and not archived is nobody's any more; archiving it twice would do no harm."""
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class Archived:
+    """What became of a file's tail; no archive has what was gone, or is there in another version."""
+
+    archive_key: str | None
+    is_done: bool
+
+
+_NOT_OURS = Archived(None, is_done=False)
+
+
 def archive_file(pool: Pool, bucket: Bucket, file: LedgerFile, reached: Reached) -> str | None:
-    """Archive the applied version, under its key's lock. Repeatable; gives the archive's key, None where none was made.
+    """Archive one; gives the archive's key. Raises: the same."""
+    (archived,) = archive_files(pool, bucket, [file], reached)
+    return archived.archive_key
+
+
+def archive_files(pool: Pool, bucket: Bucket, files: Sequence[LedgerFile], reached: Reached) -> list[Archived]:
+    """Archive applied versions of one folder, under their keys' locks. Repeatable.
 
     Only the put that was read is deleted. Whatever else its key holds by now, the same bytes stored once more too, is
     left to a delivery of its own: another version may have been applied in between, and these bytes are the news then.
-    Raises: ObjectRefused, DependencyDown, KeyInHand.
+    Raises: ObjectRefused, DependencyDown, KeyInHand; of one of several, and others may be archived all the same.
     """
     with database.transaction(pool) as connection:
-        ledger.lock_key(connection, bucket.name, file.key)
-        standing = ledger.standing(connection, file)
-        if standing is None or standing.is_applied_again or standing.state in {"seen", "failed"}:
-            return None
-        archive_key, reason = None, None
-        try:
-            archive_key = bucket.archive(
-                file.put,
-                file.sha256,
-                lambda: reached("after copy, before delete"),
-                may_delete=not standing.is_overtaken,
-            )
-            if archive_key is None:
-                reason = "gone from the bucket before it was archived"
-        except ObjectChanged:
-            # The new version raises an event of its own and keeps its place.
-            reason = "replaced in the bucket before it was archived"
+        ledger.lock_keys(connection, bucket.name, [file.key for file in files])
+        standings = ledger.standings(connection, files)
+        ours = [file for file in files if file.file_id in standings and standings[file.file_id].is_to_be_archived]
+        moves = [Move(file.put, file.sha256, may_delete=not standings[file.file_id].is_overtaken) for file in ours]
+        moved = bucket.archive_all(moves, lambda: reached("after copy, before delete"))
         reached("after delete, before state")
-        if standing.state == "applied":
-            ledger.record_archived(connection, file, archive_key, reason)
-    return archive_key
+        found = {file.file_id: _told(archived) for file, archived in zip(ours, moved, strict=True)}
+        states = ledger.record_archived(connection, found)
+    return [
+        Archived(found[file.file_id][0], states.get(file.file_id) == "done") if file.file_id in found else _NOT_OURS
+        for file in files
+    ]
+
+
+def _told(archived: str | ObjectChanged | None) -> tuple[str | None, str | None]:
+    """The archive's key, or why there is none."""
+    if isinstance(archived, ObjectChanged):
+        # The new version raises an event of its own and keeps its place.
+        return None, "replaced in the bucket before it was archived"
+    return archived, None if archived else "gone from the bucket before it was archived"
 
 
 def leave_unarchived(pool: Pool, file: LedgerFile, error: FleetticketsError) -> None:
@@ -89,18 +106,23 @@ class Tail:
         self._relay = relay
         self._reached = reached
 
-    def finish(self, file: LedgerFile) -> str | None:
-        """Archive an applied file, then relay what it left in the outbox. Gives the archive's key.
+    def finish(self, files: Sequence[LedgerFile]) -> list[str | None]:
+        """Archive applied files of one folder, then relay what they left in the outbox. Gives the archives' keys.
 
-        Raises: DependencyDown; ObjectUnavailable, when the store may let it be archived in a moment.
+        Raises: DependencyDown; ObjectUnavailable, when the store may let it be archived in a moment; of one of several,
+        ObjectRefused.
         """
         try:
-            archive_key = archive_file(self._pool, self._bucket, file, self._reached)
+            archived = archive_files(self._pool, self._bucket, files, self._reached)
         except ObjectRefused as error:
-            self.finish_unarchived(file, error)
-            return None
-        self._relay_and_close(file)
-        return archive_key
+            if len(files) > 1:
+                raise
+            self.finish_unarchived(files[0], error)
+            return [None]
+        self._relay_and_close(
+            [file for file, each in zip(files, archived, strict=True) if not (each.is_done or file.state == "done")]
+        )
+        return [each.archive_key for each in archived]
 
     def finish_unarchived(self, file: LedgerFile, error: ObjectRefused | ObjectUnavailable) -> None:
         """The rest of the tail of a file whose object the store does not let be archived.
@@ -111,14 +133,15 @@ class Tail:
         """
         log.warning("not archived", key=file.key, detail=str(error))
         leave_unarchived(self._pool, file, error)
-        self._relay_and_close(file)
+        self._relay_and_close([] if file.state == "done" else [file])
 
-    def _relay_and_close(self, file: LedgerFile) -> None:
-        if file.state != "done":
+    def _relay_and_close(self, files: Sequence[LedgerFile]) -> None:
+        """Of files that may have requests which are not sent."""
+        if files:
             self._reached("after archive, before relay")
             self._relay.send()
-            with database.transaction(self._pool) as connection:
-                ledger.record_done(connection, file)
+            with database.statement(self._pool) as connection:
+                ledger.record_done(connection, files)
         self._reached("relay marked, before ack")
 
     def sweep(self, stop: Event) -> None:

@@ -57,10 +57,7 @@ class Relay:
             if self._served >= mine and not also_stuck:
                 return 0
             serving = self._asked  # whoever has asked by now has committed what it asks for
-            if also_stuck:
-                kinds = list(_MESSAGES)
-            else:
-                kinds = [kind for kind in _MESSAGES if kind not in self._stuck]
+            kinds = list(_MESSAGES) if also_stuck else [kind for kind in _MESSAGES if kind not in self._stuck]
             sent = sum(self._passes(kinds))
             self._served = serving
             return sent

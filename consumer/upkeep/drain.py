@@ -333,8 +333,7 @@ class Drain:
 
     def _in_transaction(self, candidate: Candidate) -> Decided | None:
         with database.transaction(self.pool) as connection:
-            (outcome,) = attempt(connection, [candidate], self.reached)
-        return outcome
+            return attempt(connection, candidate, self.reached)
 
     def _failed_for_this_one(
         self,
@@ -411,10 +410,10 @@ def import_csv(
 
         def apply_once() -> Decided:
             with database.transaction(pool, keep=apply) as connection:
-                (outcome,) = attempt(connection, [replace(candidate, watch=examples or UNWATCHED)], nowhere)
+                outcome = attempt(connection, replace(candidate, watch=examples or UNWATCHED), nowhere)
                 assert outcome is not None  # noqa: S101 - it is open
                 if isinstance(outcome, Applied):
-                    ledger.record_archived(connection, outcome.file, None, "a local file")
+                    ledger.record_archived(connection, {outcome.file.file_id: (None, "a local file")})
                     outcome = _tried(outcome, examples) if examples else outcome
             return outcome
 

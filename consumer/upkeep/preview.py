@@ -219,7 +219,7 @@ def _try(pool: Pool, candidate: Candidate, *, may_lack_columns: bool) -> _Tried:
 
     watched = replace(candidate, watch=examples, failed=failed, may_lack_columns=may_lack_columns)
     with database.transaction(pool, keep=False) as connection:
-        (outcome,) = attempt(connection, [watched], nowhere)
+        outcome = attempt(connection, watched, nowhere)
         if outcome is None:
             raise Misconfigured(f"{candidate.sighting.key.key!r} is not there any more")
         lines = lines_of(connection, outcome.file.file_id) if isinstance(outcome, Applied) else None

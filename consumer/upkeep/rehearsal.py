@@ -53,7 +53,7 @@ def rehearse(pool: Pool, feed: Feed) -> bool:
     candidate = Candidate(sighting, Asked.BY_ITS_EVENT, every_reject, lambda: nullcontext(opened), _raised)
     with database.transaction(pool, keep=False) as connection:
         database.row(connection, "doctor", "bound_rehearsal")
-        (outcome,) = attempt(connection, [candidate], nowhere)
+        outcome = attempt(connection, candidate, nowhere)
         if not isinstance(outcome, Applied):
             return False
         expected = {

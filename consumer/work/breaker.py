@@ -41,6 +41,11 @@ class Breaker:
         if self._is_open:
             self._say("before this process began")
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether whatever comes may be tried."""
+        return not self._is_open
+
     def turn(self, stop: Event, seconds: float, *, again: bool) -> bool:
         """Wait until a message may be tried: at once as a rule, else as the next probe.
 

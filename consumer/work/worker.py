@@ -5,10 +5,12 @@ no file's archive delays the next file's rows; history has a thread of its own. 
 thread wait with its delivery unacked: no attempt is spent, nothing is requeued, nothing reaches the dead letters.
 """
 
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
+from math import ceil
 from threading import Event, Lock, Thread
 from time import monotonic
 from typing import Any, TypeVar, assert_never
@@ -56,7 +58,7 @@ from publisher.errors import (
     Permanent,
     SlowBody,
 )
-from publisher.settings import WorkSettings
+from publisher.settings import BATCH, WorkSettings
 
 Answer = TypeVar("Answer")
 log = structlog.get_logger()
@@ -96,6 +98,7 @@ class Worker:
         self._reached = reached
         self._lock = Lock()
         self._in_hand = 0
+        self._waiting: dict[Queue, deque[Delivery]] = {queue: deque() for queue in routes}
         self._threads = {queue: ThreadPoolExecutor(route.threads, queue.value) for queue, route in routes.items()}
         self._finish_threads = ThreadPoolExecutor(settings.files_in_hand, "finish")
 
@@ -126,7 +129,39 @@ class Worker:
         """In the link's thread: take a delivery in hand."""
         with self._lock:
             self._in_hand += 1
-        self._submit(self._threads[delivery.queue], delivery, lambda: self._begin(delivery))
+            self._waiting[delivery.queue].append(delivery)
+        self._threads[delivery.queue].submit(self._next, delivery.queue)
+
+    def _next(self, queue: Queue) -> None:
+        """Begin with what waits: the first delivery, or this thread's share of many. There may be none any more."""
+        route = self._routes[queue]
+        with self._lock:
+            waiting = self._waiting[queue]
+            share = min(ceil(len(waiting) / route.threads), BATCH if route.together else 1)
+            deliveries = [waiting.popleft() for _ in range(share)]
+        if len(deliveries) == 1:
+            self._settling(deliveries[0], lambda: self._begin(deliveries[0]))
+            return
+        for delivery in self._begin_together(route, deliveries):
+            # Each by itself, and none behind one that has to wait.
+            self._submit(self._threads[queue], delivery, partial(self._begin, delivery))
+
+    def _begin_together(self, route: Route, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Handle them in one go, as far as that is to be had; gives those that are left."""
+        together = [delivery for delivery in deliveries if not delivery.is_lost]
+        if route.together is None or not route.breaker.is_closed or self._stop.is_set():
+            return list(deliveries)
+        began = monotonic()
+        outcomes = dict(zip(together, route.together(together), strict=True))
+        applied: dict[Delivery, Applied | AlreadyApplied] = {}
+        for delivery, outcome in outcomes.items():
+            if isinstance(outcome, Applied | AlreadyApplied):
+                applied[delivery] = outcome
+            elif outcome is not None:
+                self._settling(delivery, partial(self._settle, delivery, outcome, route.breaker, began))
+        if applied:
+            self._finish_threads.submit(self._finish_together, applied, route.breaker, began)
+        return [delivery for delivery in deliveries if outcomes.get(delivery) is None]
 
     def _submit(self, threads: ThreadPoolExecutor, delivery: Delivery, work: Callable[[], bool]) -> None:
         threads.submit(self._settling, delivery, work)
@@ -232,9 +267,33 @@ class Worker:
     ) -> bool:
         archive_key = None
         try:
-            archive_key = self._holding(lambda: self._tail.finish(file))
+            (archive_key,) = self._holding(lambda: self._tail.finish([file]))
         except ObjectUnavailable as error:
             self._holding(partial(self._tail.finish_unarchived, file, error))
+        return self._close(delivery, outcome, breaker, began, archive_key)
+
+    def _finish_together(
+        self, applied: Mapping[Delivery, Applied | AlreadyApplied], breaker: Breaker, began: float
+    ) -> None:
+        try:
+            archive_keys = self._tail.finish([outcome.file for outcome in applied.values()])
+        except Exception as error:  # noqa: BLE001 - met again, and told, by the one that it is of
+            log.info("one by one", files=len(applied), detail=f"{type(error).__name__}: {database.one_line(error)}")
+            for delivery, outcome in applied.items():
+                finish = partial(self._finish, delivery, outcome.file, outcome, breaker, began)
+                self._submit(self._finish_threads, delivery, finish)
+            return
+        for (delivery, outcome), archive_key in zip(applied.items(), archive_keys, strict=True):
+            self._settling(delivery, partial(self._close, delivery, outcome, breaker, began, archive_key))
+
+    def _close(
+        self,
+        delivery: Delivery,
+        outcome: Applied | AlreadyApplied,
+        breaker: Breaker,
+        began: float,
+        archive_key: str | None,
+    ) -> bool:
         (breaker.succeeded if isinstance(outcome, Applied) else breaker.undecided)()
         self._log(delivery, outcome, began, archive_key=archive_key)
         self._link.ack(delivery)

@@ -4,7 +4,7 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, islice
@@ -34,7 +34,12 @@ from publisher.settings import BucketSettings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import CopySourceTypeDef, GetObjectOutputTypeDef, HeadObjectOutputTypeDef
+    from mypy_boto3_s3.type_defs import (
+        CopySourceTypeDef,
+        GetObjectOutputTypeDef,
+        HeadObjectOutputTypeDef,
+        ObjectTypeDef,
+    )
     from urllib3 import HTTPResponse
 
     class Begin(TypedDict, total=False):
@@ -47,6 +52,8 @@ BUCKET = "the bucket's store"
 _CHUNK = 1 << 20
 _PAGE = 1000
 """Objects to a listing request, where the store does not give less."""
+_BESIDE = 50
+"""Other objects that a listing around some keys may come by."""
 _SILENT_SECONDS = 20
 """Without a byte a connection of the store ends."""
 _LEAST_PACE = 16 * 1024
@@ -93,6 +100,15 @@ class ObjectSummary:
     @property
     def put(self) -> Put:
         return Put(self.key, self.etag, self.modified, self.version_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A put to be archived, with the SHA-256 of its bytes; see `Bucket.archive`."""
+
+    put: Put
+    sha256: str
+    may_delete: bool = True
 
 
 def pages(objects: Iterable[ObjectSummary]) -> Iterator[list[ObjectSummary]]:
@@ -296,9 +312,7 @@ class Bucket:
             for page in listed:
                 for found in page.get("Contents", []):
                     if found["Key"] != folder:  # some tools make a folder an empty object
-                        yield ObjectSummary(
-                            found["Key"], found["ETag"].strip('"'), found["Size"], found["LastModified"]
-                        )
+                        yield _listed_object(found)
 
     def change_key(self, archive_key: str) -> str:
         """The key that an archived object had in `changes/`."""
@@ -373,6 +387,54 @@ class Bucket:
             raise
         except DependencyDown:
             return self._archive(put, sha256, copied, may_delete=may_delete)
+
+    def archive_all(self, moves: Sequence[Move], copied: Callable[[], None]) -> list[str | ObjectChanged | None]:
+        """The same for several, with different keys of one folder; gives ObjectChanged where one would raise it.
+
+        A listing of either folder answers at once what of each would be asked for. That goes for those that are as they
+        should be; any other is archived as if it were alone.
+        Raises: ObjectRefused, DependencyDown; some may be archived by then.
+        """
+        together = self._copy_together(moves) if len(moves) > 1 else {}
+        done: list[str | ObjectChanged | None] = []
+        for move in moves:
+            if move.put in together:
+                copied()
+                if move.may_delete:
+                    self._delete(move.put)
+                done.append(together[move.put])
+                continue
+            try:
+                done.append(self.archive(move.put, move.sha256, copied, may_delete=move.may_delete))
+            except ObjectChanged as error:
+                done.append(error)
+        return done
+
+    def _copy_together(self, moves: Sequence[Move]) -> dict[Put, str]:
+        """Copy the puts that are there and have not been copied yet; gives the keys of good copies."""
+        folder = self.folder_of(moves[0].put.key)
+        waiting = self._listed(folder.changes, [move.put.key for move in moves])
+        archived = self._listed(folder.processed, [self._archive_names(move.put.key, "")[0] for move in moves])
+        copies = {}
+        for put in (move.put for move in moves if not move.put.version_id):  # of which a listing does not tell
+            name = self._archive_names(put.key, "")[0]
+            found, taken = waiting.get(put.key), archived.get(name)
+            if found is None or found.etag != put.etag or name not in archived or taken is not None:
+                continue
+            with suppress(ObjectMissing, ObjectChanged):
+                if self._copy(put, name) == put.etag:
+                    copies[put] = name
+        return copies
+
+    def _listed(self, folder: str, keys: Sequence[str]) -> dict[str, ObjectSummary | None]:
+        """What the folder has under the keys, of those that one request tells of."""
+        first, most = min(keys), len(keys) + _BESIDE
+        begin = first[:-1]  # what comes after it begins with the first key, or lies hardly ever in between
+        with self._translated_errors(folder):
+            page = self._s3.list_objects_v2(Bucket=self.name, Prefix=folder, StartAfter=begin, MaxKeys=most)
+        found = {each.key: each for each in map(_listed_object, page.get("Contents", []))}
+        told = (key for key in keys if not page["IsTruncated"] or key <= max(found, default=""))
+        return {key: found.get(key) for key in told}
 
     def _archive(self, put: Put, sha256: str, copied: Callable[[], None], *, may_delete: bool) -> str | None:
         for archive_key in self._archive_names(put.key, sha256):
@@ -478,6 +540,10 @@ class Bucket:
             raise DependencyDown(BUCKET, detail) from error
         except (BotoCoreError, HTTPError, OSError) as error:
             raise DependencyDown(BUCKET, _one_line(error)) from error
+
+
+def _listed_object(found: "ObjectTypeDef") -> ObjectSummary:
+    return ObjectSummary(found["Key"], found["ETag"].strip('"'), found["Size"], found["LastModified"])
 
 
 def _summary(key: str, answer: "GetObjectOutputTypeDef | HeadObjectOutputTypeDef") -> ObjectSummary:

@@ -1,6 +1,11 @@
--- name: lock_key
--- All that is done to a key, reading it included, is done by one after the other. Gives no row while another has it.
-SELECT slot FROM ingest.key_slots WHERE slot = ingest.key_slot(%(bucket)s, %(key)s) FOR UPDATE SKIP LOCKED
+-- name: lock_keys
+-- All that is done to a key, reading it included, is done by one after the other. Gives no row for one that another has.
+SELECT key
+FROM unnest(%(keys)s::text[]) AS asked (key)
+WHERE ingest.key_slot(%(bucket)s, key) IN (
+    SELECT slot FROM ingest.key_slots
+    WHERE slot = ANY(ARRAY(SELECT ingest.key_slot(%(bucket)s, given) FROM unnest(%(keys)s::text[]) AS given))
+    FOR UPDATE SKIP LOCKED)
 
 -- name: claim_file
 -- The claim is this INSERT; it gives no row when somebody else's claim of the same version stands. A failed version
@@ -87,8 +92,10 @@ RETURNING applied_at
 -- name: keep_rejects
 -- Some may be there from when the file was refused for them.
 INSERT INTO ingest.rejects (file_id, line, reason, raw, reason_group, lines, ticket_id)
-SELECT %(file_id)s, line, reject_reason, reject_raw, reject_group, reject_lines, ticket_id
-FROM staging WHERE reject_reason IS NOT NULL
+SELECT file_id, line, reject_reason, reject_raw, reject_group, reject_lines, ticket_id
+FROM staging
+JOIN unnest(%(file_ids)s::bigint[]) WITH ORDINALITY AS given (file_id, place) USING (place)
+WHERE reject_reason IS NOT NULL
 ON CONFLICT (file_id, line) DO NOTHING
 
 -- name: keep_first_rejects
@@ -120,22 +127,31 @@ UPDATE ingest.ledger SET state = 'done', done_at = clock_timestamp(), reason = %
 -- name: record_back_passed_over
 UPDATE ingest.ledger SET passed_over_time = %(object_time)s WHERE file_id = %(file_id)s
 
--- name: standing
--- Of a version whose tail is open, under its key's lock: whether it was applied once more since the tail was begun,
+-- name: standings
+-- Of versions whose tail is open, under their keys' locks: whether one was applied once more since the tail was begun,
 -- which has a tail of its own; and whether another version was, so that an object like it in the bucket is another
 -- put.
-SELECT state, coalesce(applied_at > %(decided_at)s, false) AS is_applied_again,
+SELECT file_id, state, coalesce(applied_at > decided_at, false) AS is_applied_again,
        EXISTS (SELECT FROM ingest.ledger AS other
                WHERE other.bucket = file.bucket AND other.key = file.key AND other.file_id <> file.file_id
-                 AND other.applied_at > %(decided_at)s) AS is_overtaken
-FROM ingest.ledger AS file
-WHERE file_id = %(file_id)s
+                 AND other.applied_at > decided_at) AS is_overtaken
+FROM unnest(%(file_ids)s::bigint[], %(decided)s::timestamptz[]) AS given (file_id, decided_at)
+JOIN ingest.ledger AS file USING (file_id)
 
 -- name: record_archived
-UPDATE ingest.ledger
-SET state = 'archived', archived_at = clock_timestamp(), archive_key = %(archive_key)s,
-    reason = coalesce(%(reason)s, reason), last_error = NULL, retry_at = NULL
-WHERE file_id = %(file_id)s AND state = 'applied'
+-- What left no requests, or whose requests are sent by now, is done as well.
+UPDATE ingest.ledger AS file
+SET archived_at = clock_timestamp(), archive_key = given.archive_key, reason = coalesce(given.reason, file.reason),
+    last_error = NULL, retry_at = NULL,
+    state = CASE WHEN given.is_open THEN 'archived' ELSE 'done' END,
+    done_at = CASE WHEN NOT given.is_open THEN clock_timestamp() END
+FROM (SELECT *, EXISTS (SELECT FROM ingest.outbox AS request
+                        WHERE request.file_id = archived.file_id
+                          AND request.sent_at IS NULL AND request.handled_at IS NULL) AS is_open
+      FROM unnest(%(file_ids)s::bigint[], %(archive_keys)s::text[], %(reasons)s::text[])
+           AS archived (file_id, archive_key, reason)) AS given
+WHERE file.file_id = given.file_id AND state = 'applied'
+RETURNING file.file_id, state
 
 -- name: record_not_archived
 -- The sweep tries again after half a minute, then after twice as long each time, and at the least once an hour.
@@ -145,11 +161,11 @@ SET last_error = %(error)s, archive_attempts = archive_attempts + 1,
 WHERE file_id = %(file_id)s AND state = 'applied'
 
 -- name: record_done
--- Once its own requests are sent.
-UPDATE ingest.ledger SET state = 'done', done_at = clock_timestamp()
-WHERE file_id = %(file_id)s AND state = 'archived'
+-- Of each whose own requests are sent.
+UPDATE ingest.ledger AS file SET state = 'done', done_at = clock_timestamp()
+WHERE file_id = ANY(%(file_ids)s) AND state = 'archived'
   AND NOT EXISTS (SELECT FROM ingest.outbox AS request
-                  WHERE request.file_id = %(file_id)s AND request.sent_at IS NULL AND request.handled_at IS NULL)
+                  WHERE request.file_id = file.file_id AND request.sent_at IS NULL AND request.handled_at IS NULL)
 
 -- name: record_failed
 -- Attempts count here, not in headers: a wait queue resets the broker's own count. They restart when bytes that were
@@ -173,14 +189,19 @@ RETURNING file_id, attempts
 
 -- name: record_seen
 -- At first sight and committed by itself, before the work: somebody may look for it meanwhile. Its COMMIT waits for no
--- disk: what a crash of the server forgets is delivered again.
+-- disk: what a crash of the server forgets is delivered again. In the order of their keys: two that see the same ones
+-- do not wait for each other.
 INSERT INTO ingest.ledger
     (feed, bucket, prefix, key, etag, version_id, size, epoch, key_time, object_time, event_time,
      first_seen_at, first_seen_by, decision, state)
-SELECT %(feed)s, %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(version_id)s, %(size)s,
-       ingest.current_epoch(%(feed)s), %(key_time)s, %(object_time)s, %(event_time)s,
-       %(seen_at)s, %(seen_by)s, 'undecided', 'seen'
-FROM set_config('synchronous_commit', 'off', true)
+SELECT feed, bucket, prefix, key, etag, version_id, size, ingest.current_epoch(feed), key_time, object_time,
+       event_time, seen_at, seen_by, 'undecided', 'seen'
+FROM set_config('synchronous_commit', 'off', true),
+     unnest(%(feed)s::text[], %(bucket)s::text[], %(prefix)s::text[], %(key)s::text[], %(etag)s::text[],
+            %(version_id)s::text[], %(size)s::bigint[], %(key_time)s::timestamptz[], %(object_time)s::timestamptz[],
+            %(event_time)s::timestamptz[], %(seen_at)s::timestamptz[], %(seen_by)s::text[])
+     AS seen (feed, bucket, prefix, key, etag, version_id, size, key_time, object_time, event_time, seen_at, seen_by)
+ORDER BY key
 ON CONFLICT (bucket, key, etag) DO NOTHING
 
 -- name: record_held

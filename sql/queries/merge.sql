@@ -1,6 +1,8 @@
 -- name: create_staging
--- Once per connection; each transaction finds it empty.
+-- Once per connection; each transaction finds them empty. `place` is that of the file among those of the transaction,
+-- the newest last; in `moved` is each ticket's last row, where no position outranks it.
 CREATE TEMPORARY TABLE staging (
+    place         bigint NOT NULL,
     line          bigint NOT NULL,
     ticket_id     text,
     raw           jsonb,
@@ -9,40 +11,67 @@ CREATE TEMPORARY TABLE staging (
     reject_raw    text,
     reject_group  text,
     reject_lines  integer
+) ON COMMIT DELETE ROWS;
+CREATE TEMPORARY TABLE moved (
+    place bigint NOT NULL,
+    line  bigint NOT NULL
 ) ON COMMIT DELETE ROWS
 
 -- name: empty_staging
-DELETE FROM staging
+WITH emptied AS (DELETE FROM moved) DELETE FROM staging
 
 -- name: look_at_staging
-SELECT FROM staging LIMIT 0
+SELECT FROM staging, moved LIMIT 0
 
 -- name: copy_to_staging
-COPY staging (line, ticket_id, raw, closed_at, reject_reason, reject_raw, reject_group, reject_lines) FROM STDIN
+COPY staging (place, line, ticket_id, raw, closed_at, reject_reason, reject_raw, reject_group, reject_lines) FROM STDIN
 
--- name: merge_tickets
--- Rows are taken in the order of their ids everywhere, so that two files merged at once cannot deadlock. The guard
--- is the positions table: only tickets whose position moved forward are written, and only if their content differs.
--- What is sorted and held on the way has no more than it needs: the nulls that all rows of a file have in common come
--- last, and of an id and a line nothing is made before they are in order.
-WITH last_rows AS (
-    SELECT DISTINCT ON (ticket_id) ticket_id, line
+-- name: move_positions
+-- Rows are taken in the order of their ids everywhere, so that two merges at once cannot deadlock, and whoever has a
+-- ticket's position may write the ticket. What is sorted and held on the way has no more than it needs: the nulls that
+-- all rows of a file have in common come last, and of an id and a line nothing is made before they are in order.
+WITH last_rows AS MATERIALIZED (
+    SELECT DISTINCT ON (ticket_id, place) ticket_id, place, line
     FROM staging
     WHERE reject_reason IS NULL
-    ORDER BY ticket_id, line DESC
-), moved AS (
+    ORDER BY ticket_id, place DESC, line DESC
+), files AS (
+    SELECT place, file.*
+    FROM unnest(%(file_ids)s::bigint[]) WITH ORDINALITY AS given (file_id, place)
+    JOIN ingest.ledger AS file USING (file_id)
+), ahead AS (
     INSERT INTO {positions} AS known (ticket_id, position, file_id)
-    SELECT ticket_id,
-           ROW(%(epoch)s, %(key_time)s, %(key)s, %(object_time)s, %(etag)s, line)::ingest.position,
-           %(file_id)s
-    FROM (SELECT ticket_id, line FROM last_rows ORDER BY ticket_id) AS in_order
+    SELECT ticket_id, ROW(epoch, key_time, key, object_time, etag, line)::ingest.position, file_id
+    FROM (SELECT DISTINCT ON (ticket_id) ticket_id, place, line FROM last_rows ORDER BY ticket_id, place DESC) AS newest
+    JOIN files USING (place)
+    ORDER BY ticket_id
     ON CONFLICT (ticket_id) DO UPDATE SET position = excluded.position, file_id = excluded.file_id
     WHERE known.position < excluded.position
-    RETURNING (position).line AS line
+    RETURNING file_id, (position).line AS line
+), kept AS (
+    INSERT INTO moved (place, line)
+    SELECT place, line FROM ahead JOIN files USING (file_id)
+    RETURNING place
+)
+SELECT place, tickets, coalesce(moved, 0) AS moved
+FROM (SELECT place, count(*) AS tickets FROM last_rows GROUP BY place) AS counted
+LEFT JOIN (SELECT place, count(*) AS moved FROM kept GROUP BY place) AS ahead USING (place)
+
+-- name: write_tickets
+-- A statement of its own, so that it sees what those have written who had a position before. Only rows whose content
+-- differs come to the INSERT: there each one is made first, generated columns, trigger and all, and then compared.
+WITH differing AS (
+    SELECT staged.place, staged.ticket_id, given.blanks::jsonb || staged.raw AS raw
+    FROM moved
+    JOIN staging AS staged USING (place, line)
+    JOIN unnest(%(blanks)s::text[]) WITH ORDINALITY AS given (blanks, place) USING (place)
+    -- One look at the index for each: how many rows are staged, the planner cannot know.
+    LEFT JOIN LATERAL (SELECT raw FROM {tickets} AS known WHERE known.ticket_id = staged.ticket_id OFFSET 0) AS known
+        ON true
+    WHERE known.raw IS DISTINCT FROM given.blanks::jsonb || staged.raw
 ), written AS (
     INSERT INTO {tickets} AS ticket (ticket_id, raw)
-    SELECT ticket_id, %(blanks)s::jsonb || raw
-    FROM (SELECT ticket_id, raw FROM staging JOIN moved USING (line) ORDER BY ticket_id) AS in_order
+    SELECT ticket_id, raw FROM differing ORDER BY ticket_id
     ON CONFLICT (ticket_id) DO UPDATE
     SET raw = excluded.raw, ingested_at = now(),
         -- What the row says of its place decides where it is: a place that is said no more, or another one, is
@@ -52,37 +81,43 @@ WITH last_rows AS (
         geo_source = CASE WHEN ingest.place(ticket.raw) IS NOT DISTINCT FROM ingest.place(excluded.raw)
                           THEN ticket.geo_source END
     WHERE ticket.raw IS DISTINCT FROM excluded.raw
-    RETURNING xmax = 0 AS is_new
+    RETURNING ticket_id, xmax = 0 AS is_new
 )
-SELECT (SELECT count(*) FROM staging WHERE reject_reason IS NULL)                          AS accepted,
-       (SELECT count(*) FROM last_rows)                                                    AS tickets,
-       (SELECT count(*) FROM moved)                                                        AS moved,
-       (SELECT count(*) FILTER (WHERE is_new) FROM written)                                AS inserted,
-       (SELECT count(*) FILTER (WHERE NOT is_new) FROM written)                            AS updated
+SELECT place, count(*) FILTER (WHERE is_new) AS inserted, count(*) FILTER (WHERE NOT is_new) AS updated
+FROM written JOIN (SELECT ticket_id, place FROM differing) AS of_file USING (ticket_id)
+GROUP BY place
 
 -- name: merge_closures
 -- From every row read, also from those that an older or a later row outranks: the set must not depend on order.
-INSERT INTO tickets.closure_events AS known
-    (ticket_id, closed_at, cluster, region, location_name, assigned_team, owner, sla_status, mttr,
-     created_at_service, position)
-SELECT DISTINCT ON (ticket_id, closed_at)
-       ticket_id, closed_at, raw->>'cluster', raw->>'region', raw->>'location_name', raw->>'assigned_team',
-       raw->>'owner', raw->>'sla_status', round((raw->>'mttr')::numeric)::integer,
-       tickets.eat_ts(raw->>'created_at_service'),
-       ROW(%(epoch)s, %(key_time)s, %(key)s, %(object_time)s, %(etag)s, line)::ingest.position
-FROM staging
-WHERE closed_at IS NOT NULL
-ORDER BY ticket_id, closed_at, line DESC
-ON CONFLICT (ticket_id, closed_at) DO UPDATE
-SET cluster = excluded.cluster, region = excluded.region, location_name = excluded.location_name,
-    assigned_team = excluded.assigned_team, owner = excluded.owner, sla_status = excluded.sla_status,
-    mttr = excluded.mttr, created_at_service = excluded.created_at_service, position = excluded.position
-WHERE known.position IS NULL OR known.position < excluded.position
+WITH files AS (
+    SELECT place, file.*
+    FROM unnest(%(file_ids)s::bigint[]) WITH ORDINALITY AS given (file_id, place)
+    JOIN ingest.ledger AS file USING (file_id)
+), written AS (
+    INSERT INTO tickets.closure_events AS known
+        (ticket_id, closed_at, cluster, region, location_name, assigned_team, owner, sla_status, mttr,
+         created_at_service, position)
+    SELECT DISTINCT ON (ticket_id, closed_at)
+           ticket_id, closed_at, raw->>'cluster', raw->>'region', raw->>'location_name', raw->>'assigned_team',
+           raw->>'owner', raw->>'sla_status', round((raw->>'mttr')::numeric)::integer,
+           tickets.eat_ts(raw->>'created_at_service'),
+           ROW(epoch, key_time, key, object_time, etag, line)::ingest.position
+    FROM staging JOIN files USING (place)
+    WHERE closed_at IS NOT NULL
+    ORDER BY ticket_id, closed_at, place DESC, line DESC
+    ON CONFLICT (ticket_id, closed_at) DO UPDATE
+    SET cluster = excluded.cluster, region = excluded.region, location_name = excluded.location_name,
+        assigned_team = excluded.assigned_team, owner = excluded.owner, sla_status = excluded.sla_status,
+        mttr = excluded.mttr, created_at_service = excluded.created_at_service, position = excluded.position
+    WHERE known.position IS NULL OR known.position < excluded.position
+    RETURNING (position).key AS key
+)
+SELECT place, count(*) AS closures FROM written JOIN files USING (key) GROUP BY place
 
 -- name: request_follow_ons
 -- One that is asked anew is another request, with a number of its own: who has read the former marks that alone.
 INSERT INTO ingest.outbox (kind, file_id)
-SELECT kind, %(file_id)s FROM unnest(%(kinds)s::text[]) AS kind
+SELECT kind, file_id FROM unnest(%(file_ids)s::bigint[], %(kinds)s::text[]) AS asked (file_id, kind)
 ON CONFLICT (file_id, kind) DO UPDATE
 SET request_id = DEFAULT, sent_at = NULL, handled_at = NULL, created_at = now()
 

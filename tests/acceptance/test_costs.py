@@ -1,6 +1,7 @@
 """What a small file costs, counted: store requests, statements, round trips, commits. No times, which would be noise.
 
-The bounds are what it costs today. Whoever makes it cheaper lowers them; whoever has to raise one says why.
+The bounds are what it costs today; of files that wait, with room for how their deliveries happen to fall into batches.
+Whoever makes it cheaper lowers them; whoever has to raise one says why.
 """
 
 from collections.abc import Callable
@@ -12,8 +13,9 @@ from tests.bench.exported import Feed
 from tests.bench.ground import SETTINGS
 from tests.stage.stage import Stage
 
-REQUESTS, STATEMENTS, ROUND_TRIPS, COMMITS = 6, 44, 55, 10
-"""Of one file that comes alone."""
+ALONE = {"requests": 6, "statements": 24, "round trips": 31, "commits": 5}
+WAITING = {"requests": 5, "statements": 11, "round trips": 13, "commits": 1.5}
+"""Of each of many."""
 NOW_AND_THEN = 20
 """Statements of what a consumer does by itself, such as a sweep, that may fall into a count of many files."""
 
@@ -25,21 +27,13 @@ def costs(shared_stage: Stage) -> tuple[Costs, Costs]:
 
 
 def test_a_file_that_comes_alone(costs: tuple[Costs, Costs], record_property: Callable[[str, object], None]) -> None:
-    alone = costs[0]
-    tell(alone, record_property)
-    assert alone.requests.total() <= REQUESTS
-    assert alone.statements.total() <= STATEMENTS
-    assert alone.round_trips <= ROUND_TRIPS
-    assert alone.commits <= COMMITS
+    found = told(costs[0], record_property)
+    assert {name: number for name, number in found.items() if number > ALONE[name]} == {}
 
 
 def test_files_that_wait(costs: tuple[Costs, Costs], record_property: Callable[[str, object], None]) -> None:
-    waiting = costs[1]
-    tell(waiting, record_property)
-    assert waiting.requests.total() <= BATCH * REQUESTS
-    assert waiting.statements.total() <= BATCH * STATEMENTS + NOW_AND_THEN
-    assert waiting.round_trips <= BATCH * ROUND_TRIPS + NOW_AND_THEN
-    assert waiting.commits <= BATCH * COMMITS + NOW_AND_THEN
+    found = told(costs[1], record_property)
+    assert {name: number for name, number in found.items() if number > BATCH * WAITING[name] + NOW_AND_THEN} == {}
 
 
 def test_the_counts_are_of_work_that_was_done(costs: tuple[Costs, Costs]) -> None:
@@ -51,9 +45,11 @@ def test_the_counts_are_of_work_that_was_done(costs: tuple[Costs, Costs]) -> Non
         assert 1 <= found.commits < found.statements.total() < found.round_trips
 
 
-def tell(found: Costs, record_property: Callable[[str, object], None]) -> None:
-    for name, number in (
-        ("requests", found.requests.total()), ("statements", found.statements.total()),
-        ("round trips", found.round_trips), ("commits", found.commits),
-    ):  # fmt: skip
+def told(found: Costs, record_property: Callable[[str, object], None]) -> dict[str, int]:
+    numbers = {
+        "requests": found.requests.total(), "statements": found.statements.total(),
+        "round trips": found.round_trips, "commits": found.commits,
+    }  # fmt: skip
+    for name, number in numbers.items():
         record_property(name, number)
+    return numbers

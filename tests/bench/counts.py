@@ -39,14 +39,14 @@ class Costs:
     statements: Counter[str]
     """By the first word of their tag."""
     round_trips: int
-
-    @property
-    def commits(self) -> int:
-        return self.statements["COMMIT"]
+    commits: int
 
     def __sub__(self, other: "Costs") -> "Costs":
         return Costs(
-            self.requests - other.requests, self.statements - other.statements, self.round_trips - other.round_trips
+            self.requests - other.requests,
+            self.statements - other.statements,
+            self.round_trips - other.round_trips,
+            self.commits - other.commits,
         )
 
 
@@ -142,7 +142,7 @@ class Counted:
 def costs(store: Proxy, database: CountingPostgres) -> Costs:
     """All that they were asked so far."""
     requests = Counter(_kind(line) for line in list(store.http_requests))
-    return Costs(requests, Counter(database.statements), database.round_trips)
+    return Costs(requests, Counter(database.statements), database.round_trips, database.commits)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from consumer.fail_points import nowhere
 from consumer.feeds.declared import packaged_feeds
-from consumer.files.applying import apply_file
+from consumer.files.applying import Version, apply_files
 from consumer.files.ledger import lock_key
 from consumer.files.outcomes import AlreadyApplied, Applied, Duplicate
 from consumer.files.versions import Asked, SeenBy, Sighting
@@ -64,12 +64,12 @@ def apply_to(
     while True:
         with contextlib.suppress(KeyInHand), postgres.transaction(pool) as connection:
             lock_key(connection, sighting.bucket, key.key)
-            return apply_file(
-                connection,
+            version = Version(
                 sighting,
                 io.BytesIO(file.bytes).read,
                 settings or ApplySettings.model_validate(ALLOWING),
-                asked=Asked.BY_A_PERSON if again else Asked.BY_ITS_EVENT,
-                reached=nowhere,
+                Asked.BY_A_PERSON if again else Asked.BY_ITS_EVENT,
             )
+            (applied,) = apply_files(connection, [version], nowhere)
+            return applied
         time.sleep(0.01)

@@ -171,7 +171,7 @@ def test_no_lock_that_a_reader_can_take_holds_up_lookups_or_captures(pool: Pool,
 def request(pool: Pool, file_id: int) -> None:
     """Ask as the file's transaction does, whether for the first time or anew."""
     with postgres.transaction(pool) as connection:
-        postgres.rows(connection, "merge", "request_follow_ons", {"file_id": file_id, "kinds": ["geocode"]})
+        postgres.rows(connection, "merge", "request_follow_ons", {"file_ids": [file_id], "kinds": ["geocode"]})
 
 
 def file_of(pool: Pool, *clusters: str, location: str = "") -> int:

@@ -102,7 +102,7 @@ def test_a_request_that_is_asked_anew_while_its_capture_runs_stays_open(pool: Po
             running = threads.submit(handler(pool).capture)
             wait_until(lambda: waits(pool), "the capture has read its requests, and writes")
             with postgres.transaction(pool) as again:  # as when its bytes are back under its key
-                request = {"file_id": applied.file.file_id, "kinds": ["history"]}
+                request = {"file_ids": [applied.file.file_id], "kinds": ["history"]}
                 postgres.rows(again, "merge", "request_follow_ons", request)
         assert running.result() == 1
     assert handler(pool).capture() == 1

@@ -86,7 +86,7 @@ def test_a_request_that_is_asked_anew_while_it_is_sent_is_sent_once_more(pool: P
 
     def ask_anew() -> None:
         with postgres.transaction(pool) as connection:
-            request = {"file_id": applied.file.file_id, "kinds": ["geocode"]}
+            request = {"file_ids": [applied.file.file_id], "kinds": ["geocode"]}
             postgres.rows(connection, "merge", "request_follow_ons", request)
         broker.during = lambda: None
 

@@ -77,7 +77,8 @@ def test_rows_that_were_not_committed_take_no_room(database: Database) -> None:
     with postgres.open_pool(settings, size=1) as pool:
         with pytest.raises(FleetticketsError), postgres.transaction(pool) as connection:
             connection.execute(
-                "INSERT INTO staging (line, ticket_id) SELECT n, repeat('x', 200) FROM generate_series(1, 20000) AS n;"
+                "INSERT INTO staging (place, line, ticket_id)"
+                " SELECT 1, n, repeat('x', 200) FROM generate_series(1, 20000) AS n;"
                 "SET LOCAL statement_timeout = 1; SELECT pg_sleep(1)"
             )
         with postgres.transaction(pool) as connection:
