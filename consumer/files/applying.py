@@ -93,20 +93,30 @@ class _Claimed:
 def apply_files(
     connection: Connection, versions: Sequence[Version], reached: Reached
 ) -> list[Applied | AlreadyApplied | Duplicate]:
-    """Apply versions of one feed inside the caller's transaction, which holds their keys' locks and keeps or undoes it.
+    """Apply versions inside the caller's transaction, which holds their keys' locks, and keeps or undoes all of it.
 
+    Several are of one feed, with different keys, and asked for in the same way, which the first one tells.
     `reached` is told each point that a crash could come at.
     Raises: Permanent, DependencyDown, psycopg.Error.
     """
     reached("before claim")
+    first = versions[0]
+    asked = _asked(first)
+    takes_back = takes_changed_back(first.settings, asked) and not first.sighting.is_archived
+    claims = ledger.claim(connection, [each.sighting for each in versions], asked, takes_back=takes_back)
+    there = [each.sighting for each in versions if each.sighting.key.key in claims or not each.sighting.is_archived]
+    ledger.record_replaced(connection, there)
     decided: dict[int, Applied | AlreadyApplied | Duplicate] = {}
     claimed: dict[int, _Claimed] = {}
     for place, version in enumerate(versions):
-        match _claim(connection, version):
-            case _Claimed() as ours:
-                claimed[place] = ours
-            case known:
-                decided[place] = known
+        claim = claims.get(version.sighting.key.key)
+        if claim is None:
+            decided[place] = _claimed_before(connection, version.sighting, takes_back=takes_back)
+        elif claim.decision == "changed" and version.settings.changed_policy == "ignore":
+            ledger.record_passed_over(connection, claim.file_id, _PASSED_OVER)
+            decided[place] = Duplicate(version.sighting.key.key, _PASSED_OVER)
+        else:
+            claimed[place] = _Claimed(version, claim, _rows(version, claim, asked))
     if claimed:
         reached("after claim")
         in_order = sorted(claimed, key=lambda place: claimed[place].rank)
@@ -116,20 +126,16 @@ def apply_files(
     return [decided[place] for place in range(len(versions))]
 
 
-def _claim(connection: Connection, version: Version) -> _Claimed | AlreadyApplied | Duplicate:
-    sighting, settings, asked = version.sighting, version.settings, version.asked
-    released = version.released
-    if settings.changed_policy == "quarantine" and released not in (None, sighting.etag):
-        asked = Asked.BY_ITS_RETRY  # of these bytes nobody has seen a letter
-    takes_back = takes_changed_back(settings, asked) and not sighting.is_archived
-    claim = ledger.claim(connection, sighting, asked, takes_back=takes_back)
-    if claim is not None or not sighting.is_archived:
-        ledger.record_replaced(connection, sighting)
-    if claim is None:
-        return _claimed_before(connection, sighting, takes_back=takes_back)
-    if claim.decision == "changed" and settings.changed_policy == "ignore":
-        ledger.record_passed_over(connection, claim.file_id, _PASSED_OVER)
-        return Duplicate(sighting.key.key, _PASSED_OVER)
+def _asked(version: Version) -> Asked:
+    quarantined = version.settings.changed_policy == "quarantine"
+    if quarantined and version.released not in (None, version.sighting.etag):
+        return Asked.BY_ITS_RETRY  # of these bytes nobody has seen a letter
+    return version.asked
+
+
+def _rows(version: Version, claim: ledger.Claim, asked: Asked) -> Rows:
+    """Raises: Permanent, for a version that is not to be applied."""
+    sighting, settings = version.sighting, version.settings
     if claim.decision == "changed" and settings.changed_policy == "quarantine" and asked is not Asked.BY_A_PERSON:
         raise Permanent("changed", "the key was applied before with other bytes; replay it to apply these")
     if sighting.key.time > (now := _latest(sighting, claim.now)) + _AHEAD:
@@ -138,12 +144,11 @@ def _claim(connection: Connection, version: Version) -> _Claimed | AlreadyApplie
             f"its name says {sighting.key.time:%Y-%m-%d %H:%M} UTC, and by the latest clock of consumer, database and "
             f"store it is {now:%Y-%m-%d %H:%M}; when it is due, replay its dead letter, or drain",
         )
-    is_let_off = version.may_lack_columns and released in (None, "", sighting.etag)
+    is_let_off = version.may_lack_columns and version.released in (None, "", sighting.etag)
     # What is archived was applied once, so somebody has let it off.
     allows_missing = is_let_off or sighting.is_archived or settings.missing_columns == "allow"
     max_reject_share = settings.max_reject_share
-    rows = Rows(version.read, sighting.feed, max_reject_share=max_reject_share, allows_missing=allows_missing)
-    return _Claimed(version, claim, rows)
+    return Rows(version.read, sighting.feed, max_reject_share=max_reject_share, allows_missing=allows_missing)
 
 
 def _apply(connection: Connection, files: Sequence[_Claimed], reached: Reached) -> list[Applied]:
@@ -180,7 +185,16 @@ def _apply(connection: Connection, files: Sequence[_Claimed], reached: Reached) 
         for place, (file, each) in enumerate(zip(files, staged, strict=True), 1)
         for moves, wrote in [(moved.get(place, {}), written.get(place, {}))]
     ]
-    applied = [_record(connection, file, count) for file, count in zip(files, counts, strict=True)]
+    notes = [_notes(connection, file) for file in files]
+    done = {
+        file.claim.file_id: ledger.Done(file.rows.sha256, count, file.rows.lines, noted)
+        for file, count, noted in zip(files, counts, notes, strict=True)
+    }
+    applied_at = ledger.record_applied(connection, done)
+    applied = [
+        Applied(_ledger_file(file, applied_at[file.claim.file_id]), file.claim.decision, count, noted)
+        for file, count, noted in zip(files, counts, notes, strict=True)
+    ]
     _request_follow_ons(connection, feed, applied)
     database.rows(connection, "merge", "fire_deferred")
     _move_watermark(connection, files, sum(count.inserted for count in counts))
@@ -194,14 +208,14 @@ def _by_place(
     return {row["place"]: row for row in database.rows(connection, "merge", name, parameters, feed=feed)}
 
 
-def _record(connection: Connection, file: _Claimed, counts: Counts) -> Applied:
-    sighting, file_id, notes = file.version.sighting, file.claim.file_id, file.rows.notes
-    new = ledger.record_undeclared(connection, sighting.feed.name, file_id, notes.undeclared)
-    told = notes.as_dict() | ({"new": new} if new else {})
-    done = ledger.Done(file.rows.sha256, counts, file.rows.lines, told)
-    applied_at = ledger.record_applied(connection, file_id, done)
-    recorded = LedgerFile(file_id, sighting.put, done.sha256, "applied", applied_at)
-    return Applied(recorded, file.claim.decision, counts, told)
+def _notes(connection: Connection, file: _Claimed) -> dict[str, Any]:
+    notes = file.rows.notes
+    new = ledger.record_undeclared(connection, file.version.sighting.feed.name, file.claim.file_id, notes.undeclared)
+    return notes.as_dict() | ({"new": new} if new else {})
+
+
+def _ledger_file(file: _Claimed, applied_at: datetime) -> LedgerFile:
+    return LedgerFile(file.claim.file_id, file.version.sighting.put, file.rows.sha256, "applied", applied_at)
 
 
 def _move_watermark(connection: Connection, files: Sequence[_Claimed], inserted: int) -> None:

@@ -134,16 +134,15 @@ def lock_keys(connection: Connection, bucket: str, keys: Sequence[str]) -> None:
             raise KeyInHand(key, "somebody else has it in hand")
 
 
-def claim(connection: Connection, sighting: Sighting, asked: Asked, *, takes_back: bool) -> Claim | None:
-    """Claim a version; None when somebody else's claim stands.
+def claim(connection: Connection, sightings: Sequence[Sighting], asked: Asked, *, takes_back: bool) -> dict[str, Claim]:
+    """Claim versions, by key; left out is one that somebody else's claim stands of.
 
     `takes_back` takes up one that was applied before another one of its key.
     """
-    parameters = sighting.parameters() | {
+    parameters = _of_each(sightings) | {
         "takes_failed": asked.takes_failed, "takes_dead_letters": asked.takes_dead_letters, "takes_back": takes_back,
     }  # fmt: skip
-    found = _row(connection, "claim_file", parameters)
-    return None if found is None else Claim(**found)
+    return {row.pop("key"): Claim(**row) for row in database.rows(connection, "ledger", "claim_files", parameters)}
 
 
 def count_duplicate(connection: Connection, sighting: Sighting) -> Claimed:
@@ -176,21 +175,22 @@ def has_open_tail(connection: Connection, sighting: Sighting) -> bool:
 
 def record_seen(connection: Connection, sightings: Sequence[Sighting]) -> None:
     """At first sight, before the work: somebody may look for it meanwhile. A statement that commits itself."""
-    of_each = [sighting.parameters() for sighting in sightings]
-    _run(connection, "record_seen", {name: [each[name] for each in of_each] for name in of_each[0]})
+    _run(connection, "record_seen", _of_each(sightings))
 
 
-def record_applied(connection: Connection, file_id: int, done: Done) -> datetime:
-    """Give when it was applied, by the database's clock."""
-    lines, notes = done.lines, done.notes
-    of_lines = {
-        "lines_read": lines.read, "lines_blank": lines.blank, "lines_header": lines.header,
-        "lines_rejected": lines.rejected, "lines_of_rows": lines.rows,
-    }  # fmt: skip
-    parameters = asdict(done.counts) | of_lines
-    parameters |= {"file_id": file_id, "sha256": done.sha256, "notes": Jsonb(dict(notes)) if notes else None}
-    applied_at: datetime = _one(connection, "record_applied", parameters)["applied_at"]
-    return applied_at
+def record_applied(connection: Connection, done: Mapping[int, Done]) -> dict[int, datetime]:
+    """By file; gives when each was applied, by the database's clock."""
+    files = [
+        asdict(each.counts)
+        | {
+            "file_id": file_id, "sha256": each.sha256, "notes": dict(each.notes) or None,
+            "lines_read": each.lines.read, "lines_blank": each.lines.blank, "lines_header": each.lines.header,
+            "lines_rejected": each.lines.rejected, "lines_of_rows": each.lines.rows,
+        }
+        for file_id, each in done.items()
+    ]  # fmt: skip
+    found = database.rows(connection, "ledger", "record_applied", {"files": Jsonb(files)})
+    return {row["file_id"]: row["applied_at"] for row in found}
 
 
 def keep_rejects(connection: Connection, file_ids: Sequence[int]) -> None:
@@ -222,13 +222,21 @@ def record_unread(connection: Connection, unread: Unread) -> None:
 
 def record_gone(connection: Connection, bucket: str, keys: Sequence[str], reason: str) -> None:
     """What of the keys was seen and not decided is not in the bucket any more."""
-    _run(connection, "record_gone", {"bucket": bucket, "keys": list(keys), "reason": reason, "found": None})
+    _record_gone(connection, bucket, dict.fromkeys(keys), reason)
 
 
-def record_replaced(connection: Connection, sighting: Sighting) -> None:
-    """The key has this version now: what was seen of it and not decided is not there any more."""
-    parameters = {"bucket": sighting.bucket, "keys": [sighting.key.key], "found": sighting.etag}
-    _run(connection, "record_gone", parameters | {"reason": "replaced in the bucket before it could be read"})
+def record_replaced(connection: Connection, sightings: Sequence[Sighting]) -> None:
+    """Their keys have these versions now: what was seen of them and not decided is not there any more."""
+    if sightings:
+        there = {sighting.key.key: sighting.etag for sighting in sightings}
+        reason = "replaced in the bucket before it could be read"
+        _record_gone(connection, sightings[0].bucket, there, reason)
+
+
+def _record_gone(connection: Connection, bucket: str, there: Mapping[str, str | None], reason: str) -> None:
+    """`there` is the ETag that is now there, by key."""
+    parameters = {"bucket": bucket, "keys": list(there), "found": list(there.values()), "reason": reason}
+    _run(connection, "record_gone", parameters)
 
 
 def record_failed(connection: Connection, sighting: Sighting, trouble: Trouble, fingerprint: str) -> Failed | None:
@@ -248,7 +256,7 @@ def record_failed_by_hand(connection: Connection, sighting: Sighting, trouble: T
 def _failed_attempt(connection: Connection, sighting: Sighting, trouble: Trouble, fingerprint: str) -> dict[str, Any]:
     """What is to be recorded of it. What was read is what its key has now."""
     if trouble.was_read:
-        record_replaced(connection, sighting)
+        record_replaced(connection, [sighting])
     told = {"reason": trouble.reason, "error": trouble.detail, "was_read": trouble.was_read}
     return sighting.parameters() | told | {"fingerprint": fingerprint, "has_letter": False}
 
@@ -367,6 +375,12 @@ def ledger_file(row: Mapping[str, Any]) -> LedgerFile:
     """Make one of a row that has its columns."""
     put = Put(row["key"], row["etag"], row["object_time"], row["version_id"])
     return LedgerFile(row["file_id"], put, row["sha256"], row["state"], row["decided_at"])
+
+
+def _of_each(sightings: Sequence[Sighting]) -> dict[str, Any]:
+    """The parameters of several, as lists."""
+    of_each = [sighting.parameters() for sighting in sightings]
+    return {name: [each[name] for each in of_each] for name in of_each[0]}
 
 
 def _row(connection: Connection, name: str, parameters: Mapping[str, Any] | None = None) -> dict[str, Any] | None:

@@ -7,49 +7,56 @@ WHERE ingest.key_slot(%(bucket)s, key) IN (
     WHERE slot = ANY(ARRAY(SELECT ingest.key_slot(%(bucket)s, given) FROM unnest(%(keys)s::text[]) AS given))
     FOR UPDATE SKIP LOCKED)
 
--- name: claim_file
+-- name: claim_files
 -- The claim is this INSERT; it gives no row when somebody else's claim of the same version stands. A failed version
 -- is free again when its retry comes, when it failed without a broker to take it, and on purpose; one with a dead
 -- letter only on purpose. So is one that is back after another version of its key was applied, or was passed over,
 -- unless changed ones are passed over; one that was missing; and one that stands as seen: a claim is seen only inside
 -- its own transaction, so that row tells of a version that nobody has got to apply yet. The epoch is the current one
--- unless it is given, for a file that was claimed in an earlier one.
+-- unless it is given, for a file that was claimed in an earlier one. The keys are different ones.
 INSERT INTO ingest.ledger AS ledger
     (feed, bucket, prefix, key, etag, version_id, size, epoch, key_time, object_time, event_time,
      first_seen_at, first_seen_by, decision, state)
-SELECT %(feed)s, %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(version_id)s, %(size)s,
-       coalesce(%(epoch)s::integer, ingest.current_epoch(%(feed)s)),
-       %(key_time)s,
-       ingest.place_among_versions(%(bucket)s, %(key)s, %(etag)s, %(object_time)s, %(version_id)s),
-       %(event_time)s, %(seen_at)s, %(seen_by)s,
+SELECT feed, bucket, prefix, key, etag, version_id, size, found.epoch, key_time,
+       ingest.place_among_versions(bucket, key, etag, object_time, version_id),
+       event_time, seen_at, seen_by,
        CASE
            WHEN EXISTS (SELECT FROM ingest.ledger AS other
-                        WHERE other.bucket = %(bucket)s AND other.key = %(key)s
-                          AND other.etag <> %(etag)s AND other.applied_at IS NOT NULL) THEN 'changed'
+                        WHERE other.bucket = seen.bucket AND other.key = seen.key
+                          AND other.etag <> seen.etag AND other.applied_at IS NOT NULL) THEN 'changed'
            WHEN EXISTS (SELECT FROM tickets.import_meta AS meta
-                        WHERE meta.source = %(feed)s
-                          AND coalesce(meta.metadata->>'source_bucket', %(bucket)s) = %(bucket)s
-                          AND coalesce(meta.metadata->>'source_prefix', %(prefix)s) = %(prefix)s
+                        WHERE meta.source = feed
+                          AND coalesce(meta.metadata->>'source_bucket', bucket) = bucket
+                          AND coalesce(meta.metadata->>'source_prefix', prefix) = prefix
                           AND NOT ingest.is_ahead(
-                              jsonb_build_object('source_max_key', %(key)s::text,
-                                                 'source_max_key_time', %(key_time)s::timestamptz,
-                                                 'epoch', coalesce(%(epoch)s::integer,
-                                                                   ingest.current_epoch(%(feed)s))),
+                              jsonb_build_object('source_max_key', key, 'source_max_key_time', key_time,
+                                                 'epoch', found.epoch),
                               meta.metadata)) THEN 'late'
            ELSE 'new'
        END,
        'seen'
+FROM unnest(%(feed)s::text[], %(bucket)s::text[], %(prefix)s::text[], %(key)s::text[], %(etag)s::text[],
+            %(version_id)s::text[], %(size)s::bigint[], %(epoch)s::integer[], %(key_time)s::timestamptz[],
+            %(object_time)s::timestamptz[], %(event_time)s::timestamptz[], %(seen_at)s::timestamptz[],
+            %(seen_by)s::text[])
+     AS seen (feed, bucket, prefix, key, etag, version_id, size, epoch, key_time, object_time, event_time, seen_at,
+              seen_by)
+CROSS JOIN LATERAL (SELECT coalesce(seen.epoch, ingest.current_epoch(feed)) AS epoch) AS found
+ORDER BY key
 ON CONFLICT (bucket, key, etag) DO UPDATE
 SET state = 'seen', decision = excluded.decision, reason = NULL, epoch = excluded.epoch, key_time = excluded.key_time,
     object_time = excluded.object_time, version_id = excluded.version_id,
     size = excluded.size, retry_at = NULL, dead_lettered_at = NULL, discarded_at = NULL, done_at = NULL,
     passed_over_time = NULL
+-- Whether it is back the store's own time tells, and not where that put it among versions.
 WHERE (ledger.state IN ('seen', 'failed') OR ledger.decision = 'missing' OR %(takes_back)s)
-  AND ingest.is_open(ledger, %(object_time)s, excluded.version_id)
+  AND ingest.is_open(ledger,
+                     (%(object_time)s::timestamptz[])[array_position(%(key)s::text[], ledger.key)],
+                     excluded.version_id)
    OR ledger.state = 'failed'
   AND (%(takes_dead_letters)s
        OR ledger.dead_lettered_at IS NULL AND (%(takes_failed)s OR ledger.retry_at IS NULL OR ledger.retry_at <= now()))
-RETURNING file_id, epoch, decision, object_time, clock_timestamp() AS now
+RETURNING key, file_id, epoch, decision, object_time, clock_timestamp() AS now
 
 -- name: count_duplicate
 UPDATE ingest.ledger SET duplicates = duplicates + 1
@@ -78,16 +85,21 @@ SELECT file_id FROM ingest.ledger
 WHERE bucket = %(bucket)s AND key = %(key)s AND etag = %(etag)s AND state = 'applied'
 
 -- name: record_applied
-UPDATE ingest.ledger
-SET state = 'applied', applied_at = clock_timestamp(), sha256 = %(sha256)s, last_error = NULL,
+UPDATE ingest.ledger AS file
+SET state = 'applied', applied_at = clock_timestamp(), sha256 = done.sha256, last_error = NULL,
     error_fingerprint = NULL, held_since = NULL, archive_attempts = 0,
-    rows_read = %(read)s, rows_inserted = %(inserted)s, rows_updated = %(updated)s,
-    rows_unchanged = %(unchanged)s, rows_stale = %(stale)s, rows_superseded = %(superseded)s,
-    rows_rejected = %(rejected)s, alarms_dropped = %(alarms)s, sentinels_dropped = %(sentinels)s,
-    lines_read = %(lines_read)s, lines_blank = %(lines_blank)s, lines_header = %(lines_header)s,
-    lines_rejected = %(lines_rejected)s, lines_of_rows = %(lines_of_rows)s, dates_never = %(never)s, notes = %(notes)s
-WHERE file_id = %(file_id)s
-RETURNING applied_at
+    rows_read = done.read, rows_inserted = inserted, rows_updated = updated, rows_unchanged = unchanged,
+    rows_stale = stale, rows_superseded = superseded, rows_rejected = rejected,
+    alarms_dropped = alarms, sentinels_dropped = sentinels, dates_never = never,
+    lines_read = done.lines_read, lines_blank = done.lines_blank, lines_header = done.lines_header,
+    lines_rejected = done.lines_rejected, lines_of_rows = done.lines_of_rows, notes = done.notes
+FROM jsonb_to_recordset(%(files)s)
+     AS done (file_id bigint, sha256 text, read bigint, inserted bigint, updated bigint, unchanged bigint,
+              stale bigint, superseded bigint, rejected bigint, alarms bigint, sentinels bigint, never bigint,
+              lines_read bigint, lines_blank bigint, lines_header bigint, lines_rejected bigint, lines_of_rows bigint,
+              notes jsonb)
+WHERE file.file_id = done.file_id
+RETURNING file.file_id, applied_at
 
 -- name: keep_rejects
 -- Some may be there from when the file was refused for them.
@@ -248,11 +260,12 @@ ON CONFLICT (bucket, key, etag) DO UPDATE SET duplicates = ledger.duplicates + 1
 -- name: record_gone
 -- What of the keys was seen and not decided, and is not in the bucket any more, or never was; the version that is there
 -- now has the ETag that was found.
-UPDATE ingest.ledger
+UPDATE ingest.ledger AS file
 SET state = 'done', held_since = NULL,
     decision = CASE state WHEN 'seen' THEN 'missing' ELSE decision END,
     reason = CASE state WHEN 'seen' THEN %(reason)s ELSE reason END, done_at = coalesce(done_at, clock_timestamp())
-WHERE bucket = %(bucket)s AND key = ANY(%(keys)s) AND etag IS DISTINCT FROM %(found)s
+FROM unnest(%(keys)s::text[], %(found)s::text[]) AS now_there (key, etag)
+WHERE bucket = %(bucket)s AND file.key = now_there.key AND file.etag IS DISTINCT FROM now_there.etag
   AND (state = 'seen' OR state = 'done' AND held_since IS NOT NULL)
 
 -- name: count_ignored_events

@@ -58,33 +58,38 @@ FROM (SELECT place, count(*) AS tickets FROM last_rows GROUP BY place) AS counte
 LEFT JOIN (SELECT place, count(*) AS moved FROM kept GROUP BY place) AS ahead USING (place)
 
 -- name: write_tickets
--- A statement of its own, so that it sees what those have written who had a position before. Only rows whose content
--- differs come to the INSERT: there each one is made first, generated columns, trigger and all, and then compared.
-WITH differing AS (
-    SELECT staged.place, staged.ticket_id, given.blanks::jsonb || staged.raw AS raw
+-- A statement of its own, so that it sees what those have written who had a position before. A row whose content is the
+-- same is not touched; one that is known is updated, since an upsert makes a whole row first, generated columns, trigger
+-- and all. Without its position nobody of ours writes a ticket: a row that somebody else adds meanwhile is an error,
+-- and a row like others at the next try.
+WITH files AS MATERIALIZED (
+    SELECT place, blanks::jsonb FROM unnest(%(blanks)s::text[]) WITH ORDINALITY AS given (blanks, place)
+), differing AS MATERIALIZED (
+    SELECT staged.place, staged.ticket_id, whole.raw, known.raw IS NOT NULL AS is_known,
+           ingest.place(known.raw) IS NOT DISTINCT FROM ingest.place(whole.raw) AS is_where_it_was
     FROM moved
     JOIN staging AS staged USING (place, line)
-    JOIN unnest(%(blanks)s::text[]) WITH ORDINALITY AS given (blanks, place) USING (place)
+    JOIN files USING (place)
+    CROSS JOIN LATERAL (SELECT files.blanks || staged.raw AS raw OFFSET 0) AS whole
     -- One look at the index for each: how many rows are staged, the planner cannot know.
     LEFT JOIN LATERAL (SELECT raw FROM {tickets} AS known WHERE known.ticket_id = staged.ticket_id OFFSET 0) AS known
         ON true
-    WHERE known.raw IS DISTINCT FROM given.blanks::jsonb || staged.raw
-), written AS (
-    INSERT INTO {tickets} AS ticket (ticket_id, raw)
-    SELECT ticket_id, raw FROM differing ORDER BY ticket_id
-    ON CONFLICT (ticket_id) DO UPDATE
-    SET raw = excluded.raw, ingested_at = now(),
-        -- What the row says of its place decides where it is: a place that is said no more, or another one, is
-        -- looked up anew by the trigger. Without that the order of files would show.
-        geom = CASE WHEN ingest.place(ticket.raw) IS NOT DISTINCT FROM ingest.place(excluded.raw)
-                    THEN ticket.geom END,
-        geo_source = CASE WHEN ingest.place(ticket.raw) IS NOT DISTINCT FROM ingest.place(excluded.raw)
-                          THEN ticket.geo_source END
-    WHERE ticket.raw IS DISTINCT FROM excluded.raw
-    RETURNING ticket_id, xmax = 0 AS is_new
+    WHERE known.raw IS DISTINCT FROM whole.raw
+), updated AS (
+    -- What the row says of its place decides where it is: a place that is said no more, or another one, is looked up
+    -- anew by the trigger. Without that the order of files would show.
+    UPDATE {tickets} AS ticket
+    SET raw = given.raw, ingested_at = now(),
+        geom = CASE WHEN is_where_it_was THEN ticket.geom END,
+        geo_source = CASE WHEN is_where_it_was THEN ticket.geo_source END
+    FROM differing AS given
+    WHERE is_known AND ticket.ticket_id = given.ticket_id
+), inserted AS (
+    INSERT INTO {tickets} (ticket_id, raw)
+    SELECT ticket_id, raw FROM differing WHERE NOT is_known ORDER BY ticket_id
 )
-SELECT place, count(*) FILTER (WHERE is_new) AS inserted, count(*) FILTER (WHERE NOT is_new) AS updated
-FROM written JOIN (SELECT ticket_id, place FROM differing) AS of_file USING (ticket_id)
+SELECT place, count(*) FILTER (WHERE NOT is_known) AS inserted, count(*) FILTER (WHERE is_known) AS updated
+FROM differing
 GROUP BY place
 
 -- name: merge_closures

@@ -13,7 +13,7 @@ from consumer.files.tail import archive_file, open_tails
 from consumer.postgres import database as postgres
 from consumer.postgres.database import Pool
 from publisher.errors import KeyInHand, ObjectChanged
-from publisher.store.bucket import Bucket, Put
+from publisher.store.bucket import Bucket, Move, Put
 from tests.integration.change_files import ChangeFile
 
 KEY = "automations/inc/changes/2026-06-25T142000.csv"
@@ -142,6 +142,83 @@ def test_an_object_stored_in_parts_is_known_by_its_bytes(bucket: Bucket) -> None
     assert bucket.archive(stored, sha256(body), nothing) == ARCHIVED
     assert content(bucket, ARCHIVED) == body
     assert bucket.head(KEY) is None
+
+
+def key_of(number: int, folder: str = "changes") -> str:
+    return f"automations/inc/{folder}/2026-06-25T1420{number:02}.csv"
+
+
+def moves(bucket: Bucket, count: int) -> list[Move]:
+    bodies = [f"ticket_id\n{number}\n".encode() for number in range(count)]
+    return [Move(put(bucket, key_of(number), body), sha256(body)) for number, body in enumerate(bodies)]
+
+
+@pytest.mark.promise("Nothing lost")
+def test_several_files_move_at_once_and_twice_is_once(bucket: Bucket) -> None:
+    several = moves(bucket, 5)
+    archived = [key_of(number, "processed") for number in range(5)]
+    for _ in range(2):
+        assert bucket.archive_all(several, nothing) == archived
+    assert [content(bucket, key) for key in archived] == [f"ticket_id\n{number}\n".encode() for number in range(5)]
+    assert list(bucket.waiting()) == []
+
+
+@pytest.mark.promise("Nothing lost")
+def test_of_several_each_that_is_not_as_it_should_be_is_treated_as_if_alone(bucket: Bucket) -> None:
+    good, taken, replaced, gone, copied, kept = several = moves(bucket, 6)
+    put(bucket, key_of(1, "processed"), b"older")
+    newer = put(bucket, replaced.put.key, b"newer")
+    bucket._s3.delete_object(Bucket=bucket.name, Key=gone.put.key)  # noqa: SLF001 - the program deletes what it copied
+    with pytest.raises(Crash):
+        bucket.archive(copied.put, copied.sha256, crash)
+    several[5] = replace(kept, may_delete=False)
+    archived = bucket.archive_all(several, nothing)
+    assert isinstance(archived.pop(2), ObjectChanged)
+    suffixed = f"automations/inc/processed/2026-06-25T142001~{taken.sha256[:12]}.csv"
+    assert archived == [key_of(0, "processed"), suffixed, None, key_of(4, "processed"), key_of(5, "processed")]
+    assert content(bucket, key_of(1, "processed")) == b"older"
+    assert [found.put.etag for found in bucket.waiting()] == [newer.etag, kept.put.etag]
+    assert good.put.key not in {found.key for found in bucket.waiting()}
+
+
+@pytest.mark.promise("Nothing lost")
+def test_what_is_put_while_several_are_copied_is_not_deleted(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    several, copy = moves(bucket, 3), bucket._copy  # noqa: SLF001
+    newer: list[Put] = []
+
+    def somebody_puts_beside(moved: Put, archive_key: str) -> str:
+        etag = copy(moved, archive_key)
+        if moved == several[1].put:
+            newer.append(put(bucket, moved.key, b"newer"))
+        return etag
+
+    monkeypatch.setattr(bucket, "_copy", somebody_puts_beside)
+    assert bucket.archive_all(several, nothing) == [key_of(number, "processed") for number in range(3)]
+    assert [found.put.etag for found in bucket.waiting()] == [newer[0].etag]
+
+
+def test_a_crash_among_several_is_taken_up_there(bucket: Bucket) -> None:
+    several = moves(bucket, 3)
+    left = iter(range(1))
+
+    def crash_at_the_second() -> None:
+        if next(left, None) is None:
+            raise Crash
+
+    with pytest.raises(Crash):
+        bucket.archive_all(several, crash_at_the_second)
+    assert [found.key for found in bucket.waiting()] == [key_of(1), key_of(2)]
+    assert bucket.archive_all(several, nothing) == [key_of(number, "processed") for number in range(3)]
+    assert list(bucket.waiting()) == []
+
+
+def test_of_several_that_a_listing_does_not_reach_each_is_looked_at(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("publisher.store.bucket._BESIDE", 0)
+    several = moves(bucket, 10)
+    assert bucket.archive_all(several[::2], nothing) == [key_of(number, "processed") for number in range(0, 10, 2)]
+    assert [found.key for found in bucket.waiting()] == [key_of(number) for number in range(1, 10, 2)]
 
 
 @pytest.mark.parametrize("name", ["2026-06-25 14:20:00+03:00", "2026-06-25T142000%2B", "Mūthaiga 'x' \"y\" ../z"])
