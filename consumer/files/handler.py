@@ -111,7 +111,7 @@ class FilesHandler:
         except Exception as error:  # noqa: BLE001 - met again, and told, by the one that it is of
             log.info("one by one", files=len(plain), detail=f"{type(error).__name__}: {database.one_line(error)}")
             return [None] * len(deliveries)
-        self._reached("after commit, before archive")
+        self._reached("after commit of several")
         outcomes: dict[Delivery, FileOutcome | None] = dict(zip(plain, decided, strict=True))
         return [outcomes.get(delivery) for delivery in deliveries]
 

@@ -6,6 +6,7 @@ not done before.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from threading import Event
 
 import structlog
@@ -53,7 +54,14 @@ def archive_files(pool: Pool, bucket: Bucket, files: Sequence[LedgerFile], reach
         standings = ledger.standings(connection, files)
         ours = [file for file in files if file.file_id in standings and standings[file.file_id].is_to_be_archived]
         moves = [Move(file.put, file.sha256, may_delete=not standings[file.file_id].is_overtaken) for file in ours]
-        moved = bucket.archive_all(moves, lambda: reached("after copy, before delete"))
+        before = count()
+
+        def copied() -> None:
+            if next(before):
+                reached("between archives")
+            reached("after copy, before delete")
+
+        moved = bucket.archive_all(moves, copied)
         reached("after delete, before state")
         found = {file.file_id: _told(archived) for file, archived in zip(ours, moved, strict=True)}
         states = ledger.record_archived(connection, found)

@@ -35,6 +35,8 @@ BEGIN, END = "<!-- crash matrix: begin, written by make crash-matrix -->\n", "<!
 SEEN = "seen, before claim"
 COMMIT_LOST = "commit sent, answer lost"
 ARCHIVE = "after commit, before archive"
+OF_SEVERAL = ("between files", "after commit of several", "between archives")
+"""Of files that are applied, and then archived, together."""
 LETTER = "letter published, not recorded"
 FAILED = "failure recorded, before ack"
 POINTS = (
@@ -54,6 +56,7 @@ POINTS = (
     FAILED,
     "captured, not committed",
     "captured, before ack",
+    *OF_SEVERAL,
 )
 NOT_IN_A_DRAIN = {
     SEEN: "it tells what it does itself",
@@ -64,6 +67,7 @@ NOT_IN_A_DRAIN = {
     FAILED: "it acks nothing",
     "captured, not committed": "it captures nothing",
     "captured, before ack": "it captures nothing",
+    **dict.fromkeys(OF_SEVERAL, "it takes one file at a time"),
 }
 WAVES = 12
 BAD = b"ticket_id,M\xfc\nINC1,x\n"
@@ -122,14 +126,16 @@ class Feed:
     def __init__(self, stage: Stage, cell: Cell) -> None:
         self.stage, self.cell = stage, cell
         self.random = random.Random(str(cell))
-        made = RandomFeed(seed=len(cell.point), tickets=24).files(6 * WAVES, rows=8)
+        # So many that several wait for each process.
+        self.at_once = 18 if cell.point in OF_SEVERAL and cell.processes > 1 else 6
+        made = RandomFeed(seed=len(cell.point), tickets=24).files(self.at_once * WAVES, rows=8)
         self.unsent = self.random.sample(made, len(made))
         self.good: list[ChangeFile] = []
         self.bad: list[str] = []
 
     def wave(self) -> None:
-        """Six files about the same tickets, for the points of a failure with bad ones among them."""
-        new, self.unsent = self.unsent[:6], self.unsent[6:]
+        """Some files about the same tickets, for the points of a failure with bad ones among them."""
+        new, self.unsent = self.unsent[: self.at_once], self.unsent[self.at_once :]
         bad = [key_at(-len(self.bad) - number) for number in (1, 2, 3)] if self.cell.point in {LETTER, FAILED} else []
         self.good, self.bad = self.good + new, self.bad + bad
         bodies = {file.key: file.body for file in new} | dict.fromkeys(bad, BAD)
@@ -162,8 +168,9 @@ def test_killed_at(
 
 def start_doomed(stage: Stage, cell: Cell, *arguments: str) -> tuple[Process, Proxy | None]:
     if cell.point != COMMIT_LOST:
-        # With more in hand, another file would be caught where its letter is published and not recorded.
-        alone = {"FLEETTICKETS_FILES_IN_HAND": "1"} if cell.point == FAILED else {}
+        # With more in hand, another file would be caught where its letter is published and not recorded; and files that
+        # come at once would have a thread each.
+        alone = {"FLEETTICKETS_FILES_IN_HAND": "1"} if cell.point in {FAILED, *OF_SEVERAL} else {}
         return stage.start(*arguments, FLEETTICKETS_FAIL_POINT=cell.point, **alone), None
     # The COMMIT of a file's transaction, not of another one; nor is it the ON COMMIT of a temporary table.
     database = stage.environment["DATABASE_URL"]
