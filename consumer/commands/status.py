@@ -22,6 +22,7 @@ from consumer.upkeep.status import (
     Geocoding,
     LastFile,
     Lately,
+    Stages,
     Status,
     UndeclaredColumns,
     Wait,
@@ -111,6 +112,7 @@ def _add_database(table: Table, found: DatabasePart) -> None:
     _add_undeclared(table, found.undeclared_columns)
     for feed, lately in found.lately.items():
         _add_lately(table, feed, lately)
+    _add_stages(table, found.stages)
     for file in found.last_files:
         _add_file(table, file)
     if error := found.last_error:
@@ -156,6 +158,13 @@ def _add_lately(table: Table, feed: str, found: Lately) -> None:
         told.append(f"{found.dates_never} dates that mean never")
     if told:
         table.add_row(f"{feed}, {LATELY_DAYS} days", escape(printable("; ".join(told))))
+
+
+def _add_stages(table: Table, found: Stages) -> None:
+    seconds = found.model_dump(exclude={"files", "delivered"}, exclude_none=True)
+    if found.files and seconds:
+        told = ", ".join(f"{stage} {1e3 * took:.0f}" for stage, took in seconds.items())
+        table.add_row("stages", f"{told} ms, each from the one before, in the middle of the last {found.files} files")
 
 
 def _add_file(table: Table, file: LastFile) -> None:

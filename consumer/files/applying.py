@@ -8,8 +8,8 @@ that a newer one has as well is stale. Their tickets are locked in one order, as
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from psycopg import Copy
@@ -73,6 +73,7 @@ class Version:
     released: str | None = None
     may_lack_columns: bool = False
     watch: Watch = UNWATCHED
+    opened_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +156,7 @@ def _apply(connection: Connection, files: Sequence[_Claimed], reached: Reached) 
     """Apply what is claimed, the newest last."""
     feed = files[0].version.sighting.feed
     staged = _stage(connection, files, reached)
+    staged_at = datetime.now(UTC)
     for file in files:
         file.version.watch.staged(connection, file.version.sighting, file.claim.file_id)
     file_ids = [file.claim.file_id for file in files]
@@ -187,7 +189,9 @@ def _apply(connection: Connection, files: Sequence[_Claimed], reached: Reached) 
     ]
     notes = [_notes(connection, file) for file in files]
     done = {
-        file.claim.file_id: ledger.Done(file.rows.sha256, count, file.rows.lines, noted)
+        file.claim.file_id: ledger.Done(
+            file.rows.sha256, file.version.opened_at, staged_at, count, file.rows.lines, noted
+        )
         for file, count, noted in zip(files, counts, notes, strict=True)
     }
     applied_at = ledger.record_applied(connection, done)

@@ -36,9 +36,14 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What applying a version came to: the hash of its bytes, its rows, its lines, and what is to be known of it."""
+    """What applying a version came to: the hash of its bytes, its rows, its lines, and what is to be known of it.
+
+    `opened_at` and `staged_at` are when its bytes began to come, and when its rows were in the database.
+    """
 
     sha256: str
+    opened_at: datetime
+    staged_at: datetime
     counts: Counts
     lines: LineCounts
     notes: Mapping[str, Any]
@@ -184,6 +189,7 @@ def record_applied(connection: Connection, done: Mapping[int, Done]) -> dict[int
         asdict(each.counts)
         | {
             "file_id": file_id, "sha256": each.sha256, "notes": dict(each.notes) or None,
+            "opened_at": each.opened_at.isoformat(), "staged_at": each.staged_at.isoformat(),
             "lines_read": each.lines.read, "lines_blank": each.lines.blank, "lines_header": each.lines.header,
             "lines_rejected": each.lines.rejected, "lines_of_rows": each.lines.rows,
         }

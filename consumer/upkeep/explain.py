@@ -84,7 +84,9 @@ class Version(View):
     error_fingerprint: str | None = Field(description="The same for the same fault of other files.")
     dead_lettered_at: Moment | None
     discarded_at: Moment | None
-    applied_at: Moment | None
+    opened_at: Moment | None = Field(description="When its bytes began to come.")
+    staged_at: Moment | None = Field(description="When all of its rows were in the database.")
+    applied_at: Moment | None = Field(description="Just before its COMMIT.")
     archived_at: Moment | None
     archive_key: str | None
     done_at: Moment | None

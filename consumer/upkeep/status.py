@@ -153,6 +153,18 @@ class Lately(View):
     dates_never: int = Field(description="Dates of no year that a ticket can be of, which are null.")
 
 
+class Stages(View):
+    """Where the time of the newest files went, at most a hundred: medians of the seconds that each stage took."""
+
+    files: int
+    delivered: float | None = Field(description="From when the store says that it was written, in whole seconds.")
+    opened: float | None = Field(description="Until the store began to give its bytes.")
+    staged: float | None = Field(description="Read, cleaned, and in the database.")
+    applied: float | None = Field(description="Merged; its COMMIT is next.")
+    archived: float | None
+    done: float | None = Field(description="Its requests are sent.")
+
+
 class LastError(View):
     """The newest file that failed, is held back, or cannot be archived."""
 
@@ -185,6 +197,7 @@ class DatabasePart(View):
     open_rejects: dict[str, OpenRejects] = Field(description="By feed.")
     undeclared_columns: UndeclaredColumns
     lately: dict[str, Lately] = Field(description="By feed.")
+    stages: Stages
     last_files: list[LastFile]
     last_error: LastError | None
 
@@ -319,6 +332,7 @@ def _database(
             open_rejects=open_rejects(connection, feeds),
             undeclared_columns=_undeclared_columns(connection, feeds),
             lately={feed.name: _lately(connection, feed) for feed in feeds},
+            stages=Stages(**(database.row(connection, "status", "stages") or {"files": 0})),
             last_files=[LastFile(**row) for row in database.rows(connection, "status", "last_files")],
             last_error=LastError(**last_error) if last_error else None,
         )

@@ -87,6 +87,7 @@ WHERE bucket = %(bucket)s AND key = %(key)s AND etag = %(etag)s AND state = 'app
 -- name: record_applied
 UPDATE ingest.ledger AS file
 SET state = 'applied', applied_at = clock_timestamp(), sha256 = done.sha256, last_error = NULL,
+    opened_at = done.opened_at, staged_at = done.staged_at,
     error_fingerprint = NULL, held_since = NULL, archive_attempts = 0,
     rows_read = done.read, rows_inserted = inserted, rows_updated = updated, rows_unchanged = unchanged,
     rows_stale = stale, rows_superseded = superseded, rows_rejected = rejected,
@@ -94,7 +95,7 @@ SET state = 'applied', applied_at = clock_timestamp(), sha256 = done.sha256, las
     lines_read = done.lines_read, lines_blank = done.lines_blank, lines_header = done.lines_header,
     lines_rejected = done.lines_rejected, lines_of_rows = done.lines_of_rows, notes = done.notes
 FROM jsonb_to_recordset(%(files)s)
-     AS done (file_id bigint, sha256 text, read bigint, inserted bigint, updated bigint, unchanged bigint,
+     AS done (file_id bigint, sha256 text, opened_at timestamptz, staged_at timestamptz, read bigint, inserted bigint, updated bigint, unchanged bigint,
               stale bigint, superseded bigint, rejected bigint, alarms bigint, sentinels bigint, never bigint,
               lines_read bigint, lines_blank bigint, lines_header bigint, lines_rejected bigint, lines_of_rows bigint,
               notes jsonb)

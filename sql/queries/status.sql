@@ -34,6 +34,18 @@ SELECT count(*) AS files, count(missing) AS files_without_columns,
        coalesce(sum(dates_never), 0)::bigint AS dates_never
 FROM newest
 
+-- name: stages
+-- How long the newest files took from one stage to the next, in the middle; the written time is that of the store.
+SELECT count(*) AS files,
+       percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM first_seen_at - object_time)) AS delivered,
+       percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM opened_at - first_seen_at)) AS opened,
+       percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM staged_at - opened_at)) AS staged,
+       percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM applied_at - staged_at)) AS applied,
+       percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM archived_at - applied_at)) AS archived,
+       percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM done_at - archived_at)) AS done
+FROM (SELECT * FROM ingest.ledger ORDER BY applied_at DESC NULLS LAST LIMIT 100) AS newest
+WHERE applied_at IS NOT NULL AND first_seen_by IN ('notification', 'poller')
+
 -- name: last_error
 -- Failed files, those that a dependency fails, and applied ones that the store does not let us archive.
 SELECT key, reason, last_error, attempts, dead_lettered_at

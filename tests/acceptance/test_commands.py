@@ -49,6 +49,10 @@ def test_status_tells_backlog_queues_and_watermark(stage: Stage) -> None:
     assert status["database"]["feeds"]["inc"]["watermark"] == applied
     assert status["database"]["feeds"]["inc"]["tickets"] == 1
     assert status["database"]["last_files"][0]["key"] == applied
+    stages = status["database"]["stages"]
+    assert stages.pop("files") == 1
+    assert list(stages) == ["delivered", "opened", "staged", "applied", "archived", "done"]
+    assert all(0 <= seconds < 60 for name, seconds in stages.items() if name != "delivered")
     queues = status["broker"]["queues"]
     assert queues["files"] == {"ready": 1, "consumers": 0, "dead_letters": 0}
     assert queues["geocode"]["ready"] == 1

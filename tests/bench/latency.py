@@ -39,10 +39,11 @@ CREATE TRIGGER tell_applied AFTER UPDATE ON ingest.ledger
 FOR EACH ROW WHEN (OLD.state <> 'applied' AND NEW.state = 'applied') EXECUTE FUNCTION ingest.tell_applied()"""
 """A notification arrives when the COMMIT is through: no time in the ledger can say that."""
 _TIMES = """
-SELECT key, extract(epoch FROM first_seen_at)::float8 AS delivered, extract(epoch FROM applied_at)::float8 AS applied,
+SELECT key, extract(epoch FROM first_seen_at)::float8 AS delivered, extract(epoch FROM opened_at)::float8 AS opened,
+       extract(epoch FROM staged_at)::float8 AS staged, extract(epoch FROM applied_at)::float8 AS applied,
        extract(epoch FROM archived_at)::float8 AS archived, extract(epoch FROM done_at)::float8 AS done
 FROM ingest.ledger WHERE bucket = %s AND key = ANY(%s)"""
-STAGES = ("published → delivered", "→ applied", "→ committed", "→ archived", "→ done")
+STAGES = ("published → delivered", "→ opened", "→ staged", "→ applied", "→ committed", "→ archived", "→ done")
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,8 @@ def _play(stage: Stage, commits: _Commits, files: Mapping[str, bytes], rate: int
         (
             published[row["key"]],
             row["delivered"],
+            row["opened"],
+            row["staged"],
             row["applied"],
             commits.found[row["key"]],
             row["archived"],
