@@ -100,10 +100,10 @@ def attempt_together(
         for place, candidate in enumerate(candidates):
             with suppress(ObjectMissing):
                 versions[place] = _version(candidate, stack.enter_context(candidate.open()))
+        outcomes: dict[int, Decided] = {}
         if versions:
             seen([version.sighting for version in versions.values()])
-        decided = apply_files(connection, list(versions.values()), reached)
-    outcomes = dict(zip(versions, decided, strict=True))
+            outcomes |= zip(versions, apply_files(connection, list(versions.values()), reached), strict=True)
     return [outcomes.get(place) for place in range(len(candidates))]
 
 
