@@ -91,6 +91,17 @@ class _Claimed:
         return self.claim.epoch, sighting.key.time, sighting.key.key, self.claim.object_time, sighting.etag
 
 
+@dataclass(slots=True)
+class _Staged:
+    """How many rows of a file were read, and how many of them rejected, dropped, or of a ticket that is closed."""
+
+    read: int = 0
+    rejected: int = 0
+    alarms: int = 0
+    sentinels: int = 0
+    closed: int = 0
+
+
 def apply_files(
     connection: Connection, versions: Sequence[Version], reached: Reached
 ) -> list[Applied | AlreadyApplied | Duplicate]:
@@ -157,36 +168,7 @@ def _apply(connection: Connection, files: Sequence[_Claimed], reached: Reached) 
     feed = files[0].version.sighting.feed
     staged = _stage(connection, files, reached)
     staged_at = datetime.now(UTC)
-    for file in files:
-        file.version.watch.staged(connection, file.version.sighting, file.claim.file_id)
-    file_ids = [file.claim.file_id for file in files]
-    parameters = {"file_ids": file_ids, "blanks": [file.rows.blanks for file in files]}
-    moved = _by_place(connection, "move_positions", parameters, feed)
-    written = _by_place(connection, "write_tickets", parameters, feed)
-    for file in files:
-        file.version.watch.merged(connection, file.version.sighting, file.claim.file_id)
-    closures: Mapping[int, Mapping[str, int]] = {}
-    if FollowOn.HISTORY in feed.follow_ons and any(each.closed for each in staged):
-        closures = _by_place(connection, "merge_closures", parameters, feed)
-    if any(each.rejected for each in staged):
-        ledger.keep_rejects(connection, file_ids)
-    counts = [
-        Counts(
-            read=each.read,
-            inserted=wrote.get("inserted", 0),
-            updated=wrote.get("updated", 0),
-            unchanged=moves.get("moved", 0) - wrote.get("inserted", 0) - wrote.get("updated", 0),
-            stale=moves.get("tickets", 0) - moves.get("moved", 0),
-            superseded=each.read - each.rejected - each.alarms - each.sentinels - moves.get("tickets", 0),
-            rejected=each.rejected,
-            alarms=each.alarms,
-            sentinels=each.sentinels,
-            closures=closures.get(place, {}).get("closures", 0),
-            never=file.rows.never,
-        )
-        for place, (file, each) in enumerate(zip(files, staged, strict=True), 1)
-        for moves, wrote in [(moved.get(place, {}), written.get(place, {}))]
-    ]
+    counts = _merge(connection, feed, files, staged)
     notes = [_notes(connection, file) for file in files]
     done = {
         file.claim.file_id: ledger.Done(
@@ -203,6 +185,41 @@ def _apply(connection: Connection, files: Sequence[_Claimed], reached: Reached) 
     database.rows(connection, "merge", "fire_deferred")
     _move_watermark(connection, files, sum(count.inserted for count in counts))
     return applied
+
+
+def _merge(connection: Connection, feed: Feed, files: Sequence[_Claimed], staged: Sequence[_Staged]) -> list[Counts]:
+    """Have the staged rows take effect; gives what became of those of each file."""
+    for file in files:
+        file.version.watch.staged(connection, file.version.sighting, file.claim.file_id)
+    file_ids = [file.claim.file_id for file in files]
+    parameters = {"file_ids": file_ids, "blanks": [file.rows.blanks for file in files]}
+    moved = _by_place(connection, "move_positions", parameters, feed)
+    written = _by_place(connection, "write_tickets", parameters, feed)
+    for file in files:
+        file.version.watch.merged(connection, file.version.sighting, file.claim.file_id)
+    closures = {}
+    if FollowOn.HISTORY in feed.follow_ons and any(each.closed for each in staged):
+        closures = _by_place(connection, "merge_closures", parameters, feed)
+    if any(each.rejected for each in staged):
+        ledger.keep_rejects(connection, file_ids)
+    counts = []
+    for place, (file, each) in enumerate(zip(files, staged, strict=True), 1):
+        moves, wrote = moved.get(place, {"tickets": 0, "moved": 0}), written.get(place, {"inserted": 0, "updated": 0})
+        count = Counts(
+            read=each.read,
+            inserted=wrote["inserted"],
+            updated=wrote["updated"],
+            unchanged=moves["moved"] - wrote["inserted"] - wrote["updated"],
+            stale=moves["tickets"] - moves["moved"],
+            superseded=each.read - each.rejected - each.alarms - each.sentinels - moves["tickets"],
+            rejected=each.rejected,
+            alarms=each.alarms,
+            sentinels=each.sentinels,
+            closures=closures[place]["closures"] if place in closures else 0,
+            never=file.rows.never,
+        )
+        counts.append(count)
+    return counts
 
 
 def _by_place(
@@ -255,17 +272,6 @@ def _claimed_before(connection: Connection, sighting: Sighting, *, takes_back: b
 
 def duplicate_of_failed(sighting: Sighting, *, is_dead_letter: bool) -> Duplicate:
     return Duplicate(sighting.key.key, "is a dead letter" if is_dead_letter else "waits for its retry")
-
-
-@dataclass(slots=True)
-class _Staged:
-    """How many rows of a file were read, and how many of them rejected, dropped, or of a ticket that is closed."""
-
-    read: int = 0
-    rejected: int = 0
-    alarms: int = 0
-    sentinels: int = 0
-    closed: int = 0
 
 
 def _stage(connection: Connection, files: Sequence[_Claimed], reached: Reached) -> list[_Staged]:
