@@ -462,9 +462,9 @@ def _as_file(plan: _Plan, pieces: list[Piece], cut: int | None) -> WrittenFile:
     is_packed = plan.does(Habit.GZIP)
     if cut is not None and not is_packed:
         length = cut % (len(content) + 1)
-        pieces = _cut_pieces(plan, pieces, encoding, length - len(mark.encode(encoding)))
+        pieces, left_out = _cut_pieces(plan, pieces, encoding, length - len(mark.encode(encoding)))
         is_exact = False
-        content = content[:length]
+        content = content[: length - left_out]
     if is_packed:
         content = _packed(plan, content, 1 if cut is not None else plan.rng.randrange(1, 4))
         if cut is not None:
@@ -478,8 +478,8 @@ def _as_file(plan: _Plan, pieces: list[Piece], cut: int | None) -> WrittenFile:
     )
 
 
-def _cut_pieces(plan: _Plan, pieces: list[Piece], encoding: str, length: int) -> list[Piece]:
-    """What is left of them in so many bytes."""
+def _cut_pieces(plan: _Plan, pieces: list[Piece], encoding: str, length: int) -> tuple[list[Piece], int]:
+    """What is left of them in so many bytes, and how many of these are left out for what nobody can tell."""
     errors = "surrogateescape" if encoding == "utf-8" else "strict"
     left: list[Piece] = []
     has_rows = False
@@ -505,12 +505,15 @@ def _cut_pieces(plan: _Plan, pieces: list[Piece], encoding: str, length: int) ->
             if encoding == "utf-8"
             else rest[: len(rest) // 2 * 2].decode(encoding, "replace")
         )
+        # Behind a row with a quote astray, one that is cut off behind a quote ends a text that is written as any other.
+        if '"' in text and last is not None and left[last].text.count('"') % 2:
+            return left, len(rest)
         if text:
             fate = Fate.EITHER if piece.ticket or piece.fate is Fate.DROPPED else Fate.NO_ROW
             may_drop = piece.may_drop or piece.fate is Fate.DROPPED or not any(map(str.isalnum, text))
             left.append(replace(piece, text=text, end="", fate=fate, may_drop=may_drop))
-        return left
-    return left
+        return left, 0
+    return left, 0
 
 
 def _packed(plan: _Plan, content: bytes, members: int) -> bytes:
