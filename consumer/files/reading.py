@@ -49,6 +49,8 @@ class _OpenFault:
     beside: str = ""
     has_id: bool = False
     begun: str = ""
+    has_quote: bool = False
+    """Whether a text may be open, of which a delimiter is none."""
     is_over: bool = False
     """Whether what may be its end was there, with an id and all fields, so that another row is none."""
 
@@ -142,7 +144,7 @@ class ChangeFileReader:
     def _parsed(self, line: Line) -> Record:
         """The record that begins on the line."""
         if line.is_too_long:
-            self._open = _OpenFault()
+            self._open = _OpenFault(has_quote=True)
             return Record(line.number, [], line.text, fault=f"is a line of more than {MAX_LINE_CHARS:,} characters")
         if '"' not in line.text:
             return Record(line.number, line.text.rstrip("\r\n").split(self._delimiter), line.text)
@@ -354,7 +356,10 @@ class ChangeFileReader:
         has_id = len(split(Line(0, last), self._delimiter) if goes_on else bare) > shape.id_place
         # Behind an id, a line with a quote is the last one of a text.
         is_begun = not has_id and not (before.has_id and '"' in last)
-        self._open = _OpenFault(beside or before.beside, before.has_id or has_id, last if is_begun else "")
+        self._open = _OpenFault(
+            beside or before.beside, before.has_id or has_id, last if is_begun else "",
+            has_quote=before.has_quote or '"' in raw,
+        )  # fmt: skip
 
     def _may_be_rest(self, shape: Shape, record: Record) -> bool:
         """Whether what looks like a row may be the end of what got lost, where an id is not the first column."""
@@ -364,7 +369,7 @@ class ChangeFileReader:
             return True
         begun = self._open.begun
         # What would be too much for one row is two; but with quotes, a delimiter may be of a text.
-        is_told = begun and '"' not in begun + record.raw
+        is_told = begun and not (self._open.has_quote and '"' in begun + record.raw)
         return bool(begun) and not (is_told and shape.is_too_wide(begun.split(self._delimiter)[1:] + record.fields))
 
     def _opening_on(self, shape: Shape, line: Line) -> _Opening:

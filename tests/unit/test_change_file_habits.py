@@ -206,6 +206,19 @@ def test_the_rest_of_a_broken_text_before_the_id_is_no_row(before: str, rest: st
     assert read.ids == ["E11-0", "E11-2"]
 
 
+def test_a_row_behind_a_line_break_before_the_id_may_have_a_text_of_several_lines() -> None:
+    names = "owner,location_name,closed_at,cluster,ticket_id,raw_status\n"
+    broken = "x,,2026-06-30\n21:32:00,y,INC-1,New\n"
+    read = Read(names + "x,,,y,INC-0,New\n" + broken + ',"one\ntwo",2026-06-30,y,INC-2,New\n')
+    assert (read.ids, read.rejected_lines) == (["INC-0", "INC-2"], [3, 4])
+
+
+def test_behind_a_text_with_a_quote_astray_the_end_of_it_is_no_row() -> None:
+    names = "owner,location_name,closed_at,cluster,ticket_id,raw_status\n"
+    read = Read(names + '"one, two\nthree, four\n"five",,,y,INC-1,New\nx,,,y,INC-2,New\n')
+    assert (read.ids, read.rejected_lines) == (["INC-2"], [2, 3, 4])
+
+
 def test_quotes_that_are_a_part_of_texts_do_not_keep_a_fault_open() -> None:
     rows = "".join(f'x "y",E11-{number},New\n' for number in range(2, 9))
     read = Read(f'owner,ticket_id,raw_status\n"x,E11-1,New\n{rows}')
