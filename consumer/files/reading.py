@@ -51,6 +51,8 @@ class _OpenFault:
     begun: str = ""
     has_quote: bool = False
     """Whether a text may be open, of which a delimiter is none."""
+    word: str = ""
+    """What the last line is alone, where an id may begin that goes on behind its line break."""
     is_over: bool = False
     """Whether what may be its end was there, with an id and all fields, so that another row is none."""
 
@@ -356,15 +358,18 @@ class ChangeFileReader:
         has_id = len(split(Line(0, last), self._delimiter) if goes_on else bare) > shape.id_place
         # Behind an id, a line with a quote is the last one of a text.
         is_begun = not has_id and not (before.has_id and '"' in last)
+        is_word = shape.id_place == 0 and len(bare) == 1 and self._ids.may_begin(last)
         self._open = _OpenFault(
             beside or before.beside, before.has_id or has_id, last if is_begun else "",
-            has_quote=before.has_quote or '"' in raw,
+            has_quote=before.has_quote or '"' in raw, word=last.strip(' "') if is_word else "",
         )  # fmt: skip
 
     def _may_be_rest(self, shape: Shape, record: Record) -> bool:
-        """Whether what looks like a row may be the end of what got lost, where an id is not the first column."""
+        """Whether what looks like a row may be the end of what got lost: of an id, or of what stands before one."""
         if self._open is None or self._open.is_over:
             return False
+        if self._open.word and self._ids.may_end(shape.id_of(record.fields), self._open.word, self._open.beside):
+            return True
         if '"' in record.raw and self._quoting.begins_with_rest(record.raw, shape.id_place):
             return True
         begun = self._open.begun

@@ -219,6 +219,24 @@ def test_behind_a_text_with_a_quote_astray_the_end_of_it_is_no_row() -> None:
     assert (read.ids, read.rejected_lines) == (["INC-2"], [2, 3, 4])
 
 
+@pytest.mark.parametrize("spoilt", ['"I\n"NC-48012"', '"INC-4\n"8012"', '"INC-0\n"48012"', "INC-4\n8012"])
+@pytest.mark.parametrize("before", ["", "INC-48011,New,x,y\n"])
+def test_the_rest_of_an_id_with_a_line_break_is_no_id(before: str, spoilt: str) -> None:
+    read = Read(f"{NARROW}{before}{spoilt},New,x,y\nINC-48013,New,x,y\n")
+    assert [*read.ids, len(read.rejected_lines)] == ([*["INC-48011"][: bool(before)], "INC-48013", 2])
+
+
+@pytest.mark.parametrize("rest", ["Njoroge", '"Njoroge', "no5"])
+def test_an_id_behind_a_word_that_stands_alone_is_none_of_its_end(rest: str) -> None:
+    read = Read(f"{NARROW}INC-48012,New,x,Mwangi\n{rest}\nINC-48013,New,x,y\nINC-48014,New,x,y\n")
+    assert read.ids[-2:] == ["INC-48013", "INC-48014"]
+
+
+@pytest.mark.parametrize("before", ["NULL,New,x,2026-06-25\n08:00:00\n", '"INC-48012,Pending\n- Customer,x,"a\nok"\n'])
+def test_the_end_of_a_broken_row_is_no_beginning_of_an_id(before: str) -> None:
+    assert Read(f"{NARROW}{before}INC-48013,New,x,y\n").ids == ["INC-48013"]
+
+
 def test_quotes_that_are_a_part_of_texts_do_not_keep_a_fault_open() -> None:
     rows = "".join(f'x "y",E11-{number},New\n' for number in range(2, 9))
     read = Read(f'owner,ticket_id,raw_status\n"x,E11-1,New\n{rows}')
