@@ -7,9 +7,12 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator
+from unittest.mock import patch
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.internal.conjecture.providers import CONSTANTS_CACHE, HypothesisProvider
+from hypothesis.internal.constants_ast import Constants
 
 from tests.fuzz.oracle import Differs, judge
 from tests.fuzz.writing import WrittenFile, written_files
@@ -31,7 +34,10 @@ def play(seed: int, count: int, judged: Callable[[WrittenFile], None] | None = N
         (judged or judge)(file)
 
     try:
-        files()
+        # Else a file depends on what constants there are in the modules that are loaded.
+        with patch.object(HypothesisProvider, "_local_constants", Constants()):
+            CONSTANTS_CACHE.cache.clear()
+            files()
     except Differs as difference:
         return str(difference)
     return None
