@@ -85,9 +85,9 @@ class Ids:
 
     def may_end(self, text: str, begun: str, beside: str = "") -> bool:
         """Whether it may be the rest of an id that has a line break behind what is `begun`."""
-        if self.knows_at_sight(text):
+        if self.knows_at_sight(text) or not self.may_be(begun + text, beside):
             return False
-        return self.knows_at_sight(begun + text) or not self.knows(text, beside)
+        return self.knows_at_sight(begun + text) or not self.knows(text, "" if beside.strip() == begun else beside)
 
     def is_nothing(self, text: str) -> bool:
         return not text.strip() or text.strip() in self._nothing

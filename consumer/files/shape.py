@@ -118,6 +118,12 @@ class Shape:
         text = self.id_of(fields).strip()
         return bool(text) and len(fields) > 1 and self.fitted(fields) is not None and self._ids.is_spoilt(text)
 
+    def may_be_row_apart(self, fields: list[str], beside: str) -> bool:
+        """Whether it may be one behind a line that is one by itself: few texts begin as both."""
+        return self.may_be_spoilt_row(fields) or (
+            self.has_half(fields) and self._ids.is_new(self.id_of(fields), beside)
+        )
+
     def may_be_row_without_id(self, fields: list[str]) -> bool:
         """Whether it has the width of a row, and nothing where the id belongs."""
         return self.fitted(fields) is not None and self._ids.is_nothing(self.id_of(fields))

@@ -237,6 +237,76 @@ def test_the_end_of_a_broken_row_is_no_beginning_of_an_id(before: str) -> None:
     assert Read(f"{NARROW}{before}INC-48013,New,x,y\n").ids == ["INC-48013"]
 
 
+LATE_ID = "raw_status,location_name,owner,ticket_id,closed_at,mttr\n"
+SHORT = "ticket_id,raw_status,location_name,owner,mttr,cluster\n"
+
+
+@pytest.mark.parametrize("before", [
+    "Zoë\nno. 1,,x,INC-1,,New\n",  # a whole row
+    '"raw_status,location_name,owner,ticket_id,closed_at,mttr\n',
+    '"New,x,y,INC-1,,90\n',
+    "Pending - Customer,Thika\nRd,x,INC-1,,0\n",
+])  # fmt: skip
+@pytest.mark.parametrize("broken", ['"Pending', 'P"ending', '"Pending - Customer,Karen,"no', 'Closed,K"aren,no'])
+def test_behind_a_quote_astray_the_rest_of_a_broken_row_is_no_row_whatever_came_before(
+    before: str, broken: str
+) -> None:
+    rest = "- Customer,x,y,INC-2,,90" if "," not in broken else "5,INC-2,2026-06-30T21:33:07+03:00,90"
+    read = Read(f"{LATE_ID}{before}{broken}\n{rest}\nNew,x,y,INC-3,,90\n")
+    assert set(read.ids) <= {"INC-1", "INC-3"}
+
+
+def test_behind_a_row_with_quotes_that_breaks_before_its_id_a_row_is_one() -> None:
+    names = "location_name,owner,closed_at,mttr,ticket_id,raw_status\n"
+    broken = 'x,"a ""b"" c",2026-06-30\n21:32:00,90,INC-1,New\n'
+    read = Read(names + broken + 'x,"two\nlines",2026-06-30,90,INC-2,New\n')
+    assert (read.ids, read.rejected_lines) == (["INC-2"], [2, 3])
+
+
+@pytest.mark.parametrize(("before", "row"), [
+    ('""=""INC-1""",New,x,y,90,z\n', "'INC-2,New\n"),
+    ('"INC-0\n4001","New,,,,x\n', "INC-04002,New,x\n"),
+    ('"2026/0\n6/48012",New,,,,x\n', "2026/06/48013,New,x\n"),
+    ('",,,,,\n', "INC-2,New\n"),
+])  # fmt: skip
+def test_behind_a_broken_row_that_came_first_one_whose_last_columns_are_left_out_is_a_row(
+    before: str, row: str
+) -> None:
+    assert Read(SHORT + before + row).ids == [row.split(",", maxsplit=1)[0].lstrip("'")]
+
+
+def test_rows_whose_last_columns_are_left_out_may_have_ids_of_two_forms() -> None:
+    read = Read(SHORT + 'INC-48012,New,x,y,90\n48013,New,"a ""b"",\ntwo lines",y\n')
+    assert (read.ids, read.rejects) == (["INC-48012", "48013"], [])
+
+
+def test_a_row_of_several_lines_that_is_too_short_is_not_gone_on_with() -> None:
+    names = "mttr,raw_status,department,owner,ticket_id,cluster,location_name\n"
+    row = '5,New,x,"a,\nb",INC-3,"c\nd",x\n'
+    read = Read(names + '"0,Closed,x,Kwa\nNg,INC-1,,\n5,New,x,"a,\nb",INC-2,"c\nd"\n' + row)
+    assert read.ids[-1:] == ["INC-3"]
+
+
+@pytest.mark.parametrize("broken", [
+    'Closed,Wanjik\n"u,a,INC-1,,90\n', 'Closed,x,a,INC-1,2026-06-25\n08:00:00,"\n', 'New,Mwangi\nwa,x",INC-1,,90\n',
+])  # fmt: skip
+def test_a_line_that_makes_a_row_with_the_one_before_it_does_not_go_on(broken: str) -> None:
+    read = Read(LATE_ID + "New,x,y,INC-0,,90\n" + broken + "New,x,y,INC-2,,90\n")
+    assert (read.ids, read.rejected_lines) == (["INC-0", "INC-2"], [3, 4])
+
+
+def test_two_quotes_astray_never_make_a_text_of_a_row_with_a_text_of_several_lines() -> None:
+    names = "ticket_id,raw_status,location_name,owner,department,closed_at,mttr,,,\n"
+    rows = 'INC-1,"New,x,,,,90\n48013,New,x,y,""one\ntwo, three",2026-06-30,90,,,\n'
+    read = Read(names + rows + "INC-3,New,x,y,,,90,,,\n")
+    assert (read.ids, {2, 3} <= set(read.rejected_lines)) == (["INC-3"], True)
+
+
+def test_a_text_behind_a_first_row_whose_id_is_spoilt_is_no_id() -> None:
+    read = Read('ticket_id,raw_status,location_name,owner,,,\nI"NC-1,Closed,x,Wa\nno. 48012,,,\nINC-2,New,x,y,,,\n')
+    assert (read.ids, read.rejected_lines) == (["INC-2"], [2, 3])
+
+
 def test_quotes_that_are_a_part_of_texts_do_not_keep_a_fault_open() -> None:
     rows = "".join(f'x "y",E11-{number},New\n' for number in range(2, 9))
     read = Read(f'owner,ticket_id,raw_status\n"x,E11-1,New\n{rows}')
