@@ -90,6 +90,8 @@ class Piece:
     is_blank: bool = False
     glued_at: int | None = None
     """Where a header begins in it, behind a row."""
+    broken_at: int = 0
+    """Where a text that is not in quotes has a line break."""
     has_lost_id: bool = False
     is_short: bool = False
     may_drop: bool = False
@@ -305,7 +307,7 @@ def _row(plan: _Plan, names: tuple[Name, ...], ticket_id: str, number: int) -> P
     )  # fmt: skip
     if plan.does(Habit.NOT_UTF_8, 0.3) and Habit.UTF_16 not in plan.habits:
         return _with_bytes_astray(plan, piece)
-    is_broken = len(cells) <= len(names) and len(plan.id_forms) == 1 and plan.does(Habit.BROKEN_LINES, 0.3)
+    is_broken = len(cells) <= len(names) and plan.does(Habit.BROKEN_LINES, 0.3)
     return _broken(plan, piece, cells) if is_broken else piece
 
 
@@ -364,7 +366,8 @@ def _broken(plan: _Plan, piece: Piece, cells: Sequence[str]) -> Piece:
     broken = [*cells[:at], f"{first}{plan.rng.choice((chr(10), plan.line_end))}{rest}", *cells[at + 1 :]]
     is_certain = any(cells[at + 1 :]) and piece.names[at].key != "ticket_id"
     fate = Fate.REJECTED if is_certain and piece.fate is not Fate.DROPPED else Fate.EITHER
-    return replace(piece, text=plan.delimiter.join(broken) + piece.end, fate=fate)
+    text = plan.delimiter.join(broken) + piece.end
+    return replace(piece, text=text, fate=fate, broken_at=len(plan.delimiter.join([*cells[:at], first])))
 
 
 def _glue(plan: _Plan, pieces: list[Piece], names: tuple[Name, ...]) -> tuple[Name, ...]:
@@ -391,6 +394,9 @@ def _with_stray_quotes(plan: _Plan, pieces: list[Piece], stray: Sequence[tuple[i
         body = piece.body
         starts = [0, *(place + 1 for place, char in enumerate(body) if char == plan.delimiter)]
         place = starts[where % len(starts)] if where % 2 else where // 2 % (len(body) + 1)
+        # As does one in a few fields before a line break, with one in the row before.
+        if len(stray) > 1 and place <= piece.broken_at and _has_few(plan, piece.text[: piece.broken_at], piece):
+            continue
         pieces[at] = replace(
             piece, text=body[:place] + '"' + body[place:] + piece.end, fate=_fate_when_astray(piece), is_blank=False,
             glued_at=piece.glued_at and piece.glued_at + (place < piece.glued_at),
@@ -401,6 +407,11 @@ def _with_stray_quotes(plan: _Plan, pieces: list[Piece], stray: Sequence[tuple[i
         if Habit.TWICE in plan.habits:
             plan.may_fail.add("columns twice")
     return pieces
+
+
+def _has_few(plan: _Plan, text: str, piece: Piece) -> bool:
+    """Whether it has not more fields than half of the columns."""
+    return 2 * len(text.split(plan.delimiter)) <= sum(1 for name in piece.names if name.key)
 
 
 def _fate_when_astray(piece: Piece) -> Fate:
@@ -422,6 +433,14 @@ def _with_doubt(plan: _Plan, pieces: list[Piece]) -> list[Piece]:
         is_one = piece.is_short and piece.fate in {Fate.TAKEN, Fate.DROPPED}
         if is_one and is_astray and not _begins_as_row(plan, behind):
             rows[at] = replace(piece, fate=Fate.EITHER)
+        # With an id of another form behind it, two short ones are as wide as one that a line break is in.
+        fields = len(piece.body.split(plan.delimiter)) + len(behind.body.split(plan.delimiter)) - 1
+        if is_one and len(plan.id_forms) > 1 and fields <= len(piece.names):
+            rows[at] = replace(piece, fate=Fate.EITHER)
+        # Behind one that cannot be read, few fields are a row where their id is of a form that is there already.
+        has_few = behind.is_short and _has_few(plan, behind.body, behind)
+        if len(plan.id_forms) > 1 and has_few and rows[at].fate in {Fate.REJECTED, Fate.EITHER} and not is_astray:
+            rows[at + 1] = replace(behind, fate=Fate.EITHER)
     others = iter(rows)
     pieces = [piece if piece.is_blank else next(others) for piece in pieces]
     found: list[Piece] = []
@@ -497,8 +516,10 @@ def _cut_pieces(plan: _Plan, pieces: list[Piece], encoding: str, length: int) ->
         if Habit.TWICE in plan.habits:
             plan.may_fail.add("columns twice")
         last = next((at for at in reversed(range(len(left))) if not left[at].is_blank), None)
-        if last is not None and left[last].fate is Fate.TAKEN and Habit.SHORT_ROWS in plan.habits:
-            left[last] = replace(left[last], fate=Fate.EITHER)  # what is left behind a short row may look like its rest
+        is_row = last is not None and left[last].fate in {Fate.TAKEN, Fate.DROPPED}
+        if last is not None and is_row and Habit.SHORT_ROWS in plan.habits:
+            # What is left behind a short row may look like its rest.
+            left[last] = replace(left[last], fate=Fate.EITHER, may_drop=left[last].fate is Fate.DROPPED)
         rest = encoded[: max(length, 0)]
         text = (
             rest.decode(encoding, errors)
