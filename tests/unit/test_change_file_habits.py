@@ -579,6 +579,18 @@ def test_empty_lines_around_the_line_that_says_the_delimiter_mean_nothing() -> N
     assert (read.ids, read.rows.lines.blank, read.rows.lines.header) == (["E14-1"], 2, 2)
 
 
+def test_a_mark_that_was_encoded_twice_hides_no_header_of_two_columns() -> None:
+    mark = b"\xef\xbb\xbf".decode("cp1252")
+    read = Read(f"{mark}ticket_id,owner\nE14-1,x\n{mark}owner,ticket_id\ny,E14-2\n")
+    assert (read.ids, [row["owner"] for row in read.values]) == (["E14-1", "E14-2"], ["x", "y"])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize(("page", "said"), [("<!DOCTYPE html><p>Log in", "HTML"), ('{"error": 403}', "JSON")])
+def test_a_page_in_the_place_of_a_file_is_told_behind_a_mark_too(encoding: str, page: str, said: str) -> None:
+    assert said in str(refusal(page.encode(encoding)))
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("members", [0, 1, 3])
 def test_marks_and_gzip_are_read(encoding: str, members: int) -> None:
