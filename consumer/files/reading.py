@@ -220,7 +220,7 @@ class ChangeFileReader:
         if self._quoting.begins_with_rest(line.text, shape.id_place):
             return False
         is_apart = opening.is_whole and not self._quoting.begins_with_rest(line.text, shape.id_place + 1)
-        if is_apart and any(shape.may_be_row_apart(fields, opening.id) for fields in readings):
+        if is_apart and any(map(shape.may_be_row_apart, readings)):
             return True
         if '"' in line.text and any(self._ids.may_be(shape.id_of(fields), opening.id) for fields in readings):
             readings.append(self._quoting.record_ahead(line, 0))

@@ -118,11 +118,9 @@ class Shape:
         text = self.id_of(fields).strip()
         return bool(text) and len(fields) > 1 and self.fitted(fields) is not None and self._ids.is_spoilt(text)
 
-    def may_be_row_apart(self, fields: list[str], beside: str) -> bool:
-        """Whether it may be one behind a line that is one by itself: few texts begin as both."""
-        return self.may_be_spoilt_row(fields) or (
-            self.has_half(fields) and self._ids.is_new(self.id_of(fields), beside)
-        )
+    def may_be_row_apart(self, fields: Sequence[str]) -> bool:
+        """Whether it may be one, or its beginning, behind a line that is one by itself: few texts begin as both."""
+        return len(fields) > 1 and bool(self.id_of(fields).strip()) and self.may_be_whole(fields)
 
     def may_be_row_without_id(self, fields: list[str]) -> bool:
         """Whether it has the width of a row, and nothing where the id belongs."""

@@ -302,6 +302,11 @@ def test_two_quotes_astray_never_make_a_text_of_a_row_with_a_text_of_several_lin
     assert (read.ids, {2, 3} <= set(read.rejected_lines)) == (["INC-3"], True)
 
 
+def test_two_quotes_astray_never_make_a_text_of_a_broken_row_whose_id_is_spoilt() -> None:
+    read = Read(SHORT + 'INC-1,"New,x,y,90,z\n70412.0,New,x,tkt\nno. 2,"\n' + "INC-3,New,x,y,90,z\n")
+    assert (read.ids, read.rejected_lines) == (["INC-3"], [2, 3, 4])
+
+
 def test_a_text_behind_a_first_row_whose_id_is_spoilt_is_no_id() -> None:
     read = Read('ticket_id,raw_status,location_name,owner,,,\nI"NC-1,Closed,x,Wa\nno. 48012,,,\nINC-2,New,x,y,,,\n')
     assert (read.ids, read.rejected_lines) == (["INC-2"], [2, 3])
