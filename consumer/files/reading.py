@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from consumer.feeds.feed import Feed
 from consumer.files.decoding import MAX_LINE_CHARS, Line, Read, TextLines, undecoded
-from consumer.files.header import Header, begin, known_columns, read_header, split
+from consumer.files.header import Header, begin, known_columns, read_header, says_delimiter, split
 from consumer.files.ids import Ids
 from consumer.files.quoting import AHEAD_LINES, QuoteAstray, Quoting
 from consumer.files.shape import Naming, Shape
@@ -120,6 +120,8 @@ class ChangeFileReader:
                 yield record
             elif record.fault is None and not any(map(str.strip, record.fields)):
                 self.blank_lines += record.lines
+            elif record.fault is None and says_delimiter(record.raw, self._delimiter):
+                self.header_lines += record.lines
             elif (judged := self._judged(record)) is not None:
                 yield judged
 
@@ -216,6 +218,8 @@ class ChangeFileReader:
         readings = self._quoting.parted(line)
         namings = (shape.naming(fields) in {Naming.HEADER, Naming.BEHIND_VALUES} for fields in readings)
         if any(namings) or any(map(shape.is_sentinel, readings)):
+            return True
+        if says_delimiter(line.text.replace('"', ""), self._delimiter):
             return True
         if self._quoting.begins_with_rest(line.text, shape.id_place):
             return False
@@ -331,7 +335,7 @@ class ChangeFileReader:
             line = self._lines.peek(place)
             if line is None:
                 return True
-            if not self._quoting.has_text(line):
+            if not self._quoting.has_text(line) or says_delimiter(line.text, self._delimiter):
                 continue
             readings = self._quoting.parted(line)
             whole = self._quoting.record_ahead(line, place + 1) if '"' in line.text else readings[0]

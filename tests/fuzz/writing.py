@@ -175,10 +175,10 @@ def _pieces(plan: _Plan, count: int) -> list[Piece]:
         if plan.does(Habit.BLANK_ROWS, 0.2):
             pieces.append(_line(plan, plan.delimiter * plan.rng.randrange(1, len(names) + 2), is_blank=True))
         if plan.does(Habit.HEADER_AGAIN, 0.2):
-            pieces.append(_header(plan, names, mark=plan.rng.choice(("", "\ufeff"))))
+            pieces += _header_again(plan, names)
         if plan.does(Habit.OTHER_HEADER, 0.2):
             names = _other_names(plan, names)
-            pieces.append(_header(plan, names, mark=plan.rng.choice(("", "\ufeff"))))
+            pieces += _header_again(plan, names)
         if plan.does(Habit.DROPPED, 0.1):
             said = plan.rng.choice(
                 ("EXPORT STOPPED", "EXPORT STOPPED: 10000 rows", "EXPORT STOPPED at 10 MB; rest later")
@@ -251,6 +251,13 @@ def _respelled(plan: _Plan, key: str) -> str:
 def _header(plan: _Plan, names: tuple[Name, ...], mark: str = "") -> Piece:
     text = plan.delimiter.join(_cell(plan, name.written) for name in names)
     return _line(plan, mark + text, is_header=True, names=names)
+
+
+def _header_again(plan: _Plan, names: tuple[Name, ...]) -> list[Piece]:
+    mark = plan.rng.choice(("", "\ufeff"))
+    if not plan.does(Habit.SEPARATOR_LINE, 0.5):
+        return [_header(plan, names, mark)]
+    return [_line(plan, f"{mark}sep={plan.delimiter}", is_header=True), _header(plan, names)]
 
 
 def _cell(plan: _Plan, written: str) -> str:

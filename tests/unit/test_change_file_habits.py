@@ -584,6 +584,22 @@ def test_empty_lines_around_the_line_that_says_the_delimiter_mean_nothing() -> N
     assert (read.ids, read.rows.lines.blank, read.rows.lines.header) == (["E14-1"], 2, 2)
 
 
+@pytest.mark.parametrize("delimiter", [",", ";"])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_line_that_says_the_delimiter_means_nothing_before_a_header_that_comes_again(
+    delimiter: str, quote: str
+) -> None:
+    export = f"{quote}sep={delimiter}{quote}\n" + NARROW.replace(",", delimiter)
+    rows = ["E14-1,New\n".replace(",", delimiter), "E14-2,New,x,y\n".replace(",", delimiter)]
+    read = Read(export + rows[0] + export + rows[1])
+    assert (read.ids, read.rejects, read.rows.lines.header) == (["E14-1", "E14-2"], [], 4)
+
+
+def test_two_quotes_astray_make_no_text_of_a_line_that_says_the_delimiter() -> None:
+    read = Read(NARROW + 'E14-1,"New,x,y\nsep=,"\n' + NARROW + "E14-2,New,x,y\n")
+    assert (read.ids, read.rejected_lines) == (["E14-2"], [2, 3])
+
+
 def test_a_mark_that_was_encoded_twice_hides_no_header_of_two_columns() -> None:
     mark = b"\xef\xbb\xbf".decode("cp1252")
     read = Read(f"{mark}ticket_id,owner\nE14-1,x\n{mark}owner,ticket_id\ny,E14-2\n")
