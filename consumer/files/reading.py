@@ -194,7 +194,8 @@ class ChangeFileReader:
         if (whole := shape.fitted(bare)) is not None:
             # Where its id is on a later line, the first one must not have another.
             is_first = shape.id_of(split(first, self._delimiter)).strip() == shape.id_of(fields).strip()
-            may_be_other = shape.begins_row(bare, shape.id_of(fields)) or shape.may_be_spoilt_row(bare)
+            is_other = shape.begins_row(bare, shape.id_of(fields)) or shape.may_be_spoilt_row(bare)
+            may_be_other = is_other or shape.is_row_but_id(bare)
             if (not is_more and shape.is_row(whole, "")) or (may_be_other and not is_first):
                 return False
         if (text := shape.id_of(fields).strip(" \t")) != text.strip("\r\n"):

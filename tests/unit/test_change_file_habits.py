@@ -302,6 +302,12 @@ def test_two_quotes_astray_never_make_a_text_of_a_row_with_a_text_of_several_lin
     assert (read.ids, {2, 3} <= set(read.rejected_lines)) == (["INC-3"], True)
 
 
+def test_two_quotes_astray_never_make_a_text_of_a_row_without_an_id() -> None:
+    names = "raw_status,location_name,ticket_id,owner,cluster,mttr\n"
+    read = Read(names + 'New,x,INC-0,y,,90\nAssigned,",,,z,0\nNew,Thika",INC-1,,,\nNew,x,INC-2,y,,90\n')
+    assert (read.ids, read.rejected_lines) == (["INC-0", "INC-2"], [3, 4])
+
+
 def test_two_quotes_astray_never_make_a_text_of_a_broken_row_whose_id_is_spoilt() -> None:
     read = Read(SHORT + 'INC-1,"New,x,y,90,z\n70412.0,New,x,tkt\nno. 2,"\n' + "INC-3,New,x,y,90,z\n")
     assert (read.ids, read.rejected_lines) == (["INC-3"], [2, 3, 4])
