@@ -523,10 +523,11 @@ def _cut_pieces(plan: _Plan, pieces: list[Piece], encoding: str, length: int) ->
         if Habit.TWICE in plan.habits:
             plan.may_fail.add("columns twice")
         last = next((at for at in reversed(range(len(left))) if not left[at].is_blank), None)
-        is_row = last is not None and left[last].fate in {Fate.TAKEN, Fate.DROPPED}
-        if last is not None and is_row and Habit.SHORT_ROWS in plan.habits:
-            # What is left behind a short row may look like its rest.
-            left[last] = replace(left[last], fate=Fate.EITHER, may_drop=left[last].fate is Fate.DROPPED)
+        row = next((at for at in reversed(range(len(left))) if any(map(str.isalnum, left[at].text))), None)
+        is_row = row is not None and left[row].fate in {Fate.TAKEN, Fate.DROPPED}
+        if row is not None and is_row and Habit.SHORT_ROWS in plan.habits:
+            # What is left behind a short row may look like its rest, a line of nothing but a quote between them or not.
+            left[row] = replace(left[row], fate=Fate.EITHER, may_drop=left[row].fate is Fate.DROPPED)
         rest = encoded[: max(length, 0)]
         text = (
             rest.decode(encoding, errors)
