@@ -54,6 +54,9 @@ _OTHERS = (
     (b"[{", "JSON"),
     (b"<", "HTML or XML"),
 )
+_MARK_TWICE = "\u00ef\u00bb\u00bf"
+"""A byte order mark that was read as Windows-1252 and encoded once more."""
+_MARK_BEGINS = f"\ufeff{_MARK_TWICE[0]}"
 _NOT_DECODED = re.compile("[\ud800-\udfff]+")
 _CESU = re.compile("\udced[\udca0-\udcbf]")
 
@@ -121,8 +124,8 @@ class TextLines:
             if not text:
                 return None
             self.count += 1
-            if text[0] == "\ufeff":  # a mark amid the file: exports that were put one behind the other
-                text = text[1:]
+            if text[0] in _MARK_BEGINS:  # a mark amid the file: exports that were put one behind the other
+                text = text.removeprefix("\ufeff").removeprefix(_MARK_TWICE)
             return Line(self.count, text) if len(text) <= MAX_LINE_CHARS else self._passed_over(self._text, text)
         except UnicodeDecodeError as error:
             raise Permanent(
@@ -282,8 +285,10 @@ class _Gzip:
 
 def _encoding_of(begin: bytes) -> str:
     """Raises: Permanent, for what is none that is read."""
+    # A page may begin with a byte order mark, and have two bytes for each character then.
+    behind = next((begin.removeprefix(mark).replace(b"\0", b"") for mark, _ in _MARKS if begin.startswith(mark)), b"")
     for mark, what in _OTHERS:
-        if begin.startswith(mark):
+        if begin.startswith(mark) or behind.startswith(mark):
             raise Permanent("not CSV", f"this looks like {what}; export as CSV in UTF-8, as it is or packed with gzip")
     for mark, encoding in _MARKS:
         if begin.startswith(mark):

@@ -110,6 +110,12 @@ def begin(lines: TextLines, known: Collection[str]) -> Beginning:
     return Beginning(max(DELIMITERS, key=lambda mark: likely[mark]), blank, separators)
 
 
+def says_delimiter(text: str, delimiter: str) -> bool:
+    """Whether a line does, as one before a header."""
+    match = _SEPARATOR.fullmatch(text)
+    return match is not None and match[1] == delimiter
+
+
 def split(line: Line, delimiter: str) -> list[str]:
     """The fields of one line by itself, however its quotes are."""
     return next(csv.reader([line.text], delimiter=delimiter, skipinitialspace=True), [])

@@ -77,6 +77,18 @@ class Ids:
     def may_be(self, text: str, beside: str = "") -> bool:
         return self.knows(text, beside) or self.is_new(text, beside)
 
+    def may_begin(self, line: str) -> bool:
+        """Whether a line may be the beginning of an id that has a line break in it, in quotes or not."""
+        word = line.strip(' "')
+        is_one = len(word.split()) == 1 and not _VALUE.fullmatch(word)
+        return is_one and (line.lstrip()[:1] == '"' or any(map(str.isdigit, word)))
+
+    def may_end(self, text: str, begun: str, beside: str = "") -> bool:
+        """Whether it may be the rest of an id that has a line break behind what is `begun`."""
+        if self.knows_at_sight(text) or not self.may_be(begun + text, beside):
+            return False
+        return self.knows_at_sight(begun + text) or not self.knows(text, "" if beside.strip() == begun else beside)
+
     def is_nothing(self, text: str) -> bool:
         return not text.strip() or text.strip() in self._nothing
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from consumer.feeds.feed import Feed
 from consumer.files.decoding import MAX_LINE_CHARS, Line, Read, TextLines, undecoded
-from consumer.files.header import Header, begin, known_columns, read_header, split
+from consumer.files.header import Header, begin, known_columns, read_header, says_delimiter, split
 from consumer.files.ids import Ids
 from consumer.files.quoting import AHEAD_LINES, QuoteAstray, Quoting
 from consumer.files.shape import Naming, Shape
@@ -42,13 +42,20 @@ class Record(NamedTuple):
 class _OpenFault:
     """What got lost and may go on, until there is a row again.
 
-    `beside` is what seemed to be its id, `has_id` whether a line had a place for one, and `begun` the last line, if a
-    row may begin there whose id is to come.
+    `beside` is what seemed to be its id, `has_id` whether a line had a place for one, `line` the last one, and `begun`
+    the same if a row may begin there whose id is to come.
     """
 
     beside: str = ""
     has_id: bool = False
     begun: str = ""
+    line: str = ""
+    is_in_text: bool = False
+    """Whether its quotes leave a text open, of which a delimiter is none."""
+    has_text: bool = True
+    """Whether anything but quotes and delimiters got lost."""
+    word: str = ""
+    """What the last line is alone, where an id may begin that goes on behind its line break."""
     is_over: bool = False
     """Whether what may be its end was there, with an id and all fields, so that another row is none."""
 
@@ -113,6 +120,8 @@ class ChangeFileReader:
                 yield record
             elif record.fault is None and not any(map(str.strip, record.fields)):
                 self.blank_lines += record.lines
+            elif record.fault is None and says_delimiter(record.raw, self._delimiter):
+                self.header_lines += record.lines
             elif (judged := self._judged(record)) is not None:
                 yield judged
 
@@ -142,7 +151,7 @@ class ChangeFileReader:
     def _parsed(self, line: Line) -> Record:
         """The record that begins on the line."""
         if line.is_too_long:
-            self._open = _OpenFault()
+            self._open = _OpenFault(is_in_text=True)
             return Record(line.number, [], line.text, fault=f"is a line of more than {MAX_LINE_CHARS:,} characters")
         if '"' not in line.text:
             return Record(line.number, line.text.rstrip("\r\n").split(self._delimiter), line.text)
@@ -185,7 +194,8 @@ class ChangeFileReader:
         if (whole := shape.fitted(bare)) is not None:
             # Where its id is on a later line, the first one must not have another.
             is_first = shape.id_of(split(first, self._delimiter)).strip() == shape.id_of(fields).strip()
-            may_be_other = shape.begins_row(bare, shape.id_of(fields)) or shape.may_be_spoilt_row(bare)
+            is_other = shape.begins_row(bare, shape.id_of(fields)) or shape.may_be_spoilt_row(bare)
+            may_be_other = is_other or shape.is_row_but_id(bare)
             if (not is_more and shape.is_row(whole, "")) or (may_be_other and not is_first):
                 return False
         if (text := shape.id_of(fields).strip(" \t")) != text.strip("\r\n"):
@@ -210,10 +220,12 @@ class ChangeFileReader:
         namings = (shape.naming(fields) in {Naming.HEADER, Naming.BEHIND_VALUES} for fields in readings)
         if any(namings) or any(map(shape.is_sentinel, readings)):
             return True
+        if says_delimiter(line.text.replace('"', ""), self._delimiter):
+            return True
         if self._quoting.begins_with_rest(line.text, shape.id_place):
             return False
         is_apart = opening.is_whole and not self._quoting.begins_with_rest(line.text, shape.id_place + 1)
-        if is_apart and any(map(shape.may_be_spoilt_row, readings)):
+        if is_apart and any(map(shape.may_be_row_apart, readings)):
             return True
         if '"' in line.text and any(self._ids.may_be(shape.id_of(fields), opening.id) for fields in readings):
             readings.append(self._quoting.record_ahead(line, 0))
@@ -280,6 +292,9 @@ class ChangeFileReader:
         fields, before = record.fields, self._open
         if before is not None:
             is_row = shape.is_row(fields, before.beside)
+            if self._may_end_id(shape, record):
+                self._open = None
+                return record._replace(fault="may have but the end of an id, behind a line break in it")
             if not is_row or self._may_be_rest(shape, record):
                 self._lose(shape, record.raw, before.beside)
                 self._open = replace(self._open or before, is_over=is_row)
@@ -287,14 +302,14 @@ class ChangeFileReader:
             self._open = None
         if shape.is_lone_text(fields):
             return record._replace(fault="has nothing but a text where the id belongs, of another form than ids here")
-        self._ids.learn(shape.id_of(fields))
+        self._ids.learn(shape.id_of(fields).replace('"', ""))
         return record
 
     def _misfit(self, shape: Shape, record: Record) -> Record:
         fields, before = record.fields, self._open
         fault = shape.misfit(fields)
         beside = before.beside if before else ""
-        is_short_row = shape.is_short_row(fields, beside, is_open=before is not None)
+        is_short_row = shape.is_short_row(fields, beside, is_open=before is not None and before.has_text)
         if is_short_row and not self._may_be_rest(shape, record):
             if self._is_followed_by_row(shape, record):
                 self._open = None
@@ -308,6 +323,8 @@ class ChangeFileReader:
             beside = shape.id_of(fields)
         if before is not None or '"' in record.raw or shape.is_short(fields):  # one that is too wide has no rest
             self._lose(shape, record.raw, beside)
+            if self._open and record.lines > 1 and shape.may_have_id(fields):
+                self._open = replace(self._open, has_id=True, begun="")  # its last line is none by itself
         return record._replace(fault=fault)
 
     def _is_followed_by_row(self, shape: Shape, record: Record) -> bool:
@@ -319,7 +336,7 @@ class ChangeFileReader:
             line = self._lines.peek(place)
             if line is None:
                 return True
-            if not self._quoting.has_text(line):
+            if not self._quoting.has_text(line) or says_delimiter(line.text, self._delimiter):
                 continue
             readings = self._quoting.parted(line)
             whole = self._quoting.record_ahead(line, place + 1) if '"' in line.text else readings[0]
@@ -332,14 +349,16 @@ class ChangeFileReader:
                 return True
             if (fields := shape.fitted(whole)) and shape.is_row(fields, beside):
                 return True
-            # What would be too much for one row is two.
-            return all(
-                shape.may_be_whole(fields) and shape.is_too_wide(record.fields + fields[1:]) for fields in readings
-            )
+            # What would be too much for one row is two: as it stands, or in whichever way its quotes are meant.
+            are_two = (
+                shape.may_be_whole(fields) and shape.is_too_wide(record.fields + fields[1:])
+                for fields in (whole, *readings)
+            )  # fmt: skip
+            return next(are_two) or all(are_two)
         return False
 
     def _lose(self, shape: Shape, raw: str, beside: str) -> None:
-        before = self._open or _OpenFault()
+        before = self._open or _OpenFault(has_text=False)
         last = raw.rstrip("\r\n").replace("\r", "\n").rpartition("\n")[2]
         bare = last.replace('"', "").split(self._delimiter)
         before_quote = last.partition('"')[0].rstrip(" ")
@@ -352,25 +371,56 @@ class ChangeFileReader:
             and (not before_quote or before_quote.endswith(self._delimiter))
         )
         has_id = len(split(Line(0, last), self._delimiter) if goes_on else bare) > shape.id_place
-        # Behind an id, a line with a quote is the last one of a text.
-        is_begun = not has_id and not (before.has_id and '"' in last)
-        self._open = _OpenFault(beside or before.beside, before.has_id or has_id, last if is_begun else "")
+        is_astray = self._quoting.begins_with_rest(last, len(bare))
+        opens = goes_on and is_astray
+        has_id = has_id or self._makes_row(shape, before.line if opens else before.begun, bare)
+        # Behind an id, a line on which a quote closes is the last one of a text, unless one opens there.
+        ends = any(field.rstrip(" ").endswith('"') for field in last.split(self._delimiter))
+        closes = is_astray or (before.is_in_text and ends)
+        is_begun = not has_id and (opens or not (before.has_id and closes))
+        is_word = shape.id_place == 0 and len(bare) == 1 and self._ids.may_begin(last)
+        if before.word and self._ids.may_end(shape.id_of(bare), before.word, before.beside):
+            beside = before.word + shape.id_of(bare)
+        self._open = _OpenFault(
+            beside or before.beside, before.has_id or has_id, last if is_begun else "", last,
+            is_in_text=before.is_in_text != raw.count('"') % 2,
+            has_text=before.has_text or self._quoting.has_text(Line(0, raw)),
+            word=last.strip(' "') if is_word else "",
+        )  # fmt: skip
+
+    def _makes_row(self, shape: Shape, begun: str, rest: list[str]) -> bool:
+        """Whether a line makes a whole row with the one before it, so that none goes on behind it."""
+        *fields, text = begun.replace('"', "").split(self._delimiter)
+        if not begun or not shape.is_short([*fields, text]):
+            return False
+        whole = shape.fitted([*fields, f"{text} {rest[0]}", *rest[1:]])
+        return whole is not None and self._ids.may_be(shape.id_of(whole))
 
     def _may_be_rest(self, shape: Shape, record: Record) -> bool:
-        """Whether what looks like a row may be the end of what got lost, where an id is not the first column."""
+        """Whether what looks like a row may be the end of what got lost: of an id, or of what stands before one."""
         if self._open is None or self._open.is_over:
             return False
+        if self._may_end_id(shape, record):
+            return True
         if '"' in record.raw and self._quoting.begins_with_rest(record.raw, shape.id_place):
             return True
         begun = self._open.begun
         # What would be too much for one row is two; but with quotes, a delimiter may be of a text.
-        is_told = begun and '"' not in begun + record.raw
+        is_told = begun and not (self._open.is_in_text and '"' in begun + record.raw)
         return bool(begun) and not (is_told and shape.is_too_wide(begun.split(self._delimiter)[1:] + record.fields))
+
+    def _may_end_id(self, shape: Shape, record: Record) -> bool:
+        """Whether a row begins with the rest of an id that the line before it is the beginning of."""
+        before = self._open
+        if before is None or not before.word:
+            return False
+        return self._ids.may_end(shape.id_of(record.fields).replace('"', ""), before.word, before.beside)
 
     def _opening_on(self, shape: Shape, line: Line) -> _Opening:
         if self._opening.number != line.number:
             bare, parted = self._quoting.bare(line), split(line, self._delimiter)
-            found = next(filter(self._ids.is_new, map(shape.id_of, (parted, bare))), "")
+            texts = (text for text in map(shape.id_of, (parted, bare)) if self._delimiter not in text)
+            found = next(filter(self._ids.is_new, texts), "").strip("\"'=")
             is_whole = shape.fitted(bare) is not None
             self._opening = _Opening(
                 line.number, found, is_whole=is_whole, is_odd=len(parted) < len(bare) or not parted[-1].strip()

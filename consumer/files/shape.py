@@ -118,9 +118,17 @@ class Shape:
         text = self.id_of(fields).strip()
         return bool(text) and len(fields) > 1 and self.fitted(fields) is not None and self._ids.is_spoilt(text)
 
+    def may_be_row_apart(self, fields: Sequence[str]) -> bool:
+        """Whether it may be one, or its beginning, behind a line that is one by itself: few texts begin as both."""
+        return len(fields) > 1 and bool(self.id_of(fields).strip()) and self.may_be_whole(fields)
+
     def may_be_row_without_id(self, fields: list[str]) -> bool:
         """Whether it has the width of a row, and nothing where the id belongs."""
         return self.fitted(fields) is not None and self._ids.is_nothing(self.id_of(fields))
+
+    def is_row_but_id(self, fields: list[str]) -> bool:
+        """Whether it has all else of a row: nothing where the id belongs, and something behind it."""
+        return self.may_be_row_without_id(fields) and any(map(str.strip, fields[self.id_place + 1 :]))
 
     def may_be_whole(self, fields: Sequence[str]) -> bool:
         """Whether it has more of a row's fields than not, and an id that may be lost."""

@@ -7,18 +7,28 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator
+from unittest.mock import patch
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.internal.conjecture.providers import CONSTANTS_CACHE, HypothesisProvider
+from hypothesis.internal.constants_ast import Constants
+from hypothesis.strategies import SearchStrategy
 
 from tests.fuzz.oracle import Differs, judge
 from tests.fuzz.writing import WrittenFile, written_files
 
 BATCH = 500
 SECONDS_BETWEEN_LINES = 10
+FILES = written_files()
 
 
-def play(seed: int, count: int, judged: Callable[[WrittenFile], None] | None = None) -> str | None:
+def play(
+    seed: int,
+    count: int,
+    judged: Callable[[WrittenFile], None] | None = None,
+    written: SearchStrategy[WrittenFile] = FILES,
+) -> str | None:
     """What differs in the smallest of the files that do; None where none does."""
 
     @hypothesis.seed(seed)
@@ -26,12 +36,15 @@ def play(seed: int, count: int, judged: Callable[[WrittenFile], None] | None = N
         max_examples=count, database=None, deadline=None, suppress_health_check=list(HealthCheck),
         phases=(Phase.generate, Phase.shrink), report_multiple_bugs=False,
     )  # fmt: skip
-    @given(written_files())
+    @given(written)
     def files(file: WrittenFile) -> None:
         (judged or judge)(file)
 
     try:
-        files()
+        # Else a file depends on what constants there are in the modules that are loaded.
+        with patch.object(HypothesisProvider, "_local_constants", Constants()):
+            CONSTANTS_CACHE.cache.clear()
+            files()
     except Differs as difference:
         return str(difference)
     return None

@@ -90,6 +90,8 @@ class Piece:
     is_blank: bool = False
     glued_at: int | None = None
     """Where a header begins in it, behind a row."""
+    broken_at: int = 0
+    """Where a text that is not in quotes has a line break."""
     has_lost_id: bool = False
     is_short: bool = False
     may_drop: bool = False
@@ -173,10 +175,10 @@ def _pieces(plan: _Plan, count: int) -> list[Piece]:
         if plan.does(Habit.BLANK_ROWS, 0.2):
             pieces.append(_line(plan, plan.delimiter * plan.rng.randrange(1, len(names) + 2), is_blank=True))
         if plan.does(Habit.HEADER_AGAIN, 0.2):
-            pieces.append(_header(plan, names, mark=plan.rng.choice(("", "\ufeff"))))
+            pieces += _header_again(plan, names)
         if plan.does(Habit.OTHER_HEADER, 0.2):
             names = _other_names(plan, names)
-            pieces.append(_header(plan, names, mark=plan.rng.choice(("", "\ufeff"))))
+            pieces += _header_again(plan, names)
         if plan.does(Habit.DROPPED, 0.1):
             said = plan.rng.choice(
                 ("EXPORT STOPPED", "EXPORT STOPPED: 10000 rows", "EXPORT STOPPED at 10 MB; rest later")
@@ -251,6 +253,13 @@ def _header(plan: _Plan, names: tuple[Name, ...], mark: str = "") -> Piece:
     return _line(plan, mark + text, is_header=True, names=names)
 
 
+def _header_again(plan: _Plan, names: tuple[Name, ...]) -> list[Piece]:
+    mark = plan.rng.choice(("", "\ufeff"))
+    if not plan.does(Habit.SEPARATOR_LINE, 0.5):
+        return [_header(plan, names, mark)]
+    return [_line(plan, f"{mark}sep={plan.delimiter}", is_header=True), _header(plan, names)]
+
+
 def _cell(plan: _Plan, written: str) -> str:
     needs_quotes = any(char in written for char in (plan.delimiter, '"', "\n", "\r"))
     if needs_quotes and plan.does(Habit.BARE_QUOTES) and written[:1] != '"':
@@ -305,7 +314,7 @@ def _row(plan: _Plan, names: tuple[Name, ...], ticket_id: str, number: int) -> P
     )  # fmt: skip
     if plan.does(Habit.NOT_UTF_8, 0.3) and Habit.UTF_16 not in plan.habits:
         return _with_bytes_astray(plan, piece)
-    is_broken = len(cells) <= len(names) and len(plan.id_forms) == 1 and plan.does(Habit.BROKEN_LINES, 0.3)
+    is_broken = len(cells) <= len(names) and plan.does(Habit.BROKEN_LINES, 0.3)
     return _broken(plan, piece, cells) if is_broken else piece
 
 
@@ -364,7 +373,8 @@ def _broken(plan: _Plan, piece: Piece, cells: Sequence[str]) -> Piece:
     broken = [*cells[:at], f"{first}{plan.rng.choice((chr(10), plan.line_end))}{rest}", *cells[at + 1 :]]
     is_certain = any(cells[at + 1 :]) and piece.names[at].key != "ticket_id"
     fate = Fate.REJECTED if is_certain and piece.fate is not Fate.DROPPED else Fate.EITHER
-    return replace(piece, text=plan.delimiter.join(broken) + piece.end, fate=fate)
+    text = plan.delimiter.join(broken) + piece.end
+    return replace(piece, text=text, fate=fate, broken_at=len(plan.delimiter.join([*cells[:at], first])))
 
 
 def _glue(plan: _Plan, pieces: list[Piece], names: tuple[Name, ...]) -> tuple[Name, ...]:
@@ -391,6 +401,9 @@ def _with_stray_quotes(plan: _Plan, pieces: list[Piece], stray: Sequence[tuple[i
         body = piece.body
         starts = [0, *(place + 1 for place, char in enumerate(body) if char == plan.delimiter)]
         place = starts[where % len(starts)] if where % 2 else where // 2 % (len(body) + 1)
+        # As does one in a few fields before a line break, with one in the row before.
+        if len(stray) > 1 and place <= piece.broken_at and _has_few(plan, piece.text[: piece.broken_at], piece):
+            continue
         pieces[at] = replace(
             piece, text=body[:place] + '"' + body[place:] + piece.end, fate=_fate_when_astray(piece), is_blank=False,
             glued_at=piece.glued_at and piece.glued_at + (place < piece.glued_at),
@@ -401,6 +414,11 @@ def _with_stray_quotes(plan: _Plan, pieces: list[Piece], stray: Sequence[tuple[i
         if Habit.TWICE in plan.habits:
             plan.may_fail.add("columns twice")
     return pieces
+
+
+def _has_few(plan: _Plan, text: str, piece: Piece) -> bool:
+    """Whether it has not more fields than half of the columns."""
+    return 2 * len(text.split(plan.delimiter)) <= sum(1 for name in piece.names if name.key)
 
 
 def _fate_when_astray(piece: Piece) -> Fate:
@@ -422,6 +440,14 @@ def _with_doubt(plan: _Plan, pieces: list[Piece]) -> list[Piece]:
         is_one = piece.is_short and piece.fate in {Fate.TAKEN, Fate.DROPPED}
         if is_one and is_astray and not _begins_as_row(plan, behind):
             rows[at] = replace(piece, fate=Fate.EITHER)
+        # With an id of another form behind it, two short ones are as wide as one that a line break is in.
+        fields = len(piece.body.split(plan.delimiter)) + len(behind.body.split(plan.delimiter)) - 1
+        if is_one and len(plan.id_forms) > 1 and fields <= len(piece.names):
+            rows[at] = replace(piece, fate=Fate.EITHER)
+        # Behind one that cannot be read, few fields are a row where their id is of a form that is there already.
+        has_few = behind.is_short and _has_few(plan, behind.body, behind)
+        if len(plan.id_forms) > 1 and has_few and rows[at].fate in {Fate.REJECTED, Fate.EITHER} and not is_astray:
+            rows[at + 1] = replace(behind, fate=Fate.EITHER)
     others = iter(rows)
     pieces = [piece if piece.is_blank else next(others) for piece in pieces]
     found: list[Piece] = []
@@ -462,9 +488,9 @@ def _as_file(plan: _Plan, pieces: list[Piece], cut: int | None) -> WrittenFile:
     is_packed = plan.does(Habit.GZIP)
     if cut is not None and not is_packed:
         length = cut % (len(content) + 1)
-        pieces = _cut_pieces(plan, pieces, encoding, length - len(mark.encode(encoding)))
+        pieces, left_out = _cut_pieces(plan, pieces, encoding, length - len(mark.encode(encoding)))
         is_exact = False
-        content = content[:length]
+        content = content[: length - left_out]
     if is_packed:
         content = _packed(plan, content, 1 if cut is not None else plan.rng.randrange(1, 4))
         if cut is not None:
@@ -478,8 +504,8 @@ def _as_file(plan: _Plan, pieces: list[Piece], cut: int | None) -> WrittenFile:
     )
 
 
-def _cut_pieces(plan: _Plan, pieces: list[Piece], encoding: str, length: int) -> list[Piece]:
-    """What is left of them in so many bytes."""
+def _cut_pieces(plan: _Plan, pieces: list[Piece], encoding: str, length: int) -> tuple[list[Piece], int]:
+    """What is left of them in so many bytes, and how many of these are left out for what nobody can tell."""
     errors = "surrogateescape" if encoding == "utf-8" else "strict"
     left: list[Piece] = []
     has_rows = False
@@ -497,20 +523,26 @@ def _cut_pieces(plan: _Plan, pieces: list[Piece], encoding: str, length: int) ->
         if Habit.TWICE in plan.habits:
             plan.may_fail.add("columns twice")
         last = next((at for at in reversed(range(len(left))) if not left[at].is_blank), None)
-        if last is not None and left[last].fate is Fate.TAKEN and Habit.SHORT_ROWS in plan.habits:
-            left[last] = replace(left[last], fate=Fate.EITHER)  # what is left behind a short row may look like its rest
+        row = next((at for at in reversed(range(len(left))) if any(map(str.isalnum, left[at].text))), None)
+        is_row = row is not None and left[row].fate in {Fate.TAKEN, Fate.DROPPED}
+        if row is not None and is_row and Habit.SHORT_ROWS in plan.habits:
+            # What is left behind a short row may look like its rest, a line of nothing but a quote between them or not.
+            left[row] = replace(left[row], fate=Fate.EITHER, may_drop=left[row].fate is Fate.DROPPED)
         rest = encoded[: max(length, 0)]
         text = (
             rest.decode(encoding, errors)
             if encoding == "utf-8"
             else rest[: len(rest) // 2 * 2].decode(encoding, "replace")
         )
+        # Behind a row with a quote astray, one that is cut off behind a quote ends a text that is written as any other.
+        if '"' in text and last is not None and left[last].text.count('"') % 2:
+            return left, len(rest)
         if text:
             fate = Fate.EITHER if piece.ticket or piece.fate is Fate.DROPPED else Fate.NO_ROW
             may_drop = piece.may_drop or piece.fate is Fate.DROPPED or not any(map(str.isalnum, text))
             left.append(replace(piece, text=text, end="", fate=fate, may_drop=may_drop))
-        return left
-    return left
+        return left, 0
+    return left, 0
 
 
 def _packed(plan: _Plan, content: bytes, members: int) -> bytes:

@@ -206,6 +206,118 @@ def test_the_rest_of_a_broken_text_before_the_id_is_no_row(before: str, rest: st
     assert read.ids == ["E11-0", "E11-2"]
 
 
+def test_a_row_behind_a_line_break_before_the_id_may_have_a_text_of_several_lines() -> None:
+    names = "owner,location_name,closed_at,cluster,ticket_id,raw_status\n"
+    broken = "x,,2026-06-30\n21:32:00,y,INC-1,New\n"
+    read = Read(names + "x,,,y,INC-0,New\n" + broken + ',"one\ntwo",2026-06-30,y,INC-2,New\n')
+    assert (read.ids, read.rejected_lines) == (["INC-0", "INC-2"], [3, 4])
+
+
+def test_behind_a_text_with_a_quote_astray_the_end_of_it_is_no_row() -> None:
+    names = "owner,location_name,closed_at,cluster,ticket_id,raw_status\n"
+    read = Read(names + '"one, two\nthree, four\n"five",,,y,INC-1,New\nx,,,y,INC-2,New\n')
+    assert (read.ids, read.rejected_lines) == (["INC-2"], [2, 3, 4])
+
+
+@pytest.mark.parametrize("spoilt", ['"I\n"NC-48012"', '"INC-4\n"8012"', '"INC-0\n"48012"', "INC-4\n8012"])
+@pytest.mark.parametrize("before", ["", "INC-48011,New,x,y\n"])
+def test_the_rest_of_an_id_with_a_line_break_is_no_id(before: str, spoilt: str) -> None:
+    read = Read(f"{NARROW}{before}{spoilt},New,x,y\nINC-48013,New,x,y\n")
+    assert [*read.ids, len(read.rejected_lines)] == ([*["INC-48011"][: bool(before)], "INC-48013", 2])
+
+
+@pytest.mark.parametrize("rest", ["Njoroge", '"Njoroge', "no5"])
+def test_an_id_behind_a_word_that_stands_alone_is_none_of_its_end(rest: str) -> None:
+    read = Read(f"{NARROW}INC-48012,New,x,Mwangi\n{rest}\nINC-48013,New,x,y\nINC-48014,New,x,y\n")
+    assert read.ids[-2:] == ["INC-48013", "INC-48014"]
+
+
+@pytest.mark.parametrize("before", ["NULL,New,x,2026-06-25\n08:00:00\n", '"INC-48012,Pending\n- Customer,x,"a\nok"\n'])
+def test_the_end_of_a_broken_row_is_no_beginning_of_an_id(before: str) -> None:
+    assert Read(f"{NARROW}{before}INC-48013,New,x,y\n").ids == ["INC-48013"]
+
+
+LATE_ID = "raw_status,location_name,owner,ticket_id,closed_at,mttr\n"
+SHORT = "ticket_id,raw_status,location_name,owner,mttr,cluster\n"
+
+
+@pytest.mark.parametrize("before", [
+    "Zoë\nno. 1,,x,INC-1,,New\n",  # a whole row
+    '"raw_status,location_name,owner,ticket_id,closed_at,mttr\n',
+    '"New,x,y,INC-1,,90\n',
+    "Pending - Customer,Thika\nRd,x,INC-1,,0\n",
+])  # fmt: skip
+@pytest.mark.parametrize("broken", ['"Pending', 'P"ending', '"Pending - Customer,Karen,"no', 'Closed,K"aren,no'])
+def test_behind_a_quote_astray_the_rest_of_a_broken_row_is_no_row_whatever_came_before(
+    before: str, broken: str
+) -> None:
+    rest = "- Customer,x,y,INC-2,,90" if "," not in broken else "5,INC-2,2026-06-30T21:33:07+03:00,90"
+    read = Read(f"{LATE_ID}{before}{broken}\n{rest}\nNew,x,y,INC-3,,90\n")
+    assert set(read.ids) <= {"INC-1", "INC-3"}
+
+
+def test_behind_a_row_with_quotes_that_breaks_before_its_id_a_row_is_one() -> None:
+    names = "location_name,owner,closed_at,mttr,ticket_id,raw_status\n"
+    broken = 'x,"a ""b"" c",2026-06-30\n21:32:00,90,INC-1,New\n'
+    read = Read(names + broken + 'x,"two\nlines",2026-06-30,90,INC-2,New\n')
+    assert (read.ids, read.rejected_lines) == (["INC-2"], [2, 3])
+
+
+@pytest.mark.parametrize(("before", "row"), [
+    ('""=""INC-1""",New,x,y,90,z\n', "'INC-2,New\n"),
+    ('"INC-0\n4001","New,,,,x\n', "INC-04002,New,x\n"),
+    ('"2026/0\n6/48012",New,,,,x\n', "2026/06/48013,New,x\n"),
+    ('",,,,,\n', "INC-2,New\n"),
+])  # fmt: skip
+def test_behind_a_broken_row_that_came_first_one_whose_last_columns_are_left_out_is_a_row(
+    before: str, row: str
+) -> None:
+    assert Read(SHORT + before + row).ids == [row.split(",", maxsplit=1)[0].lstrip("'")]
+
+
+def test_rows_whose_last_columns_are_left_out_may_have_ids_of_two_forms() -> None:
+    read = Read(SHORT + 'INC-48012,New,x,y,90\n48013,New,"a ""b"",\ntwo lines",y\n')
+    assert (read.ids, read.rejects) == (["INC-48012", "48013"], [])
+
+
+def test_a_row_of_several_lines_that_is_too_short_is_not_gone_on_with() -> None:
+    names = "mttr,raw_status,department,owner,ticket_id,cluster,location_name\n"
+    row = '5,New,x,"a,\nb",INC-3,"c\nd",x\n'
+    read = Read(names + '"0,Closed,x,Kwa\nNg,INC-1,,\n5,New,x,"a,\nb",INC-2,"c\nd"\n' + row)
+    assert read.ids[-1:] == ["INC-3"]
+
+
+@pytest.mark.parametrize("broken", [
+    'Closed,Wanjik\n"u,a,INC-1,,90\n', 'Closed,x,a,INC-1,2026-06-25\n08:00:00,"\n', 'New,Mwangi\nwa,x",INC-1,,90\n',
+])  # fmt: skip
+def test_a_line_that_makes_a_row_with_the_one_before_it_does_not_go_on(broken: str) -> None:
+    read = Read(LATE_ID + "New,x,y,INC-0,,90\n" + broken + "New,x,y,INC-2,,90\n")
+    assert (read.ids, read.rejected_lines) == (["INC-0", "INC-2"], [3, 4])
+
+
+def test_two_quotes_astray_never_make_a_text_of_a_row_with_a_text_of_several_lines() -> None:
+    names = "ticket_id,raw_status,location_name,owner,department,closed_at,mttr,,,\n"
+    rows = 'INC-1,"New,x,,,,90\n48013,New,x,y,""one\ntwo, three",2026-06-30,90,,,\n'
+    read = Read(names + rows + "INC-3,New,x,y,,,90,,,\n")
+    assert (read.ids, {2, 3} <= set(read.rejected_lines)) == (["INC-3"], True)
+
+
+def test_two_quotes_astray_never_make_a_text_of_a_row_without_an_id() -> None:
+    names = "raw_status,location_name,ticket_id,owner,cluster,mttr\n"
+    read = Read(names + 'New,x,INC-0,y,,90\nAssigned,",,,z,0\nNew,Thika",INC-1,,,\nNew,x,INC-2,y,,90\n')
+    assert (read.ids, read.rejected_lines) == (["INC-0", "INC-2"], [3, 4])
+
+
+def test_two_quotes_astray_never_make_a_text_of_a_broken_row_whose_id_is_spoilt() -> None:
+    read = Read(SHORT + 'INC-1,"New,x,y,90,z\n70412.0,New,x,tkt\nno. 2,"\n' + "INC-3,New,x,y,90,z\n")
+    assert (read.ids, read.rejected_lines) == (["INC-3"], [2, 3, 4])
+
+
+def test_a_text_behind_a_first_row_whose_id_is_spoilt_is_no_id() -> None:
+    read = Read('ticket_id,raw_status,location_name,owner,,,\nI"NC-1,Closed,x,Wa\nno. 48012,,,\nINC-2,New,x,y,,,\n')
+    assert (read.ids, read.rejected_lines) == (["INC-2"], [2, 3])
+
+
 def test_quotes_that_are_a_part_of_texts_do_not_keep_a_fault_open() -> None:
     rows = "".join(f'x "y",E11-{number},New\n' for number in range(2, 9))
     read = Read(f'owner,ticket_id,raw_status\n"x,E11-1,New\n{rows}')
@@ -476,6 +588,34 @@ def test_what_stands_before_the_header_means_nothing(before: str) -> None:
 def test_empty_lines_around_the_line_that_says_the_delimiter_mean_nothing() -> None:
     read = Read("\nsep=;\n\nticket_id;owner\nE14-1;y\n")
     assert (read.ids, read.rows.lines.blank, read.rows.lines.header) == (["E14-1"], 2, 2)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";"])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_line_that_says_the_delimiter_means_nothing_before_a_header_that_comes_again(
+    delimiter: str, quote: str
+) -> None:
+    export = f"{quote}sep={delimiter}{quote}\n" + NARROW.replace(",", delimiter)
+    rows = ["E14-1,New\n".replace(",", delimiter), "E14-2,New,x,y\n".replace(",", delimiter)]
+    read = Read(export + rows[0] + export + rows[1])
+    assert (read.ids, read.rejects, read.rows.lines.header) == (["E14-1", "E14-2"], [], 4)
+
+
+def test_two_quotes_astray_make_no_text_of_a_line_that_says_the_delimiter() -> None:
+    read = Read(NARROW + 'E14-1,"New,x,y\nsep=,"\n' + NARROW + "E14-2,New,x,y\n")
+    assert (read.ids, read.rejected_lines) == (["E14-2"], [2, 3])
+
+
+def test_a_mark_that_was_encoded_twice_hides_no_header_of_two_columns() -> None:
+    mark = b"\xef\xbb\xbf".decode("cp1252")
+    read = Read(f"{mark}ticket_id,owner\nE14-1,x\n{mark}owner,ticket_id\ny,E14-2\n")
+    assert (read.ids, [row["owner"] for row in read.values]) == (["E14-1", "E14-2"], ["x", "y"])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize(("page", "said"), [("<!DOCTYPE html><p>Log in", "HTML"), ('{"error": 403}', "JSON")])
+def test_a_page_in_the_place_of_a_file_is_told_behind_a_mark_too(encoding: str, page: str, said: str) -> None:
+    assert said in str(refusal(page.encode(encoding)))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
