@@ -38,7 +38,7 @@ class Quoting:
         self._lines = lines
         self._delimiter = delimiter
         mark = re.escape(delimiter)
-        self._whole_field = re.compile(f' *(?:"(?:[^"]|"")*"|(?:[^"{mark}][^{mark}]*)?(?<!"))(?:{mark}|$)')
+        self._whole_field = re.compile(f' *+(?:"(?:[^"]|"")*"|(?:[^"{mark}][^{mark}]*)?(?<!"))(?:{mark}|$)')
         self._quoted = _Quoted(lines)
         self._csv = csv.reader(self._quoted, delimiter=delimiter, skipinitialspace=True, strict=True)
         self._again = 0

@@ -170,6 +170,9 @@ def test_a_body_of_many_events_is_spread_soon_by_a_broker_that_confirms_slowly_a
     """One after the other, a thousand confirms of a quarter of a second would take four minutes."""
     stop = threading.Event()
 
+    def spread() -> int:
+        return int(stage.one("SELECT count(*) FROM ingest.ledger")) + stage.broker.ready(FILES)
+
     def pulse() -> None:
         while not stop.wait(0.02):
             proxy.stall()
@@ -183,15 +186,14 @@ def test_a_body_of_many_events_is_spread_soon_by_a_broker_that_confirms_slowly_a
         pulsing.start()
         try:
             stage.broker.publish([several(stage, 900)])
-            wait_until(lambda: stage.broker.ready(FILES) > 100, "some are spread", timeout=20)
+            wait_until(lambda: spread() > 100, "some are spread", timeout=20)
             consumer.terminate()
             assert consumer.ends_within(20), "between two of its messages"
         finally:
             stop.set()
             pulsing.join()
     assert consumer.wait() == 0, consumer.output()
-    spread = stage.one("SELECT count(*) FROM ingest.ledger") + stage.broker.ready(FILES)
-    assert 100 < spread < 900
+    assert 100 < spread() < 900
     consumer = stage.start("consume", "--queue", "files")
     wait_until(lambda: stage.one("SELECT count(*) FROM ingest.ledger WHERE decision = 'missing'") == 900, "all are")
     wait_until(lambda: stage.broker.ready(FILES) == 0, "every delivery is settled")

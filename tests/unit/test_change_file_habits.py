@@ -330,6 +330,12 @@ def test_a_number_in_the_rest_of_a_row_is_no_id_of_digits() -> None:
     assert (read.ids, read.rejected_lines) == (["48018", "48020"], [3, 4])
 
 
+@pytest.mark.parametrize("rest", ['"Ng\'ombe,', ' "Ng\'ombe,'])
+def test_a_row_is_not_lost_behind_one_whose_second_half_begins_with_a_quote(rest: str) -> None:
+    body = f"raw_status,ticket_id,location_name,owner\nClosed,48012,Kwa\n{rest}\nNew,48013,Karen,Amina\n"
+    assert Read(body).ids == ["48013"]
+
+
 def test_two_quotes_astray_make_no_text_of_a_row_of_nothing() -> None:
     read = Read(NARROW + 'E11-1,"New,x\ny,\n,,,"\nE11-2,New,x,y\n')
     assert (read.ids, read.rejected_lines[:2]) == (["E11-2"], [2, 3])
