@@ -91,15 +91,18 @@ def attempt_together(
 ) -> list[Decided | None]:
     """Try several files of one feed, with different keys, in a transaction that is theirs.
 
-    None for one that is not there. `seen` is told of the versions before the work begins, instead of each candidate.
-    Raises: KeyInHand, and what is wrong with any of them or with a dependency; nothing of any may be kept then.
+    None for one that is not there, or in somebody else's hand. `seen` is told of the versions before the work begins,
+    instead of each candidate.
+    Raises: what is wrong with any of them, or with a dependency; nothing of any may be kept then.
     """
-    ledger.lock_keys(connection, candidates[0].sighting.bucket, [each.sighting.key.key for each in candidates])
+    keys = [candidate.sighting.key.key for candidate in candidates]
+    had = ledger.lock_keys(connection, candidates[0].sighting.bucket, keys)
     versions: dict[int, Version] = {}
     with ExitStack() as stack:
-        for place, candidate in enumerate(candidates):
+        for place, (key, candidate) in enumerate(zip(keys, candidates, strict=True)):
             with suppress(ObjectMissing):
-                versions[place] = _version(candidate, stack.enter_context(candidate.open()))
+                if key in had:
+                    versions[place] = _version(candidate, stack.enter_context(candidate.open()))
         outcomes: dict[int, Decided] = {}
         if versions:
             seen([version.sighting for version in versions.values()])

@@ -127,16 +127,14 @@ def lock_key(connection: Connection, bucket: str, key: str) -> None:
 
     Raises: KeyInHand, at once, when somebody has it; LockTimeout beside a dry run.
     """
-    lock_keys(connection, bucket, [key])
+    if not lock_keys(connection, bucket, [key]):
+        raise KeyInHand(key, "somebody else has it in hand")
 
 
-def lock_keys(connection: Connection, bucket: str, keys: Sequence[str]) -> None:
-    """The same for several. Raises: the same, for the first that somebody has."""
+def lock_keys(connection: Connection, bucket: str, keys: Sequence[str]) -> set[str]:
+    """The same for several; gives those that are had, and leaves out what somebody has."""
     found = database.rows(connection, "ledger", "lock_keys", {"bucket": bucket, "keys": list(keys)})
-    had = {row["key"] for row in found}
-    for key in keys:
-        if key not in had:
-            raise KeyInHand(key, "somebody else has it in hand")
+    return {row["key"] for row in found}
 
 
 def claim(connection: Connection, sightings: Sequence[Sighting], asked: Asked, *, takes_back: bool) -> dict[str, Claim]:

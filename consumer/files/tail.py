@@ -50,7 +50,9 @@ def archive_files(pool: Pool, bucket: Bucket, files: Sequence[LedgerFile], reach
     Raises: ObjectRefused, DependencyDown, KeyInHand; of one of several, and others may be archived all the same.
     """
     with database.transaction(pool) as connection:
-        ledger.lock_keys(connection, bucket.name, [file.key for file in files])
+        had = ledger.lock_keys(connection, bucket.name, [file.key for file in files])
+        if in_hand := {file.key for file in files} - had:
+            raise KeyInHand(min(in_hand), "somebody else has it in hand")
         standings = ledger.standings(connection, files)
         ours = [file for file in files if file.file_id in standings and standings[file.file_id].is_to_be_archived]
         moves = [Move(file.put, file.sha256, may_delete=not standings[file.file_id].is_overtaken) for file in ours]

@@ -330,7 +330,7 @@ def test_a_number_in_the_rest_of_a_row_is_no_id_of_digits() -> None:
     assert (read.ids, read.rejected_lines) == (["48018", "48020"], [3, 4])
 
 
-@pytest.mark.parametrize("rest", ['"Ng\'ombe,', ' "Ng\'ombe,'])
+@pytest.mark.parametrize("rest", ["\"Ng'ombe,", " \"Ng'ombe,"])
 def test_a_row_is_not_lost_behind_one_whose_second_half_begins_with_a_quote(rest: str) -> None:
     body = f"raw_status,ticket_id,location_name,owner\nClosed,48012,Kwa\n{rest}\nNew,48013,Karen,Amina\n"
     assert Read(body).ids == ["48013"]
