@@ -194,7 +194,8 @@ class Shape:
         """The row before a header that follows on its own line, where that is this file's header once more."""
         more = len(fields) - len(self._names)
         is_there = [folded_name(name) for name in fields[more + 1 :]] == self._names[1:]
-        if more < 1 or not is_there:
+        is_marked = any("\ufeff" in field for field in fields[:more])  # a column before this header's first one
+        if more < 1 or not is_there or is_marked:
             return None
         name = self._header.written[0]
         joined = fields[more].replace("\ufeff", "")

@@ -512,6 +512,11 @@ def test_a_header_behind_a_row_without_a_line_end_between_them(end: str, owner: 
     assert read.values[0].get("owner") == owner
 
 
+def test_a_glued_header_with_one_column_more_in_front_gives_no_row_its_name() -> None:
+    glued = "E11-1,New,x,\ufeffweek," + NARROW
+    assert refusal(NARROW + glued).reason == "glued exports"
+
+
 def test_two_exports_in_quotes_without_a_line_end_between_them() -> None:
     header = '"ticket_id","owner"'
     read = Read(f'{header}\n"E14-1","Amina"{header}\n"E14-2","Dina"\n')
