@@ -58,7 +58,7 @@ def takes_changed_back(settings: ApplySettings, asked: Asked) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
+class ToApply:
     """One to apply. `read` gives up to so many bytes of it at a time.
 
     Under quarantine a person releases the version with the ETag `released`, or whichever there is when that is None;
@@ -80,7 +80,7 @@ class Version:
 class _Claimed:
     """A version that is this transaction's, and its rows."""
 
-    version: Version
+    version: ToApply
     claim: ledger.Claim
     rows: Rows
 
@@ -103,7 +103,7 @@ class _Staged:
 
 
 def apply_files(
-    connection: Connection, versions: Sequence[Version], reached: Reached
+    connection: Connection, versions: Sequence[ToApply], reached: Reached
 ) -> list[Applied | AlreadyApplied | Duplicate]:
     """Apply versions inside the caller's transaction, which holds their keys' locks, and keeps or undoes all of it.
 
@@ -138,14 +138,14 @@ def apply_files(
     return [decided[place] for place in range(len(versions))]
 
 
-def _asked(version: Version) -> Asked:
+def _asked(version: ToApply) -> Asked:
     quarantined = version.settings.changed_policy == "quarantine"
     if quarantined and version.released not in (None, version.sighting.etag):
         return Asked.BY_ITS_RETRY  # of these bytes nobody has seen a letter
     return version.asked
 
 
-def _rows(version: Version, claim: ledger.Claim, asked: Asked) -> Rows:
+def _rows(version: ToApply, claim: ledger.Claim, asked: Asked) -> Rows:
     """Raises: Permanent, for a version that is not to be applied."""
     sighting, settings = version.sighting, version.settings
     if claim.decision == "changed" and settings.changed_policy == "quarantine" and asked is not Asked.BY_A_PERSON:

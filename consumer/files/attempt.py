@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from consumer.fail_points import Reached
 from consumer.files import ledger
-from consumer.files.applying import UNWATCHED, Version, Watch, apply_files
+from consumer.files.applying import UNWATCHED, ToApply, Watch, apply_files
 from consumer.files.decoding import Read
 from consumer.files.outcomes import UNEXPECTED, AlreadyApplied, Applied, Decided, Duplicate, Failure
 from consumer.files.versions import Asked, LedgerFile, Sighting, Trouble
@@ -97,7 +97,7 @@ def attempt_together(
     """
     keys = [candidate.sighting.key.key for candidate in candidates]
     had = ledger.lock_keys(connection, candidates[0].sighting.bucket, keys)
-    versions: dict[int, Version] = {}
+    versions: dict[int, ToApply] = {}
     with ExitStack() as stack:
         for place, (key, candidate) in enumerate(zip(keys, candidates, strict=True)):
             with suppress(ObjectMissing):
@@ -143,8 +143,8 @@ def _apply(
     return candidate.failed(connection, opened.sighting, trouble)
 
 
-def _version(candidate: Candidate, opened: Opened) -> Version:
-    return Version(
+def _version(candidate: Candidate, opened: Opened) -> ToApply:
+    return ToApply(
         opened.sighting,
         opened.read,
         candidate.settings,

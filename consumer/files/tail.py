@@ -26,14 +26,14 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Archived:
+class ArchivedFile:
     """What became of a file's tail; no archive has what was gone, or is there in another version."""
 
     archive_key: str | None
     is_done: bool
 
 
-_NOT_OURS = Archived(None, is_done=False)
+_NOT_OURS = ArchivedFile(None, is_done=False)
 
 
 def archive_file(pool: Pool, bucket: Bucket, file: LedgerFile, reached: Reached) -> str | None:
@@ -42,7 +42,7 @@ def archive_file(pool: Pool, bucket: Bucket, file: LedgerFile, reached: Reached)
     return archived.archive_key
 
 
-def archive_files(pool: Pool, bucket: Bucket, files: Sequence[LedgerFile], reached: Reached) -> list[Archived]:
+def archive_files(pool: Pool, bucket: Bucket, files: Sequence[LedgerFile], reached: Reached) -> list[ArchivedFile]:
     """Archive applied versions of one folder, under their keys' locks. Repeatable.
 
     Only the put that was read is deleted. Whatever else its key holds by now, the same bytes stored once more too, is
@@ -68,7 +68,7 @@ def archive_files(pool: Pool, bucket: Bucket, files: Sequence[LedgerFile], reach
         found = {file.file_id: _told(archived) for file, archived in zip(ours, moved, strict=True)}
         states = ledger.record_archived(connection, found)
     return [
-        Archived(found[file.file_id][0], states.get(file.file_id) == "done") if file.file_id in found else _NOT_OURS
+        ArchivedFile(found[file.file_id][0], states.get(file.file_id) == "done") if file.file_id in found else _NOT_OURS
         for file in files
     ]
 

@@ -1,5 +1,6 @@
 -- name: lock_keys
--- All that is done to a key, reading it included, is done by one after the other. Gives no row for one that another has.
+-- All that is done to a key, reading it included, is done by one after the other. Gives no row for a key that another
+-- has.
 SELECT key
 FROM unnest(%(keys)s::text[]) AS asked (key)
 WHERE ingest.key_slot(%(bucket)s, key) IN (
@@ -95,8 +96,9 @@ SET state = 'applied', applied_at = clock_timestamp(), sha256 = done.sha256, las
     lines_read = done.lines_read, lines_blank = done.lines_blank, lines_header = done.lines_header,
     lines_rejected = done.lines_rejected, lines_of_rows = done.lines_of_rows, notes = done.notes
 FROM jsonb_to_recordset(%(files)s)
-     AS done (file_id bigint, sha256 text, opened_at timestamptz, staged_at timestamptz, read bigint, inserted bigint, updated bigint, unchanged bigint,
-              stale bigint, superseded bigint, rejected bigint, alarms bigint, sentinels bigint, never bigint,
+     AS done (file_id bigint, sha256 text, opened_at timestamptz, staged_at timestamptz,
+              read bigint, inserted bigint, updated bigint, unchanged bigint, stale bigint, superseded bigint,
+              rejected bigint, alarms bigint, sentinels bigint, never bigint,
               lines_read bigint, lines_blank bigint, lines_header bigint, lines_rejected bigint, lines_of_rows bigint,
               notes jsonb)
 WHERE file.file_id = done.file_id

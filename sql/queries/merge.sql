@@ -59,9 +59,9 @@ LEFT JOIN (SELECT place, count(*) AS moved FROM kept GROUP BY place) AS ahead US
 
 -- name: write_tickets
 -- A statement of its own, so that it sees what those have written who had a position before. A row whose content is the
--- same is not touched; one that is known is updated, since an upsert makes a whole row first, generated columns, trigger
--- and all. Without its position nobody of ours writes a ticket: a row that somebody else adds meanwhile is an error,
--- and a row like others at the next try.
+-- same is not touched; one that is known is updated, since an upsert makes a whole row first, generated columns,
+-- trigger and all. Without its position nobody of ours writes a ticket: a row that somebody else adds meanwhile is an
+-- error, and a row like others at the next try.
 WITH files AS MATERIALIZED (
     SELECT place, blanks::jsonb FROM unnest(%(blanks)s::text[]) WITH ORDINALITY AS given (blanks, place)
 ), differing AS MATERIALIZED (

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from consumer.fail_points import nowhere
 from consumer.feeds.declared import packaged_feeds
-from consumer.files.applying import Version, apply_files
+from consumer.files.applying import ToApply, apply_files
 from consumer.files.ledger import lock_key
 from consumer.files.outcomes import AlreadyApplied, Applied, Duplicate
 from consumer.files.versions import Asked, SeenBy, Sighting
@@ -64,7 +64,7 @@ def apply_to(
     while True:
         with contextlib.suppress(KeyInHand), postgres.transaction(pool) as connection:
             lock_key(connection, sighting.bucket, key.key)
-            version = Version(
+            version = ToApply(
                 sighting,
                 io.BytesIO(file.bytes).read,
                 settings or ApplySettings.model_validate(ALLOWING),
