@@ -136,8 +136,8 @@ class WorkSettings(BaseSettings):
 
     @property
     def prefetch(self) -> int:
-        """Unacked deliveries a consumer may hold: for files being applied and files being archived, by the batch."""
-        return 2 * self.files_in_hand * BATCH
+        """Unacked deliveries a consumer may hold: a batch for each thread, and no more, or others would idle."""
+        return self.files_in_hand * BATCH
 
 
 class WebhookSettings(BaseSettings):

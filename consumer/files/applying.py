@@ -169,7 +169,7 @@ def _apply(connection: Connection, files: Sequence[_Claimed], reached: Reached) 
     staged = _stage(connection, files, reached)
     staged_at = datetime.now(UTC)
     counts = _merge(connection, feed, files, staged)
-    notes = [_notes(connection, file) for file in files]
+    notes = _notes(connection, feed, files)
     done = {
         file.claim.file_id: ledger.Done(
             file.rows.sha256, file.version.opened_at, staged_at, count, file.rows.lines, noted
@@ -229,10 +229,11 @@ def _by_place(
     return {row["place"]: row for row in database.rows(connection, "merge", name, parameters, feed=feed)}
 
 
-def _notes(connection: Connection, file: _Claimed) -> dict[str, Any]:
-    notes = file.rows.notes
-    new = ledger.record_undeclared(connection, file.version.sighting.feed.name, file.claim.file_id, notes.undeclared)
-    return notes.as_dict() | ({"new": new} if new else {})
+def _notes(connection: Connection, feed: Feed, files: Sequence[_Claimed]) -> list[dict[str, Any]]:
+    undeclared = {file.claim.file_id: file.rows.notes.undeclared for file in files}
+    new = ledger.record_undeclared(connection, feed.name, undeclared)
+    found = [(file.rows.notes.as_dict(), new.get(file.claim.file_id)) for file in files]
+    return [told | ({"new": first} if first else {}) for told, first in found]
 
 
 def _ledger_file(file: _Claimed, applied_at: datetime) -> LedgerFile:

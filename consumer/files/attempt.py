@@ -8,7 +8,8 @@ the values of their candidates alone.
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from consumer.fail_points import Reached
 from consumer.files import ledger
@@ -19,7 +20,7 @@ from consumer.files.versions import Asked, LedgerFile, Sighting, Trouble
 from consumer.postgres import database
 from consumer.postgres.database import Connection
 from consumer.settings import ApplySettings
-from publisher.errors import DependencyDown, ObjectMissing, ObjectRefused, Permanent
+from publisher.errors import DependencyDown, ObjectMissing, ObjectRefused, ObjectUnavailable, Permanent, SlowBody
 
 Told = Callable[[Connection, Sighting, Trouble], Failure | Duplicate]
 """Puts a failed try on record, in the transaction that has the key, and gives what becomes of the file."""
@@ -31,6 +32,8 @@ class Opened:
 
     sighting: Sighting
     read: Read
+    opened_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    """When the store began to give it."""
 
 
 def _unseen(_sighting: Sighting) -> None:
@@ -91,8 +94,8 @@ def attempt_together(
 ) -> list[Decided | None]:
     """Try several files of one feed, with different keys, in a transaction that is theirs.
 
-    None for one that is not there, or in somebody else's hand. `seen` is told of the versions before the work begins,
-    instead of each candidate.
+    None for one that is not there, that the store does not give, or that is in somebody else's hand. `seen` is told of
+    the versions before the work begins, instead of each candidate.
     Raises: what is wrong with any of them, or with a dependency; nothing of any may be kept then.
     """
     keys = [candidate.sighting.key.key for candidate in candidates]
@@ -100,7 +103,7 @@ def attempt_together(
     versions: dict[int, ToApply] = {}
     with ExitStack() as stack:
         for place, (key, candidate) in enumerate(zip(keys, candidates, strict=True)):
-            with suppress(ObjectMissing):
+            with suppress(ObjectMissing, ObjectRefused, ObjectUnavailable, SlowBody):
                 if key in had:
                     versions[place] = _version(candidate, stack.enter_context(candidate.open()))
         outcomes: dict[int, Decided] = {}
@@ -152,4 +155,5 @@ def _version(candidate: Candidate, opened: Opened) -> ToApply:
         released=candidate.released,
         may_lack_columns=candidate.may_lack_columns,
         watch=candidate.watch,
+        opened_at=opened.opened_at,
     )

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
 from typing import Literal
@@ -37,8 +38,8 @@ from publisher.arrivals.store_events import NotAnEvent
 from publisher.broker import publishing
 from publisher.broker.consuming import Delivery
 from publisher.broker.publishing import Outgoing
-from publisher.errors import FailsForThisOne, StatementFailed, StatementRefused
-from publisher.store.bucket import Bucket, ObjectSummary
+from publisher.errors import FailsForThisOne, ObjectUnavailable, StatementFailed, StatementRefused
+from publisher.store.bucket import BUCKET, Bucket, ObjectSummary
 
 log = structlog.get_logger()
 
@@ -139,10 +140,11 @@ class FilesHandler:
         @contextmanager
         def open_object() -> Iterator[Opened]:
             with self._bucket.open(key.key) as opened:
+                opened_at = datetime.now(UTC)
                 if opened.summary.size > _SMALL_BYTES:
-                    raise ValueError(f"{key.key!r} has {opened.summary.size:,} bytes, and its event says less")
+                    raise ObjectUnavailable(BUCKET, f"{key.key!r} is larger than its event says, and goes by itself")
                 body = io.BytesIO(b"".join(iter(partial(opened.read, _SMALL_BYTES), b"")))
-            yield Opened(self._sighting(arrival, delivery, key, opened.summary), body.read)
+            yield Opened(self._sighting(arrival, delivery, key, opened.summary), body.read, opened_at)
 
         sighting = self._sighting(arrival, delivery, key, _announced(arrival, delivery, key))
         return Candidate(sighting, asked_by(delivery), self._settings, open_object, _undecided)

@@ -202,13 +202,20 @@ def keep_rejects(connection: Connection, file_ids: Sequence[int]) -> None:
     _run(connection, "keep_rejects", {"file_ids": list(file_ids)})
 
 
-def record_undeclared(connection: Connection, feed: str, file_id: int, names: Sequence[str]) -> list[str]:
-    """Give those of the names that no file of the feed had before."""
-    if not names:
-        return []
-    told = sorted({name if len(name) <= _NAME_CHARS else f"{name[: _NAME_CHARS - 1]}\u2026" for name in names})
-    parameters = {"feed": feed, "file_id": file_id, "names": told, "at_most": MAX_UNDECLARED}
-    return sorted(row["name"] for row in database.rows(connection, "ledger", "record_undeclared", parameters))
+def record_undeclared(connection: Connection, feed: str, names: Mapping[int, Sequence[str]]) -> dict[int, list[str]]:
+    """By file; give those of their names that no file of the feed had before."""
+    seen = {
+        (name if len(name) <= _NAME_CHARS else f"{name[: _NAME_CHARS - 1]}\u2026", file_id)
+        for file_id, of_file in names.items()
+        for name in of_file
+    }
+    new: dict[int, list[str]] = {}
+    if seen:
+        told = {"names": [name for name, _ in seen], "file_ids": [file_id for _, file_id in seen]}
+        parameters = told | {"feed": feed, "at_most": MAX_UNDECLARED}
+        for row in database.rows(connection, "ledger", "record_undeclared", parameters):
+            new.setdefault(row["file_id"], []).append(row["name"])
+    return {file_id: sorted(of_file) for file_id, of_file in new.items()}
 
 
 def record_passed_over(connection: Connection, file_id: int, reason: str) -> None:

@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import partial
-from math import ceil
 from threading import Event, Lock, Thread
 from time import monotonic
 from typing import Any, TypeVar, assert_never
@@ -64,8 +64,8 @@ Answer = TypeVar("Answer")
 log = structlog.get_logger()
 
 HOLD_SECONDS = 600
-"""Longest wait with a delivery in hand. The broker takes back what is unacked for half an hour, and up to
-RabbitMQ 4.2 that counts against the delivery; so before that the message goes to a wait queue instead."""
+"""Longest wait with a delivery in hand, from when it came. The broker takes back what is unacked for half an hour, and
+up to RabbitMQ 4.2 that counts against the delivery; so before that the message goes to a wait queue instead."""
 OWN_HOLD_SECONDS = 5
 """The same for what fails for this one delivery while others get along, such as an object that the store does not get
 out, or a queue that does not take its message: they are not to wait behind it."""
@@ -133,14 +133,15 @@ class Worker:
         self._threads[delivery.queue].submit(self._next, delivery.queue)
 
     def _next(self, queue: Queue) -> None:
-        """Begin with what waits: the first delivery, or this thread's share of many. There may be none any more."""
+        """Begin with what waits: one delivery, or as many as go together. There may be none any more."""
         route = self._routes[queue]
         with self._lock:
             waiting = self._waiting[queue]
-            share = min(ceil(len(waiting) / route.threads), BATCH if route.together else 1)
-            deliveries = [waiting.popleft() for _ in range(share)]
+            count = min(len(waiting), BATCH if route.together else 1)
+            deliveries = [waiting.popleft() for _ in range(count)]
         if len(deliveries) == 1:
             self._settling(deliveries[0], lambda: self._begin(deliveries[0]))
+        if len(deliveries) <= 1:
             return
         for delivery in self._begin_together(route, deliveries):
             # Each by itself, and none behind one that has to wait.
@@ -210,7 +211,7 @@ class Worker:
         Raises: EverythingFails.
         """
         breaker, again = self._routes[delivery.queue].breaker, messages.PROBED in delivery.headers
-        if not breaker.turn(self._stop, 0 if again else HOLD_SECONDS, again=again):
+        if not breaker.turn(self._stop, 0 if again else _left_to_hold(delivery), again=again):
             raise EverythingFails("it has been tried, and its turn to be tried again has not come")
         return breaker
 
@@ -218,7 +219,7 @@ class Worker:
         breaker = self._turn(delivery)
         began = monotonic()
         handle = self._routes[delivery.queue].handle
-        return self._settle(delivery, self._holding(lambda: handle(delivery)), breaker, began)
+        return self._settle(delivery, self._holding(delivery, lambda: handle(delivery)), breaker, began)
 
     def _settle(
         self, delivery: Delivery, outcome: FileOutcome | FollowOnOutcome, breaker: Breaker, began: float
@@ -267,9 +268,9 @@ class Worker:
     ) -> bool:
         archive_key = None
         try:
-            (archive_key,) = self._holding(lambda: self._tail.finish([file]))
+            (archive_key,) = self._holding(delivery, lambda: self._tail.finish([file]))
         except ObjectUnavailable as error:
-            self._holding(partial(self._tail.finish_unarchived, file, error))
+            self._holding(delivery, partial(self._tail.finish_unarchived, file, error))
         return self._close(delivery, outcome, breaker, began, archive_key)
 
     def _finish_together(
@@ -299,15 +300,15 @@ class Worker:
         self._link.ack(delivery)
         return False
 
-    def _holding(self, action: Callable[[], Answer]) -> Answer:
+    def _holding(self, delivery: Delivery, action: Callable[[], Answer]) -> Answer:
         """Do `action`, waiting with growing delay while a dependency is away.
 
-        Raises: DependencyDown, when stopped meanwhile or after HOLD_SECONDS; what `action` raises.
+        Raises: DependencyDown, when stopped meanwhile or HOLD_SECONDS after the delivery came; what `action` raises.
         """
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(DependencyDown),
             wait=tenacity.wait_exponential_jitter(multiplier=0.25, max=15),
-            stop=tenacity.stop_when_event_set(self._stop) | _HeldLongEnough(),
+            stop=tenacity.stop_when_event_set(self._stop) | _HeldLongEnough(_left_to_hold(delivery)),
             sleep=tenacity.sleep_using_event(self._stop),
             before_sleep=_log_wait,
             reraise=True,
@@ -414,10 +415,19 @@ def _describe(outcome: FileOutcome) -> dict[str, Any]:
             assert_never(outcome)
 
 
+def _left_to_hold(delivery: Delivery) -> float:
+    """Seconds. It may have waited for its thread already, behind others that were held."""
+    return max(0, HOLD_SECONDS - (datetime.now(UTC) - delivery.delivered_at).total_seconds())
+
+
 class _HeldLongEnough(tenacity.stop.stop_base):
-    """The end of a wait with a delivery in hand, by what is waited for."""
+    """The end of a wait with a delivery in hand, by what is waited for: no more than so many seconds from now on."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
 
     def __call__(self, state: tenacity.RetryCallState) -> bool:
+        limit: float
         match state.outcome.exception() if state.outcome else None:
             case HeldBack(seconds=seconds, error=ObjectUnavailable()):
                 # What the store takes long to fail is not begun again at once either.
@@ -426,11 +436,11 @@ class _HeldLongEnough(tenacity.stop.stop_base):
                 # What has been held before, by whichever consumer, is not waited for once more.
                 return seconds >= OWN_HOLD_SECONDS
             case FailsForThisOne() | NotConfirmed():
-                limit = OWN_HOLD_SECONDS
+                limit = min(OWN_HOLD_SECONDS, self._seconds)
             case KeyInHand() | LockTimeout() | SlowBody():
-                limit = IN_HAND_HOLD_SECONDS
+                limit = min(IN_HAND_HOLD_SECONDS, self._seconds)
             case _:
-                limit = HOLD_SECONDS
+                limit = self._seconds
         return (state.seconds_since_start or 0) >= limit
 
 

@@ -45,18 +45,18 @@ def claim(channel: BlockingChannel, bucket: str, *, anew: bool = False) -> None:
             if consumers == 0:
                 _replace(channel, asking, ours, anew=anew)
                 log.warning("virtual host taken over", of_bucket=other if refusal else bucket, for_bucket=bucket)
-            elif refusal is None:
+            elif refusal is None and consumers:
                 return  # somebody was faster in making it anew
             elif time.monotonic() <= end:
                 channel.connection.process_data_events(time_limit=_LOOK_SECONDS)
             elif consumers is None:
-                raise DependencyDown(channels.BROKER, refusal)
+                raise DependencyDown(channels.BROKER, refusal or f"queue {ours.name} is there and cannot be looked at")
             else:
                 raise Misconfigured(
                     f"the virtual host of RABBITMQ_URL serves bucket {other!r}, and {consumers} of its consumers run: "
                     f"stop them first, or give bucket {bucket!r} a virtual host of its own"
                 )
-            anew = False
+            anew = anew and consumers is None
 
 
 def _replace(channel: BlockingChannel, asking: Asking, ours: QuorumQueue, *, anew: bool) -> None:

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cache
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from threading import Event, Semaphore
@@ -57,6 +58,8 @@ _PAGE = 1000
 """Objects to a listing request, where the store does not give less."""
 _BESIDE = 50
 """Other objects that a listing around some keys may come by."""
+_MOMENT_SECONDS = 0.25
+"""Between a look and the delete that it is for."""
 _SILENT_SECONDS = 20
 """Without a byte a connection of the store ends."""
 _LEAST_PACE = 16 * 1024
@@ -75,19 +78,18 @@ _SUFFIX = re.compile(r"~[0-9a-f]{12}(?=\.[^.]*$|$)")
 def _timestamp(told: str) -> datetime:
     """What stores tell, ISO 8601 or the date of HTTP, in a tenth of the time that botocore takes to read any form."""
     try:
-        return datetime.fromisoformat(told) if told[:1].isdigit() else parsedate_to_datetime(told)
+        found = datetime.fromisoformat(told) if told[:1].isdigit() else parsedate_to_datetime(told)
     except ValueError:
         return parse_timestamp(told)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
+@cache
 def _session() -> boto3.Session:
+    """It loads what it knows of S3 once. Only the making of clients is not safe between threads."""
     session = botocore.session.Session()
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
     return boto3.Session(botocore_session=session)
-
-
-_SESSION = _session()
-"""Loads what it knows of S3 once. Only the making of clients is not safe between threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +237,7 @@ def s3_client(settings: BucketSettings, connections: int = 10, attempts: int = 3
     Raises: Misconfigured.
     """
     try:
-        return _SESSION.client(
+        return _session().client(
             "s3",
             endpoint_url=str(settings.endpoint),
             aws_access_key_id=settings.access_key.get_secret_value(),
@@ -417,22 +419,29 @@ class Bucket:
         Raises: ObjectRefused, DependencyDown; some may be archived by then.
         """
         together = self._copy_together(moves) if len(moves) > 1 else {}
-        folder = self.folder_of(moves[0].put.key)
-        there = self._listed(folder.changes, [put.key for put in together]) if together else {}
+        if together:
+            self._delete_together([move.put for move in moves if move.may_delete and move.put in together], copied)
         done: list[str | ObjectChanged | None] = []
         for move in moves:
-            put = move.put
-            if put in together:
-                copied()
-                if move.may_delete:
-                    self._delete(put, there[put.key] if put.key in there else self.head(put.key))
-                done.append(together[put])
+            if move.put in together:
+                done.append(together[move.put])
                 continue
             try:
-                done.append(self.archive(put, move.sha256, copied, may_delete=move.may_delete))
+                done.append(self.archive(move.put, move.sha256, copied, may_delete=move.may_delete))
             except ObjectChanged as error:
                 done.append(error)
         return done
+
+    def _delete_together(self, puts: Sequence[Put], copied: Callable[[], None]) -> None:
+        """Delete puts that have good copies, each with the look of one listing, as long as that is a moment ago."""
+        there: dict[str, ObjectSummary | None] = {}
+        looked = -_MOMENT_SECONDS
+        for place, put in enumerate(puts):
+            copied()
+            if time.monotonic() - looked >= _MOMENT_SECONDS:
+                looked = time.monotonic()
+                there = self._listed(self.folder_of(put.key).changes, [each.key for each in puts[place:]])
+            self._delete(put, there[put.key] if put.key in there else self.head(put.key))
 
     def _copy_together(self, moves: Sequence[Move]) -> dict[Put, str]:
         """Copy the puts that are there and have not been copied yet; gives the keys of good copies."""

@@ -125,16 +125,16 @@ FROM unnest(%(lines)s::bigint[], %(reasons)s::text[], %(raws)s::text[], %(groups
 ON CONFLICT (file_id, line) DO NOTHING
 
 -- name: record_undeclared
--- Columns that a file has and its feed does not know; gives those that no file had before. So many are told of, and no
--- more: who writes them may invent one for each file.
+-- Columns that files have and their feed does not know; gives those that no file had before. So many are told of, and no
+-- more: who writes them may invent one for each file. In one order, so that two that see the same ones cannot deadlock.
 INSERT INTO ingest.undeclared_columns (feed, name, file_id)
-SELECT %(feed)s, name, %(file_id)s
-FROM unnest(%(names)s::text[]) AS name
-WHERE NOT EXISTS (SELECT FROM ingest.undeclared_columns AS known WHERE known.feed = %(feed)s AND known.name = name.name)
+SELECT %(feed)s, name, file_id
+FROM unnest(%(names)s::text[], %(file_ids)s::bigint[]) AS seen (name, file_id)
+WHERE NOT EXISTS (SELECT FROM ingest.undeclared_columns AS known WHERE known.feed = %(feed)s AND known.name = seen.name)
   AND %(at_most)s > (SELECT count(*) FROM ingest.undeclared_columns AS known WHERE known.feed = %(feed)s)
-ORDER BY name
+ORDER BY name, file_id
 ON CONFLICT DO NOTHING
-RETURNING name
+RETURNING name, file_id
 
 -- name: record_passed_over
 UPDATE ingest.ledger SET state = 'done', done_at = clock_timestamp(), reason = %(reason)s WHERE file_id = %(file_id)s

@@ -75,6 +75,7 @@ WITH files AS MATERIALIZED (
     LEFT JOIN LATERAL (SELECT raw FROM {tickets} AS known WHERE known.ticket_id = staged.ticket_id OFFSET 0) AS known
         ON true
     WHERE known.raw IS DISTINCT FROM whole.raw
+    ORDER BY staged.ticket_id -- in which the geocoder locks tickets as well, which has no positions
 ), updated AS (
     -- What the row says of its place decides where it is: a place that is said no more, or another one, is looked up
     -- anew by the trigger. Without that the order of files would show.
@@ -86,7 +87,7 @@ WITH files AS MATERIALIZED (
     WHERE is_known AND ticket.ticket_id = given.ticket_id
 ), inserted AS (
     INSERT INTO {tickets} (ticket_id, raw)
-    SELECT ticket_id, raw FROM differing WHERE NOT is_known ORDER BY ticket_id
+    SELECT ticket_id, raw FROM differing WHERE NOT is_known
 )
 SELECT place, count(*) FILTER (WHERE NOT is_known) AS inserted, count(*) FILTER (WHERE is_known) AS updated
 FROM differing

@@ -53,7 +53,7 @@ def test_polling_a_backlog_that_nobody_works_off_queues_each_file_once(stage: St
 
 @pytest.mark.promise("Bounded")
 def test_polling_beside_consumers_and_notifications_keeps_the_queue_within_the_backlog(stage: Stage) -> None:
-    # With more in hand, all that is announced would be: then the poller cannot know of it.
+    # With more in hand, all that is announced would be, and the poller could not know of it.
     stage.environment["FLEETTICKETS_FILES_IN_HAND"] = "1"
     keys = backlog(stage, 120)
     stage.announce(*keys[::2])

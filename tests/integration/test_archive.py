@@ -1,8 +1,9 @@
 """Promise 6: archiving never overwrites, never deletes what it has not copied, and can be repeated at any point."""
 
 import hashlib
+import time
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -195,6 +196,32 @@ def test_what_is_put_while_several_are_copied_is_not_deleted(bucket: Bucket, mon
     monkeypatch.setattr(bucket, "_copy", somebody_puts_beside)
     assert bucket.archive_all(several, nothing) == [key_of(number, "processed") for number in range(3)]
     assert [found.put.etag for found in bucket.waiting()] == [newer[0].etag]
+
+
+@pytest.mark.promise("Nothing lost")
+def test_what_is_put_while_another_one_takes_its_time_is_not_deleted(bucket: Bucket) -> None:
+    """Whatever the store makes of conditions: the look of long ago is taken again."""
+    several = moves(bucket, 3)
+    newer: list[Put] = []
+
+    def take_time() -> None:
+        if not newer:
+            newer.append(put(bucket, several[2].put.key, b"newer"))
+            time.sleep(0.3)
+
+    assert bucket.archive_all(several, take_time) == [key_of(number, "processed") for number in range(3)]
+    assert [found.put.etag for found in bucket.waiting()] == [newer[0].etag]
+
+
+def test_nothing_to_archive_is_nothing_to_do(bucket: Bucket) -> None:
+    assert bucket.archive_all([], crash) == []
+
+
+def test_a_tail_whose_file_was_applied_once_more_since_is_left_to_that(pool: Pool, bucket: Bucket, apply: Any) -> None:
+    file = apply(ChangeFile("2026-06-25T142000", "ticket_id\nINC1\n")).file
+    long_ago = replace(file, decided_at=file.decided_at - timedelta(hours=1))
+    assert archive_file(pool, bucket, long_ago, nowhere) is None
+    assert list(bucket.archived()) == []
 
 
 def test_a_crash_among_several_is_taken_up_there(bucket: Bucket) -> None:
