@@ -130,7 +130,8 @@ ON CONFLICT (file_id, line) DO NOTHING
 INSERT INTO ingest.undeclared_columns (feed, name, file_id)
 SELECT %(feed)s, name, file_id
 FROM unnest(%(names)s::text[], %(file_ids)s::bigint[]) AS seen (name, file_id)
-WHERE NOT EXISTS (SELECT FROM ingest.undeclared_columns AS known WHERE known.feed = %(feed)s AND known.name = seen.name)
+WHERE NOT EXISTS (SELECT FROM ingest.undeclared_columns AS known
+                  WHERE known.feed = %(feed)s AND known.name = seen.name)
   AND %(at_most)s > (SELECT count(*) FROM ingest.undeclared_columns AS known WHERE known.feed = %(feed)s)
 ORDER BY name, file_id
 ON CONFLICT DO NOTHING
