@@ -125,8 +125,9 @@ FROM unnest(%(lines)s::bigint[], %(reasons)s::text[], %(raws)s::text[], %(groups
 ON CONFLICT (file_id, line) DO NOTHING
 
 -- name: record_undeclared
--- Columns that files have and their feed does not know; gives those that no file had before. So many are told of, and no
--- more: who writes them may invent one for each file. In one order, so that two that see the same ones cannot deadlock.
+-- Columns that files have and their feed does not know; gives those that no file had before. So many are told of, and
+-- no more: who writes them may invent one for each file. In one order, so that two that see the same ones cannot
+-- deadlock.
 INSERT INTO ingest.undeclared_columns (feed, name, file_id)
 SELECT %(feed)s, name, file_id
 FROM unnest(%(names)s::text[], %(file_ids)s::bigint[]) AS seen (name, file_id)
