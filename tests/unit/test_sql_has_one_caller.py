@@ -41,9 +41,9 @@ def test_each_has_one_caller() -> None:
 @pytest.mark.parametrize(
     "code",
     [
-        'database.rows(connection, "ledger", "claim_file", parameters)',
+        'database.rows(connection, "ledger", "claim_files", parameters)',
         'database.row(connection, "ledger", name)',
-        'connection.execute(statements("ledger")["claim_file"])',
+        'connection.execute(statements("ledger")["claim_files"])',
         'of_feed("ledger", name, feed)',
     ],
 )
