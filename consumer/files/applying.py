@@ -59,7 +59,7 @@ def takes_changed_back(settings: ApplySettings, asked: Asked) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ToApply:
-    """One to apply. `read` gives up to so many bytes of it at a time.
+    """A version to apply. `read` gives up to so many bytes of it at a time, which began to come at `opened_at`.
 
     Under quarantine a person releases the version with the ETag `released`, or whichever there is when that is None;
     and lets that one lack columns which its exporter always writes, if it `may_lack_columns`. `watch` is shown what

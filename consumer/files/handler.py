@@ -119,20 +119,21 @@ class FilesHandler:
     def _plain(self, deliveries: Sequence[Delivery]) -> dict[Delivery, tuple[Arrival, ChangeFileKey]]:
         """Those that come for the first time, each with one small file of the same feed."""
         plain: dict[Delivery, tuple[Arrival, ChangeFileKey]] = {}
+        keys: set[str] = set()
         for delivery in deliveries:
             if delivery.headers or delivery.redelivered:
                 continue
             with suppress(NotAnEvent):
                 found = read_arrivals(delivery.body, self._bucket.name, self._feeds)
-                if found.is_of_one and (key := _only_key(found.ours[0])) is not None:
-                    plain[delivery] = found.ours[0], key
-        feeds = [arrival.feed for arrival, _ in plain.values()]
-        seen: set[str] = set()
-        return {
-            delivery: (arrival, key)
-            for delivery, (arrival, key) in plain.items()
-            if arrival.feed is feeds[0] and key.key not in seen and not seen.add(key.key)  # type: ignore[func-returns-value]
-        }
+                if not found.is_of_one:
+                    continue
+                (arrival,) = found.ours
+                first, _ = next(iter(plain.values()), (arrival, None))
+                key = _only_key(arrival)
+                if key is not None and key.key not in keys and arrival.feed is first.feed:
+                    keys.add(key.key)
+                    plain[delivery] = arrival, key
+        return plain
 
     def _candidate(self, arrival: Arrival, delivery: Delivery, key: ChangeFileKey) -> Candidate:
         """A small file, read at once: many that are open would be as many connections to the store."""

@@ -37,7 +37,7 @@ _NOT_OURS = ArchivedFile(None, is_done=False)
 
 
 def archive_file(pool: Pool, bucket: Bucket, file: LedgerFile, reached: Reached) -> str | None:
-    """Archive one; gives the archive's key. Raises: the same."""
+    """Archive one applied version; gives the archive's key, None where none was made. Raises: as for several."""
     (archived,) = archive_files(pool, bucket, [file], reached)
     return archived.archive_key
 

@@ -139,20 +139,22 @@ class Worker:
             waiting = self._waiting[queue]
             count = min(len(waiting), BATCH if route.together else 1)
             deliveries = [waiting.popleft() for _ in range(count)]
-        if len(deliveries) == 1:
-            self._settling(deliveries[0], lambda: self._begin(deliveries[0]))
-        if len(deliveries) <= 1:
-            return
-        for delivery in self._begin_together(route, deliveries):
-            # Each by itself, and none behind one that has to wait.
-            self._submit(self._threads[queue], delivery, partial(self._begin, delivery))
+        match deliveries:
+            case []:
+                pass
+            case [only]:
+                self._settling(only, partial(self._begin, only))
+            case _:
+                for left in self._begin_together(route, deliveries):
+                    # Each by itself, and none behind one that has to wait.
+                    self._submit(self._threads[queue], left, partial(self._begin, left))
 
     def _begin_together(self, route: Route, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Handle them in one go, as far as that is to be had; gives those that are left."""
-        together = [delivery for delivery in deliveries if not delivery.is_lost]
         if route.together is None or not route.breaker.is_closed or self._stop.is_set():
             return list(deliveries)
         began = monotonic()
+        together = [delivery for delivery in deliveries if not delivery.is_lost]
         outcomes = dict(zip(together, route.together(together), strict=True))
         applied: dict[Delivery, Applied | AlreadyApplied] = {}
         for delivery, outcome in outcomes.items():
