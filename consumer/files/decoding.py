@@ -37,7 +37,7 @@ JUDGED_RATIO = 20
 
 _CHUNK = 1 << 18
 _MARK_BYTES = 4
-_GZIP = b"\x1f\x8b"
+GZIP = b"\x1f\x8b"
 _MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _OTHERS = (
     (b"PK\x03\x04", "a zip archive or an Excel workbook (.xlsx)"),
@@ -49,7 +49,7 @@ _OTHERS = (
     (b"PAR1", "a Parquet file"),
     (b"\xff\xfe\x00\x00", "UTF-32"),
     (b"\x00\x00\xfe\xff", "UTF-32"),
-    (_GZIP, "packed twice"),
+    (GZIP, "packed twice"),
     (b"{", "JSON"),
     (b"[{", "JSON"),
     (b"<", "HTML or XML"),
@@ -183,7 +183,7 @@ class _CountedBytes(io.RawIOBase):
         """
         self._begin = begin = self._first(_MARK_BYTES)
         self.unpacked = len(begin)
-        if begin.startswith(_GZIP):
+        if begin.startswith(GZIP):
             self._packed, self._begin, self.unpacked = _Gzip(begin), b"", 0
             while len(self._unpacked) < _MARK_BYTES and self._fill():
                 pass
@@ -267,7 +267,7 @@ class _Gzip:
             if not packed:
                 self._rest = b""
                 return b""
-            self._is_behind = packed[: len(_GZIP)] != _GZIP
+            self._is_behind = packed[: len(GZIP)] != GZIP
             self._member = zlib.decompressobj(wbits=31)
         try:
             found = self._member.decompress(packed, at_most)

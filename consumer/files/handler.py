@@ -15,6 +15,7 @@ from consumer.feeds.feed import Feeds
 from consumer.files import ledger
 from consumer.files.arriving import Arrival, Arrivals, read_arrivals
 from consumer.files.attempt import Candidate, Opened, attempt, attempt_together
+from consumer.files.decoding import GZIP
 from consumer.files.failures import Failures, asked_by, lets_off, released_by
 from consumer.files.ledger import Unread
 from consumer.files.outcomes import (
@@ -144,8 +145,10 @@ class FilesHandler:
                 opened_at = datetime.now(UTC)
                 if opened.summary.size > _SMALL_BYTES:
                     raise ObjectUnavailable(BUCKET, f"{key.key!r} is larger than its event says, and goes by itself")
-                body = io.BytesIO(b"".join(iter(partial(opened.read, _SMALL_BYTES), b"")))
-            yield Opened(self._sighting(arrival, delivery, key, opened.summary), body.read, opened_at)
+                body = b"".join(iter(partial(opened.read, _SMALL_BYTES), b""))
+            if body.startswith(GZIP):
+                raise ObjectUnavailable(BUCKET, f"{key.key!r} is packed, so not known to be small, and goes by itself")
+            yield Opened(self._sighting(arrival, delivery, key, opened.summary), io.BytesIO(body).read, opened_at)
 
         sighting = self._sighting(arrival, delivery, key, _announced(arrival, delivery, key))
         return Candidate(sighting, asked_by(delivery), self._settings, open_object, _undecided)

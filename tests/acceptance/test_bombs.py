@@ -35,6 +35,7 @@ def played(shared_stage: Stage) -> tuple[Stage, float]:
     stage, last = shared_stage, key_at(100)
     bodies = {name: body for name, (body, _) in FAILING.items()} | REJECTING | {"empty": EMPTY}
     stage.bucket.put_all({KEYS[name]: body for name, body in bodies.items()} | {last: csv([ticket("LAST")])})
+    stage.executes = True  # a fork of the tests has their memory as well
     consumer = stage.start("consume")
     stage.announce(*KEYS.values(), last)
     stage.wait_for("done", last, KEYS["empty"], *(KEYS[name] for name in REJECTING), timeout=120)

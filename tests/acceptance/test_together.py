@@ -1,5 +1,6 @@
 """Small files that wait are applied together; each keeps its own counts, and what is wrong with one stays its own."""
 
+import gzip
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,6 +83,18 @@ def test_one_key_several_times_among_several_is_applied_once(stage: Stage) -> No
         wait_until(lambda: stage.one("SELECT sum(duplicates) FROM ingest.ledger") == 5, "each other one is counted")
     counts = stage.query("SELECT rows_inserted AS inserted FROM ingest.ledger ORDER BY key")
     assert [row["inserted"] for row in counts] == [1] * 4
+
+
+@pytest.mark.promise("One bad thing stays one bad thing")
+def test_one_that_is_packed_goes_its_own_way_whatever_it_unpacks_to(stage: Stage) -> None:
+    keys, bomb = [key_at(number) for number in range(5)], key_at(7)
+    stage.bucket.put_all({key: csv([ticket(f"INC{number}")]) for number, key in enumerate(keys)})
+    stage.bucket.put(bomb, gzip.compress(b"ticket_id,owner\n" + b"INC9,x\n" * 300_000))
+    with consumed(stage, [*keys[:3], bomb, *keys[3:]]) as consumer:
+        stage.wait_for("done", *keys)
+        stage.wait_for("failed", bomb)
+    assert stage.ledger(bomb)["reason"] == "out of proportion"
+    assert "one by one" not in consumer.output()
 
 
 def test_one_that_is_larger_than_its_event_says_goes_its_own_way(stage: Stage) -> None:
