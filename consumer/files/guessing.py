@@ -19,12 +19,13 @@ from consumer.feeds.feed import (
     column_name,
 )  # fmt: skip
 from consumer.feeds.folding import folded_name
-from consumer.files.cleaning import Dropped, RowReject, TicketRow, is_of
+from consumer.files.cleaning import Dropped, RowReject, TicketRow
 from consumer.files.decoding import Read, TextLines
 from consumer.files.header import begin, split
 from consumer.files.ids import MAX_ID_CHARS
 from consumer.files.reading import ChangeFileReader
 from consumer.files.rows import Rows
+from consumer.files.values import is_of
 from publisher.errors import Permanent
 from publisher.terminal import printable
 

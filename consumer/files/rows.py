@@ -70,8 +70,6 @@ class Rows:
         """What is to be known of all that came so far."""
         self._cleaner = Cleaner(self.header, feed)
         self._max_reject_share = max_reject_share
-        self.blanks = self._cleaner.blanks
-        """What each ticket's `raw` has besides its values."""
         self.rejects: list[RowReject] = []
         """The first ones."""
         self.groups: Counter[str] = Counter()
@@ -79,7 +77,7 @@ class Rows:
 
     def __iter__(self) -> Iterator[TicketRow | RowReject | Dropped]:
         reader = self._reader
-        cost = Cost(self.blanks)
+        cost = Cost()
         for record in reader.records():
             if reader.header is not self._cleaner.header:
                 self._never += self._cleaner.never

@@ -295,6 +295,7 @@ def _prepare_staging(connection: Connection) -> None:
     _begin_session(connection, Role.INGEST)
     connection.execute(statements("session")["notice_silence"])
     connection.execute(statements("session")["wait_for_store"])
+    connection.execute(statements("session")["plan_simply"])
     connection.execute(statements("merge")["create_staging"])
 
 

@@ -62,20 +62,17 @@ LEFT JOIN (SELECT place, count(*) AS moved FROM kept GROUP BY place) AS ahead US
 -- same is not touched; one that is known is updated, since an upsert makes a whole row first, generated columns,
 -- trigger and all. Without its position nobody of ours writes a ticket: a row that somebody else adds meanwhile is an
 -- error, and a row like others at the next try.
-WITH files AS MATERIALIZED (
-    SELECT place, blanks::jsonb FROM unnest(%(blanks)s::text[]) WITH ORDINALITY AS given (blanks, place)
-), differing AS MATERIALIZED (
-    SELECT staged.place, staged.ticket_id, whole.raw, known.raw IS NOT NULL AS is_known,
-           ingest.place(known.raw) IS NOT DISTINCT FROM ingest.place(whole.raw) AS is_where_it_was
-    FROM moved
-    JOIN staging AS staged USING (place, line)
-    JOIN files USING (place)
-    CROSS JOIN LATERAL (SELECT files.blanks || staged.raw AS raw OFFSET 0) AS whole
-    -- One look at the index for each: how many rows are staged, the planner cannot know.
-    LEFT JOIN LATERAL (SELECT raw FROM {tickets} AS known WHERE known.ticket_id = staged.ticket_id OFFSET 0) AS known
+-- In the order of their ids, in which the geocoder locks tickets as well, which has no positions. Only ids are sorted
+-- and held: of a ticket each step fetches what it needs by where that is, since a look is cheaper than to carry it.
+WITH differing AS MATERIALIZED (
+    SELECT wanted.*, known.raw IS NOT NULL AS is_known,
+           ingest.place(known.raw) IS NOT DISTINCT FROM ingest.place(given.raw) AS is_where_it_was
+    FROM (SELECT place, ticket_id, staging.ctid AS at FROM moved JOIN staging USING (place, line) ORDER BY ticket_id)
+         AS wanted
+    CROSS JOIN LATERAL (SELECT raw FROM staging WHERE staging.ctid = wanted.at OFFSET 0) AS given
+    LEFT JOIN LATERAL (SELECT raw FROM {tickets} AS ticket WHERE ticket.ticket_id = wanted.ticket_id OFFSET 0) AS known
         ON true
-    WHERE known.raw IS DISTINCT FROM whole.raw
-    ORDER BY staged.ticket_id -- in which the geocoder locks tickets as well, which has no positions
+    WHERE known.raw IS DISTINCT FROM given.raw
 ), updated AS (
     -- What the row says of its place decides where it is: a place that is said no more, or another one, is looked up
     -- anew by the trigger. Without that the order of files would show.
@@ -83,11 +80,15 @@ WITH files AS MATERIALIZED (
     SET raw = given.raw, ingested_at = now(),
         geom = CASE WHEN is_where_it_was THEN ticket.geom END,
         geo_source = CASE WHEN is_where_it_was THEN ticket.geo_source END
-    FROM differing AS given
-    WHERE is_known AND ticket.ticket_id = given.ticket_id
+    FROM differing
+    CROSS JOIN LATERAL (SELECT raw FROM staging WHERE staging.ctid = differing.at OFFSET 0) AS given
+    WHERE is_known AND ticket.ticket_id = differing.ticket_id
 ), inserted AS (
     INSERT INTO {tickets} (ticket_id, raw)
-    SELECT ticket_id, raw FROM differing WHERE NOT is_known
+    SELECT ticket_id, given.raw
+    FROM differing
+    CROSS JOIN LATERAL (SELECT raw FROM staging WHERE staging.ctid = differing.at OFFSET 0) AS given
+    WHERE NOT is_known
 )
 SELECT place, count(*) FILTER (WHERE NOT is_known) AS inserted, count(*) FILTER (WHERE is_known) AS updated
 FROM differing

@@ -35,6 +35,10 @@ SELECT set_config(name, '0', false)
 FROM pg_settings
 WHERE name IN ('idle_in_transaction_session_timeout', 'transaction_timeout')
 
+-- name: plan_simply
+-- How many rows are staged the planner cannot know: it would compile, for longer than a statement takes.
+SELECT set_config('jit', 'off', false)
+
 -- name: keep_commits
 -- Of the other settings each keeps a commit through a crash of the server.
 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'

@@ -40,7 +40,7 @@ def size(pool: Pool) -> int:
 
 def cost(body: bytes) -> int:
     rows = Rows(io.BytesIO(body).read, INC, max_reject_share=1, allows_missing=True)
-    counted = Cost(rows.blanks)
+    counted = Cost()
     for row in rows:
         assert isinstance(row, TicketRow | RowReject)
         counted.add(row, 1 << 50)

@@ -12,14 +12,15 @@ INC = packaged_feeds().named("inc")
 
 
 def read(content: str | bytes) -> tuple[dict[str, dict[str, str]], list[RowReject], Rows]:
-    """Tickets by their ids, as `raw` has them; the rejects; and what is told of the file."""
+    """Tickets by their ids, with what `raw` has of them; the rejects; and what is told of the file."""
     body = content.encode() if isinstance(content, str) else content
     rows = Rows(io.BytesIO(body).read, INC, max_reject_share=1, allows_missing=True)
     tickets, rejects = {}, []
     for row in rows:
         match row:
             case TicketRow(_, ticket_id, raw, _):
-                tickets[ticket_id] = {name: value for name, value in json.loads(raw).items() if name != "ticket_id"}
+                found = json.loads(raw)
+                tickets[ticket_id] = {name: found[name] for name in found if name != "ticket_id" and found[name]}
             case RowReject():
                 rejects.append(row)
             case Dropped():

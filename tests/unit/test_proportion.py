@@ -1,7 +1,6 @@
 """What a file may cost, against what was read of it."""
 
 import io
-import json
 from collections import deque
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -26,20 +25,20 @@ FLAGS = ("ticket_id", "created_at_service", "location_name", *(f"is_some_flag_of
 ATTRIBUTES = ("ticket_id", *(f"attribute_{number:05}" for number in range(1000)))
 
 
-def judged(read: Read) -> Iterator[tuple[str, TicketRow | RowReject]]:
-    """Every row that would be staged, once its cost is counted, and the nulls that it is to get."""
+def judged(read: Read) -> Iterator[TicketRow | RowReject]:
+    """Every row that would be staged, once its cost is counted."""
     rows = Rows(read, INC, max_reject_share=1.0, allows_missing=True)
     for row in rows:
         if isinstance(row, TicketRow | RowReject):
-            yield rows.blanks, row
+            yield row
 
 
 def staged(body: bytes) -> int:
     """Bytes of text that the database has of a file's rows in the end."""
     sent = 0
-    for blanks, row in judged(io.BytesIO(body).read):
+    for row in judged(io.BytesIO(body).read):
         if isinstance(row, TicketRow):
-            sent += len(json.dumps({**json.loads(blanks), **json.loads(row.raw)}, ensure_ascii=False).encode())
+            sent += len(row.raw.encode())
         else:
             sent += len(row.reason.encode()) + len(row.raw.encode())
     return sent
@@ -74,7 +73,7 @@ def test_no_file_is_staged_out_of_proportion(body: bytes) -> None:
 
 
 def test_a_row_that_closes_its_ticket_costs_the_closure_too() -> None:
-    opened, closed = Cost("{}"), Cost("{}")
+    opened, closed = Cost(), Cost()
     opened.add(TicketRow(2, "INC1", "{}", None), 100)
     closed.add(TicketRow(2, "INC1", "{}", datetime(2026, 6, 25, tzinfo=UTC)), 100)
     assert closed.bytes - opened.bytes == proportion.CLOSURE > 0
