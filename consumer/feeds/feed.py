@@ -134,6 +134,9 @@ class Feed(BaseModel):
     """What stands for an empty value, as it is spelt; in columns that are not `any`."""
     follow_ons: frozenset[FollowOn] = frozenset()
 
+    def __hash__(self) -> int:
+        return hash(self.name)
+
     @field_validator("name")
     @classmethod
     def _is_free(cls, name: str) -> str:

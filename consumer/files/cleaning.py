@@ -16,7 +16,7 @@ from consumer.files.decoding import undecoded
 from consumer.files.header import Header, known_columns
 from consumer.files.ids import MAX_ID_CHARS
 from consumer.files.reading import Record
-from consumer.files.values import Fault, FileColumn, as_json, null_member, read_timestamp, told
+from consumer.files.values import Fault, as_json, file_columns, null_member, read_timestamp, told
 from publisher.errors import Permanent
 
 CLOSED_AT = "closed_at"
@@ -71,10 +71,7 @@ class Cleaner:
         self.never = 0
         self._feed = feed
         self._folded_names = known_columns(feed).keys()
-        left_out = feed.never_kept | {feed.id}  # the id has its own form, and is no value of many rows
-        self._columns = [
-            FileColumn(name, feed, width=header.width, is_left_out=name in left_out) for name in header.names
-        ]
+        self._columns = file_columns(header.names, feed)
         self._id = f"{{{as_json(feed.id)}: "
         has_closed = FollowOn.HISTORY in feed.follow_ons and CLOSED_AT in header.names
         self._closed_place = header.names.index(CLOSED_AT) if has_closed else None

@@ -7,8 +7,9 @@ column without a word. Where the header is, which mark parts its columns and whe
 
 import csv
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from itertools import count
 from typing import Any
 
@@ -160,7 +161,8 @@ def read_header(fields: Sequence[str], feed: Feed, *, allows_missing: bool) -> H
     return Header(tuple(written), names, least, places[feed.id][0], twins, notes)
 
 
-def known_columns(feed: Feed) -> dict[str, str]:
+@lru_cache(maxsize=16)
+def known_columns(feed: Feed) -> Mapping[str, str]:
     """The feed's columns by their folded names, those that are never kept among them."""
     return {folded_name(name): name for name in (*feed.columns, *feed.never_kept)}
 

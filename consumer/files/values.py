@@ -1,7 +1,7 @@
 """What a value of a column comes to: nothing, its text in one form, or a fault. Pure.
 
-In a column the same texts come over and over, and what one comes to depends on nothing else: so each is judged once,
-for as long as it is remembered.
+In a column the same texts come over and over, in one file and in the next ones, and what one comes to depends on
+nothing else: so each is judged once, for as long as it is remembered.
 """
 
 import json
@@ -23,8 +23,10 @@ FIRST_YEAR, LAST_YEAR = "1990", "2099"
 as_json = json.JSONEncoder(ensure_ascii=False).encode
 
 _REMEMBERED = 32_768
-"""So many texts in all columns of a file together, each of no more than these characters."""
+"""So many texts in all columns of a header together, each of no more than these characters."""
 _REMEMBERED_CHARS = 40
+_HEADERS = 3
+"""Of so many headers, of all that a process reads."""
 _INTEGER_MAX = 2**31 - 1
 _TRUE = frozenset({"true", "t", "1"})
 _FALSE = frozenset({"false", "f", "0"})
@@ -61,16 +63,17 @@ class Value(NamedTuple):
 class FileColumn(dict[str, str | None]):
     """One of a file's. By the text of a field its member, or None where `value` has more to say of it.
 
-    A column of the feed is null where it has no value; another one is in `raw` only where it has one. One that
-    `is_left_out` is never there.
+    A column of the feed is null where it has no value; another one is in `raw` only where it has one. What is never
+    kept is never there, and neither is the id, which is no value of many rows.
+    Safe to share between threads: whoever forgets or adds a text takes nothing from who looks at another one.
     """
 
-    def __init__(self, name: str, feed: Feed, *, width: int, is_left_out: bool) -> None:
+    def __init__(self, name: str, feed: Feed, most: int) -> None:
         super().__init__()
         declared = feed.columns.get(name)
         self._name = name
         self._key = f", {as_json(name)}: "
-        self._is_left_out = is_left_out
+        self._is_left_out = name == feed.id or name in feed.never_kept
         self._form = declared.form if declared else Form.ANY
         self._rule = _RULES.get(self._form)
         self._can_be_nothing = self._form is not Form.ANY
@@ -78,8 +81,8 @@ class FileColumn(dict[str, str | None]):
         self._is_place = name in feed.places
         self._case = declared.case if declared else None
         self._drops = name == feed.drop_when
-        self._most = _REMEMBERED // width
-        self.null = null_member(name) if declared and not is_left_out else ""
+        self._most = most
+        self._null = null_member(name) if declared and not self._is_left_out else ""
 
     def __missing__(self, field: str) -> str | None:
         if self._is_left_out:
@@ -95,7 +98,7 @@ class FileColumn(dict[str, str | None]):
     def value(self, field: str) -> Value:
         text = field.strip()
         if self._is_left_out or self.is_nothing(text):
-            return Value(self.null)
+            return Value(self._null)
         rule = self._rule
         if rule and not rule.is_fit(text):
             fault = Fault(f"{self._name} {text[:60]!r} is {rule.complaint}", f"{self._name} is {rule.complaint}")
@@ -134,6 +137,12 @@ class FileColumn(dict[str, str | None]):
             case "upper":
                 return text.upper()
         return text
+
+
+@lru_cache(maxsize=_HEADERS)
+def file_columns(names: tuple[str, ...], feed: Feed) -> tuple[FileColumn, ...]:
+    """Of a header with these names, those that files of before had with all that is remembered of them."""
+    return tuple(FileColumn(name, feed, _REMEMBERED // len(names)) for name in names)
 
 
 def null_member(name: str) -> str:

@@ -71,6 +71,7 @@ _SLOW_SECONDS = 10
 _MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
 _TRY_AGAIN = frozenset({408, 429})
 _CHANGED = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict"})
+_NO_ETAG = '"00000000000000000000000000000000"'
 _SUFFIX = re.compile(r"~[0-9a-f]{12}(?=\.[^.]*$|$)")
 """What a copy's name gets where the plain name is taken by other bytes."""
 
@@ -250,6 +251,9 @@ def s3_client(settings: BucketSettings, connections: int = 10, attempts: int = 3
                 read_timeout=_SILENT_SECONDS,
                 retries={"mode": "standard", "total_max_attempts": attempts},
                 max_pool_connections=connections,
+                # A third of the time that a request takes here is for these two, and nobody needs either.
+                user_agent="fleettickets",
+                parameter_validation=False,
                 # Stores other than AWS lag behind its newest checksums.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
@@ -286,6 +290,9 @@ class Bucket:
         # Copies and deletes are not for the client to repeat. One whose answer was lost is done, and by the time of
         # another attempt the key can hold a version that nobody has read: `archive` looks again first.
         self._s3_once = s3_client(settings, connections, attempts=1)
+        self._knows_conditions: bool | None = None
+        """Whether the store does, of deletes; None until it has shown."""
+        self._refuses_several = False
 
     def require(self) -> None:
         """Ask the store once whether settings and bucket fit together, for a clear word at the start.
@@ -419,8 +426,11 @@ class Bucket:
         Raises: ObjectRefused, DependencyDown; some may be archived by then.
         """
         together = self._copy_together(moves) if len(moves) > 1 else {}
-        if together:
-            self._delete_together([move.put for move in moves if move.may_delete and move.put in together], copied)
+        if puts := [move.put for move in moves if move.may_delete and move.put in together]:
+            if self._may_delete_at_once(puts[0]):
+                self._delete_at_once(puts, copied)
+            else:
+                self._delete_each(puts, copied)
         done: list[str | ObjectChanged | None] = []
         for move in moves:
             if move.put in together:
@@ -432,7 +442,45 @@ class Bucket:
                 done.append(error)
         return done
 
-    def _delete_together(self, puts: Sequence[Put], copied: Callable[[], None]) -> None:
+    def _may_delete_at_once(self, put: Put) -> bool:
+        """Whether the store goes on as if there were none where a condition of a delete does not hold.
+
+        It shows that once, on the put, which is to go: what is there is looked at first, as for any delete.
+        """
+        if self._knows_conditions is None:
+            found = self.head(put.key)
+            if found is None or not found.put.is_same(put):
+                return False
+            try:
+                with self._translated_errors(put.key):
+                    self._s3_once.delete_object(Bucket=self.name, Key=put.key, IfMatch=_NO_ETAG)
+                self._knows_conditions = False
+            except (ObjectMissing, ObjectChanged):
+                self._knows_conditions = True
+        return not (self._knows_conditions or self._refuses_several)
+
+    def _delete_at_once(self, puts: Sequence[Put], copied: Callable[[], None]) -> None:
+        """Delete puts that have good copies by one request, which knows no conditions, right after one look at all."""
+        for _ in puts:
+            copied()
+        there = self._listed(self.folder_of(puts[0].key).changes, [put.key for put in puts])
+        same = {put.key: put for put in puts if (found := there.get(put.key)) is not None and found.put.is_same(put)}
+        others = [put for put in puts if put.key not in there]
+        if same:
+            try:
+                with self._translated_errors(puts[0].key):
+                    answer = self._s3_once.delete_objects(
+                        Bucket=self.name, Delete={"Objects": [{"Key": key} for key in same], "Quiet": True}
+                    )
+                others += [same[error["Key"]] for error in answer.get("Errors", [])]
+            except (ObjectRefused, ObjectUnavailable) as error:
+                log.warning("no deletes of several", detail=str(error))
+                self._refuses_several = True
+                others += same.values()
+        for put in others:
+            self._delete(put, self.head(put.key))
+
+    def _delete_each(self, puts: Sequence[Put], copied: Callable[[], None]) -> None:
         """Delete puts that have good copies, each with the look of one listing, as long as that is a moment ago."""
         there: dict[str, ObjectSummary | None] = {}
         looked = -_MOMENT_SECONDS

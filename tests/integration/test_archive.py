@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from consumer.fail_points import nowhere
 from consumer.files.ledger import lock_key
@@ -211,6 +212,70 @@ def test_what_is_put_while_another_one_takes_its_time_is_not_deleted(bucket: Buc
 
     assert bucket.archive_all(several, take_time) == [key_of(number, "processed") for number in range(3)]
     assert [found.put.etag for found in bucket.waiting()] == [newer[0].etag]
+
+
+def requests_of(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, operation: str, *answers: Any) -> list[dict[str, Any]]:
+    """What is asked of the store from now on in one way; the first ones get these answers instead of its own."""
+    asked: list[dict[str, Any]] = []
+    left = iter(answers)
+    real = getattr(bucket._s3_once, operation)  # noqa: SLF001
+
+    def ask(**parameters: Any) -> Any:
+        asked.append(parameters)
+        answer = next(left, None)
+        if isinstance(answer, ClientError):
+            raise answer
+        return answer or real(**parameters)
+
+    monkeypatch.setattr(bucket._s3_once, operation, ask)  # noqa: SLF001
+    return asked
+
+
+def refusal(code: str, status: int) -> ClientError:
+    return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "an operation")  # type: ignore[typeddict-item]
+
+
+def test_where_the_store_keeps_conditions_each_delete_has_its_own(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deletes = requests_of(bucket, monkeypatch, "delete_object", refusal("PreconditionFailed", 412))
+    at_once = requests_of(bucket, monkeypatch, "delete_objects")
+    for _ in range(2):
+        several = moves(bucket, 3)
+        assert bucket.archive_all(several, nothing) == [key_of(number, "processed") for number in range(3)]
+        assert list(bucket.waiting()) == []
+        for move in several:
+            bucket._s3.delete_object(Bucket=bucket.name, Key=move.put.key.replace("changes", "processed"))  # noqa: SLF001
+    assert at_once == []
+    assert [asked["IfMatch"].strip('"') for asked in deletes[1:4]] == [move.put.etag for move in several]
+    assert len(deletes) == 7
+
+
+def test_where_it_does_not_one_request_deletes_all_that_are_as_they_should_be(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deletes = requests_of(bucket, monkeypatch, "delete_object")
+    at_once = requests_of(bucket, monkeypatch, "delete_objects", None, {"Errors": [{"Key": key_of(4)}]})
+    several = moves(bucket, 6)
+    bucket.archive_all(several[:2], nothing)
+    bucket.archive_all(several[2:], nothing)
+    assert [[each["Key"] for each in asked["Delete"]["Objects"]] for asked in at_once] == [
+        [key_of(1)],
+        [key_of(number) for number in range(2, 6)],
+    ]
+    assert [asked["Key"] for asked in deletes] == [key_of(0), key_of(4)]
+
+
+@pytest.mark.parametrize(("code", "status"), [("NotImplemented", 501), ("MissingContentMD5", 400)])
+def test_a_store_that_deletes_no_several_at_once_is_asked_once(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, code: str, status: int
+) -> None:
+    at_once = requests_of(bucket, monkeypatch, "delete_objects", refusal(code, status))
+    several = moves(bucket, 6)
+    for some in (several[:2], several[2:4], several[4:]):
+        bucket.archive_all(some, nothing)
+    assert list(bucket.waiting()) == []
+    assert len(at_once) == 1
 
 
 def test_nothing_to_archive_is_nothing_to_do(bucket: Bucket) -> None:
