@@ -5,7 +5,8 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from enum import StrEnum
-from threading import Timer
+from threading import Lock, Thread
+from time import monotonic, sleep
 from typing import Any
 
 import psycopg
@@ -51,13 +52,24 @@ _COMMIT_SECONDS = 60
 """A COMMIT is short after the largest file, so this one statement has a limit. It is for what keepalives cannot see: a
 proxy on the way that lives on, and whose other side is gone. The caller asks the ledger what became of it."""
 
+_COMMITS_LOOKED_AT_SECONDS = 5
+
+_FRESH_SECONDS = 1
+"""Whoever has a connection again so soon finds out for himself if it was lost, as he would a moment after a look."""
+
 _LOOKS_AT_POOLER = 5
 """A third client can be in between at one look; hardly at each."""
 
 _VERIFYING = frozenset({"require", "verify-ca", "verify-full"})
 
 Connection = psycopg.Connection[DictRow]
-Pool = ConnectionPool[Connection]
+
+
+class _PooledConnection(psycopg.Connection[DictRow]):
+    used_at = 0.0
+
+
+Pool = ConnectionPool[_PooledConnection]
 
 
 def one_line(error: BaseException) -> str:
@@ -169,7 +181,7 @@ def open_pool(settings: DatabaseSettings, size: int, purpose: str = "consumer") 
     """
     pool: Pool = ConnectionPool(
         address(settings),
-        connection_class=psycopg.Connection[DictRow],
+        connection_class=_PooledConnection,
         kwargs={
             "autocommit": True,
             "row_factory": dict_row,
@@ -183,7 +195,7 @@ def open_pool(settings: DatabaseSettings, size: int, purpose: str = "consumer") 
         # that double for five minutes, and Postgres could be back for as long as it was away before one is made.
         reconnect_timeout=_CONNECT_SECONDS,
         configure=_prepare_staging,
-        check=ConnectionPool.check_connection,
+        check=_require_alive,
         open=False,
     )
     with pool:
@@ -198,18 +210,17 @@ def transaction(pool: Pool, *, keep: bool = True) -> Iterator[Connection]:
     who may have the lock.
     """
     with _borrowed(pool) as connection:
-        watch = _watch(connection)
         try:
             with _naming_holders(connection), connection.transaction(force_rollback=not keep):
                 try:
                     yield connection
                 finally:
-                    watch.start()
+                    _commits.begin(connection)
         except BaseException:
             _release_staging(connection)
             raise
         finally:
-            watch.cancel()
+            _commits.end(connection)
 
 
 @contextmanager
@@ -219,16 +230,15 @@ def statement(pool: Pool) -> Iterator[Connection]:
     Raises: the same.
     """
     with _borrowed(pool) as connection, _naming_holders(connection):
-        watch = _watch(connection)
-        watch.start()
+        _commits.begin(connection)
         try:
             yield connection
         finally:
-            watch.cancel()
+            _commits.end(connection)
 
 
 @contextmanager
-def _borrowed(pool: Pool) -> Iterator[Connection]:
+def _borrowed(pool: Pool) -> Iterator[_PooledConnection]:
     with translated_errors():
         try:
             connection = pool.getconn()
@@ -239,14 +249,47 @@ def _borrowed(pool: Pool) -> Iterator[Connection]:
         try:
             yield connection
         finally:
+            connection.used_at = monotonic()
             pool.putconn(connection)
 
 
-def _watch(connection: Connection) -> Timer:
-    """Ends the connection under a COMMIT that is not answered, once it is started."""
-    watch = Timer(_COMMIT_SECONDS, _cut, (connection,))
-    watch.daemon = True
-    return watch
+def _require_alive(connection: _PooledConnection) -> None:
+    if monotonic() - connection.used_at > _FRESH_SECONDS:
+        ConnectionPool.check_connection(connection)
+
+
+class _Commits:
+    """Ends connections under a COMMIT that is not answered. One thread looks, for as long as there are any."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._since: dict[Connection, float] = {}
+        self._thread: Thread | None = None
+
+    def begin(self, connection: Connection) -> None:
+        with self._lock:
+            self._since[connection] = monotonic()
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = Thread(target=self._look, name="commits", daemon=True)
+                self._thread.start()
+
+    def end(self, connection: Connection) -> None:
+        with self._lock:
+            self._since.pop(connection, None)
+
+    def _look(self) -> None:
+        while True:
+            sleep(_COMMITS_LOOKED_AT_SECONDS)
+            with self._lock:
+                if not self._since:
+                    self._thread = None
+                    return
+                for connection, since in self._since.items():
+                    if monotonic() - since > _COMMIT_SECONDS:
+                        _cut(connection)
+
+
+_commits = _Commits()
 
 
 def _at_what(session: DictRow) -> str:

@@ -56,7 +56,7 @@ BUCKET = "the bucket's store"
 _CHUNK = 1 << 20
 _PAGE = 1000
 """Objects to a listing request, where the store does not give less."""
-_BESIDE = 50
+_BESIDE = 8
 """Other objects that a listing around some keys may come by."""
 _MOMENT_SECONDS = 0.25
 """Between a look and the delete that it is for."""
