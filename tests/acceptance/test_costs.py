@@ -14,7 +14,7 @@ from tests.bench.ground import SETTINGS
 from tests.stage.stage import Stage
 
 ALONE = {"requests": 6, "statements": 24, "round trips": 31, "commits": 5}
-WAITING = {"requests": 5, "statements": 8, "round trips": 10, "commits": 1.5}
+WAITING = {"requests": 3.5, "statements": 4, "round trips": 5.5, "commits": 0.8}
 """Of each of many."""
 NOW_AND_THEN = 20
 """Statements of what a consumer does by itself, such as a sweep, that may fall into a count of many files."""
