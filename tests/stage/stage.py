@@ -59,6 +59,12 @@ class Process:
         assert found is not None
         return int(found[1]) * 1024
 
+    @property
+    def cpu_seconds(self) -> float:
+        """What it has had of all cores together."""
+        stat = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+
     def wait(self, timeout: float = 90) -> int:
         return self._process.wait(timeout)
 
