@@ -30,8 +30,10 @@ CREATE TABLE IF NOT EXISTS {tickets} (
 COMMENT ON TABLE {tickets} IS {title}
 
 -- name: make_trigger
+-- A file's rows come with their places.
 CREATE OR REPLACE TRIGGER resolve_geom BEFORE INSERT OR UPDATE OF raw ON {tickets}
-FOR EACH ROW EXECUTE FUNCTION tickets.resolve_geom()
+FOR EACH ROW WHEN (current_setting('tickets.are_placed', true) IS DISTINCT FROM 'yes')
+EXECUTE FUNCTION tickets.resolve_geom()
 
 -- name: make_index
 CREATE INDEX IF NOT EXISTS {index} ON {tickets} USING gist (geom)

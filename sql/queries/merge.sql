@@ -64,30 +64,37 @@ LEFT JOIN (SELECT place, count(*) AS moved FROM kept GROUP BY place) AS ahead US
 -- error, and a row like others at the next try.
 -- In the order of their ids, in which the geocoder locks tickets as well, which has no positions. Only ids are sorted
 -- and held: of a ticket each step fetches what it needs by where that is, since a look is cheaper than to carry it.
-WITH differing AS MATERIALIZED (
+WITH placed AS MATERIALIZED (
+    -- Of what comes with its place, until the transaction ends; the trigger then leaves each row alone.
+    SELECT set_config('tickets.are_placed', 'yes', true)
+), differing AS MATERIALIZED (
     SELECT wanted.*, known.raw IS NOT NULL AS is_known,
            ingest.place(known.raw) IS NOT DISTINCT FROM ingest.place(given.raw) AS is_where_it_was
-    FROM (SELECT place, ticket_id, staging.ctid AS at FROM moved JOIN staging USING (place, line) ORDER BY ticket_id)
-         AS wanted
+    FROM placed
+    CROSS JOIN (
+        SELECT place, ticket_id, staging.ctid AS at FROM moved JOIN staging USING (place, line) ORDER BY ticket_id
+    ) AS wanted
     CROSS JOIN LATERAL (SELECT raw FROM staging WHERE staging.ctid = wanted.at OFFSET 0) AS given
     LEFT JOIN LATERAL (SELECT raw FROM {tickets} AS ticket WHERE ticket.ticket_id = wanted.ticket_id OFFSET 0) AS known
         ON true
     WHERE known.raw IS DISTINCT FROM given.raw
 ), updated AS (
-    -- What the row says of its place decides where it is: a place that is said no more, or another one, is looked up
-    -- anew by the trigger. Without that the order of files would show.
+    -- What the row says of its place decides where it is, or the order of files would show. Where it says what it said,
+    -- and the gazetteer has a gap, that takes no ticket off the map.
     UPDATE {tickets} AS ticket
     SET raw = given.raw, ingested_at = now(),
-        geom = CASE WHEN is_where_it_was THEN ticket.geom END,
-        geo_source = CASE WHEN is_where_it_was THEN ticket.geo_source END
+        geom = CASE WHEN place.geom IS NULL AND is_where_it_was THEN ticket.geom ELSE place.geom END,
+        geo_source = CASE WHEN place.geom IS NULL AND is_where_it_was THEN ticket.geo_source ELSE place.geo_source END
     FROM differing
     CROSS JOIN LATERAL (SELECT raw FROM staging WHERE staging.ctid = differing.at OFFSET 0) AS given
+    CROSS JOIN LATERAL tickets.place_of(given.raw) AS place
     WHERE is_known AND ticket.ticket_id = differing.ticket_id
 ), inserted AS (
-    INSERT INTO {tickets} (ticket_id, raw)
-    SELECT ticket_id, given.raw
+    INSERT INTO {tickets} (ticket_id, raw, geom, geo_source)
+    SELECT ticket_id, given.raw, place.geom, place.geo_source
     FROM differing
     CROSS JOIN LATERAL (SELECT raw FROM staging WHERE staging.ctid = differing.at OFFSET 0) AS given
+    CROSS JOIN LATERAL tickets.place_of(given.raw) AS place
     WHERE NOT is_known
 )
 SELECT place, count(*) FILTER (WHERE NOT is_known) AS inserted, count(*) FILTER (WHERE is_known) AS updated

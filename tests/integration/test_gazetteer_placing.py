@@ -1,5 +1,7 @@
 """Tickets are where the gazetteer says, whatever comes beside its batches."""
 
+from typing import Any
+
 import pytest
 from psycopg.types.json import Jsonb
 
@@ -13,6 +15,7 @@ from consumer.postgres.database import Pool
 from tests.doubles.geocoder import (
     LocationIQ,
 )
+from tests.integration.change_files import ChangeFile
 from tests.integration.gazetteers import (
     NEAR,
     WESTLANDS,
@@ -24,6 +27,7 @@ from tests.integration.gazetteers import (
     ticket,
     tickets,
 )
+from tests.stage.feeds import csv
 
 
 def test_a_ticket_that_is_merged_while_its_place_becomes_known_is_placed_by_the_next_batch(
@@ -131,3 +135,43 @@ def test_a_place_that_the_gazetteer_does_not_have_at_all_takes_no_ticket_off_the
     with LocationIQ({}, per_second=None, per_minute=None) as provider:
         look_up(gazetteer(pool, provider), limit=0)
         assert sources(pool) == {"ADOPTED": "cluster"}
+
+
+def test_rows_by_hand_and_rows_of_a_file_are_placed_by_one_rule(pool: Pool, apply: Any) -> None:
+    """The trigger has it for one row at a time, the merge for all of them."""
+    execute(pool, """
+        INSERT INTO tickets.geo_clusters (cluster, latitude, longitude, status)
+        VALUES ('Westlands', -1.26, 36.8, 'hit'), ('Karen', -1.3, 36.7, 'rejected'), ('Nyali', NULL, NULL, 'miss');
+        INSERT INTO tickets.geo_locations (cluster, location_name, latitude, longitude, status)
+        VALUES ('Westlands', 'Gate', -1.27, 36.81, 'hit'), ('Karen', 'Gate', -1.31, 36.71, 'hit'),
+               ('Westlands', 'Gap', NULL, NULL, 'miss')
+    """)  # fmt: skip
+    says = [
+        {"cluster": cluster, "location_name": location, "latitude": latitude, "longitude": longitude}
+        for cluster in (None, "Westlands", "Karen", "Nyali", "Elsewhere")
+        for location in (None, "Gate", "Gap", "Other")
+        for latitude, longitude in ((None, None), ("-1.5", "36.5"), ("51.5", "0"), ("-1.5", None))
+    ]
+    numbered = list(enumerate(says))
+    for number, say in numbered:
+        execute(pool, "INSERT INTO tickets.inc (ticket_id, raw) VALUES (%(id)s, %(raw)s)",
+                {"id": f"HAND{number:03}", "raw": Jsonb(say)})  # fmt: skip
+    for then in (numbered, [(number, says[number - 1]) for number, _ in numbered]):
+        rows = [
+            {"ticket_id": f"FILE{number:03}"} | {name: text or "" for name, text in say.items()} for number, say in then
+        ]
+        apply(ChangeFile(f"2026-06-25T14{10 + (then is not numbered)}00", csv(rows, ["ticket_id", *says[0]])))
+    for number, _ in numbered:
+        execute(pool, "UPDATE tickets.inc SET raw = %(raw)s, geom = NULL, geo_source = NULL WHERE ticket_id = %(id)s",
+                {"id": f"HAND{number:03}", "raw": Jsonb(says[number - 1])})  # fmt: skip
+    by = {
+        whose: execute(
+            pool,
+            "SELECT substr(ticket_id, 5) AS number, geo_source, ST_AsText(geom) AS geom, latitude, longitude"
+            " FROM tickets.inc WHERE starts_with(ticket_id, %(whose)s) ORDER BY 1",
+            {"whose": whose},
+        )
+        for whose in ("HAND", "FILE")
+    }
+    assert by["HAND"] == by["FILE"]
+    assert {row["geo_source"] for row in by["FILE"]} == {None, "feed", "location", "cluster"}
