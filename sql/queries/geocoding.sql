@@ -194,6 +194,12 @@ WITH elsewhere AS (
 )
 SELECT count(geo_source) AS placed, count(*) - count(geo_source) AS unplaced FROM placed
 
+-- name: move_versions
+-- Last, as files do, which wait for it.
+UPDATE tickets.import_meta AS meta SET data_version = data_version + 1
+FROM (SELECT source FROM tickets.import_meta WHERE source = ANY (%(feeds)s::text[]) ORDER BY source FOR UPDATE) AS ours
+WHERE meta.source = ours.source
+
 -- name: ask_for_batch
 INSERT INTO ingest.outbox (kind) VALUES ('geocode')
 

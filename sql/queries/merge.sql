@@ -141,13 +141,14 @@ SET CONSTRAINTS ALL IMMEDIATE
 
 -- name: move_watermark
 -- Last before the commit: every file takes this row, so it is held for no longer than the commit itself.
-INSERT INTO tickets.import_meta AS meta (source, snapshot_at, imported_at, row_count, metadata)
-VALUES (%(feed)s, %(key_time)s, clock_timestamp(), %(inserted)s,
+INSERT INTO tickets.import_meta AS meta (source, data_version, snapshot_at, imported_at, row_count, metadata)
+VALUES (%(feed)s, 1, %(key_time)s, clock_timestamp(), %(inserted)s,
         jsonb_build_object('source_max_key', %(key)s::text, 'source_max_key_time', %(key_time)s::timestamptz,
                            'source_bucket', %(bucket)s::text, 'source_prefix', %(prefix)s::text,
                            'epoch', %(epoch)s::integer))
 ON CONFLICT (source) DO UPDATE
 SET imported_at = excluded.imported_at,
+    data_version = meta.data_version + 1,
     row_count = coalesce(meta.row_count, 0) + excluded.row_count,
     snapshot_at = CASE WHEN ingest.is_ahead(excluded.metadata, meta.metadata)
                        THEN excluded.snapshot_at ELSE meta.snapshot_at END,
@@ -156,7 +157,8 @@ SET imported_at = excluded.imported_at,
 
 -- name: count_import
 -- A local file is no part of the bucket's stream and leaves its watermark where it is.
-INSERT INTO tickets.import_meta AS meta (source, imported_at, row_count)
-VALUES (%(feed)s, clock_timestamp(), %(inserted)s)
+INSERT INTO tickets.import_meta AS meta (source, data_version, imported_at, row_count)
+VALUES (%(feed)s, 1, clock_timestamp(), %(inserted)s)
 ON CONFLICT (source) DO UPDATE
-SET imported_at = excluded.imported_at, row_count = coalesce(meta.row_count, 0) + excluded.row_count
+SET imported_at = excluded.imported_at, data_version = meta.data_version + 1,
+    row_count = coalesce(meta.row_count, 0) + excluded.row_count
