@@ -25,7 +25,8 @@ def webhook(
     under way.
     """
     # FastAPI takes half a second to import, which no other command should wait for.
-    from publisher.sources.webhook import listen, serve  # noqa: PLC0415
+    from publisher.sources.http_server import listen  # noqa: PLC0415
+    from publisher.sources.webhook import serve  # noqa: PLC0415
 
     broker_settings, settings = load(BrokerSettings), load(WebhookSettings)
     stop = stop_on_signals()

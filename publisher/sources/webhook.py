@@ -6,8 +6,6 @@ as well, since a store would repeat it for ever; the consumer makes a dead lette
 
 import asyncio
 import contextlib
-import logging
-import os
 import secrets
 import socket
 import time
@@ -15,7 +13,6 @@ from threading import Event
 from typing import Any, Protocol
 
 import structlog
-import uvicorn
 from fastapi import FastAPI, Request, Response, Security
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import APIKeyHeader
@@ -27,17 +24,15 @@ from publisher import metrics
 from publisher.arrivals.store_events import read_event
 from publisher.broker.confirming import UNCONFIRMED, AsyncLink
 from publisher.broker.publishing import Outgoing, arrival
-from publisher.errors import Misconfigured, NotConfirmed, Permanent
+from publisher.errors import NotConfirmed, Permanent
 from publisher.log import Sparing
 from publisher.settings import BrokerSettings, WebhookSettings
-from publisher.sources import http_limits
+from publisher.sources import http_limits, http_server
 from publisher.sources.places import Places
 
 RETRY_AFTER_SECONDS = 5
 BODY_SECONDS = 30
-_KEEP_ALIVE_SECONDS = 75
 _TELL_SECONDS = 60
-_WAITING_TO_BE_ACCEPTED = 1024
 log = structlog.get_logger()
 
 
@@ -221,28 +216,6 @@ def application(outlet: Outlet, settings: WebhookSettings, warnings: Sparing) ->
     return http_limits.OneRequestEach(app)
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, with few connections accepted at once and many that may wait for that."""
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        for listening in sockets or ():
-            listening.listen(_WAITING_TO_BE_ACCEPTED)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Take the port.
-
-    Raises: Misconfigured.
-    """
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address[:2], family=family, backlog=_WAITING_TO_BE_ACCEPTED)
-    except OSError as error:
-        why = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
-        raise Misconfigured(f"cannot listen on {host} port {port}: {why}") from error
-
-
 async def serve(listening: socket.socket, broker: BrokerSettings, settings: WebhookSettings, stop: Event) -> None:
     """Receive events until SIGTERM or SIGINT, then finish the requests under way.
 
@@ -262,23 +235,8 @@ async def serve(listening: socket.socket, broker: BrokerSettings, settings: Webh
         BODY_SECONDS + settings.confirm_seconds + http_limits.STRANGER_SECONDS,
         refuse,
     )
-    # What uvicorn warns of is counted and told here, more sparingly.
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-    server = _Server(
-        uvicorn.Config(
-            application(link, settings, warnings),
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            http=http_limits.limited(limits),
-            ws="none",
-            backlog=http_limits.ACCEPTED_AT_ONCE,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=int(settings.confirm_seconds) + RETRY_AFTER_SECONDS,
-        )
-    )
+    grace = int(settings.confirm_seconds) + RETRY_AFTER_SECONDS
+    server = http_server.Server(application(link, settings, warnings), limits, grace)
     server.should_exit = stop.is_set()
 
     def end(_running: "asyncio.Task[None]") -> None:

@@ -12,7 +12,7 @@ from publisher.broker.publishing import Outgoing
 from publisher.errors import Misconfigured, NotConfirmed
 from publisher.log import Sparing
 from publisher.settings import WebhookSettings
-from publisher.sources import webhook
+from publisher.sources import http_server, webhook
 
 TOKEN = "t0ken"
 RIGHT = {"Authorization": f"Bearer {TOKEN}"}
@@ -202,11 +202,11 @@ def test_each_event_is_counted_once_whatever_becomes_of_it() -> None:
 
 
 def test_a_port_that_is_taken_is_said_in_one_line() -> None:
-    with webhook.listen("127.0.0.1", 0) as taken:
+    with http_server.listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(
             Misconfigured, match=rf"^cannot listen on 127\.0\.0\.1 port {port}: Address already in use$"
         ):
-            webhook.listen("127.0.0.1", port)
+            http_server.listen("127.0.0.1", port)
     with pytest.raises(Misconfigured, match=r"^cannot listen on nowhere\.invalid port 80: "):
-        webhook.listen("nowhere.invalid", 80)
+        http_server.listen("nowhere.invalid", 80)
