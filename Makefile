@@ -31,7 +31,7 @@ env: ## .env for docker compose, with passwords of its own; one that is there ge
 	while IFS= read -r line; do \
 		case $$line in \
 			''|'#'*) test -z "$$fresh" || printf '%s\n' "$$line"; continue;; \
-			*_PASSWORD=|*_SECRET_KEY=|*_TOKEN=) there="^$$line."; secret=$$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n');; \
+			*_PASSWORD=|*_SECRET_KEY=|*_TOKEN=|*_TOKENS=) there="^$$line."; secret=$$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n');; \
 			*) there="^$${line%%=*}="; secret=;; \
 		esac; \
 		grep -q "$$there" .env || printf '%s\n' "$$line$$secret"; \

@@ -15,6 +15,7 @@ from consumer.commands.migrate import migrate_database
 from consumer.commands.preview import preview
 from consumer.commands.rejects import rejects
 from consumer.commands.reseed import reseed
+from consumer.commands.serve import serve
 from consumer.commands.served import served_folders
 from consumer.commands.settling import settled_by_ledger
 from consumer.commands.status import show_status
@@ -45,6 +46,7 @@ program.command("verify")(verify)
 program.command("explain")(explain)
 program.add_typer(rejects, name="rejects")
 program.command("doctor")(show_doctor)
+program.command("serve")(serve)
 program.command("drain")(drain)
 program.command("import-csv")(import_local_file)
 program.command("preview")(preview)

@@ -11,6 +11,8 @@ from pydantic_settings import BaseSettings, NoDecode
 
 from publisher.settings import FROM_ENVIRONMENT, LOGIN_RULE, TlsSettings, require_encoded_login
 
+_TOKEN_CHARS = 16
+_ORIGIN = re.compile(r"https?://[^/\s*?#]+")
 _UNKNOWN_OPTION = re.compile(r'invalid URI query parameter: "\w+"')
 
 MissingColumns = Literal["refuse", "allow"]
@@ -95,6 +97,42 @@ class HistorySettings(BaseSettings):
     model_config = FROM_ENVIRONMENT
 
     history_interval: float = Field(2.0, validation_alias="FLEETTICKETS_HISTORY_INTERVAL", ge=0)
+
+
+class ApiSettings(BaseSettings):
+    """Whom the read API answers, and how much of the database it takes."""
+
+    model_config = FROM_ENVIRONMENT
+
+    tokens: Annotated[tuple[SecretStr, ...], NoDecode] = Field((), validation_alias="FLEETTICKETS_API_TOKENS")
+    """Who shows one of them may read. None are needed where only this machine can ask."""
+    origins: Annotated[tuple[str, ...], NoDecode] = Field((), validation_alias="FLEETTICKETS_API_ORIGINS")
+    """Of pages whose scripts may read, as browsers name them: https://map.example.org."""
+    connections: int = Field(4, validation_alias="FLEETTICKETS_API_CONNECTIONS", ge=1, le=64)
+    answer_seconds: float = Field(30, validation_alias="FLEETTICKETS_API_SECONDS", gt=0, le=600)
+    """For one look into the database."""
+
+    @field_validator("tokens", "origins", mode="before")
+    @classmethod
+    def _are_listed(cls, given: object) -> object:
+        return tuple(filter(None, (name.strip() for name in given.split(",")))) if isinstance(given, str) else given
+
+    @field_validator("tokens")
+    @classmethod
+    def _can_be_sent(cls, tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for token in tokens:
+            text = token.get_secret_value()
+            if len(text) < _TOKEN_CHARS or not text.isascii() or not text.isprintable() or " " in text:
+                raise ValueError(f"a token is of {_TOKEN_CHARS} printable ASCII characters at least, without spaces")
+        return tokens
+
+    @field_validator("origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no origin; like https://map.example.org, with nothing behind the host")
+        return origins
 
 
 class FailureSettings(BaseSettings):

@@ -182,6 +182,8 @@ def _masked(name: str, value: object) -> object:
             return _masked_url(str(value))
         case Path():
             return str(value)
+        case tuple():
+            return [_masked(name, each) for each in value]
         case _:
             return value
 

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from enum import StrEnum
 from threading import Lock, Thread
@@ -179,7 +179,25 @@ def open_pool(settings: DatabaseSettings, size: int, purpose: str = "consumer") 
 
     The server shows them by their purpose.
     """
-    pool: Pool = ConnectionPool(
+    with _pool(settings, size, purpose, _prepare_staging) as pool:
+        yield pool
+
+
+@contextmanager
+def open_reading_pool(settings: DatabaseSettings, size: int, purpose: str, statement_seconds: float) -> Iterator[Pool]:
+    """The same of connections that may only read, with a limit for each statement."""
+
+    def prepare(connection: Connection) -> None:
+        _begin_session(connection, Role.READ)
+        timeout = {"timeout": f"{statement_seconds * 1e3:.0f}ms"}
+        connection.execute(statements("session")["only_read"], timeout)
+
+    with _pool(settings, size, purpose, prepare) as pool:
+        yield pool
+
+
+def _pool(settings: DatabaseSettings, size: int, purpose: str, configure: Callable[[Connection], None]) -> Pool:
+    return ConnectionPool(
         address(settings),
         connection_class=_PooledConnection,
         kwargs={
@@ -194,12 +212,10 @@ def open_pool(settings: DatabaseSettings, size: int, purpose: str = "consumer") 
         # An attempt that is given up is begun anew by whoever needs a connection. The pool's own would come at pauses
         # that double for five minutes, and Postgres could be back for as long as it was away before one is made.
         reconnect_timeout=_CONNECT_SECONDS,
-        configure=_prepare_staging,
+        configure=configure,
         check=_require_alive,
         open=False,
     )
-    with pool:
-        yield pool
 
 
 @contextmanager

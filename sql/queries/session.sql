@@ -39,6 +39,11 @@ WHERE name IN ('idle_in_transaction_session_timeout', 'transaction_timeout')
 -- How many rows are staged the planner cannot know: it would compile, for longer than a statement takes.
 SELECT set_config('jit', 'off', false)
 
+-- name: only_read
+-- Of several looks within a transaction, all see the same.
+SELECT set_config('default_transaction_read_only', 'on', false), set_config('statement_timeout', %(timeout)s, false),
+       set_config('default_transaction_isolation', 'repeatable read', false)
+
 -- name: keep_commits
 -- Of the other settings each keeps a commit through a crash of the server.
 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'

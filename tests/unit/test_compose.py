@@ -9,6 +9,7 @@ import pytest
 from pydantic_settings import BaseSettings
 
 from consumer.settings import (
+    ApiSettings,
     ApplySettings,
     DatabaseSettings,
     FailureSettings,
@@ -49,13 +50,14 @@ READS: dict[str, tuple[type[BaseSettings], ...]] = {
     ),
     "poller": (BrokerSettings, BucketSettings, FeedsSettings, WorkSettings, DatabaseSettings),
     "webhook": (BrokerSettings, WebhookSettings),
+    "api": (DatabaseSettings, ApiSettings, FeedsSettings),
     "sqs": (BrokerSettings, SqsSettings),
 }
 AWS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
 HOLDERS = {
     "POSTGRES_PASSWORD": {"postgres", "migrate", "database-logins"},
     "POSTGRES_CONSUMER_PASSWORD": {"database-logins", "consumer"},
-    "POSTGRES_READER_PASSWORD": {"database-logins", "poller"},
+    "POSTGRES_READER_PASSWORD": {"database-logins", "poller", "api"},
     "RABBITMQ_PASSWORD": {"rabbitmq", "broker-users"},
     "RABBITMQ_STORE_PASSWORD": {"broker-users", "rustfs"},
     "RABBITMQ_PUBLISHER_PASSWORD": {"broker-users", "webhook", "sqs"},
@@ -64,13 +66,15 @@ HOLDERS = {
     "RUSTFS_SECRET_KEY": {"rustfs", "bucket", "consumer", "poller"},
     "GEOCODER_API_KEY": {"consumer"},
     "FLEETTICKETS_WEBHOOK_TOKEN": {"webhook"},
+    "FLEETTICKETS_API_TOKENS": {"api"},
     "AWS_SECRET_ACCESS_KEY": {"sqs"},
 }
 NEIGHBOURS = {
-    "postgres": {"migrate", "database-logins", "consumer", "poller"},
+    "postgres": {"migrate", "database-logins", "consumer", "poller", "api"},
     "rabbitmq": {"broker-users", "topology", "consumer", "poller", "rustfs", "webhook", "sqs"},
     "rustfs": {"rabbitmq", "bucket", "consumer", "poller"},
     "webhook": {"rabbitmq"},
+    "api": {"postgres"},
     "sqs": {"rabbitmq"},
 }
 GIVEN = {name: f"{name.lower()}-of-the-test" for name in HOLDERS}
@@ -169,8 +173,9 @@ def made(folder: Path) -> dict[str, str]:
 
 def test_make_env_gives_each_a_password_of_its_own_and_keeps_it(folder: Path) -> None:
     found = made(folder)
-    passwords = [found[name] for name in HOLDERS if name.endswith(("_PASSWORD", "RUSTFS_SECRET_KEY", "_TOKEN"))]
-    assert len(set(passwords)) == len(passwords) == 10
+    ends = ("_PASSWORD", "RUSTFS_SECRET_KEY", "_TOKEN", "_TOKENS")
+    passwords = [found[name] for name in HOLDERS if name.endswith(ends)]
+    assert len(set(passwords)) == len(passwords) == 11
     assert all(re.fullmatch(r"[0-9a-f]{48}", password) for password in passwords)
     assert (folder / ".env").stat().st_mode & 0o077 == 0
     compose.environments(found)

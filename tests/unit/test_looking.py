@@ -35,7 +35,7 @@ def given(kind: type[BaseSettings]) -> BaseSettings:
         if SecretStr in (field.annotation, *getattr(field.annotation, "__args__", ())):
             scheme = URLS.get(str(field.validation_alias))
             query = "?sslpassword=Zquery1" if scheme == "postgresql" else "?p=Zquery1"
-            values[name] = f"{scheme}://{LOGIN}/d{query}" if scheme else "Zsecret1"
+            values[name] = f"{scheme}://{LOGIN}/d{query}" if scheme else "Zsecret1-of-the-test"
     return load(kind, **{name: value for name, value in values.items() if name in kind.model_fields})
 
 

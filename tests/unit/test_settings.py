@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings
 from consumer.commands.served import served_feeds
 from consumer.postgres.database import address
 from consumer.settings import (
+    ApiSettings,
     ApplySettings,
     DatabaseChoice,
     DatabaseSettings,
@@ -225,6 +226,7 @@ def test_days_that_no_calendar_has_are_refused(monkeypatch: pytest.MonkeyPatch, 
 
 
 ALL = (
+    ApiSettings,
     ApplySettings,
     BrokerSettings,
     BrokerUsersSettings,

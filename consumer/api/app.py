@@ -1,0 +1,173 @@
+"""The read API as a web application: what tickets are, as GeoJSON and JSON, for whoever may read."""
+
+import asyncio
+from http import HTTPStatus
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import PlainTextResponse
+from fastapi.security import HTTPBearer
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from starlette.concurrency import run_in_threadpool
+from starlette.types import ASGIApp
+
+from consumer.api import problems
+from consumer.api.access import Access
+from consumer.api.bodies import Body
+from consumer.api.problems import Problem
+from consumer.api.reading import Question, Reader, WholeTicket
+from consumer.feeds.feed import Feed, Feeds, FollowOn
+from consumer.settings import ApiSettings
+from publisher.errors import DependencyDown, Misconfigured
+from publisher.sources import http_limits
+
+_DESCRIPTION = """Trouble tickets as the change files tell of them. An answer has an `ETag`, which is another one
+as soon as a file or a place has changed anything, and in each minute, since ages are told; send it as `If-None-Match`,
+and an answer that you have is 304. Trouble is told as RFC 9457 has it."""
+_PROBLEM: dict[str, Any] = {"content": {"application/problem+json": {}}}
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    304: {"description": "As the answer with that `ETag`."},
+    401: {"description": "No token, or one that may not read.", **_PROBLEM},
+    422: {"description": "A parameter that there is none of, or a value that it cannot have.", **_PROBLEM},
+    503: {"description": "The database does not answer.", **_PROBLEM},
+}
+_HEALTH_SECONDS = 5
+_GEOJSON, _JSON = "application/geo+json", "application/json"
+
+_Word = Annotated[str, StringConstraints(max_length=200, pattern="^[^\0]*$")]
+
+
+class DashboardFilters(BaseModel):
+    """What the dashboard is of."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cluster: _Word | None = Field(None, description="In any case; `(none)` for tickets without one.")
+    status: _Word | None = Field(None, description="The normalized one, in any case.")
+    window: Literal["today", "24h", "7d", "30d", "90d", "all", "custom"] = Field(
+        "7d", description="Of closed and created tickets; `custom` by `from` and `to`, which go before any other."
+    )
+    begin: AwareDatetime | None = Field(None, alias="from", description="With a zone: 2026-06-25T00:00:00+03:00.")
+    end: AwareDatetime | None = Field(None, alias="to", description="The first moment that is left out.")
+
+    @model_validator(mode="after")
+    def _are_in_order(self) -> "DashboardFilters":
+        if self.begin and self.end and self.begin > self.end:
+            raise ValueError("from is later than to")
+        if self.window == "custom" and not (self.begin or self.end):
+            raise ValueError("the window custom needs from, to or both")
+        return self
+
+
+class NoFilters(BaseModel):
+    """Nothing can be chosen."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+_FeedName = Annotated[str, Path(description="A feed that is served.", max_length=63)]
+
+
+def application(reader: Reader, feeds: Feeds, settings: ApiSettings) -> ASGIApp:
+    """The API over what is read, for the feeds that are served."""
+    # No pages: FastAPI's load their scripts from a host on the internet.
+    app = FastAPI(title="fleettickets", description=_DESCRIPTION, docs_url=None, redoc_url=None, redirect_slashes=False)
+    problems.tell(app)
+    app.include_router(_routes(reader, feeds, settings))
+
+    @app.get("/healthz", summary="Whether the database answers", response_class=PlainTextResponse)
+    async def health() -> Response:
+        try:
+            async with asyncio.timeout(_HEALTH_SECONDS):
+                await run_in_threadpool(reader.require_database)
+        except TimeoutError:
+            return PlainTextResponse("the database does not answer\n", HTTPStatus.SERVICE_UNAVAILABLE)
+        except DependencyDown as error:
+            return PlainTextResponse(f"{error}\n", HTTPStatus.SERVICE_UNAVAILABLE)
+        return PlainTextResponse("ok\n")
+
+    app.middleware("http")(_guard)
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=settings.origins, allow_methods=["GET"],
+            allow_headers=["Authorization", "If-None-Match"], expose_headers=["ETag"],
+        )  # fmt: skip
+    return http_limits.OneRequestEach(app)
+
+
+def _routes(reader: Reader, feeds: Feeds, settings: ApiSettings) -> APIRouter:
+    """What tells something of the data."""
+    allowed = [Depends(Access(settings.tokens))]
+    if settings.tokens:
+        allowed.append(Depends(HTTPBearer(auto_error=False)))  # so that the description says so
+    routes = APIRouter(prefix="/api", dependencies=allowed, responses=_ANSWERS)
+
+    @routes.get("/{feed}/dashboard", summary="Open and closed tickets, metrics, freshness")
+    def dashboard(request: Request, feed: _FeedName, filters: Annotated[DashboardFilters, Query()]) -> Response:
+        asked = {
+            "cluster": filters.cluster, "status": filters.status, "window": filters.window,
+            "from": filters.begin, "to": filters.end,
+        }  # fmt: skip
+        return _answer(request, reader, Question(_with_history(feeds, feed), "dashboard", asked), _JSON)
+
+    @routes.get("/{feed}/map", summary="Open tickets that have a place, as GeoJSON")
+    def tickets_on_map(request: Request, feed: _FeedName, _none: Annotated[NoFilters, Query()]) -> Response:
+        return _answer(request, reader, Question(_with_history(feeds, feed), "map", {}), _GEOJSON)
+
+    @routes.get("/{feed}/freshness", summary="How fresh the tickets of a feed are")
+    def freshness(request: Request, feed: _FeedName, _none: Annotated[NoFilters, Query()]) -> Response:
+        return _answer(request, reader, Question(_named(feeds, feed), "freshness", {"feed": feed}), _JSON)
+
+    @routes.get(
+        "/{feed}/tickets/{ticket_id:path}",
+        summary="One ticket, and the file and line that it is from",
+        responses={404: {"description": "No file has told of it.", **_PROBLEM}},
+    )
+    def ticket(
+        feed: _FeedName, ticket_id: Annotated[_Word, Path()], _none: Annotated[NoFilters, Query()]
+    ) -> WholeTicket:
+        found = reader.ticket(_named(feeds, feed), ticket_id)
+        if not found.is_known:
+            raise Problem(HTTPStatus.NOT_FOUND, f"no file has told of a ticket {ticket_id[:100]!r} of {feed}")
+        return found
+
+    return routes
+
+
+def _named(feeds: Feeds, name: str) -> Feed:
+    try:
+        return feeds.named(name)
+    except Misconfigured as error:
+        raise Problem(HTTPStatus.NOT_FOUND, str(error)) from error
+
+
+def _with_history(feeds: Feeds, name: str) -> Feed:
+    """What is open and closed is told of the feed that has a history."""
+    feed = _named(feeds, name)
+    if FollowOn.HISTORY not in feed.follow_ons:
+        raise Problem(HTTPStatus.NOT_FOUND, f"{name} has no history, and so neither dashboard nor map: see its tickets")
+    return feed
+
+
+def _answer(request: Request, reader: Reader, question: Question, media: str) -> Response:
+    known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+    tag, body = reader.answer(question, known)
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Accept-Encoding, Authorization"}
+    if body is None:
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    return Response(*_packed(request, body, headers), media_type=media)
+
+
+def _packed(request: Request, body: Body, headers: dict[str, str]) -> tuple[bytes, int, dict[str, str]]:
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        return body.packed, HTTPStatus.OK, headers | {"Content-Encoding": "gzip"}
+    return body.plain, HTTPStatus.OK, headers
+
+
+async def _guard(request: Request, call_next: Any) -> Response:
+    """A value of a feed is data: no browser may take an answer for a page, whatever is in it."""
+    response: Response = await call_next(request)
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
+    return response

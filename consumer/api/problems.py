@@ -1,0 +1,59 @@
+"""What the API says when it cannot answer: problems as RFC 9457 has them."""
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from publisher.errors import DependencyDown
+
+_RETRY_AFTER = {"Retry-After": "5"}
+_SHOWN_CHARS = 100
+
+
+class Problem(Exception):
+    """An answer that is none: its status, and a word for a person."""
+
+    def __init__(self, status: HTTPStatus, detail: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = headers
+
+
+def tell(app: FastAPI) -> None:
+    """Have the application tell of every trouble in this one way."""
+
+    @app.exception_handler(Problem)
+    async def tell_problem(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, Problem)  # noqa: S101 - that is what it is registered for
+        return _answer(error.status, error.detail, error.headers)
+
+    @app.exception_handler(DependencyDown)
+    async def tell_away(_request: Request, error: Exception) -> Response:
+        return _answer(HTTPStatus.SERVICE_UNAVAILABLE, f"the database does not answer: {error}", _RETRY_AFTER)
+
+    @app.exception_handler(RequestValidationError)
+    async def tell_invalid(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)  # noqa: S101 - as above
+        return _answer(HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(map(_told, error.errors())))
+
+    @app.exception_handler(HTTPException)
+    async def tell_other(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101 - as above
+        return _answer(HTTPStatus(error.status_code), str(error.detail), dict(error.headers or {}))
+
+
+def _answer(status: HTTPStatus, detail: str, headers: dict[str, str] | None = None) -> Response:
+    body = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
+    return JSONResponse(body, status, headers, media_type="application/problem+json")
+
+
+def _told(error: dict[str, Any]) -> str:
+    name = ".".join(map(str, error["loc"][1:])) or "the request"
+    if error["type"] == "extra_forbidden":
+        return f"{name}: there is no such parameter"
+    return f"{name} is {str(error.get('input'))[:_SHOWN_CHARS]!r}: {error['msg']}"

@@ -1,0 +1,54 @@
+"""The process that serves the read API."""
+
+import asyncio
+import contextlib
+import socket
+from threading import Event
+
+import structlog
+
+from consumer.api.app import application
+from consumer.api.bodies import Bodies
+from consumer.api.reading import Reader
+from consumer.feeds.feed import Feeds
+from consumer.postgres.database import Pool
+from consumer.settings import ApiSettings
+from publisher.log import Sparing
+from publisher.sources import http_limits, http_server
+from publisher.sources.places import Places
+
+_GRACE_SECONDS = 10
+_TELL_SECONDS = 60
+log = structlog.get_logger()
+
+
+async def serve(listening: socket.socket, pool: Pool, feeds: Feeds, settings: ApiSettings, stop: Event) -> None:
+    """Answer until SIGTERM or SIGINT, then finish the requests under way.
+
+    `stop` is what the caller's handlers of these signals set; uvicorn passes the signals on to them at its end.
+    """
+    warnings = Sparing()
+
+    def refuse(reason: str, detail: str, client: str) -> None:
+        warnings.warn("ended", reason, detail=detail, client=client)
+
+    places: Places[http_limits.LimitedProtocol] = Places(http_limits.connections())
+    limits = http_limits.Limits(places, settings.answer_seconds + http_limits.STRANGER_SECONDS, refuse)
+    app = application(Reader(pool, Bodies()), feeds, settings)
+    server = http_server.Server(app, limits, _GRACE_SECONDS)
+    server.should_exit = stop.is_set()
+    telling = asyncio.create_task(_tell_now_and_then(warnings))
+    host, port = listening.getsockname()[:2]
+    log.info("listening", host=host, port=port)
+    await server.serve(sockets=[listening])
+    telling.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await telling
+    warnings.tell()
+    log.info("stopped")
+
+
+async def _tell_now_and_then(warnings: Sparing) -> None:
+    while True:
+        await asyncio.sleep(_TELL_SECONDS)
+        warnings.tell()

@@ -1,0 +1,235 @@
+"""The read API: a real process over real tickets, as a map and a script would ask it."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import requests
+
+from tests.doubles.proxy import Proxy
+from tests.doubles.receiver import free_port
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.stage import Stage, wait_until
+
+TOKEN, OTHER = "a-token-of-the-map", "another-token-of-it"
+FIRST, SECOND, THIRD = (key_at(minutes) for minutes in (10, 20, 30))
+MARKUP = "<script>alert('1')</script>"
+
+
+class Api:
+    """A process that serves, and a client of it."""
+
+    def __init__(self, url: str, token: str | None = TOKEN) -> None:
+        self.url = url
+        self.session = requests.Session()
+        if token:
+            self.session.headers["Authorization"] = f"Bearer {token}"
+
+    def get(self, path: str, **headers: str) -> requests.Response:
+        return self.session.get(self.url + path, headers=headers, timeout=30)
+
+
+@contextmanager
+def served(stage: Stage, **environment: str) -> Iterator[Api]:
+    port = free_port()
+    process = stage.start("serve", "--port", str(port), **environment)
+    wait_until(lambda: not process.running or "listening" in process.output(), "the API listens")
+    assert process.running, process.output()
+    try:
+        yield Api(f"http://127.0.0.1:{port}", None if environment.get("FLEETTICKETS_API_TOKENS") == "" else TOKEN)
+    finally:
+        process.stop()
+
+
+def apply(stage: Stage, key: str, rows: list[dict[str, str]]) -> None:
+    stage.bucket.put(key, csv(rows))
+    assert stage.run("drain", "--apply").returncode == 0
+
+
+@pytest.fixture(scope="module")
+def tickets(shared_stage: Stage) -> Stage:
+    placed = {"cluster": "Westlands", "latitude": "-1.2676", "longitude": "36.8108"}
+    apply(shared_stage, FIRST, [
+        ticket("INC1", owner=MARKUP, **placed), ticket("INC2", cluster="Karen"),
+        ticket("INC3", closed_at="2026-06-01 09:00", normalized_status="closed", **placed), ticket("INC4", mttr="soon"),
+    ])  # fmt: skip
+    return shared_stage
+
+
+@pytest.fixture(scope="module")
+def api(tickets: Stage) -> Iterator[Api]:
+    tokens = f"{OTHER},{TOKEN}"
+    with served(tickets, FLEETTICKETS_API_TOKENS=tokens, FLEETTICKETS_API_ORIGINS="https://map.example") as api:
+        yield api
+
+
+def problem(answer: requests.Response) -> tuple[int, str]:
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    told: dict[str, Any] = answer.json()
+    assert told["status"] == answer.status_code
+    assert told["title"]
+    return answer.status_code, told["detail"]
+
+
+def test_the_map_is_geojson_of_the_open_tickets(api: Api) -> None:
+    answer = api.get("/api/inc/map")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/geo+json")
+    told = answer.json()
+    assert [feature["id"] for feature in told["features"]] == ["INC1"]
+    assert told["features"][0]["geometry"] == {"type": "Point", "coordinates": [36.8108, -1.2676]}
+    assert told["summary"]["open_without_geom"] == 1
+
+
+def test_the_dashboard_is_filtered(api: Api) -> None:
+    everything = api.get("/api/inc/dashboard?window=all").json()
+    assert [feature["id"] for feature in everything["closed"]["features"]] == ["INC3"]
+    karen = api.get("/api/inc/dashboard?window=all&cluster=karen").json()
+    assert karen["metrics"]["open"]["total"] == 1
+    assert karen["closed"]["features"] == []
+    of_may = api.get("/api/inc/dashboard?from=2026-05-01T00:00:00%2B03:00&to=2026-06-01T00:00:00%2B03:00").json()
+    assert of_may["filters"]["window"] == "custom"
+    assert of_may["closed"]["features"] == []
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("window=year", "window is 'year': Input should be 'today', '24h', '7d', '30d', '90d', 'all' or 'custom'"),
+        ("window=custom", "the window custom needs from, to or both"),
+        ("from=2026-06-02T00:00Z&to=2026-06-01T00:00Z", "from is later than to"),
+        ("from=2026-06-02T00:00", "from is '2026-06-02T00:00': Input should have timezone info"),
+        ("claster=Karen", "claster: there is no such parameter"),
+        ("cluster=" + "x" * 201, "String should have at most 200 characters"),
+        ("cluster=%00", "String should match pattern"),
+    ],
+)
+def test_a_filter_that_cannot_be_says_what_can(api: Api, query: str, told: str) -> None:
+    status, detail = problem(api.get(f"/api/inc/dashboard?{query}"))
+    assert status == 422
+    assert told in detail
+
+
+def test_a_ticket_is_told_with_the_line_that_it_is_from(api: Api) -> None:
+    told = api.get("/api/inc/tickets/INC1").json()
+    assert told["values"]["cluster"] == told["values"]["raw"]["cluster"] == "Westlands"
+    assert told["geometry"] == {"type": "Point", "coordinates": [36.8108, -1.2676]}
+    assert (told["writer"]["key"], told["writer"]["line"]) == (FIRST, 2)
+    rejected = api.get("/api/inc/tickets/INC4").json()
+    assert (rejected["values"], rejected["rejects"][0]["line"]) == (None, 5)
+
+
+@pytest.mark.parametrize("path", ["inc/tickets/INC9", "none/tickets/INC1", "none/freshness", "crq/map", "x"])
+def test_what_is_not_there_is_404(api: Api, path: str) -> None:
+    assert problem(api.get(f"/api/{path}"))[0] == 404
+
+
+def test_an_answer_stands_until_the_data_change(tickets: Stage, api: Api) -> None:
+    def ask(tag: str = "") -> requests.Response:
+        return api.get("/api/inc/freshness", **({"If-None-Match": tag} if tag else {}))
+
+    def known(tag: str) -> bool:
+        # A minute may begin in between, and then it is asked once more.
+        return ask(tag).status_code == 304 or ask(ask().headers["ETag"]).status_code == 304
+
+    tag = ask().headers["ETag"]
+    assert known(tag)
+    assert ask(f'"0-0", W/{ask().headers["ETag"]}').content == b""
+    apply(tickets, SECOND, [ticket("INC1", owner="somebody else")])
+    again = ask(tag)
+    assert again.status_code == 200
+    assert again.json()["source_max_key"] == SECOND
+    assert known(again.headers["ETag"])
+
+
+def test_another_process_gives_the_same_tag(tickets: Stage, api: Api) -> None:
+    with served(tickets, FLEETTICKETS_API_TOKENS=TOKEN) as other:
+        wait_until(
+            lambda: api.get("/api/inc/map").headers["ETag"] == other.get("/api/inc/map").headers["ETag"], "one tag"
+        )
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "identity"])
+def test_an_answer_is_packed_for_who_takes_that(api: Api, encoding: str) -> None:
+    answer = api.get("/api/inc/map", **{"Accept-Encoding": encoding})
+    assert answer.headers.get("Content-Encoding") == (encoding if encoding == "gzip" else None)
+    assert answer.json()["type"] == "FeatureCollection"
+
+
+def test_nobody_reads_without_a_token(api: Api) -> None:
+    for header in ("", "Bearer wrong-token-of-it", TOKEN, f"Basic {TOKEN}", "Bearer \xff"):
+        answer = requests.get(f"{api.url}/api/inc/map", headers={"Authorization": header.encode("latin-1")}, timeout=30)
+        status, detail = problem(answer)
+        assert (status, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+        assert "FLEETTICKETS_API_TOKENS" in detail
+    assert Api(api.url, OTHER).get("/api/inc/map").status_code == 200
+    assert requests.get(f"{api.url}/healthz", timeout=30).text == "ok\n"
+    assert "/api/{feed}/dashboard" in requests.get(f"{api.url}/openapi.json", timeout=30).json()["paths"]
+
+
+def test_without_tokens_only_this_machine_is_answered(tickets: Stage) -> None:
+    ended = tickets.run("serve", "--host", "0.0.0.0", "--port", str(free_port()))  # noqa: S104 - it is refused
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    assert "FLEETTICKETS_API_TOKENS" in ended.stderr
+    with served(tickets, FLEETTICKETS_API_TOKENS="") as api:
+        assert api.get("/api/inc/map").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("FLEETTICKETS_API_TOKENS", "short"),
+        ("FLEETTICKETS_API_ORIGINS", "*"),
+        ("FLEETTICKETS_API_CONNECTIONS", "0"),
+        ("DATABASE_URL", ""),
+    ],
+)
+def test_a_setting_that_cannot_be_is_said_in_one_line(tickets: Stage, name: str, value: str) -> None:
+    ended = tickets.run("serve", "--port", str(free_port()), **{name: value})
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1), ended.stderr
+    assert name in ended.stderr
+    assert "short" not in ended.stderr
+
+
+def test_a_page_of_another_origin_reads_where_it_may(api: Api) -> None:
+    for origin, allowed in (("https://map.example", "https://map.example"), ("https://elsewhere.example", None)):
+        answer = api.get("/api/inc/map", Origin=origin)
+        assert answer.headers.get("Access-Control-Allow-Origin") == allowed
+
+
+def test_a_value_of_the_feed_is_data_and_no_page(tickets: Stage, api: Api) -> None:
+    apply(tickets, THIRD, [ticket("INC1", owner=MARKUP, latitude="-1.2676", longitude="36.8108")])
+    answer = api.get("/api/inc/map")
+    assert json.loads(answer.text)["features"][0]["properties"]["owner"] == MARKUP
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert problem(api.get(f"/api/inc/tickets/{MARKUP}"))[0] == 404
+
+
+def test_it_reads_and_does_nothing_else(tickets: Stage, api: Api) -> None:
+    api.get("/api/inc/map")
+    found = tickets.query(
+        "SELECT usename, application_name FROM pg_stat_activity WHERE application_name = 'fleettickets api'"
+        " AND datname = current_database()"
+    )
+    assert 1 <= len(found) <= 4
+    for method in ("POST", "PUT", "DELETE"):
+        answer = api.session.request(method, f"{api.url}/api/inc/map", timeout=30)
+        assert problem(answer)[0] == 405
+
+
+def test_a_database_that_is_away_is_said_and_met_again(tickets: Stage) -> None:
+    with (
+        Proxy(tickets.environment["DATABASE_URL"]) as proxy,
+        served(tickets, FLEETTICKETS_API_TOKENS=TOKEN, DATABASE_URL=proxy.url) as api,
+    ):
+        assert api.get("/api/inc/map").status_code == 200
+        proxy.refuse()
+        answer = api.get("/api/inc/map")
+        status, detail = problem(answer)
+        assert (status, answer.headers["Retry-After"]) == (503, "5")
+        assert "database" in detail
+        assert requests.get(f"{api.url}/healthz", timeout=30).status_code == 503
+        proxy.restore()
+        wait_until(lambda: api.get("/api/inc/map").status_code == 200, "the database is there again")
