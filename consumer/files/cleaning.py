@@ -72,6 +72,8 @@ class Cleaner:
         self._feed = feed
         self._folded_names = known_columns(feed).keys()
         self._columns = file_columns(header.names, feed)
+        declared = {name: place for place, name in enumerate(feed.columns)}
+        self._in_order = sorted(range(header.width), key=lambda place: declared.get(header.names[place], len(declared)))
         self._id = f"{{{as_json(feed.id)}: "
         has_closed = FollowOn.HISTORY in feed.follow_ons and CLOSED_AT in header.names
         self._closed_place = header.names.index(CLOSED_AT) if has_closed else None
@@ -94,9 +96,9 @@ class Cleaner:
             members = "".join(map(getitem, self._columns, fields))  # type: ignore[arg-type]
         except TypeError:  # there is None among them, of which there is more to say
             values = [column.value(field) for column, field in zip(self._columns, fields, strict=True)]
-            for value in values:
-                if value.fault:
-                    return self._reject(record, value.fault)
+            # For the first that it breaks, as the feed declares its columns.
+            if fault := next(filter(None, (values[place].fault for place in self._in_order)), None):
+                return self._reject(record, fault)
             if any(value.drops for value in values):
                 return Dropped.ALARM
             self.never += sum(value.is_never for value in values)

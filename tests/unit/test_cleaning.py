@@ -137,6 +137,13 @@ def test_a_value_that_its_column_cannot_take_rejects_the_row(column: str, value:
     assert "those are" in told or "longer than" in told
 
 
+def test_of_several_faults_the_first_is_told_as_the_feed_declares_its_columns() -> None:
+    names = [name for name in INC.columns if name in {"closed_at", "mttr", "latitude"}]
+    for header in (names, names[::-1]):
+        told = rejected(",".join(["ticket_id", *header]), "INC1", "soon", "soon", "soon")
+        assert told.startswith(f"{names[0]} 'soon' is ")
+
+
 def test_a_row_that_cannot_be_a_ticket_is_rejected() -> None:
     assert rejected("ticket_id,owner", "", "x") == "has no ticket_id"
     assert rejected("ticket_id,owner", " ", "x") == "has no ticket_id"
