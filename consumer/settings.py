@@ -108,6 +108,8 @@ class ApiSettings(BaseSettings):
     """Who shows one of them may read. None are needed where only this machine can ask."""
     origins: Annotated[tuple[str, ...], NoDecode] = Field((), validation_alias="FLEETTICKETS_API_ORIGINS")
     """Of pages whose scripts may read, as browsers name them: https://map.example.org."""
+    url: HttpUrl | None = Field(None, validation_alias="FLEETTICKETS_API_URL")
+    """Where others find the API, if that is not the address that they ask at: behind a proxy that speaks TLS."""
     connections: int = Field(4, validation_alias="FLEETTICKETS_API_CONNECTIONS", ge=1, le=64)
     answer_seconds: float = Field(30, validation_alias="FLEETTICKETS_API_SECONDS", gt=0, le=600)
     """For one look into the database."""

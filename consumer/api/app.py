@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from consumer.api import problems
 from consumer.api.access import Access
 from consumer.api.bodies import Body
+from consumer.api.ogc import FeaturesApi
 from consumer.api.problems import Problem
 from consumer.api.reading import Question, Reader, WholeTicket
 from consumer.feeds.feed import Feed, Feeds, FollowOn
@@ -29,7 +30,7 @@ _PROBLEM: dict[str, Any] = {"content": {"application/problem+json": {}}}
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     304: {"description": "As the answer with that `ETag`."},
     401: {"description": "No token, or one that may not read.", **_PROBLEM},
-    422: {"description": "A parameter that there is none of, or a value that it cannot have.", **_PROBLEM},
+    400: {"description": "A parameter that there is none of, or a value that it cannot have.", **_PROBLEM},
     503: {"description": "The database does not answer.", **_PROBLEM},
 }
 _HEALTH_SECONDS = 5
@@ -74,7 +75,11 @@ def application(reader: Reader, feeds: Feeds, settings: ApiSettings) -> ASGIApp:
     # No pages: FastAPI's load their scripts from a host on the internet.
     app = FastAPI(title="fleettickets", description=_DESCRIPTION, docs_url=None, redoc_url=None, redirect_slashes=False)
     problems.tell(app)
-    app.include_router(_routes(reader, feeds, settings))
+    allowed = [Depends(Access(settings.tokens))]
+    if settings.tokens:
+        allowed.append(Depends(HTTPBearer(auto_error=False)))  # so that the description says so
+    for routes in (_routes(reader, feeds), FeaturesApi(reader, feeds, str(settings.url or "")).routes()):
+        app.include_router(routes, dependencies=allowed, responses=_ANSWERS)
 
     @app.get("/healthz", summary="Whether the database answers", response_class=PlainTextResponse)
     async def health() -> Response:
@@ -96,12 +101,8 @@ def application(reader: Reader, feeds: Feeds, settings: ApiSettings) -> ASGIApp:
     return http_limits.OneRequestEach(app)
 
 
-def _routes(reader: Reader, feeds: Feeds, settings: ApiSettings) -> APIRouter:
-    """What tells something of the data."""
-    allowed = [Depends(Access(settings.tokens))]
-    if settings.tokens:
-        allowed.append(Depends(HTTPBearer(auto_error=False)))  # so that the description says so
-    routes = APIRouter(prefix="/api", dependencies=allowed, responses=_ANSWERS)
+def _routes(reader: Reader, feeds: Feeds) -> APIRouter:
+    routes = APIRouter(prefix="/api")
 
     @routes.get("/{feed}/dashboard", summary="Open and closed tickets, metrics, freshness")
     def dashboard(request: Request, feed: _FeedName, filters: Annotated[DashboardFilters, Query()]) -> Response:

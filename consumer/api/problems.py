@@ -39,7 +39,7 @@ def tell(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def tell_invalid(_request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)  # noqa: S101 - as above
-        return _answer(HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(map(_told, error.errors())))
+        return _answer(HTTPStatus.BAD_REQUEST, "; ".join(map(_told, error.errors())))
 
     @app.exception_handler(HTTPException)
     async def tell_other(_request: Request, error: Exception) -> Response:

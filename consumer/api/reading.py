@@ -13,6 +13,8 @@ from consumer.postgres import database
 from consumer.postgres.database import Pool
 from consumer.upkeep.explain import TicketLife, explain_ticket
 
+_ANTIMERIDIAN = 180.0
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -21,6 +23,21 @@ class Question:
     feed: Feed
     statement: str
     parameters: Mapping[str, str | datetime | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which tickets of many: so many of those behind an id that are within a box and an interval, both ends included.
+
+    A box is west, south, east and north in degrees; one that goes over the antimeridian has its east before its west.
+    """
+
+    limit: int
+    after: str = ""
+    only: str | None = None
+    box: tuple[float, float, float, float] | None = None
+    begin: datetime | None = None
+    end: datetime | None = None
 
 
 class WholeTicket(TicketLife):
@@ -61,6 +78,22 @@ class Reader:
             life = explain_ticket(connection, ticket_id, feed)
         found = row or {"values": None, "geometry": None}
         return WholeTicket.model_validate(life.model_dump() | found)
+
+    def features(self, feed: Feed, statement: str, page: Page) -> list[tuple[str, str]]:
+        """Ids of tickets with their GeoJSON, as text, in the order of the ids; one more than the page has room for.
+
+        Raises: DependencyDown.
+        """
+        west, south, east, north = page.box or (None, None, None, None)
+        is_over = west is not None and east is not None and west > east
+        parameters = {
+            "limit": page.limit + 1, "after": page.after, "only": page.only, "begin": page.begin, "end": page.end,
+            "west": west, "until": _ANTIMERIDIAN if is_over else east, "south": south, "north": north,
+            "from": -_ANTIMERIDIAN if is_over else west, "east": east,
+        }  # fmt: skip
+        with database.transaction(self._pool) as connection:
+            found = database.rows(connection, "api", statement, parameters, feed=feed)
+        return [(row["ticket_id"], row["feature"]) for row in found]
 
     def require_database(self) -> None:
         """Raises: DependencyDown."""
