@@ -20,7 +20,7 @@ from consumer.api.problems import Problem
 from consumer.api.reading import Question, Reader, WholeTicket
 from consumer.feeds.feed import Feed, Feeds, FollowOn
 from consumer.settings import ApiSettings
-from publisher.errors import DependencyDown, Misconfigured
+from publisher.errors import FleetticketsError, Misconfigured
 from publisher.sources import http_limits
 
 _DESCRIPTION = """Trouble tickets as the change files tell of them. An answer has an `ETag`, which is another one
@@ -81,14 +81,14 @@ def application(reader: Reader, feeds: Feeds, settings: ApiSettings) -> ASGIApp:
     for routes in (_routes(reader, feeds), FeaturesApi(reader, feeds, str(settings.url or "")).routes()):
         app.include_router(routes, dependencies=allowed, responses=_ANSWERS)
 
-    @app.get("/healthz", summary="Whether the database answers", response_class=PlainTextResponse)
+    @app.get("/healthz", summary="Whether the database answers, and is current", response_class=PlainTextResponse)
     async def health() -> Response:
         try:
             async with asyncio.timeout(_HEALTH_SECONDS):
-                await run_in_threadpool(reader.require_database)
+                await run_in_threadpool(reader.require_ready)
         except TimeoutError:
             return PlainTextResponse("the database does not answer\n", HTTPStatus.SERVICE_UNAVAILABLE)
-        except DependencyDown as error:
+        except FleetticketsError as error:
             return PlainTextResponse(f"{error}\n", HTTPStatus.SERVICE_UNAVAILABLE)
         return PlainTextResponse("ok\n")
 

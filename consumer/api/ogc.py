@@ -18,11 +18,11 @@ from consumer.api.reading import Page, Reader
 from consumer.feeds.feed import Feed, Feeds, FollowOn
 
 _CORE = "http://www.opengis.net/spec/ogcapi-features-1/1.0/conf"
-CONFORMS_TO = (f"{_CORE}/core", f"{_CORE}/oas30", f"{_CORE}/geojson")
+CONFORMS_TO = (f"{_CORE}/core", f"{_CORE}/geojson")
 MAX_ITEMS = 10_000
 _CRS84 = "http://www.opengis.net/def/crs/OGC/1.3/CRS84"
 _JSON, _GEOJSON = "application/json", "application/geo+json"
-_OPENAPI = "application/vnd.oai.openapi+json;version=3.0"
+_OPENAPI = "application/vnd.oai.openapi+json;version=3.1"
 _OPEN_ENDS = frozenset({"", ".."})
 _MOMENT: TypeAdapter[datetime] = TypeAdapter(AwareDatetime)
 

@@ -3,15 +3,17 @@
 from http import HTTPStatus
 from typing import Any
 
+import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from publisher.errors import DependencyDown
+from publisher.errors import FleetticketsError
 
 _RETRY_AFTER = {"Retry-After": "5"}
 _SHOWN_CHARS = 100
+log = structlog.get_logger()
 
 
 class Problem(Exception):
@@ -32,9 +34,14 @@ def tell(app: FastAPI) -> None:
         assert isinstance(error, Problem)  # noqa: S101 - that is what it is registered for
         return _answer(error.status, error.detail, error.headers)
 
-    @app.exception_handler(DependencyDown)
-    async def tell_away(_request: Request, error: Exception) -> Response:
+    @app.exception_handler(FleetticketsError)
+    async def tell_of_database(_request: Request, error: Exception) -> Response:
+        log.warning("not answered", detail=str(error))
         return _answer(HTTPStatus.SERVICE_UNAVAILABLE, f"the database does not answer: {error}", _RETRY_AFTER)
+
+    @app.exception_handler(Exception)
+    async def tell_unexpected(_request: Request, _error: Exception) -> Response:
+        return _answer(HTTPStatus.INTERNAL_SERVER_ERROR, "this was not expected; the log of the API says more")
 
     @app.exception_handler(RequestValidationError)
     async def tell_invalid(_request: Request, error: Exception) -> Response:

@@ -11,6 +11,7 @@ from consumer.api.bodies import Bodies, Body, Stamp, tag_of
 from consumer.feeds.feed import Feed
 from consumer.postgres import database
 from consumer.postgres.database import Pool
+from consumer.postgres.migrate import require_migrated
 from consumer.upkeep.explain import TicketLife, explain_ticket
 
 _ANTIMERIDIAN = 180.0
@@ -95,7 +96,7 @@ class Reader:
             found = database.rows(connection, "api", statement, parameters, feed=feed)
         return [(row["ticket_id"], row["feature"]) for row in found]
 
-    def require_database(self) -> None:
-        """Raises: DependencyDown."""
-        with database.statement(self._pool) as connection:
-            database.rows(connection, "api", "ping")
+    def require_ready(self) -> None:
+        """Raises: Misconfigured, for a database that lacks a migration; DependencyDown."""
+        with database.transaction(self._pool) as connection:
+            require_migrated(connection)

@@ -13,6 +13,7 @@ from consumer.api.reading import Reader
 from consumer.feeds.feed import Feeds
 from consumer.postgres.database import Pool
 from consumer.settings import ApiSettings
+from publisher.errors import DependencyDown
 from publisher.log import Sparing
 from publisher.sources import http_limits, http_server
 from publisher.sources.places import Places
@@ -26,7 +27,13 @@ async def serve(listening: socket.socket, pool: Pool, feeds: Feeds, settings: Ap
     """Answer until SIGTERM or SIGINT, then finish the requests under way.
 
     `stop` is what the caller's handlers of these signals set; uvicorn passes the signals on to them at its end.
+    Raises: Misconfigured, for a database that lacks a migration; one that is away is waited for.
     """
+    reader = Reader(pool, Bodies())
+    try:
+        reader.require_ready()
+    except DependencyDown as error:
+        log.warning("the database is away", detail=str(error))
     warnings = Sparing()
 
     def refuse(reason: str, detail: str, client: str) -> None:
@@ -34,8 +41,7 @@ async def serve(listening: socket.socket, pool: Pool, feeds: Feeds, settings: Ap
 
     places: Places[http_limits.LimitedProtocol] = Places(http_limits.connections())
     limits = http_limits.Limits(places, settings.answer_seconds + http_limits.STRANGER_SECONDS, refuse)
-    app = application(Reader(pool, Bodies()), feeds, settings)
-    server = http_server.Server(app, limits, _GRACE_SECONDS)
+    server = http_server.Server(application(reader, feeds, settings), limits, _GRACE_SECONDS)
     server.should_exit = stop.is_set()
     telling = asyncio.create_task(_tell_now_and_then(warnings))
     host, port = listening.getsockname()[:2]

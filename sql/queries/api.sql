@@ -72,6 +72,3 @@ WHERE true
        OR geom && ST_MakeEnvelope(%(from)s, %(south)s, %(east)s, %(north)s, 4326))
 ORDER BY ticket_id
 LIMIT %(limit)s
-
--- name: ping
-SELECT 1 AS yes

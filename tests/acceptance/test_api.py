@@ -219,6 +219,22 @@ def test_it_reads_and_does_nothing_else(tickets: Stage, api: Api) -> None:
         assert problem(answer)[0] == 405
 
 
+def test_a_database_that_lacks_a_migration_is_said_at_once(tickets: Stage) -> None:
+    bare = tickets.environment["DATABASE_URL"].rpartition("/")[0] + "/template1"
+    ended = tickets.run("serve", "--port", str(free_port()), DATABASE_URL=bare)
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[-1].endswith("run: fleettickets migrate"), ended.stderr
+
+
+def test_a_look_that_takes_too_long_is_ended(tickets: Stage) -> None:
+    with served(tickets, FLEETTICKETS_API_TOKENS=TOKEN, FLEETTICKETS_API_SECONDS="0.2") as api:
+        with tickets.connection.transaction():
+            tickets.connection.execute("LOCK TABLE tickets.inc")
+            status, detail = problem(api.get("/api/inc/map"))
+        assert (status, "statement timeout" in detail) == (503, True)
+        assert api.get("/api/inc/map").status_code == 200
+
+
 def test_a_database_that_is_away_is_said_and_met_again(tickets: Stage) -> None:
     with (
         Proxy(tickets.environment["DATABASE_URL"]) as proxy,
