@@ -319,6 +319,8 @@ class ChangeFileReader:
             fault += (
                 ", and what follows is no row: a line break in a text that is not in quotes, or a file that is cut off?"
             )
+        if '"' in record.raw:  # in quotes, several names are one field
+            self._require_no_other_header(Line(record.line, record.raw), fault)
         if not shape.is_short(fields) and self._ids.is_new(shape.id_of(fields)):
             beside = shape.id_of(fields)
         if before is not None or '"' in record.raw or shape.is_short(fields):  # one that is too wide has no rest

@@ -530,10 +530,18 @@ def test_two_exports_in_quotes_without_a_line_end_between_them() -> None:
     'ticket_id,o"wner,location_name,raw_status\n',
     "number,owner,location_name,raw_status\n",
     'ticket_id,"owner,location_name",raw_status\n',
+    '"ticket_id,owner,location_name,raw_status"\n',
+    'ticket_id,"owner,location_name,raw_status"\n',
+    'E14-2,New,"x,yticket_id,owner",location_name,raw_status\n',
 ])  # fmt: skip
 def test_rows_behind_another_header_that_cannot_be_read_are_not_read_by_the_first(again: str) -> None:
     error = refusal(NARROW + "E14-1,New,x,y\n" + again + "E14-3,Amina,Karen,New\n")
     assert error.reason in {"glued exports", "header astray"}
+
+
+@pytest.mark.parametrize("row", ['E14-2,New,"see ticket_id, owner",y\n', 'E14-2,New,"see ticket_id, owner"\n'])
+def test_a_text_in_quotes_may_name_columns(row: str) -> None:
+    assert Read(NARROW + row + "E14-3,New,x,y\n").ids == ["E14-2", "E14-3"]
 
 
 def test_a_row_whose_values_are_names_of_columns_costs_itself_alone_at_most() -> None:
