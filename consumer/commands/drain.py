@@ -49,6 +49,8 @@ def drain(
     With --from-archive it brings a database that was restored to an earlier state back to where the bucket is: it
     applies what `verify` calls unrecorded, each file in the epoch it was archived in, and leaves the objects where
     they are. It can be interrupted and repeated. See docs/operations.md.
+
+    Exit status 1 when a file fails; without --apply also when tickets would lose something by one, as `preview` has it.
     """
     database_settings, bucket_settings, settings = load(DatabaseSettings), load(BucketSettings), load(ApplySettings)
     feeds = served_feeds(feed)

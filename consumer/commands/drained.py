@@ -51,6 +51,11 @@ class Worked:
     def failed(self) -> int:
         return sum(isinstance(outcome, Failure) for _, outcome in self.results)
 
+    @property
+    def dangerous(self) -> int:
+        """So many files that were only tried, by which tickets would lose something."""
+        return sum(isinstance(outcome, Tried) and bool(outcome.dangers) for _, outcome in self.results)
+
 
 def tell_each(worked: Worked) -> None:
     for key, outcome in worked.results:
@@ -67,15 +72,18 @@ def tell_each(worked: Worked) -> None:
 
 
 def conclude(worked: Worked, *, as_json: bool) -> None:
-    """Sum up, and end with the exit status that means it."""
+    """Sum up, and end with the exit status that means it; of what was only tried, as `preview` does."""
     (_tell_as_json if as_json else _tell_sum)(worked)
-    if worked.failed or worked.is_stopped:
+    if worked.failed or worked.dangerous or worked.is_stopped:
         raise typer.Exit(EXIT_FAILED)
 
 
 def _tell_as_json(worked: Worked) -> None:
     files = [_plain(key, outcome) for key, outcome in worked.results]
-    told = {"applied": worked.is_applied, "failed": worked.failed, "stopped": worked.is_stopped, "files": files}
+    told = {
+        "applied": worked.is_applied, "failed": worked.failed, "dangerous": worked.dangerous,
+        "stopped": worked.is_stopped, "files": files,
+    }  # fmt: skip
     typer.echo(json.dumps(told))
 
 
@@ -85,7 +93,8 @@ def _tell_sum(worked: Worked) -> None:
         if isinstance(outcome, Applied):
             rows.update(asdict(outcome.counts))
     shown = ", ".join(f"{rows[name]} {name}" for name in ("inserted", "updated", "unchanged", "stale", "rejected"))
-    typer.echo(f"{len(worked.results)} files, {worked.failed} failed; rows: {shown}")
+    dangerous = f", {worked.dangerous} dangerous" if worked.dangerous else ""
+    typer.echo(f"{len(worked.results)} files, {worked.failed} failed{dangerous}; rows: {shown}")
     if worked.is_stopped:
         goes_on = ": running it again goes on" if worked.is_applied else ""
         typer.echo(f"stopped by a signal; there may be more files{goes_on}")

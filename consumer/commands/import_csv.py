@@ -28,6 +28,9 @@ def import_local_file(
 
     Its name gives the instant of the changes in it, as a key does (2026-06-25T142000.csv); with any other name it is
     the file's time of change. Importing the same bytes twice does nothing the second time.
+
+    Exit status 1 when it fails; without --apply as `preview` has it: when the file would be refused, or when tickets
+    would lose something.
     """
     database_settings, settings = load(DatabaseSettings), load(ApplySettings)
     whose = one_feed(feed)

@@ -180,7 +180,9 @@ def test_a_dry_run_of_an_import_tells_the_same_dangers_and_what_is_to_be_known(c
     header = ["ticket_id", *("Owner" if name == "owner" else name for name in VALUES)]
     file = local(closed, body(row("E1", closed_at=""), row("E2", mttr="soon"), header=header))
     before = state(closed)
-    tried = closed.ask("import-csv", file, "--feed", "inc")["files"][0]
+    told = closed.run("import-csv", file, "--feed", "inc", "--json")
+    (tried,) = closed.json(told)["files"]
+    assert (told.returncode, closed.json(told)["dangerous"]) == (1, 1)
     assert (tried["dangers"], tried["notes"]) == (
         ["1 ticket would be reopened, such as E1"], {"renamed": {"owner": "Owner"}},
     )  # fmt: skip
@@ -193,9 +195,14 @@ def test_a_dry_run_of_an_import_tells_the_same_dangers_and_what_is_to_be_known(c
     assert "    rejected, 1 x mttr is no number of minutes" in shown
     assert "    column owner is called 'Owner'\n" in shown
     assert "    DANGER: 1 ticket would be reopened, such as E1\n" in shown
+    assert "1 files, 0 failed, 1 dangerous; rows: " in shown
     assert state(closed) == before
     done = closed.ask("import-csv", file, "--feed", "inc", "--apply")["files"][0]
     assert [done] == of_the_run([tried])
+
+
+def test_a_dry_run_without_a_danger_ends_well(closed: Stage) -> None:
+    assert closed.ask("import-csv", local(closed, body(row("E5"))), "--feed", "inc")["dangerous"] == 0
 
 
 def test_a_dry_run_of_a_drain_tells_of_each_file_on_top_of_those_before_it(closed: Stage) -> None:
@@ -207,7 +214,9 @@ def test_a_dry_run_of_a_drain_tells_of_each_file_on_top_of_those_before_it(close
         }
     )
     before = state(closed)
-    tried = closed.ask("drain")["files"]
+    told = closed.run("drain", "--json")
+    tried = closed.json(told)["files"]
+    assert (told.returncode, closed.json(told)["dangerous"]) == (1, 2)
     assert [file["dangers"] for file in tried] == [
         ["1 ticket would be reopened, such as E1"],
         [],

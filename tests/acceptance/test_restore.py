@@ -156,7 +156,7 @@ def test_after_a_restore_the_missing_files_are_named_and_applied_from_the_archiv
         assert len(missing) == len(late) + 4
         assert unrecorded(stage) == missing
         before = end_state(stage)
-        tried = stage.ask("drain", "--from-archive")
+        tried = stage.json(stage.run("drain", "--from-archive", "--json"))
         assert end_state(stage) == before, "a dry run changes nothing"
         assert sorted(file["key"] for file in tried["files"]) == missing
 
