@@ -387,7 +387,7 @@ class ChangeFileReader:
             beside or before.beside, before.has_id or has_id, last if is_begun else "", last,
             is_in_text=before.is_in_text != raw.count('"') % 2,
             has_text=before.has_text or self._quoting.has_text(Line(0, raw)),
-            word=last.strip(' "') if is_word else "",
+            word=bare[0].strip() if is_word else "",
         )  # fmt: skip
 
     def _makes_row(self, shape: Shape, begun: str, rest: list[str]) -> bool:

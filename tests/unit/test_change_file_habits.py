@@ -219,7 +219,9 @@ def test_behind_a_text_with_a_quote_astray_the_end_of_it_is_no_row() -> None:
     assert (read.ids, read.rejected_lines) == (["INC-2"], [2, 3, 4])
 
 
-@pytest.mark.parametrize("spoilt", ['"I\n"NC-48012"', '"INC-4\n"8012"', '"INC-0\n"48012"', "INC-4\n8012"])
+@pytest.mark.parametrize(
+    "spoilt", ['"I\n"NC-48012"', '"INC-4\n"8012"', '"INC-0\n"48012"', '"I"NC-4\n"8012"', "INC-4\n8012"]
+)
 @pytest.mark.parametrize("before", ["", "INC-48011,New,x,y\n"])
 def test_the_rest_of_an_id_with_a_line_break_is_no_id(before: str, spoilt: str) -> None:
     read = Read(f"{NARROW}{before}{spoilt},New,x,y\nINC-48013,New,x,y\n")
