@@ -38,7 +38,7 @@ class Quoting:
         self._lines = lines
         self._delimiter = delimiter
         mark = re.escape(delimiter)
-        self._whole_field = re.compile(f' *+(?:"(?:[^"]|"")*"|(?:[^"{mark}][^{mark}]*)?(?<!"))(?:{mark}|$)')
+        self._whole_field = re.compile(f' *+(?:"(?:[^"]|"")*" *|(?:[^"{mark}][^{mark}]*)?(?<!"))(?:{mark}|$)')
         self._quoted = _Quoted(lines)
         self._csv = csv.reader(self._quoted, delimiter=delimiter, skipinitialspace=True, strict=True)
         self._again = 0
@@ -55,6 +55,8 @@ class Quoting:
         except _Swallowed as error:
             why = f"opens a quote that does not close: {error}"
         except csv.Error:
+            if len(quoted.taken) == 1 and self._is_whole(line):  # it has spaces behind a quote, which mean nothing
+                return split(line, self._delimiter), quoted.taken
             last = quoted.taken[-1].number
             misplaced = f"has a quote where none can be, by line {last}: in quotes it is written twice"
             why = "opens a quote that never closes" if quoted.has_ended else misplaced
@@ -71,7 +73,7 @@ class Quoting:
         try:
             return next(csv.reader(lines, delimiter=self._delimiter, skipinitialspace=True, strict=True))
         except csv.Error:
-            return []
+            return split(line, self._delimiter) if self._is_whole(line) else []
 
     def bare(self, line: Line) -> list[str]:
         """The fields of a line if none of its quotes is meant."""
@@ -93,6 +95,10 @@ class Quoting:
                 return True
             at = field.end()
         return False
+
+    def _is_whole(self, line: Line) -> bool:
+        """Whether each quote that opens in it closes in it, at the end of a field or before spaces there."""
+        return not self.begins_with_rest(line.text.rstrip("\r\n"), line.text.count(self._delimiter) + 1)
 
     def _from(self, line: Line, begin: int) -> Iterator[str]:
         """The text of a line, and of those behind it, so far as is looked."""

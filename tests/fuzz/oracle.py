@@ -175,11 +175,10 @@ def _without_nothing(values: dict[str, str]) -> dict[str, str]:
 
 
 def alone(text: str, delimiter: str) -> list[str] | None:
-    """The fields of one record, as RFC 4180 has it, with spaces before them; None where its quotes are wrong."""
+    """The fields of one record, as RFC 4180 has it, with spaces around them; None where its quotes are wrong."""
     fields, at = [], 0
     while True:
-        while text[at : at + 1] == " ":
-            at += 1
+        at = _behind_spaces(text, at)
         value = ""
         if text[at : at + 1] == '"':
             at += 1
@@ -193,6 +192,7 @@ def alone(text: str, delimiter: str) -> list[str] | None:
                     break
                 value += '"'
                 at += 1
+            at = _behind_spaces(text, at)
             if text[at : at + 1] not in (delimiter, ""):
                 return None
         else:
@@ -205,3 +205,7 @@ def alone(text: str, delimiter: str) -> list[str] | None:
         if at >= len(text):
             return fields
         at += 1
+
+
+def _behind_spaces(text: str, at: int) -> int:
+    return len(text) - len(text[at:].lstrip(" "))

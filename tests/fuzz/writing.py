@@ -329,6 +329,8 @@ def _written_id(plan: _Plan, ticket_id: str) -> tuple[str, Fate]:
 def _cells(plan: _Plan, texts: Sequence[str], named: int) -> list[str]:
     """The fields of a row as they are written, as many as the exporter writes; the first so many have names."""
     cells = [_cell(plan, text) for text in texts]
+    if plan.does(Habit.SPACES, 0.3) and not any(_LINE.search(cell) for cell in cells):
+        cells = [f"{cell} " if cell.endswith('"') else cell for cell in cells]
     width = len(cells)
     if plan.does(Habit.HEADER_DELIMITERS, 0.7):
         del cells[named:]

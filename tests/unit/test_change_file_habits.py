@@ -591,6 +591,21 @@ def test_a_space_before_a_quote_means_nothing() -> None:
     assert read.values == [{"ticket_id": "X", "cluster": "Karen, Nairobi", "owner": "Amina"}]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_space_behind_a_quote_means_nothing(end: str) -> None:
+    rows = ('"ticket_id" ,"cluster","owner" ', '"E14-1" , "Karen, ""K"" "  ,"Amina" ', '"E14-2","Karen" ,Dina')
+    read = Read(end.join(rows))
+    assert read.values == [
+        {"ticket_id": "E14-1", "cluster": 'Karen, "K"', "owner": "Amina"},
+        {"ticket_id": "E14-2", "cluster": "Karen", "owner": "Dina"},
+    ]
+
+
+def test_a_quote_astray_beside_a_space_behind_another_one_is_told() -> None:
+    read = Read(NARROW + 'E14-1,"New" ,"x"y,z\nE14-2,"New" ,"x,y\nE14-3,New,x,y\n')
+    assert (read.ids, read.rejected_lines) == (["E14-3"], [2, 3])
+
+
 @pytest.mark.parametrize("said", [False, True])
 @pytest.mark.parametrize("delimiter", [";", "\t", "|", ","])
 def test_delimiters_are_told_by_the_header(delimiter: str, said: bool) -> None:

@@ -48,6 +48,7 @@ def test_a_file_that_differs_is_told_with_what_repeats_it(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(("text", "fields"), [
     ('a,"b,c",d', ["a", "b,c", "d"]),
     ('a, "b ""c""\nd"', ["a", 'b "c"\nd']),
+    ('"a" ,b', ["a", "b"]),
     ('6" duct,', ['6" duct', ""]),
     ('a,"b', None),
     ('a,"b"c', None),
