@@ -99,6 +99,11 @@ class Piece:
     """Its line end, which is a part of the text."""
 
     @property
+    def id_form(self) -> str:
+        """What is alike in all ids of one of the forms, and in no other's."""
+        return re.sub(r"\w", "x", self.ticket.ticket_id) if self.ticket else ""
+
+    @property
     def body(self) -> str:
         return self.text[: len(self.text) - len(self.end)]
 
@@ -437,18 +442,22 @@ def _with_doubt(plan: _Plan, pieces: list[Piece]) -> list[Piece]:
     before it whose last columns are left out, where the other does not begin as rows here do.
     """
     rows = [piece for piece in pieces if not piece.is_blank]
+    known: set[str] = set()
     for at, (piece, behind) in enumerate(pairwise(rows)):
         is_astray = behind.fate in {Fate.REJECTED, Fate.EITHER}
         is_one = piece.is_short and piece.fate in {Fate.TAKEN, Fate.DROPPED}
         if is_one and is_astray and not _begins_as_row(plan, behind):
             rows[at] = replace(piece, fate=Fate.EITHER)
-        # With an id of another form behind it, two short ones are as wide as one that a line break is in.
+        # With an id of a form that is new behind it, two short ones are as wide as one that a line break is in.
+        is_new = behind.ticket is not None and len(plan.id_forms) > 1 and behind.id_form not in known
         fields = len(piece.body.split(plan.delimiter)) + len(behind.body.split(plan.delimiter)) - 1
-        if is_one and len(plan.id_forms) > 1 and fields <= len(piece.names):
+        if is_one and is_new and behind.id_form != piece.id_form and fields <= len(piece.names):
             rows[at] = replace(piece, fate=Fate.EITHER)
+        if rows[at].fate is Fate.TAKEN:
+            known.add(piece.id_form)
         # Behind one that cannot be read, few fields are a row where their id is of a form that is there already.
         has_few = behind.is_short and _has_few(plan, behind.body, behind)
-        if len(plan.id_forms) > 1 and has_few and rows[at].fate in {Fate.REJECTED, Fate.EITHER} and not is_astray:
+        if is_new and has_few and rows[at].fate in {Fate.REJECTED, Fate.EITHER} and not is_astray:
             rows[at + 1] = replace(behind, fate=Fate.EITHER)
     others = iter(rows)
     pieces = [piece if piece.is_blank else next(others) for piece in pieces]
