@@ -172,9 +172,12 @@ class ChangeFileReader:
         first, *others = taken
         self._quoting.give_back(others)
         self._require_no_other_header(first, why)
-        if self._shape:
+        fields = split(first, self._delimiter)
+        if self._shape and self._shape.is_sentinel(fields):
+            self._open = None  # however its quotes are, it is no row that may go on
+        elif self._shape:
             self._lose(self._shape, first.text, self._opening_on(self._shape, first).id)
-        return Record(first.number, split(first, self._delimiter), first.text, fault=why)
+        return Record(first.number, fields, first.text, fault=why)
 
     def _stands(self, shape: Shape, fields: list[str], taken: list[Line]) -> bool:
         """Whether several lines are one record, which has no line break but in its texts."""

@@ -348,6 +348,12 @@ def test_a_word_for_nothing_in_the_place_of_an_id_is_no_form_of_ids() -> None:
     assert read.ids == ["E11-2"]
 
 
+@pytest.mark.parametrize("said", ['"EXPORT STOPPED at 10 MB," rest later"', '"EXPORT STOPPED at 10 MB, rest later'])
+def test_behind_what_the_exporter_writes_for_a_row_one_is_a_row_however_its_quotes_are(said: str) -> None:
+    read = Read(f"raw_status,ticket_id,location_name,owner\nNew,INC-1,x,y\n{said}\nNew,INC-2,x,y\n")
+    assert (read.ids, len(read.dropped), read.rejects) == (["INC-1", "INC-2"], 1, [])
+
+
 # The header.
 
 
