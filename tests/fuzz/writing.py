@@ -104,6 +104,11 @@ class Piece:
         return re.sub(r"\w", "x", self.ticket.ticket_id) if self.ticket else ""
 
     @property
+    def has_text(self) -> bool:
+        """Whether there is more in it than delimiters and quotes."""
+        return any(map(str.isalnum, self.text))
+
+    @property
     def body(self) -> str:
         return self.text[: len(self.text) - len(self.end)]
 
@@ -439,9 +444,10 @@ def _with_doubt(plan: _Plan, pieces: list[Piece]) -> list[Piece]:
     """What lies beside a row that cannot be read may be a part of it, as far as anybody can tell.
 
     So may a row behind it where the id has yet to come, or with a quote before the id as a text ends with, and one
-    before it whose last columns are left out, where the other does not begin as rows here do.
+    before it whose last columns are left out, where the other does not begin as rows here do. A line of nothing between
+    them, with a quote astray or not, tells nothing.
     """
-    rows = [piece for piece in pieces if not piece.is_blank]
+    rows = [piece for piece in pieces if piece.has_text]
     known: set[str] = set()
     for at, (piece, behind) in enumerate(pairwise(rows)):
         is_astray = behind.fate in {Fate.REJECTED, Fate.EITHER}
@@ -460,7 +466,7 @@ def _with_doubt(plan: _Plan, pieces: list[Piece]) -> list[Piece]:
         if is_new and has_few and rows[at].fate in {Fate.REJECTED, Fate.EITHER} and not is_astray:
             rows[at + 1] = replace(behind, fate=Fate.EITHER)
     others = iter(rows)
-    pieces = [piece if piece.is_blank else next(others) for piece in pieces]
+    pieces = [next(others) if piece.has_text else piece for piece in pieces]
     found: list[Piece] = []
     fields_before = 0
     for piece in pieces:
@@ -534,7 +540,7 @@ def _cut_pieces(plan: _Plan, pieces: list[Piece], encoding: str, length: int) ->
         if Habit.TWICE in plan.habits:
             plan.may_fail.add("columns twice")
         last = next((at for at in reversed(range(len(left))) if not left[at].is_blank), None)
-        row = next((at for at in reversed(range(len(left))) if any(map(str.isalnum, left[at].text))), None)
+        row = next((at for at in reversed(range(len(left))) if left[at].has_text), None)
         is_row = row is not None and left[row].fate in {Fate.TAKEN, Fate.DROPPED}
         if row is not None and is_row and Habit.SHORT_ROWS in plan.habits:
             # What is left behind a short row may look like its rest, a line of nothing but a quote between them or not.
