@@ -138,11 +138,15 @@ class Shape:
         return len(fields) > max(self.id_place, 1) and self._ids.may_be(self.id_of(fields))
 
     def is_lone_text(self, fields: Sequence[str]) -> bool:
-        """Whether nothing is there but words where the id belongs, as no id here is: the rest of another text."""
+        """Whether nothing is there but words where the id belongs, as no id here is: the rest of another text.
+
+        Where the id is the only column, a row has nothing else, and the first one may be any.
+        """
         text = self.id_of(fields).strip()
         is_lone = text and sum(1 for field in fields if field.strip()) == 1
         is_text = len(text.split()) > 1 or not any(map(str.isdigit, text))
-        return bool(is_lone and is_text and self._ids.has_any()) and not self._ids.knows(text)
+        has_others = self._header.least > 1 or self._ids.has_any()
+        return bool(is_lone and is_text and has_others) and not self._ids.knows(text)
 
     def is_sentinel(self, fields: Sequence[str]) -> bool:
         """Whether it is what the exporter writes in the place of a row."""

@@ -320,6 +320,17 @@ def test_a_text_behind_a_first_row_whose_id_is_spoilt_is_no_id() -> None:
     assert (read.ids, read.rejected_lines) == (["INC-2"], [2, 3])
 
 
+@pytest.mark.parametrize("rest", ["no. 48013", "Njoroge"])
+def test_a_text_behind_a_first_row_without_an_id_is_no_id(rest: str) -> None:
+    read = Read(f"ticket_id,raw_status,location_name,owner,,,\nNone,New,x,Mwangi\n{rest},,,\nINC-2,New,x,y,,,\n")
+    assert (read.ids, read.rejected_lines) == (["INC-2"], [2, 3])
+
+
+@pytest.mark.parametrize("ticket_id", ["INC 12", "alpha"])
+def test_where_the_id_is_the_only_column_it_may_be_any_text(ticket_id: str) -> None:
+    assert Read(f"ticket_id\n{ticket_id}\n").ids == [ticket_id]
+
+
 def test_quotes_that_are_a_part_of_texts_do_not_keep_a_fault_open() -> None:
     rows = "".join(f'x "y",E11-{number},New\n' for number in range(2, 9))
     read = Read(f'owner,ticket_id,raw_status\n"x,E11-1,New\n{rows}')
