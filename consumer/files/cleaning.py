@@ -16,7 +16,7 @@ from consumer.files.decoding import undecoded
 from consumer.files.header import Header, known_columns
 from consumer.files.ids import MAX_ID_CHARS
 from consumer.files.reading import Record
-from consumer.files.values import Fault, as_json, file_columns, null_member, read_timestamp, told
+from consumer.files.values import Fault, as_json, file_columns, in_case, null_member, read_timestamp, told
 from publisher.errors import Permanent
 
 CLOSED_AT = "closed_at"
@@ -75,6 +75,8 @@ class Cleaner:
         declared = {name: place for place, name in enumerate(feed.columns)}
         self._in_order = sorted(range(header.width), key=lambda place: declared.get(header.names[place], len(declared)))
         self._id = f"{{{as_json(feed.id)}: "
+        self._id_case = feed.columns[feed.id].case
+        self._twins = [twins for twins in header.twins if header.names[twins[0]] not in feed.never_kept]
         has_closed = FollowOn.HISTORY in feed.follow_ons and CLOSED_AT in header.names
         self._closed_place = header.names.index(CLOSED_AT) if has_closed else None
         # So rows of a later header have the columns of the first one as well.
@@ -89,8 +91,9 @@ class Cleaner:
             return Dropped.SENTINEL
         if record.fault:
             return self._reject(record, told(record.fault))
-        ticket_id, wrong = mended_id(fields[self.header.id_place].strip())
-        if fault := self._id_fault(ticket_id, wrong) or _size_fault(record):
+        ticket_id, wrong = mended_id(fields[self.header.id_place].strip() or self._twin_of_id(fields))
+        ticket_id = in_case(ticket_id, self._id_case)
+        if fault := self._id_fault(ticket_id, wrong) or self._size_fault(record):
             return self._reject(record, fault)
         try:
             members = "".join(map(getitem, self._columns, fields))  # type: ignore[arg-type]
@@ -103,10 +106,25 @@ class Cleaner:
                 return Dropped.ALARM
             self.never += sum(value.is_never for value in values)
             members = "".join(value.member for value in values)
-        for one, other in self.header.twins:
+        for one, other in self._twins:
             self._require_alike(record, one, other)
         raw = f"{self._id}{as_json(ticket_id)}{members}{self._of_first}}}"
         return TicketRow(record.line, ticket_id, raw, self._closed_at(fields))
+
+    def _twin_of_id(self, fields: list[str]) -> str:
+        """What stands in another column of the id, where one has nothing."""
+        places = (other for one, other in self.header.twins if one == self.header.id_place)
+        return next(filter(None, (fields[place].strip() for place in places)), "")
+
+    def _size_fault(self, record: Record) -> Fault | None:
+        if "\0" in record.raw:
+            return told("has a NUL byte in it")
+        if len(record.raw) <= MAX_FIELD_CHARS:
+            return None
+        kept = zip(self.header.names, record.fields, strict=True)
+        longest = max(len(field.strip()) for name, field in kept if name not in self._feed.never_kept)
+        is_too_long = longest > MAX_FIELD_CHARS
+        return told(f"has a field of {longest:,} characters, more than {MAX_FIELD_CHARS:,}") if is_too_long else None
 
     def _closed_at(self, fields: list[str]) -> datetime | None:
         if self._closed_place is None or not (text := fields[self._closed_place].strip()):
@@ -160,15 +178,6 @@ def _is_sentinel(fields: list[str], id_place: int, sentinel: str) -> bool:
     if fields and fields[0].lstrip().startswith(sentinel):
         return True
     return id_place < len(fields) and fields[id_place].lstrip().startswith(sentinel)
-
-
-def _size_fault(record: Record) -> Fault | None:
-    if "\0" in record.raw:
-        return told("has a NUL byte in it")
-    longest = len(record.raw) if len(record.raw) <= MAX_FIELD_CHARS else max(map(len, map(str.strip, record.fields)))
-    if longest > MAX_FIELD_CHARS:
-        return told(f"has a field of {longest:,} characters, more than {MAX_FIELD_CHARS:,}")
-    return None
 
 
 def _encodable(text: str) -> str:

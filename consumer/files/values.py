@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from consumer.feeds.feed import MAX_TEXT_BYTES, Feed, Form
 from consumer.feeds.folding import mended_place
@@ -25,6 +25,10 @@ as_json = json.JSONEncoder(ensure_ascii=False).encode
 _REMEMBERED = 32_768
 """So many texts in all columns of a header together, each of no more than these characters."""
 _REMEMBERED_CHARS = 40
+_REMEMBERED_BYTES = 16 * 1024 * 1024
+"""And no more than so many bytes of them, whatever the columns are called."""
+_OF_ONE = 200
+"""Bytes for a text that is remembered, apart from its characters, of which each may take four."""
 _HEADERS = 3
 """Of so many headers, of all that a process reads."""
 _INTEGER_MAX = 2**31 - 1
@@ -68,7 +72,7 @@ class FileColumn(dict[str, str | None]):
     Safe to share between threads: whoever forgets or adds a text takes nothing from who looks at another one.
     """
 
-    def __init__(self, name: str, feed: Feed, most: int) -> None:
+    def __init__(self, name: str, feed: Feed, width: int) -> None:
         super().__init__()
         declared = feed.columns.get(name)
         self._name = name
@@ -81,7 +85,8 @@ class FileColumn(dict[str, str | None]):
         self._is_place = name in feed.places
         self._case = declared.case if declared else None
         self._drops = name == feed.drop_when
-        self._most = most
+        bytes_each = _OF_ONE + 4 * (len(self._key) + 2 * _REMEMBERED_CHARS)
+        self._most = max(1, min(_REMEMBERED, _REMEMBERED_BYTES // bytes_each) // width)
         self._null = null_member(name) if declared and not self._is_left_out else ""
 
     def __missing__(self, field: str) -> str | None:
@@ -129,20 +134,22 @@ class FileColumn(dict[str, str | None]):
         return self._in_one_form(text)
 
     def _in_one_form(self, text: str) -> str:
-        if self._is_place:
-            text = mended_place(text)
-        match self._case:
-            case "lower":
-                return text.lower()
-            case "upper":
-                return text.upper()
-        return text
+        return in_case(mended_place(text) if self._is_place else text, self._case)
+
+
+def in_case(text: str, case: Literal["lower", "upper"] | None) -> str:
+    match case:
+        case "lower":
+            return text.lower()
+        case "upper":
+            return text.upper()
+    return text
 
 
 @lru_cache(maxsize=_HEADERS)
 def file_columns(names: tuple[str, ...], feed: Feed) -> tuple[FileColumn, ...]:
     """Of a header with these names, those that files of before had with all that is remembered of them."""
-    return tuple(FileColumn(name, feed, _REMEMBERED // len(names)) for name in names)
+    return tuple(FileColumn(name, feed, len(names)) for name in names)
 
 
 def null_member(name: str) -> str:

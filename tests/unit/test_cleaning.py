@@ -1,6 +1,7 @@
 """What one row goes through."""
 
 import json
+import tracemalloc
 from datetime import UTC, datetime
 
 import pytest
@@ -11,6 +12,7 @@ from consumer.files.cleaning import Cleaner, Dropped, RowReject, TicketRow
 from consumer.files.header import read_header
 from consumer.files.reading import Record
 from consumer.files.values import read_timestamp
+from publisher.errors import Permanent
 
 INC = packaged_feeds().named("inc")
 
@@ -194,6 +196,40 @@ def test_places_are_spelt_in_one_way() -> None:
         "location_name": "Gate B",
         "owner": "A\u00a0B",
     }
+
+
+def test_an_id_is_in_the_case_that_its_column_has() -> None:
+    upper = INC.columns[INC.id].model_copy(update={"case": "upper"})
+    feed = INC.model_copy(update={"columns": INC.columns | {INC.id: upper}})
+    row = clean("ticket_id,owner", "inc1", "x", feed=feed)
+    assert isinstance(row, TicketRow)
+    assert (row.ticket_id, json.loads(row.raw)["ticket_id"]) == ("INC1", "INC1")
+
+
+def test_an_id_that_stands_twice_and_once_as_nothing_fails_the_file() -> None:
+    with pytest.raises(Permanent, match="columns twice"):
+        clean("ticket_id,owner,Ticket ID", "", "x", "INC1")
+
+
+def test_what_is_never_kept_is_neither_too_long_nor_has_to_be_alike_nor_is_told() -> None:
+    feed = INC.model_copy(update={"never_kept": frozenset({"notes"})})
+    fields = ("INC1", "a secret", "x" * 2_000_000)
+    assert raw_of("ticket_id,notes,Notes", *fields, feed=feed) == {"ticket_id": "INC1"}
+
+
+@pytest.mark.promise("Bounded")
+def test_what_is_remembered_of_columns_is_bounded_in_bytes() -> None:
+    name = "x" * 15_000
+    header = ["ticket_id", "is_alarm", name]
+    tracemalloc.start()
+    try:
+        cleaner = cleaner_of(header)
+        for number in range(5000):
+            assert cleaner.clean(Record(7, [f"INC{number}", "true", f"{number}é\U0001f600"], "")) is Dropped.ALARM
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 20 * 1024 * 1024
 
 
 def test_what_is_never_kept_has_no_other_spelling_that_is() -> None:
