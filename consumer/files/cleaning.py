@@ -104,7 +104,8 @@ class Cleaner:
                 return self._reject(record, fault)
             if any(value.drops for value in values):
                 return Dropped.ALARM
-            self.never += sum(value.is_never for value in values)
+            never = (name for name, value in zip(self.header.names, values, strict=True) if value.is_never)
+            self.never += len(set(never))  # of a column that stands there twice it is one date
             members = "".join(value.member for value in values)
         for one, other in self._twins:
             self._require_alike(record, one, other)

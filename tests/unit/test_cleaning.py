@@ -179,6 +179,12 @@ def test_a_date_of_no_year_that_a_ticket_can_be_of_is_none_and_is_counted(value:
     assert (cleaner.never, row.closed_at is None) == (int(is_never), is_never or not value)
 
 
+def test_a_date_of_never_in_a_column_that_stands_twice_is_counted_once() -> None:
+    cleaner = cleaner_of(["ticket_id", "closed_at", "Closed At"])
+    cleaner.clean(Record(2, ["INC1", "0001-01-01", "0001-01-01"], ""))
+    assert cleaner.never == 1
+
+
 @pytest.mark.parametrize("word", INC.nothing)
 def test_a_word_for_nothing_is_an_empty_value_in_columns_of_the_feed(word: str) -> None:
     header = "ticket_id,closed_at,cluster,owner,is_alarm,mttr,department,other"
