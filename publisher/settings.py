@@ -136,8 +136,8 @@ class WorkSettings(BaseSettings):
 
     @property
     def prefetch(self) -> int:
-        """Unacked deliveries a consumer may hold: of each thread a batch, and one to archive. More would be idle."""
-        return 2 * self.files_in_hand * BATCH
+        """Unacked deliveries a consumer may hold: a batch for each thread, and no more, or others would idle."""
+        return self.files_in_hand * BATCH
 
 
 class WebhookSettings(BaseSettings):

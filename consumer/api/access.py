@@ -27,8 +27,8 @@ class Access:
     def __init__(self, tokens: Sequence[SecretStr]) -> None:
         self._tokens = [token.get_secret_value().encode() for token in tokens]
 
-    def __call__(self, request: Request) -> None:
-        """Raises: Problem."""
+    async def __call__(self, request: Request) -> None:
+        """Raises: Problem. In the server's own thread, whose time limits it moves."""
         if self._tokens:
             scheme, _, given = request.headers.get("authorization", "").partition(" ")
             # Each is compared, so that the time that it takes tells nothing.

@@ -1,21 +1,25 @@
 """The read API as a web application: what tickets are, as GeoJSON and JSON, for whoever may read."""
 
 import asyncio
+import re
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
+import structlog
 from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import PlainTextResponse
 from fastapi.security import HTTPBearer
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 from starlette.concurrency import run_in_threadpool
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from consumer.api import problems
 from consumer.api.access import Access
 from consumer.api.bodies import Body
 from consumer.api.ogc import FeaturesApi
+from consumer.api.parameters import Filters, Moment, Word
 from consumer.api.problems import Problem
 from consumer.api.reading import Question, Reader, WholeTicket
 from consumer.feeds.feed import Feed, Feeds, FollowOn
@@ -23,6 +27,7 @@ from consumer.settings import ApiSettings
 from publisher.errors import FleetticketsError, Misconfigured
 from publisher.sources import http_limits
 
+log = structlog.get_logger()
 _DESCRIPTION = """Trouble tickets as the change files tell of them. An answer has an `ETag`, which is another one
 as soon as a file or a place has changed anything, and in each minute, since ages are told; send it as `If-None-Match`,
 and an answer that you have is 304. Trouble is told as RFC 9457 has it."""
@@ -34,23 +39,21 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     503: {"description": "The database does not answer.", **_PROBLEM},
 }
 _HEALTH_SECONDS = 5
+_GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))")
+_THIS_MACHINE = ("localhost", "127.0.0.1")
 _GEOJSON, _JSON = "application/geo+json", "application/json"
 
-_Word = Annotated[str, StringConstraints(max_length=200, pattern="^[^\0]*$")]
 
-
-class DashboardFilters(BaseModel):
+class DashboardFilters(Filters):
     """What the dashboard is of."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    cluster: _Word | None = Field(None, description="In any case; `(none)` for tickets without one.")
-    status: _Word | None = Field(None, description="The normalized one, in any case.")
+    cluster: Word | None = Field(None, description="In any case; `(none)` for tickets without one.")
+    status: Word | None = Field(None, description="The normalized one, in any case.")
     window: Literal["today", "24h", "7d", "30d", "90d", "all", "custom"] = Field(
         "7d", description="Of closed and created tickets; `custom` by `from` and `to`, which go before any other."
     )
-    begin: AwareDatetime | None = Field(None, alias="from", description="With a zone: 2026-06-25T00:00:00+03:00.")
-    end: AwareDatetime | None = Field(None, alias="to", description="The first moment that is left out.")
+    begin: Moment | None = Field(None, alias="from", description="With a zone: 2026-06-25T00:00:00+03:00.")
+    end: Moment | None = Field(None, alias="to", description="The first moment that is left out.")
 
     @model_validator(mode="after")
     def _are_in_order(self) -> "DashboardFilters":
@@ -59,12 +62,6 @@ class DashboardFilters(BaseModel):
         if self.window == "custom" and not (self.begin or self.end):
             raise ValueError("the window custom needs from, to or both")
         return self
-
-
-class NoFilters(BaseModel):
-    """Nothing can be chosen."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 _FeedName = Annotated[str, Path(description="A feed that is served.", max_length=63)]
@@ -86,19 +83,33 @@ def application(reader: Reader, feeds: Feeds, settings: ApiSettings) -> ASGIApp:
         try:
             async with asyncio.timeout(_HEALTH_SECONDS):
                 await run_in_threadpool(reader.require_ready)
-        except TimeoutError:
-            return PlainTextResponse("the database does not answer\n", HTTPStatus.SERVICE_UNAVAILABLE)
-        except FleetticketsError as error:
-            return PlainTextResponse(f"{error}\n", HTTPStatus.SERVICE_UNAVAILABLE)
+        except (TimeoutError, FleetticketsError) as error:
+            log.warning("not healthy", detail=str(error) or "the database does not answer in time")
+            return PlainTextResponse(
+                "the database does not answer, or is not current\n", HTTPStatus.SERVICE_UNAVAILABLE
+            )
         return PlainTextResponse("ok\n")
 
     app.middleware("http")(_guard)
+    if not settings.tokens:
+        # A page could have its own name lead here, and read by the browser of whoever looks at it.
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=_THIS_MACHINE)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.origins, allow_methods=["GET"],
             allow_headers=["Authorization", "If-None-Match"], expose_headers=["ETag"],
         )  # fmt: skip
-    return http_limits.OneRequestEach(app)
+    return http_limits.OneRequestEach(_HeadIsGet(app))
+
+
+class _HeadIsGet:
+    """HEAD is answered as GET; the server leaves the body out."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app({**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope, receive, send)
 
 
 def _routes(reader: Reader, feeds: Feeds) -> APIRouter:
@@ -113,11 +124,11 @@ def _routes(reader: Reader, feeds: Feeds) -> APIRouter:
         return _answer(request, reader, Question(_with_history(feeds, feed), "dashboard", asked), _JSON)
 
     @routes.get("/{feed}/map", summary="Open tickets that have a place, as GeoJSON")
-    def tickets_on_map(request: Request, feed: _FeedName, _none: Annotated[NoFilters, Query()]) -> Response:
+    def tickets_on_map(request: Request, feed: _FeedName, _none: Annotated[Filters, Query()]) -> Response:
         return _answer(request, reader, Question(_with_history(feeds, feed), "map", {}), _GEOJSON)
 
     @routes.get("/{feed}/freshness", summary="How fresh the tickets of a feed are")
-    def freshness(request: Request, feed: _FeedName, _none: Annotated[NoFilters, Query()]) -> Response:
+    def freshness(request: Request, feed: _FeedName, _none: Annotated[Filters, Query()]) -> Response:
         return _answer(request, reader, Question(_named(feeds, feed), "freshness", {"feed": feed}), _JSON)
 
     @routes.get(
@@ -125,9 +136,7 @@ def _routes(reader: Reader, feeds: Feeds) -> APIRouter:
         summary="One ticket, and the file and line that it is from",
         responses={404: {"description": "No file has told of it.", **_PROBLEM}},
     )
-    def ticket(
-        feed: _FeedName, ticket_id: Annotated[_Word, Path()], _none: Annotated[NoFilters, Query()]
-    ) -> WholeTicket:
+    def ticket(feed: _FeedName, ticket_id: Annotated[Word, Path()], _none: Annotated[Filters, Query()]) -> WholeTicket:
         found = reader.ticket(_named(feeds, feed), ticket_id)
         if not found.is_known:
             raise Problem(HTTPStatus.NOT_FOUND, f"no file has told of a ticket {ticket_id[:100]!r} of {feed}")
@@ -152,7 +161,7 @@ def _with_history(feeds: Feeds, name: str) -> Feed:
 
 
 def _answer(request: Request, reader: Reader, question: Question, media: str) -> Response:
-    known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+    known = {tag.strip() for tag in request.headers.get("if-none-match", "").split(",")}
     tag, body = reader.answer(question, known)
     headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Accept-Encoding, Authorization"}
     if body is None:
@@ -161,7 +170,7 @@ def _answer(request: Request, reader: Reader, question: Question, media: str) ->
 
 
 def _packed(request: Request, body: Body, headers: dict[str, str]) -> tuple[bytes, int, dict[str, str]]:
-    if "gzip" in request.headers.get("accept-encoding", ""):
+    if _GZIP.search(request.headers.get("accept-encoding", "")):
         return body.packed, HTTPStatus.OK, headers | {"Content-Encoding": "gzip"}
     return body.plain, HTTPStatus.OK, headers
 

@@ -3,7 +3,7 @@
 import gzip
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass
 from datetime import datetime
 from threading import Lock
@@ -35,7 +35,8 @@ class Body:
 def tag_of(asked: Hashable, stamp: Stamp) -> str:
     """The ETag of what was asked for: alike in every process, and whether the answer was made yet or not."""
     told = hashlib.sha256(repr((asked, stamp.minute.isoformat())).encode()).hexdigest()[:16]
-    return f'"{stamp.version}-{told}"'
+    # A weak one, since the answer is the same whether it is packed or not.
+    return f'W/"{stamp.version}-{told}"'
 
 
 class Bodies:
@@ -47,14 +48,17 @@ class Bodies:
         self._lock = Lock()
         self._kept: OrderedDict[Hashable, Body] = OrderedDict()
 
-    def get(self, asked: Hashable, tag: str, make: Callable[[], str]) -> Body:
-        """The answer with this tag, which `make` gives as text where it is not kept."""
+    def kept(self, asked: Hashable, tag: str) -> Body | None:
+        """The answer with this tag, if it is there."""
         with self._lock:
-            kept = self._kept.get(asked)
-            if kept is not None and kept.tag == tag:
-                self._kept.move_to_end(asked)
-                return kept
-        body = Body(tag, gzip.compress(make().encode(), _LEVEL, mtime=0))
+            body = self._kept.get(asked)
+            if body is None or body.tag != tag:
+                return None
+            self._kept.move_to_end(asked)
+            return body
+
+    def keep(self, asked: Hashable, tag: str, text: str) -> Body:
+        body = Body(tag, gzip.compress(text.encode(), _LEVEL, mtime=0))
         with self._lock:
             if (former := self._kept.pop(asked, None)) is not None:
                 self._size -= len(former.packed)

@@ -11,8 +11,9 @@ from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
+from consumer.api.parameters import Filters, Moment, Word
 from consumer.api.problems import Problem
 from consumer.api.reading import Page, Reader
 from consumer.feeds.feed import Feed, Feeds, FollowOn
@@ -24,7 +25,10 @@ _CRS84 = "http://www.opengis.net/def/crs/OGC/1.3/CRS84"
 _JSON, _GEOJSON = "application/json", "application/geo+json"
 _OPENAPI = "application/vnd.oai.openapi+json;version=3.1"
 _OPEN_ENDS = frozenset({"", ".."})
-_MOMENT: TypeAdapter[datetime] = TypeAdapter(AwareDatetime)
+_MOMENT: TypeAdapter[datetime] = TypeAdapter(Moment)
+
+
+_NoFilters = Annotated[Filters, Query()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +42,8 @@ class Collection:
     statement: str
 
 
-class ItemFilters(BaseModel):
+class ItemFilters(Filters):
     """Which items of a collection."""
-
-    model_config = ConfigDict(extra="forbid")
 
     bbox: str | None = Field(None, description="`west,south,east,north` in degrees, WGS 84; six numbers with heights.")
     moment: str | None = Field(
@@ -49,7 +51,7 @@ class ItemFilters(BaseModel):
         description="An instant, or an interval with `..` or nothing for an open end: 2026-06-25T00:00:00Z/..",
     )  # fmt: skip
     limit: int = Field(100, ge=1, description=f"{MAX_ITEMS:,} at the most; more is as many.")
-    after: str = Field("", max_length=200, description="As the link `next` has it.")
+    after: Word = Field("", description="As the link `next` has it.")
 
     @field_validator("bbox")
     @classmethod
@@ -140,7 +142,7 @@ class FeaturesApi:
             router.add_api_route(path, answer, summary=summary, response_class=Response)
         return router
 
-    def landing(self, request: Request) -> Response:
+    def landing(self, request: Request, _none: _NoFilters) -> Response:
         links = [
             _link(self._at(request, "/ogc"), "self", _JSON, "This page"),
             _link(self._at(request, "/openapi.json"), "service-desc", _OPENAPI, "All that can be asked"),
@@ -149,15 +151,15 @@ class FeaturesApi:
         ]
         return JSONResponse({"title": "fleettickets", "description": "Trouble tickets on the map", "links": links})
 
-    def conformance(self) -> Response:
+    def conformance(self, _none: _NoFilters) -> Response:
         return JSONResponse({"conformsTo": CONFORMS_TO})
 
-    def collections(self, request: Request) -> Response:
+    def collections(self, request: Request, _none: _NoFilters) -> Response:
         here = self._at(request, "/ogc/collections")
         told = [_described(one, f"{here}/{one.id}") for one in self._collections.values()]
         return JSONResponse({"collections": told, "links": [_link(here, "self", _JSON, "Collections of tickets")]})
 
-    def collection(self, request: Request, name: str) -> Response:
+    def collection(self, request: Request, name: str, _none: _NoFilters) -> Response:
         return JSONResponse(_described(self._found(name), self._at(request, f"/ogc/collections/{name}")))
 
     def items(self, request: Request, name: str, filters: Annotated[ItemFilters, Query()]) -> Response:
@@ -174,10 +176,9 @@ class FeaturesApi:
             links.append(_link(_asking(here, asked | {"after": last}), "next", _GEOJSON, "The next ones"))
         return _collected([feature for _, feature in features[:limit]], links)
 
-    def item(self, request: Request, name: str, ticket_id: Annotated[str, Path(max_length=200)]) -> Response:
+    def item(self, request: Request, name: str, ticket_id: Annotated[Word, Path()], _none: _NoFilters) -> Response:
         collection = self._found(name)
-        only = Page(1, only=ticket_id.replace("\0", ""))
-        features = self._reader.features(collection.feed, collection.statement, only)
+        features = self._reader.features(collection.feed, collection.statement, Page(1, only=ticket_id))
         if not features:
             raise Problem(HTTPStatus.NOT_FOUND, f"{name} has no ticket {ticket_id[:100]!r}")
         here = self._at(request, f"/ogc/collections/{name}")

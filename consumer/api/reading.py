@@ -61,20 +61,19 @@ class Reader:
         Raises: DependencyDown.
         """
         asked = (question.feed.name, question.statement, *sorted(question.parameters.items()))
-        with database.transaction(self._pool) as connection:
+        with database.look(self._pool) as connection:
             found = database.rows(connection, "api", "stamp", {"feed": question.feed.name})[0]
             tag = tag_of(asked, Stamp(found["version"], found["minute"]))
-            if tag in known:
+            if tag in known or "*" in known:
                 return tag, None
-
-            def read() -> str:
-                return str(database.rows(connection, "api", question.statement, question.parameters)[0]["body"])
-
-            return tag, self._bodies.get(asked, tag, read)
+            if (body := self._bodies.kept(asked, tag)) is not None:
+                return tag, body
+            text = str(database.rows(connection, "api", question.statement, question.parameters)[0]["body"])
+        return tag, self._bodies.keep(asked, tag, text)
 
     def ticket(self, feed: Feed, ticket_id: str) -> WholeTicket:
         """Raises: DependencyDown."""
-        with database.transaction(self._pool) as connection:
+        with database.look(self._pool) as connection:
             row = database.row(connection, "api", "ticket", {"ticket_id": ticket_id}, feed=feed)
             life = explain_ticket(connection, ticket_id, feed)
         found = row or {"values": None, "geometry": None}
@@ -92,11 +91,11 @@ class Reader:
             "west": west, "until": _ANTIMERIDIAN if is_over else east, "south": south, "north": north,
             "from": -_ANTIMERIDIAN if is_over else west, "east": east,
         }  # fmt: skip
-        with database.transaction(self._pool) as connection:
+        with database.look(self._pool) as connection:
             found = database.rows(connection, "api", statement, parameters, feed=feed)
         return [(row["ticket_id"], row["feature"]) for row in found]
 
     def require_ready(self) -> None:
         """Raises: Misconfigured, for a database that lacks a migration; DependencyDown."""
-        with database.transaction(self._pool) as connection:
+        with database.look(self._pool) as connection:
             require_migrated(connection)

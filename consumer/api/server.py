@@ -18,7 +18,7 @@ from publisher.log import Sparing
 from publisher.sources import http_limits, http_server
 from publisher.sources.places import Places
 
-_GRACE_SECONDS = 10
+_GRACE_SECONDS = 5
 _TELL_SECONDS = 60
 log = structlog.get_logger()
 
@@ -31,7 +31,7 @@ async def serve(listening: socket.socket, pool: Pool, feeds: Feeds, settings: Ap
     """
     reader = Reader(pool, Bodies())
     try:
-        reader.require_ready()
+        await asyncio.to_thread(reader.require_ready)
     except DependencyDown as error:
         log.warning("the database is away", detail=str(error))
     warnings = Sparing()
@@ -41,12 +41,13 @@ async def serve(listening: socket.socket, pool: Pool, feeds: Feeds, settings: Ap
 
     places: Places[http_limits.LimitedProtocol] = Places(http_limits.connections())
     limits = http_limits.Limits(places, settings.answer_seconds + http_limits.STRANGER_SECONDS, refuse)
-    server = http_server.Server(application(reader, feeds, settings), limits, _GRACE_SECONDS)
-    server.should_exit = stop.is_set()
+    server = http_server.Server(
+        application(reader, feeds, settings), limits, int(settings.answer_seconds) + _GRACE_SECONDS
+    )
     telling = asyncio.create_task(_tell_now_and_then(warnings))
     host, port = listening.getsockname()[:2]
     log.info("listening", host=host, port=port)
-    await server.serve(sockets=[listening])
+    await server.run_until(stop, listening)
     telling.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await telling

@@ -293,7 +293,7 @@ class FilesHandler:
 def _only_key(arrival: Arrival) -> ChangeFileKey | None:
     """Of a small file whose key reads in one way."""
     keys, size = arrival.arrived.keys, arrival.arrived.size
-    if len(keys) != 1 or size is None or size > _SMALL_BYTES:
+    if len(keys) != 1 or size is None or size > _SMALL_BYTES or keys[0].endswith(".gz"):
         return None
     key = read_key(keys[0], arrival.feed.folder.changes)
     return key if isinstance(key, ChangeFileKey) else None

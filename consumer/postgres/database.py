@@ -240,6 +240,16 @@ def transaction(pool: Pool, *, keep: bool = True) -> Iterator[Connection]:
 
 
 @contextmanager
+def look(pool: Pool) -> Iterator[Connection]:
+    """A connection of a reading pool, for what is to be seen as of one moment.
+
+    Raises: DependencyDown, also when none of the pool's is free in time.
+    """
+    with translated_errors(), pool.connection() as connection, connection.transaction():
+        yield connection
+
+
+@contextmanager
 def statement(pool: Pool) -> Iterator[Connection]:
     """A connection of the pool for one statement, which is a transaction by itself and short.
 

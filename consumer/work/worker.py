@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
-from threading import Event, Lock, Thread
+from threading import Event, Lock, Semaphore, Thread
 from time import monotonic
 from typing import Any, TypeVar, assert_never
 
@@ -75,6 +75,8 @@ _NOT_NOW_SECONDS = topology.RETRY_DELAYS[1]
 _NEXT_PROBE_SECONDS = topology.RETRY_DELAYS[0]
 _NOT_SERVED_SECONDS = topology.RETRY_DELAYS[:2]
 """The first time that it is left to others, and from then on."""
+_TURN_SECONDS = 0.2
+"""Nobody waits longer for a fuller batch, whatever those at work are held up by."""
 _SWEEP_SECONDS, _LONGEST_SWEEP_SECONDS = 30.0, 600.0
 
 
@@ -97,6 +99,7 @@ class Worker:
         self._stop = stop
         self._reached = reached
         self._lock = Lock()
+        self._turns = Semaphore(max(1, settings.files_in_hand // 2))
         self._in_hand = 0
         self._waiting: dict[Queue, deque[Delivery]] = {queue: deque() for queue in routes}
         self._threads = {queue: ThreadPoolExecutor(route.threads, queue.value) for queue, route in routes.items()}
@@ -135,6 +138,16 @@ class Worker:
     def _next(self, queue: Queue) -> None:
         """Begin with what waits: one delivery, or as many as go together. There may be none any more."""
         route = self._routes[queue]
+        # Where several wait, and others are at work on some already, more of them come together in a moment.
+        is_crowd = route.together is not None and len(self._waiting[queue]) > 1
+        has_turn = is_crowd and self._turns.acquire(timeout=_TURN_SECONDS)
+        try:
+            self._begin_next(queue, route)
+        finally:
+            if has_turn:
+                self._turns.release()
+
+    def _begin_next(self, queue: Queue, route: Route) -> None:
         with self._lock:
             waiting = self._waiting[queue]
             count = min(len(waiting), BATCH if route.together else 1)

@@ -26,6 +26,7 @@ MAX_CONNECTIONS: Final = 1000
 ACCEPTED_AT_ONCE: Final = 32
 _OTHER_DESCRIPTORS = 64
 _CONNECTION, _TRUSTED = "connection", "trusted"
+_SUCCEEDED = frozenset({HTTPStatus.OK, HTTPStatus.NOT_MODIFIED})
 
 
 def connections() -> int:
@@ -57,7 +58,7 @@ class OneRequestEach:
 
         async def send_on(message: Message) -> None:
             if message["type"] == "http.response.start":
-                is_taken = scope["state"].get(_TRUSTED, False) and message["status"] == HTTPStatus.OK
+                is_taken = scope["state"].get(_TRUSTED, False) and message["status"] in _SUCCEEDED
                 if not is_taken:
                     message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
             await send(message)

@@ -1,8 +1,10 @@
 """A web server with limits on what a connection may take: uvicorn, on a port that is taken first."""
 
+import asyncio
 import logging
 import os
 import socket
+from threading import Event
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -12,6 +14,7 @@ from publisher.sources import http_limits
 from publisher.sources.http_limits import Limits
 
 _KEEP_ALIVE_SECONDS = 75
+_WATCHED_SECONDS = 0.5
 _WAITING_TO_BE_ACCEPTED = 1024
 
 
@@ -36,6 +39,17 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=grace_seconds,
             )
         )
+
+    async def run_until(self, stop: Event, listening: socket.socket) -> None:
+        """Serve on the socket until SIGTERM or SIGINT, or until `stop` is set, which a signal may have done before."""
+        watching = asyncio.create_task(self._watch(stop))
+        await self.serve(sockets=[listening])
+        watching.cancel()
+
+    async def _watch(self, stop: Event) -> None:
+        while not stop.is_set():  # noqa: ASYNC110 - it is one of threads, which a signal sets
+            await asyncio.sleep(_WATCHED_SECONDS)
+        self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

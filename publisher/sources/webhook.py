@@ -237,7 +237,6 @@ async def serve(listening: socket.socket, broker: BrokerSettings, settings: Webh
     )
     grace = int(settings.confirm_seconds) + RETRY_AFTER_SECONDS
     server = http_server.Server(application(link, settings, warnings), limits, grace)
-    server.should_exit = stop.is_set()
 
     def end(_running: "asyncio.Task[None]") -> None:
         server.should_exit = True
@@ -246,7 +245,7 @@ async def serve(listening: socket.socket, broker: BrokerSettings, settings: Webh
     running.add_done_callback(end)
     host, port = listening.getsockname()[:2]
     log.info("listening", host=host, port=port)
-    await server.serve(sockets=[listening])
+    await server.run_until(stop, listening)
     telling.cancel()
     warnings.tell()
     running.cancel()

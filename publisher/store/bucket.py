@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         CopySourceTypeDef,
         GetObjectOutputTypeDef,
         HeadObjectOutputTypeDef,
+        ObjectIdentifierTypeDef,
         ObjectTypeDef,
     )
     from urllib3 import HTTPResponse
@@ -469,13 +470,16 @@ class Bucket:
         if same:
             try:
                 with self._translated_errors(puts[0].key):
-                    answer = self._s3_once.delete_objects(
-                        Bucket=self.name, Delete={"Objects": [{"Key": key} for key in same], "Quiet": True}
-                    )
+                    # A store that knew conditions after all would find each one's here.
+                    listed: list[ObjectIdentifierTypeDef] = [
+                        {"Key": put.key, "ETag": f'"{put.etag}"'} for put in same.values()
+                    ]
+                    answer = self._s3_once.delete_objects(Bucket=self.name, Delete={"Objects": listed, "Quiet": True})
                 others += [same[error["Key"]] for error in answer.get("Errors", [])]
             except (ObjectRefused, ObjectUnavailable) as error:
                 log.warning("no deletes of several", detail=str(error))
-                self._refuses_several = True
+                is_of_a_moment = isinstance(error, ObjectUnavailable) and not _is_unknown(error.__cause__)
+                self._refuses_several = not is_of_a_moment
                 others += same.values()
         for put in others:
             self._delete(put, self.head(put.key))
@@ -643,6 +647,11 @@ def _summary(key: str, answer: "GetObjectOutputTypeDef | HeadObjectOutputTypeDef
 def _is_fault(error: ClientError) -> bool:
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return status >= 500  # noqa: PLR2004 - the class of HTTP's server errors
+
+
+def _is_unknown(error: BaseException | None) -> bool:
+    """Whether the store does not know what it is asked."""
+    return isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") == "NotImplemented"
 
 
 def _is_refusal(error: ClientError) -> bool:

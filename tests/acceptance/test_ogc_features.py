@@ -96,11 +96,13 @@ def test_items_are_chosen_by_time_and_place(ogc: Api, query: str, count: int) ->
 
 @pytest.mark.parametrize(
     "query",
-    ["bbox=1,2,3", "bbox=a,b,c,d", "bbox=0,5,1,4", "bbox=nan,0,1,1", "datetime=yesterday", "datetime=../..", "limit=0",
+    ["after=%00", "datetime=2026",
+     "bbox=1,2,3", "bbox=a,b,c,d", "bbox=0,5,1,4", "bbox=nan,0,1,1", "datetime=yesterday", "datetime=../..", "limit=0",
      "datetime=2026-06-02T00:00:00Z/2026-06-01T00:00:00Z", "datetime=2026-06-02T00:00:00", "crs=EPSG:21037"],
 )  # fmt: skip
 def test_what_cannot_be_asked_is_refused_as_the_standard_wants(ogc: Api, query: str) -> None:
     assert problem(ogc.get(f"/ogc/collections/inc-open/items?{query}"))[0] == 400
+    assert problem(ogc.get(f"/ogc/collections?{query}"))[0] == 400
 
 
 def test_one_ticket_is_a_feature_with_six_decimals_at_most(ogc: Api) -> None:

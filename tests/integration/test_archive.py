@@ -266,16 +266,18 @@ def test_where_it_does_not_one_request_deletes_all_that_are_as_they_should_be(
     assert [asked["Key"] for asked in deletes] == [key_of(0), key_of(4)]
 
 
-@pytest.mark.parametrize(("code", "status"), [("NotImplemented", 501), ("MissingContentMD5", 400)])
+@pytest.mark.parametrize(
+    ("code", "status", "times"), [("NotImplemented", 501, 1), ("MissingContentMD5", 400, 1), ("SlowDown", 503, 3)]
+)
 def test_a_store_that_deletes_no_several_at_once_is_asked_once(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, code: str, status: int
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, code: str, status: int, times: int
 ) -> None:
     at_once = requests_of(bucket, monkeypatch, "delete_objects", refusal(code, status))
     several = moves(bucket, 6)
     for some in (several[:2], several[2:4], several[4:]):
         bucket.archive_all(some, nothing)
     assert list(bucket.waiting()) == []
-    assert len(at_once) == 1
+    assert len(at_once) == times
 
 
 def test_nothing_to_archive_is_nothing_to_do(bucket: Bucket) -> None:
