@@ -193,11 +193,13 @@ def _merge(connection: Connection, feed: Feed, files: Sequence[_Claimed], staged
         file.version.watch.staged(connection, file.version.sighting, file.claim.file_id)
     file_ids = [file.claim.file_id for file in files]
     moved = _by_place(connection, "move_positions", {"file_ids": file_ids}, feed)
-    written = _by_place(connection, "write_tickets", {}, feed)
+    keeps_closures = FollowOn.HISTORY in feed.follow_ons
+    told = {"closures": "recorded" if keeps_closures else ""}
+    written = _by_place(connection, "write_tickets", told, feed)
     for file in files:
         file.version.watch.merged(connection, file.version.sighting, file.claim.file_id)
     closures = {}
-    if FollowOn.HISTORY in feed.follow_ons and any(each.closed for each in staged):
+    if keeps_closures and any(each.closed for each in staged):
         closures = _by_place(connection, "merge_closures", {"file_ids": file_ids}, feed)
     if any(each.rejected for each in staged):
         ledger.keep_rejects(connection, file_ids)

@@ -29,7 +29,8 @@ WITH needed (relation, rights) AS (
            ('tickets.geo_clusters', ARRAY['SELECT', 'INSERT', 'UPDATE']),
            ('tickets.geo_locations', ARRAY['SELECT', 'INSERT', 'UPDATE']),
            ('ingest.geocoder_requests', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
-           ('ingest.geocoder_pause', ARRAY['SELECT', 'INSERT', 'UPDATE'])
+           ('ingest.geocoder_pause', ARRAY['SELECT', 'INSERT', 'UPDATE']),
+           ('ingest.closures_noted', ARRAY['SELECT', 'DELETE'])
 ), answered (name, right_needed, is_given) AS (
     -- Of some tables only what changes after the insert may be updated.
     SELECT relation, right_needed, CASE right_needed WHEN 'UPDATE' THEN has_any_column_privilege(class.oid, 'UPDATE')

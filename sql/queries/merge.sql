@@ -64,13 +64,14 @@ LEFT JOIN (SELECT place, count(*) AS moved FROM kept GROUP BY place) AS ahead US
 -- error, and a row like others at the next try.
 -- In the order of their ids, in which the geocoder locks tickets as well, which has no positions. Only ids are sorted
 -- and held: of a ticket each step fetches what it needs by where that is, since a look is cheaper than to carry it.
-WITH placed AS MATERIALIZED (
-    -- Of what comes with its place, until the transaction ends; the trigger then leaves each row alone.
-    SELECT set_config('tickets.are_placed', 'yes', true)
+WITH told AS MATERIALIZED (
+    -- Before the first row, until the transaction ends: that each comes with its place, so that the trigger leaves it
+    -- alone; and whether `merge_closures` records the closures, or each would be noted for the capture.
+    SELECT set_config('tickets.are_placed', 'yes', true), set_config('fleettickets.closures', %(closures)s, true)
 ), differing AS MATERIALIZED (
     SELECT wanted.*, known.raw IS NOT NULL AS is_known,
            ingest.place(known.raw) IS NOT DISTINCT FROM ingest.place(given.raw) AS is_where_it_was
-    FROM placed
+    FROM told
     CROSS JOIN (
         SELECT place, ticket_id, staging.ctid AS at FROM moved JOIN staging USING (place, line) ORDER BY ticket_id
     ) AS wanted

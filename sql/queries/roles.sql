@@ -65,7 +65,8 @@ DECLARE
         'INSERT ON ingest.ledger, ingest.outbox, ingest.epochs, ingest.rejects, ingest.discards',
         'INSERT ON ingest.undeclared_columns',
         'UPDATE ON ingest.key_slots, ingest.locks, ingest.leases', -- which is the right to lock them
-        'DELETE ON ingest.geocoder_requests' -- what the limits ask about no more
+        'DELETE ON ingest.geocoder_requests', -- what the limits ask about no more
+        'DELETE ON ingest.closures_noted' -- what a capture has looked at
     ];
     positions oid[] := ARRAY(SELECT to_regclass(format('ingest.%%I', feed || '_positions')) FROM ingest.feeds)
                        || 'ingest.positions'::regclass::oid;

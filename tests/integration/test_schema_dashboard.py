@@ -34,6 +34,13 @@ def now(connection: psycopg.Connection[dict[str, Any]]) -> datetime:
     return moment
 
 
+@pytest.fixture
+def as_of(now: datetime) -> datetime:
+    """The end of the minute."""
+    whole = now.replace(second=0, microsecond=0)
+    return whole if whole == now else whole + timedelta(minutes=1)
+
+
 def put(connection: psycopg.Connection[dict[str, Any]], ticket_id: str, **raw: str | None) -> None:
     connection.execute(
         "INSERT INTO tickets.inc (ticket_id, raw) VALUES (%s, %s)", [ticket_id, Jsonb({"ticket_id": ticket_id} | raw)]
@@ -72,21 +79,23 @@ def window(connection: psycopg.Connection[dict[str, Any]], name: str, now: str) 
     return row["from_at"].astimezone(UTC), row["to_at"].astimezone(UTC)
 
 
-def test_every_argument_has_a_default(connection: psycopg.Connection[dict[str, Any]], now: datetime) -> None:
+def test_every_argument_has_a_default(connection: psycopg.Connection[dict[str, Any]], as_of: datetime) -> None:
     row = connection.execute("SELECT reporting.fn_inc_dashboard() AS payload").fetchone()
     assert row is not None
     filters = row["payload"]["filters"]
     assert (filters["cluster"], filters["status"], filters["window"]) == (None, None, "7d")
-    assert datetime.fromisoformat(filters["from"]) == now - 168 * HOUR
-    assert datetime.fromisoformat(filters["to"]) == now
+    assert datetime.fromisoformat(filters["from"]) == as_of - 168 * HOUR
+    assert datetime.fromisoformat(filters["to"]) == as_of
 
 
 def test_an_empty_database_gives_the_whole_payload_with_nothing_in_it(
-    connection: psycopg.Connection[dict[str, Any]],
+    connection: psycopg.Connection[dict[str, Any]], as_of: datetime
 ) -> None:
     payload = dashboard(connection, window="all")
     nothing = {"type": "FeatureCollection", "features": []}
+    assert datetime.fromisoformat(payload.pop("as_of")) == as_of
     assert payload == {
+        "sla": {"at_risk_after_minutes": 2160, "breached_after_minutes": 2880},
         "filters": {"cluster": None, "status": None, "window": "all", "from": None, "to": None},
         "open": nothing,
         "closed": nothing,
@@ -230,16 +239,16 @@ def test_the_tickets_without_a_cluster_can_be_asked_for(connection: psycopg.Conn
 
 @pytest.mark.parametrize(("name", "hours"), [("24h", 24), ("7d", 168), ("30d", 720), ("90D", 2160), (" 7D ", 168)])
 def test_a_rolling_window_has_its_beginning_and_not_its_end(
-    connection: psycopg.Connection[dict[str, Any]], now: datetime, name: str, hours: int
+    connection: psycopg.Connection[dict[str, Any]], as_of: datetime, name: str, hours: int
 ) -> None:
-    put_closed(connection, "before", now - hours * HOUR - MICROSECOND)
-    put_closed(connection, "first", now - hours * HOUR, created_at_service=(now - hours * HOUR).isoformat())
-    put_closed(connection, "last", now - MICROSECOND)
-    put_closed(connection, "now", now, created_at_service=now.isoformat())
+    put_closed(connection, "before", as_of - hours * HOUR - MICROSECOND)
+    put_closed(connection, "first", as_of - hours * HOUR, created_at_service=(as_of - hours * HOUR).isoformat())
+    put_closed(connection, "last", as_of - MICROSECOND)
+    put_closed(connection, "after", as_of, created_at_service=as_of.isoformat())
     payload = dashboard(connection, window=name)
     assert ids(payload["closed"]) == ["first", "last"]
     assert payload["metrics"]["closed"]["total"] == 2
-    assert payload["metrics"]["created"] == {"total": 1, "undated": 2}
+    assert payload["metrics"]["created"] == {"total": 1, "undated": 1}
     assert payload["filters"]["window"] == name.strip().lower()
 
 
@@ -326,3 +335,30 @@ def test_custom_without_bounds_is_refused(connection: psycopg.Connection[dict[st
 
 def test_no_window_means_the_usual_one(connection: psycopg.Connection[dict[str, Any]]) -> None:
     assert dashboard(connection, window=None)["filters"]["window"] == "7d"
+
+
+def test_the_undated_are_those_of_the_answer(connection: psycopg.Connection[dict[str, Any]], now: datetime) -> None:
+    """Nobody knows in which window one was created: it is told with those that are open, or closed in the window."""
+    put(connection, "open")
+    put(connection, "open, dated", created_at_service=now.isoformat())
+    put_closed(connection, "closed", now - HOUR)
+    put_closed(connection, "long ago", now - 200 * HOUR)
+    put(connection, "closed on no day", normalized_status="Closed")
+    created = {name: dashboard(connection, window=name)["metrics"]["created"] for name in ("7d", "all")}
+    assert created == {"7d": {"total": 1, "undated": 2}, "all": {"total": 1, "undated": 3}}
+    assert dashboard(connection)["metrics"]["closed"]["undated"] == 1
+
+
+def test_the_age_counts_from_an_instant_that_does_not_move(
+    connection: psycopg.Connection[dict[str, Any]], as_of: datetime
+) -> None:
+    put(connection, "1", created_at_service="2026-06-25 10:00", first_seen_at="2026-06-26 10:00", **PLACE)
+    put(connection, "2", first_seen_at=(as_of - 40 * HOUR).isoformat(), **PLACE)
+    put(connection, "3", **PLACE)
+    payload = dashboard(connection)
+    first, second, third = (feature["properties"] for feature in payload["open"]["features"])
+    assert (first["age_since"], first["age_basis"]) == ("2026-06-25T10:00:00+03:00", "created_at_service")
+    assert (second["age_basis"], second["age_minutes"], second["sla_state"]) == ("first_seen_at", 2400, "at_risk")
+    assert (third["age_since"], third["age_basis"], third["age_minutes"]) == (None, None, None)
+    age = datetime.fromisoformat(payload["as_of"]) - datetime.fromisoformat(second["age_since"])
+    assert age >= timedelta(minutes=payload["sla"]["at_risk_after_minutes"])

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -10,6 +10,10 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
+
+from consumer.files.outcomes import AlreadyApplied, Applied, Duplicate
+from tests.integration.change_files import ChangeFile
+from tests.stage.feeds import csv, ticket
 
 HOUR = timedelta(hours=1)
 MICROSECOND = timedelta(microseconds=1)
@@ -285,3 +289,68 @@ def test_day_flow_and_service_levels_of_a_snapshot_are_those_of_its_moment(
     assert str(row["snapshot_date"]) == day
     assert row["captured_at"] == datetime.fromisoformat(moment)
     assert (row["open_total"], row["created_count"], row["open_breached"]) == (2, created, breached)
+
+
+def notes(connection: psycopg.Connection[dict[str, Any]]) -> list[str]:
+    rows = connection.execute("SELECT ticket_id FROM ingest.closures_noted ORDER BY note_id").fetchall()
+    return [row["ticket_id"] for row in rows]
+
+
+def test_a_closure_written_by_hand_is_noted_until_a_capture_has_seen_it(
+    connection: psycopg.Connection[dict[str, Any]],
+) -> None:
+    put(connection, "1")
+    put(connection, "2", closed_at="2026-06-25 10:00")
+    assert notes(connection) == ["2"]
+    connection.execute("""UPDATE tickets.inc SET raw = raw || '{"closed_at": "2026-06-26 10:00"}'""")
+    assert capture(connection)["closures_added"] == 2
+    assert notes(connection) == []
+    assert closures(connection) == [("1", "2026-06-26 10:00:00"), ("2", "2026-06-26 10:00:00")]
+    connection.execute("UPDATE tickets.inc SET geo_source = 'feed'")
+    assert notes(connection) == []
+
+
+def test_a_closure_is_found_however_long_its_transaction_took(
+    connection: psycopg.Connection[dict[str, Any]], database: Database
+) -> None:
+    """Captures before and after it began see nothing of it, and the first one after its end sees it."""
+    with psycopg.connect(database.url, row_factory=dict_row) as slow:
+        put(slow, "1", closed_at="2026-06-25 10:00")
+        put(connection, "2", closed_at="2026-06-25 10:00")
+        assert capture(connection)["closures_added"] == 1
+    assert capture(connection)["closures_added"] == 1
+    assert closures(connection) == [("1", "2026-06-25 10:00:00"), ("2", "2026-06-25 10:00:00")]
+
+
+def test_a_capture_that_is_rolled_back_leaves_the_notes(connection: psycopg.Connection[dict[str, Any]]) -> None:
+    put(connection, "1", closed_at="2026-06-25 10:00")
+    with connection.transaction(force_rollback=True):
+        assert capture(connection)["closures_added"] == 1
+    assert notes(connection) == ["1"]
+    assert capture(connection)["closures_added"] == 1
+
+
+def test_who_may_write_tickets_alone_may_close_them(connection: psycopg.Connection[dict[str, Any]]) -> None:
+    connection.execute("""
+        CREATE ROLE by_hand_only NOLOGIN;
+        GRANT USAGE ON SCHEMA tickets TO by_hand_only;
+        GRANT INSERT, SELECT, UPDATE ON tickets.inc TO by_hand_only;
+        GRANT SELECT ON tickets.geo_clusters, tickets.geo_locations TO by_hand_only;
+        SET ROLE by_hand_only
+    """)
+    try:
+        put(connection, "1", closed_at="2026-06-25 10:00")
+    finally:
+        connection.execute("RESET ROLE; DROP OWNED BY by_hand_only; DROP ROLE by_hand_only")
+    assert notes(connection) == ["1"]
+
+
+def test_a_merge_leaves_no_notes(
+    connection: psycopg.Connection[dict[str, Any]], apply: Callable[..., Applied | AlreadyApplied | Duplicate]
+) -> None:
+    row = ticket("1", normalized_status="closed", closed_at="2026-06-25 10:00")
+    apply(ChangeFile("2026-06-25T140000", csv([row])))
+    apply(ChangeFile("2026-06-25T150000", csv([row | {"closed_at": "2026-06-25 12:00"}, row | {"ticket_id": "2"}])))
+    assert notes(connection) == []
+    assert len(closures(connection)) == 3
+    assert capture(connection)["closures_added"] == 0

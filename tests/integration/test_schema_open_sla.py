@@ -1,7 +1,7 @@
 """tickets.inc_open_sla and reporting.fn_tickets_for_map(): what is open, how old it is, and where."""
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any, Protocol
 
 import psycopg
@@ -11,6 +11,7 @@ from psycopg.types.json import Jsonb
 
 HOUR = timedelta(hours=1)
 MICROSECOND = timedelta(microseconds=1)
+EAT = timezone(3 * HOUR)
 
 
 class Database(Protocol):
@@ -118,10 +119,13 @@ def test_the_verdict_of_the_source_has_no_say(connection: psycopg.Connection[dic
 
 
 def test_the_map_of_an_empty_database_is_an_empty_collection(connection: psycopg.Connection[dict[str, Any]]) -> None:
-    assert map_of(connection) == {
+    collection = map_of(connection)
+    assert datetime.fromisoformat(collection["summary"].pop("as_of")).second == 0
+    assert collection == {
         "type": "FeatureCollection",
         "features": [],
         "summary": {
+            "sla": {"at_risk_after_minutes": 2160, "breached_after_minutes": 2880},
             "total": 0,
             "open": 0,
             "open_with_geom": 0,
@@ -170,6 +174,7 @@ def test_the_map_shows_the_open_tickets_that_have_a_place_and_counts_all(
             "is_actionable": True,
             "sla_state": "breached",
             "age_minutes": 3000,
+            "age_since": (now - 50 * HOUR).astimezone(EAT).isoformat(),
             "age_basis": "created_at_service",
             "geo_source": "feed",
         }
@@ -202,3 +207,10 @@ def test_the_map_tells_how_fresh_it_is(
         "row_count": 21312,
         "age_minutes": 5400,
     }
+
+
+def test_the_map_takes_its_total_from_what_the_merge_counts(connection: psycopg.Connection[dict[str, Any]]) -> None:
+    put(connection, "INC1")
+    assert map_of(connection)["summary"]["total"] == 1
+    connection.execute("INSERT INTO tickets.import_meta (source, row_count) VALUES ('inc', 21312)")
+    assert map_of(connection)["summary"]["total"] == 21312
