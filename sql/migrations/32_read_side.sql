@@ -913,7 +913,8 @@ CREATE FUNCTION reporting.fn_nearest_open(
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 10
 BEGIN ATOMIC
     SELECT
-        open.ticket_id, round(ST_Distance(open.geog, here.point))::bigint, ST_Y(open.geom), ST_X(open.geom),
+        open.ticket_id, round(ST_Distance(open.geog, here.point))::bigint,
+        round(ST_Y(open.geom)::numeric, 6)::double precision, round(ST_X(open.geom)::numeric, 6)::double precision,
         open.geo_source, open.normalized_status, open.bucket, open.is_actionable, open.cluster, open.region,
         open.location_name, open.assigned_team, open.owner, open.scheduled_at, open.age_since, open.age_basis
     FROM (
