@@ -760,12 +760,12 @@ SELECT
     week,
     files,
     is_gap,
-    CASE WHEN closures > 0 OR is_gap IS DISTINCT FROM true THEN closures END AS closures,
-    mttr_known,
+    CASE WHEN is_known THEN closures END AS closures,
+    CASE WHEN is_known THEN mttr_known END AS mttr_known,
     mttr_average,
     mttr_median,
     mttr_p90,
-    by_sla_status
+    CASE WHEN is_known THEN by_sla_status END AS by_sla_status
 FROM reporting.weeks
 CROSS JOIN LATERAL (
     SELECT
@@ -777,7 +777,8 @@ CROSS JOIN LATERAL (
         reporting.counts_of(array_agg(COALESCE(sla_status, '(none)'))) AS by_sla_status
     FROM tickets.closure_events
     WHERE closed_at >= from_at AND closed_at < to_at
-) AS found;
+) AS found
+CROSS JOIN LATERAL (SELECT closures > 0 OR is_gap IS DISTINCT FROM true AS is_known) AS judged;
 COMMENT ON VIEW reporting.mttr_and_sla_by_week IS
     'How long repairs took and what the source judged of them, by the week of the closure; each closure counts, also '
     'the second one of a ticket. A week that no file is of and that has no closure is a gap: NULL, not 0.';
@@ -788,7 +789,9 @@ COMMENT ON COLUMN reporting.mttr_and_sla_by_week.by_sla_status IS
 
 CREATE VIEW reporting.mttr_and_sla_by_cluster AS
 SELECT
-    week, files, is_gap, cluster, closures, mttr_known, mttr_average, mttr_median, mttr_p90, by_sla_status
+    week, files, is_gap, cluster,
+    COALESCE(closures, CASE WHEN is_gap IS DISTINCT FROM true THEN 0 END) AS closures,
+    mttr_known, mttr_average, mttr_median, mttr_p90, by_sla_status
 FROM reporting.weeks
 LEFT JOIN LATERAL (
     SELECT
@@ -809,7 +812,9 @@ COMMENT ON VIEW reporting.mttr_and_sla_by_cluster IS
 
 CREATE VIEW reporting.mttr_and_sla_by_region AS
 SELECT
-    week, files, is_gap, region, closures, mttr_known, mttr_average, mttr_median, mttr_p90, by_sla_status
+    week, files, is_gap, region,
+    COALESCE(closures, CASE WHEN is_gap IS DISTINCT FROM true THEN 0 END) AS closures,
+    mttr_known, mttr_average, mttr_median, mttr_p90, by_sla_status
 FROM reporting.weeks
 LEFT JOIN LATERAL (
     SELECT
@@ -828,7 +833,9 @@ COMMENT ON VIEW reporting.mttr_and_sla_by_region IS 'As reporting.mttr_and_sla_b
 
 CREATE VIEW reporting.mttr_and_sla_by_team AS
 SELECT
-    week, files, is_gap, team, closures, mttr_known, mttr_average, mttr_median, mttr_p90, by_sla_status
+    week, files, is_gap, team,
+    COALESCE(closures, CASE WHEN is_gap IS DISTINCT FROM true THEN 0 END) AS closures,
+    mttr_known, mttr_average, mttr_median, mttr_p90, by_sla_status
 FROM reporting.weeks
 LEFT JOIN LATERAL (
     SELECT
