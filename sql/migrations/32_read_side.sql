@@ -617,13 +617,18 @@ BEGIN ATOMIC
         CASE WHEN bounds.to_at > known.filed_at THEN filed.count = 0 END
     FROM (
         SELECT
-            date_trunc(p_step, least(created_at, closed_at, filed_at) AT TIME ZONE 'Africa/Nairobi')::date AS day,
+            date_trunc(
+                p_step, least(created_at, closed_at, filed_at, captured_at) AT TIME ZONE 'Africa/Nairobi'
+            )::date AS day,
             filed_at
         FROM (
             SELECT
                 (SELECT min(created_at_service) FROM tickets.inc) AS created_at,
                 (SELECT min(closed_at) FROM tickets.closure_events) AS closed_at,
-                (SELECT min(key_time) FROM ingest.ledger WHERE feed = 'inc' AND applied_at IS NOT NULL) AS filed_at
+                (SELECT min(key_time) FROM ingest.ledger WHERE feed = 'inc' AND applied_at IS NOT NULL) AS filed_at,
+                (
+                    SELECT min(snapshot_date)::timestamp AT TIME ZONE 'Africa/Nairobi' FROM tickets.inc_daily_snapshot
+                ) AS captured_at
         ) AS first_ones
         OFFSET 0
     ) AS known
@@ -658,7 +663,7 @@ CREATE VIEW reporting.backlog_by_day AS
 SELECT
     day,
     files,
-    snapshot.captured_at IS NULL AS is_gap,
+    snapshot.count = 0 AS is_gap,
     snapshot.captured_at,
     snapshot.open_total,
     snapshot.open_actionable,
@@ -668,6 +673,7 @@ SELECT
 FROM reporting.days
 CROSS JOIN LATERAL (
     SELECT
+        count(*),
         max(captured_at) AS captured_at,
         sum(open_total) AS open_total,
         sum(open_actionable) AS open_actionable,
@@ -687,7 +693,7 @@ SELECT
     day,
     snapshot.cluster,
     files,
-    snapshot.cluster IS NULL AS is_gap,
+    snapshot.snapshot_date IS NULL AS is_gap,
     snapshot.captured_at,
     snapshot.open_total,
     snapshot.open_actionable,

@@ -124,7 +124,7 @@ def test_a_merge_that_would_fail_fails_here(
         AS $$ BEGIN INSERT INTO public.audited VALUES (NEW.ticket_id); RETURN NEW; END $$
     """)
     if "varchar" in statement:
-        owner.execute("DROP VIEW tickets.inc_open_sla, ingest.named_places CASCADE")
+        owner.execute("DROP VIEW tickets.inc_open_sla, ingest.named_places, reporting.inc_open CASCADE")
     owner.execute(statement.encode())
     status, findings = examined(sound, **environment)
     assert (status, wrong(findings)) == (1, {"merge"})

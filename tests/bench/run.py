@@ -1,7 +1,7 @@
 """How fast it is beside plain scripts and beside what its services can do: ratios, each taken in one run.
 
-Run by `make bench`; `--only rows,small,latency,counts,growth` takes some parts. A whole run with nothing smaller than
-by default writes docs/performance.md; any other one prints its table, and writes where `--page` says.
+Run by `make bench`; `--only rows,small,latency,counts,growth,read` takes some parts. A whole run with nothing smaller
+than by default writes docs/performance.md; any other one prints its table, and writes where `--page` says.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from tests.bench import counts, growth, latency, machine, page, rows, small
+from tests.bench import counts, growth, latency, machine, page, reading, rows, small
 from tests.bench.exported import Feed, feed_of
 from tests.bench.figures import Found
 from tests.conftest import ROOT
@@ -28,9 +28,10 @@ PARTS: Mapping[str, Callable[[Feed, argparse.Namespace], Found]] = {
     "latency": lambda feed, asked: latency.measure(feed, asked.rounds, latency.shortened(asked.seconds)),
     "counts": lambda feed, _asked: counts.measure(feed),
     "growth": lambda feed, asked: growth.measure(feed, asked.ledger),
+    "read": lambda _feed, asked: reading.measure(asked.past, asked.rounds),
 }
 
-SIZES = ("rounds", "rows", "files", "seconds", "ledger")
+SIZES = ("rounds", "rows", "files", "seconds", "ledger", "past")
 
 
 def main() -> int:
@@ -41,6 +42,7 @@ def main() -> int:
     parser.add_argument("--files", type=int, default=500, help="small ones that wait")
     parser.add_argument("--seconds", type=float, default=1, help="of each rate, as a share of what is usual")
     parser.add_argument("--ledger", type=int, default=1_000_000, help="files of which growth is told")
+    parser.add_argument("--past", type=int, default=1_000_000, help="older closed tickets that are not asked for")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("FLEETTICKETS_SHARED_DATA", BESIDE)))
     parser.add_argument("--page", type=Path, help="write this page")
     asked = parser.parse_args()

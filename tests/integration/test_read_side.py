@@ -201,3 +201,45 @@ def test_closures_that_nobody_recorded_before_are_found_after_the_upgrade(empty_
         captured = "SELECT tickets.capture_history() ->> 'closures_added' AS added"
         assert connection.execute(captured).fetchone() == {"added": "1"}
         assert connection.execute(captured).fetchone() == {"added": "0"}
+
+
+def test_a_database_of_the_batch_import_keeps_its_own_and_gets_ours_beside(empty_database: Database) -> None:
+    """Of what that import made, other functions and a snapshot with other columns."""
+    settings = DatabaseSettings.model_validate({"DATABASE_URL": empty_database.url})
+    with postgres.connect(settings, None) as connection:
+        for migration in migrate.all_migrations()[:10]:
+            connection.execute(migration.sql)
+        connection.execute("""
+            DROP FUNCTION reporting.fn_inc_window(text, timestamptz, timestamptz, timestamptz);
+            DROP FUNCTION tickets.capture_history();
+            DROP FUNCTION reporting.fn_inc_dashboard(text, text, text, timestamptz, timestamptz);
+            DROP FUNCTION reporting.fn_tickets_for_map(), reporting.fn_import_freshness(text);
+            DROP VIEW tickets.inc_open_sla;
+            DROP FUNCTION tickets.sla_state(interval);
+            DROP INDEX tickets.inc_open_idx, tickets.inc_closed_at_idx, tickets.inc_created_at_service_idx;
+            DROP TABLE tickets.inc_daily_snapshot;
+            CREATE VIEW tickets.inc_open_sla AS SELECT ticket_id FROM tickets.inc;
+            CREATE TABLE tickets.inc_daily_snapshot (snapshot_date date, cluster text, backlog integer);
+            CREATE FUNCTION tickets.capture_history() RETURNS void LANGUAGE sql AS '';
+            CREATE FUNCTION reporting.fn_tickets_for_map() RETURNS json LANGUAGE sql AS 'SELECT ''{"own": 1}''::json';
+            CREATE FUNCTION reporting.fn_inc_dashboard(text, text, text, date, date) RETURNS json
+                LANGUAGE sql AS 'SELECT ''{"own": 1}''::json';
+            INSERT INTO tickets.inc_daily_snapshot VALUES (current_date, 'A', 1);
+        """)
+        raw = Jsonb({"ticket_id": "1", "latitude": "-1.3", "longitude": "36.8"})
+        connection.execute("INSERT INTO tickets.inc (ticket_id, raw) VALUES ('1', %s)", [raw])
+        migrate.migrate(connection, lambda _name, _how: None, packaged_feeds().declared)
+        own = connection.execute(
+            "SELECT reporting.fn_tickets_for_map() AS map,"
+            " reporting.fn_inc_dashboard('', '', '', NULL, NULL) AS dashboard"
+        ).fetchone()
+        assert own == {"map": {"own": 1}, "dashboard": {"own": 1}}
+        row = connection.execute("""
+            SELECT reporting.inc_dashboard_json(NULL, NULL, NULL, NULL, NULL) #>> '{metrics,open,total}' AS open,
+                   reporting.inc_map_json() #>> '{summary,total}' AS total
+        """).fetchone()
+        assert row == {"open": "1", "total": "1"}
+        backlog = connection.execute("SELECT open_total, is_gap FROM reporting.backlog_by_day").fetchall()
+        assert backlog[:1] == [{"open_total": None, "is_gap": False}]
+        connection.execute("""UPDATE tickets.inc SET raw = raw || '{"closed_at": "2026-06-25 10:00"}'""")
+        assert connection.execute("SELECT FROM ingest.closures_noted").fetchall() == []
