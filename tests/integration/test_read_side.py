@@ -67,6 +67,7 @@ def plans(connection: psycopg.Connection[dict[str, Any]], call: LiteralString) -
 WHOLE = re.compile(r"Seq Scan on (inc|closure_events|ledger)\b")
 
 
+@pytest.mark.promise("Bounded")
 @pytest.mark.parametrize(
     ("call", "indexes"),
     [

@@ -310,6 +310,7 @@ def test_a_closure_written_by_hand_is_noted_until_a_capture_has_seen_it(
     assert notes(connection) == []
 
 
+@pytest.mark.promise("Nothing lost")
 def test_a_closure_is_found_however_long_its_transaction_took(
     connection: psycopg.Connection[dict[str, Any]], database: Database
 ) -> None:
