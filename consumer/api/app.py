@@ -64,6 +64,17 @@ class DashboardFilters(Filters):
         return self
 
 
+class NearestFilters(Filters):
+    """From where, and which of the open tickets."""
+
+    latitude: float = Field(alias="lat", ge=-90, le=90, description="Degrees north, WGS 84.")
+    longitude: float = Field(alias="lon", ge=-180, le=180, description="Degrees east, WGS 84.")
+    limit: int = Field(10, ge=1, le=1000)
+    within: float | None = Field(None, gt=0, le=20_000_000, description="Metres on the ground.")
+    cluster: Word | None = Field(None, description="In any case; `(none)` for tickets without one.")
+    team: Word | None = Field(None, description="In any case; `(none)` for tickets without one.")
+
+
 _FeedName = Annotated[str, Path(description="A feed that is served.", max_length=63)]
 
 
@@ -127,6 +138,11 @@ def _routes(reader: Reader, feeds: Feeds) -> APIRouter:
     def tickets_on_map(request: Request, feed: _FeedName, _none: Annotated[Filters, Query()]) -> Response:
         return _answer(request, reader, Question(_with_history(feeds, feed), "map", {}), _GEOJSON)
 
+    @routes.get("/{feed}/nearest", summary="The open tickets nearest to a point, by metres on the ground")
+    def nearest(request: Request, feed: _FeedName, filters: Annotated[NearestFilters, Query()]) -> Response:
+        question = Question(_with_history(feeds, feed), "nearest", filters.model_dump())
+        return _answer(request, reader, question, _JSON)
+
     @routes.get("/{feed}/freshness", summary="How fresh the tickets of a feed are")
     def freshness(request: Request, feed: _FeedName, _none: Annotated[Filters, Query()]) -> Response:
         return _answer(request, reader, Question(_named(feeds, feed), "freshness", {"feed": feed}), _JSON)
@@ -156,7 +172,7 @@ def _with_history(feeds: Feeds, name: str) -> Feed:
     """What is open and closed is told of the feed that has a history."""
     feed = _named(feeds, name)
     if FollowOn.HISTORY not in feed.follow_ons:
-        raise Problem(HTTPStatus.NOT_FOUND, f"{name} has no history, and so neither dashboard nor map: see its tickets")
+        raise Problem(HTTPStatus.NOT_FOUND, f"{name} has no history, so no dashboard or map: see its tickets")
     return feed
 
 

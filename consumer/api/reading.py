@@ -23,7 +23,7 @@ class Question:
 
     feed: Feed
     statement: str
-    parameters: Mapping[str, str | datetime | None]
+    parameters: Mapping[str, str | float | datetime | None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,22 @@
 -- name: stamp
 -- What an answer is known by: nothing in it depends on more of the time than its minute.
-SELECT coalesce(max(data_version), 0) AS version, date_trunc('minute', now()) AS minute
+SELECT coalesce(max(data_version), 0) AS version, reporting.fn_as_of(now()) AS minute
 FROM tickets.import_meta
 WHERE source = %(feed)s
 
 -- name: dashboard
-SELECT reporting.fn_inc_dashboard(%(cluster)s::text, %(status)s::text, %(window)s::text, %(from)s::timestamptz,
-                                  %(to)s::timestamptz)::text AS body
+SELECT reporting.inc_dashboard_json(%(cluster)s::text, %(status)s::text, %(window)s::text, %(from)s::timestamptz,
+                                    %(to)s::timestamptz)::text AS body
 
 -- name: map
-SELECT reporting.fn_tickets_for_map()::text AS body
+SELECT reporting.inc_map_json()::text AS body
+
+-- name: nearest
+SELECT coalesce(json_agg(found ORDER BY distance_metres, ticket_id), '[]')::text AS body
+FROM reporting.fn_nearest_open(%(latitude)s, %(longitude)s, %(limit)s, %(within)s, %(cluster)s, %(team)s) AS found
 
 -- name: freshness
-SELECT reporting.fn_import_freshness(%(feed)s)::text AS body
+SELECT reporting.freshness_json(%(feed)s, reporting.fn_as_of(now()))::text AS body
 
 -- name: ticket
 -- Each column that the feed's table has, raw among them; the point once, as GeoJSON.

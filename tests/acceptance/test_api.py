@@ -93,6 +93,17 @@ def test_the_dashboard_is_filtered(api: Api) -> None:
     assert of_may["closed"]["features"] == []
 
 
+def test_the_nearest_open_tickets_are_told_by_metres(api: Api) -> None:
+    (nearest,) = api.get("/api/inc/nearest?lat=-1.27&lon=36.81").json()
+    assert (nearest["ticket_id"], 200 < nearest["distance_metres"] < 400) == ("INC1", True)
+    assert api.get("/api/inc/nearest?lat=-1.27&lon=36.81&within=100").json() == []
+    assert api.get("/api/inc/nearest?lat=-1.27&lon=36.81&cluster=karen&limit=1").json() == []
+    status, detail = problem(api.get("/api/inc/nearest?lat=91"))
+    assert status == 400
+    assert "lat is '91': Input should be less than or equal to 90" in detail
+    assert "lon" in detail
+
+
 @pytest.mark.parametrize(
     ("query", "told"),
     [
