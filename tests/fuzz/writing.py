@@ -455,7 +455,7 @@ def _with_doubt(plan: _Plan, pieces: list[Piece]) -> list[Piece]:
         if is_one and is_astray and not _begins_as_row(plan, behind):
             rows[at] = replace(piece, fate=Fate.EITHER)
         # With an id of a form that is new behind it, two short ones are as wide as one that a line break is in.
-        is_new = behind.ticket is not None and len(plan.id_forms) > 1 and behind.id_form not in known
+        is_new = behind.ticket is not None and behind.id_form not in known
         fields = len(piece.body.split(plan.delimiter)) + len(behind.body.split(plan.delimiter)) - 1
         if is_one and is_new and behind.id_form != piece.id_form and fields <= len(piece.names):
             rows[at] = replace(piece, fate=Fate.EITHER)
