@@ -186,7 +186,7 @@ class ChangeFileReader:
             return True
         self._require_no_other_header(first, f"has a text in quotes that goes on to line {taken[-1].number}")
         bare = self._quoting.bare(first)
-        if shape.is_same_header(bare):
+        if shape.is_same_header(bare) or shape.is_sentinel(fields):  # each has one line
             return False
         # A text may end in line breaks; but then the quotes part nothing else than the delimiters do.
         is_same = [*map(str.strip, fields)] == [*map(str.strip, bare)]
@@ -368,10 +368,10 @@ class ChangeFileReader:
         bare = last.replace('"', "").split(self._delimiter)
         before_quote = last.partition('"')[0].rstrip(" ")
         # Of a text that goes on, a delimiter is none. None goes on behind a row's width or an id where it belongs, from
-        # nothing, or on the line on which another one ends.
+        # nothing, or on the line on which another one ends. What cannot be read in an id leaves it where it is.
         goes_on = (
             shape.is_short(bare)
-            and not self._ids.may_be(shape.id_of(bare))
+            and not self._ids.may_be("".join(filter(str.isprintable, shape.id_of(bare))))
             and self._quoting.has_text(Line(0, last))
             and (not before_quote or before_quote.endswith(self._delimiter))
         )

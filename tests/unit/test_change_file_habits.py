@@ -365,6 +365,18 @@ def test_behind_what_the_exporter_writes_for_a_row_one_is_a_row_however_its_quot
     assert (read.ids, len(read.dropped), read.rejects) == (["INC-1", "INC-2"], 1, [])
 
 
+def test_two_quotes_astray_make_no_text_of_a_row_behind_what_the_exporter_writes_for_one() -> None:
+    read = Read('raw_status,owner,ticket_id\nEXPORT STOPPED; rest later,"\nNew,",INC-1\nNew,x,INC-2\n')
+    assert (read.ids, len(read.dropped), read.rejected_lines) == (["INC-2"], 1, [3])
+
+
+@pytest.mark.parametrize("odd", [b"\xc3", b"\x07"])
+def test_behind_a_quote_astray_and_an_id_that_cannot_be_read_a_row_is_one(odd: bytes) -> None:
+    names = b"raw_status,owner,ticket_id,mttr,cluster\n"
+    read = Read(names + b'New,x,INC-1,90,y\n"New,x,INC-' + odd + b"2,90\nNew,x,INC-3,90,y\n")
+    assert (read.ids, read.rejected_lines) == (["INC-1", "INC-3"], [3])
+
+
 # The header.
 
 
