@@ -143,8 +143,9 @@ def test_a_store_that_lets_nothing_be_deleted_makes_no_dead_letters(play: Play) 
     assert "unexpected" not in play.consumer.output()
     assert sorted(stage.waiting()) == sorted(keys)
 
+    events = [stage.bucket.event(key, stage.bucket.read(key)) for key in keys]  # some may leave at once
     stage.bucket.s3.delete_bucket_policy(Bucket=stage.bucket.name)
-    stage.announce(*keys)
+    stage.broker.publish(events)
     play.assert_as_if_nothing_had_happened()
     assert stage.query("SELECT 1 FROM ingest.ledger WHERE last_error IS NOT NULL") == []
 
