@@ -68,8 +68,7 @@ SELECT ticket_id,
            'properties', to_jsonb(ticket) - '{{raw,geom,geog,latitude,longitude}}'::text[]
        )::text AS feature
 FROM {tickets} AS ticket
-WHERE true
-  AND ticket_id > %(after)s
+WHERE ticket_id > %(after)s
   AND (%(only)s::text IS NULL OR ticket_id = %(only)s)
   AND (%(west)s::float8 IS NULL
        OR geom && ST_MakeEnvelope(%(west)s, %(south)s, %(until)s, %(north)s, 4326)

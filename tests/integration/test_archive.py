@@ -266,6 +266,32 @@ def test_where_it_does_not_one_request_deletes_all_that_are_as_they_should_be(
     assert [asked["Key"] for asked in deletes] == [key_of(0), key_of(4)]
 
 
+@pytest.mark.promise("Nothing lost")
+@pytest.mark.parametrize("is_done", [False, True], ids=["right before it", "right after it"])
+def test_a_crash_beside_a_delete_of_several_is_taken_up_there(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, is_done: bool
+) -> None:
+    bucket.archive_all(moves(bucket, 2), nothing)  # the store has shown what it makes of conditions
+    for number in range(2):
+        bucket._s3.delete_object(Bucket=bucket.name, Key=key_of(number, "processed"))  # noqa: SLF001 - as it was
+    several, real = moves(bucket, 4), bucket._s3_once.delete_objects  # noqa: SLF001
+
+    def crash_beside(**asked: Any) -> None:
+        if is_done:
+            real(**asked)
+        raise Crash
+
+    with monkeypatch.context() as crashing:
+        crashing.setattr(bucket._s3_once, "delete_objects", crash_beside)  # noqa: SLF001
+        with pytest.raises(Crash):
+            bucket.archive_all(several, nothing)
+    assert len(list(bucket.waiting())) == (0 if is_done else 4)
+    archived = [key_of(number, "processed") for number in range(4)]
+    assert bucket.archive_all(several, nothing) == archived
+    assert list(bucket.waiting()) == []
+    assert [content(bucket, key) for key in archived] == [f"ticket_id\n{number}\n".encode() for number in range(4)]
+
+
 @pytest.mark.parametrize(
     ("code", "status", "times"), [("NotImplemented", 501, 1), ("MissingContentMD5", 400, 1), ("SlowDown", 503, 3)]
 )
