@@ -7,9 +7,11 @@ Of several files each step is taken for all of them, as if the newest had come f
 that a newer one has as well is stale. Their tickets are locked in one order, as those of a single file are.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any
 
 from psycopg import Copy
@@ -176,58 +178,59 @@ def _apply(connection: Connection, files: Sequence[_Claimed], reached: Reached) 
         )
         for file, count, noted in zip(files, counts, notes, strict=True)
     }
-    applied_at = ledger.record_applied(connection, done)
-    applied = [
+    found, *_ = database.rows_of_each(
+        connection,
+        [
+            ledger.applied(done),
+            *_follow_ons_asked(feed, done),
+            database.Statement("merge", "fire_deferred"),
+            _watermark(files, sum(count.inserted for count in counts)),
+        ],
+    )
+    applied_at = {row["file_id"]: row["applied_at"] for row in found}
+    return [
         Applied(_ledger_file(file, applied_at[file.claim.file_id]), file.claim.decision, count, noted)
         for file, count, noted in zip(files, counts, notes, strict=True)
     ]
-    _request_follow_ons(connection, feed, applied)
-    database.rows(connection, "merge", "fire_deferred")
-    _move_watermark(connection, files, sum(count.inserted for count in counts))
-    return applied
 
 
 def _merge(connection: Connection, feed: Feed, files: Sequence[_Claimed], staged: Sequence[_Staged]) -> list[Counts]:
     """Have the staged rows take effect; gives what became of those of each file."""
     for file in files:
         file.version.watch.staged(connection, file.version.sighting, file.claim.file_id)
-    file_ids = [file.claim.file_id for file in files]
-    moved = _by_place(connection, "move_positions", {"file_ids": file_ids}, feed)
     keeps_closures = FollowOn.HISTORY in feed.follow_ons
-    told = {"closures": "recorded" if keeps_closures else ""}
-    written = _by_place(connection, "write_tickets", told, feed)
+    given = {"file_ids": [file.claim.file_id for file in files], "closures": "recorded" if keeps_closures else ""}
+    names = ["move_positions", "write_tickets"]
+    if keeps_closures and any(each.closed for each in staged):
+        names.append("merge_closures")
+    if any(each.rejected for each in staged):
+        names.append("keep_rejects")
+    found = database.rows_of_each(connection, [database.Statement("merge", name, given, feed) for name in names])
     for file in files:
         file.version.watch.merged(connection, file.version.sighting, file.claim.file_id)
-    closures = {}
-    if keeps_closures and any(each.closed for each in staged):
-        closures = _by_place(connection, "merge_closures", {"file_ids": file_ids}, feed)
-    if any(each.rejected for each in staged):
-        ledger.keep_rejects(connection, file_ids)
-    counts = []
-    for place, (file, each) in enumerate(zip(files, staged, strict=True), 1):
-        moves, wrote = moved.get(place, {"tickets": 0, "moved": 0}), written.get(place, {"inserted": 0, "updated": 0})
-        count = Counts(
-            read=each.read,
-            inserted=wrote["inserted"],
-            updated=wrote["updated"],
-            unchanged=moves["moved"] - wrote["inserted"] - wrote["updated"],
-            stale=moves["tickets"] - moves["moved"],
-            superseded=each.read - each.rejected - each.alarms - each.sentinels - moves["tickets"],
-            rejected=each.rejected,
-            alarms=each.alarms,
-            sentinels=each.sentinels,
-            closures=closures[place]["closures"] if place in closures else 0,
-            never=file.rows.never,
-        )
-        counts.append(count)
-    return counts
+    of_each: dict[int, Counter[str]] = defaultdict(Counter)
+    for row in chain.from_iterable(found):
+        of_each[row.pop("place")].update(row)
+    return [
+        _counts(file, each, of_each[place]) for place, (file, each) in enumerate(zip(files, staged, strict=True), 1)
+    ]
 
 
-def _by_place(
-    connection: Connection, name: str, parameters: Mapping[str, Any], feed: Feed
-) -> dict[int, Mapping[str, int]]:
-    """What a statement counts of each file; files with nothing to count are left out."""
-    return {row["place"]: row for row in database.rows(connection, "merge", name, parameters, feed=feed)}
+def _counts(file: _Claimed, staged: _Staged, merged: Mapping[str, int]) -> Counts:
+    wrote = merged["inserted"] + merged["updated"]
+    return Counts(
+        read=staged.read,
+        inserted=merged["inserted"],
+        updated=merged["updated"],
+        unchanged=merged["moved"] - wrote,
+        stale=merged["tickets"] - merged["moved"],
+        superseded=staged.read - staged.rejected - staged.alarms - staged.sentinels - merged["tickets"],
+        rejected=staged.rejected,
+        alarms=staged.alarms,
+        sentinels=staged.sentinels,
+        closures=merged["closures"],
+        never=file.rows.never,
+    )
 
 
 def _notes(connection: Connection, feed: Feed, files: Sequence[_Claimed]) -> list[dict[str, Any]]:
@@ -241,13 +244,14 @@ def _ledger_file(file: _Claimed, applied_at: datetime) -> LedgerFile:
     return LedgerFile(file.claim.file_id, file.version.sighting.put, file.rows.sha256, "applied", applied_at)
 
 
-def _move_watermark(connection: Connection, files: Sequence[_Claimed], inserted: int) -> None:
+def _watermark(files: Sequence[_Claimed], inserted: int) -> database.Statement:
     """To the newest of them, which is the last."""
     newest = files[-1]
     sighting = newest.version.sighting
     name = "count_import" if sighting.seen_by == "import" else "move_watermark"
-    parameters = sighting.parameters() | {"epoch": newest.claim.epoch, "inserted": inserted}
-    database.rows(connection, "merge", name, parameters)
+    return database.Statement(
+        "merge", name, sighting.parameters() | {"epoch": newest.claim.epoch, "inserted": inserted}
+    )
 
 
 def _latest(sighting: Sighting, of_database: datetime) -> datetime:
@@ -306,11 +310,12 @@ def _copy(copy: Copy, place: int, rows: Rows, count: _Staged, reached: Reached) 
     count.read, count.rejected, count.alarms, count.sentinels, count.closed = read, rejected, alarms, sentinels, closed
 
 
-def _request_follow_ons(connection: Connection, feed: Feed, applied: Sequence[Applied]) -> None:
-    asked = [(file.file.file_id, kind) for file in applied for kind in _follow_ons(feed, file.counts)]
-    if asked:
-        parameters = {"file_ids": [file_id for file_id, _ in asked], "kinds": [kind for _, kind in asked]}
-        database.rows(connection, "merge", "request_follow_ons", parameters)
+def _follow_ons_asked(feed: Feed, done: Mapping[int, ledger.Done]) -> list[database.Statement]:
+    asked = [(file_id, kind) for file_id, each in done.items() for kind in _follow_ons(feed, each.counts)]
+    if not asked:
+        return []
+    file_ids, kinds = zip(*asked, strict=True)
+    return [database.Statement("merge", "request_follow_ons", {"file_ids": list(file_ids), "kinds": list(kinds)})]
 
 
 def _follow_ons(feed: Feed, counts: Counts) -> list[str]:

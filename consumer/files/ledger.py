@@ -181,8 +181,8 @@ def record_seen(connection: Connection, sightings: Sequence[Sighting]) -> None:
     _run(connection, "record_seen", _of_each(sightings))
 
 
-def record_applied(connection: Connection, done: Mapping[int, Done]) -> dict[int, datetime]:
-    """By file; gives when each was applied, by the database's clock."""
+def applied(done: Mapping[int, Done]) -> database.Statement:
+    """What records that files are applied; it gives when each was, by the database's clock."""
     files = [
         asdict(each.counts)
         | {
@@ -193,13 +193,7 @@ def record_applied(connection: Connection, done: Mapping[int, Done]) -> dict[int
         }
         for file_id, each in done.items()
     ]  # fmt: skip
-    found = database.rows(connection, "ledger", "record_applied", {"files": Jsonb(files)})
-    return {row["file_id"]: row["applied_at"] for row in found}
-
-
-def keep_rejects(connection: Connection, file_ids: Sequence[int]) -> None:
-    """Keep those that are staged, of the files in the order of their places."""
-    _run(connection, "keep_rejects", {"file_ids": list(file_ids)})
+    return database.Statement("ledger", "record_applied", {"files": Jsonb(files)})
 
 
 def record_undeclared(connection: Connection, feed: str, names: Mapping[int, Sequence[str]]) -> dict[int, list[str]]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from enum import StrEnum
 from threading import Lock, Thread
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -364,7 +364,7 @@ def _prepare_staging(connection: Connection) -> None:
     _begin_session(connection, Role.INGEST)
     connection.execute(statements("session")["notice_silence"])
     connection.execute(statements("session")["wait_for_store"])
-    connection.execute(statements("session")["plan_simply"])
+    connection.execute(statements("session")["plan_once"])
     connection.execute(statements("merge")["create_staging"])
 
 
@@ -408,11 +408,24 @@ def rows(
     feed: Feed | None = None,
 ) -> list[DictRow]:
     """Run a statement of `sql/queries/<file>.sql`, on the tables of a feed, and give its rows, if it has any."""
-    if feed is None:
-        cursor = connection.execute(statements(file)[name], parameters or {})
-    else:
-        cursor = connection.execute(of_feed(file, name, feed), parameters or {})
+    cursor = connection.execute(_text(file, name, feed), parameters or {})
     return cursor.fetchall() if cursor.description else []
+
+
+class Statement(NamedTuple):
+    """One of `sql/queries/<file>.sql`, what it is given, and the feed on whose tables it runs."""
+
+    file: str
+    name: str
+    parameters: Mapping[str, Any] = {}
+    feed: Feed | None = None
+
+
+def rows_of_each(connection: Connection, asked: Sequence[Statement]) -> list[list[DictRow]]:
+    """Run statements one after the other, none of which needs the answer of another, in one round trip."""
+    with connection.pipeline():
+        cursors = [connection.execute(_text(each.file, each.name, each.feed), each.parameters) for each in asked]
+    return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
 
 
 def row(
@@ -426,3 +439,7 @@ def row(
     """The same for a statement that gives at most one row."""
     found: Sequence[DictRow] = rows(connection, file, name, parameters, feed=feed)
     return found[0] if found else None
+
+
+def _text(file: str, name: str, feed: Feed | None) -> bytes:
+    return statements(file)[name].encode() if feed is None else of_feed(file, name, feed)

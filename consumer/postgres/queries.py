@@ -23,13 +23,12 @@ def statements(file: str) -> dict[str, LiteralString]:
     return {name: sql.strip() for name, sql in zip(parts[::2], parts[1::2], strict=True)}
 
 
-def of_feed(file: str, name: str, feed: Feed) -> sql.Composed:
+def of_feed(file: str, name: str, feed: Feed) -> bytes:
     """One statement, for the tables of a feed."""
     return _of_tables(file, name, feed.table, feed.positions)
 
 
 @cache
-def _of_tables(file: str, name: str, tickets: tuple[str, str], positions: tuple[str, str]) -> sql.Composed:
-    return sql.SQL(statements(file)[name]).format(
-        tickets=sql.Identifier(*tickets), positions=sql.Identifier(*positions)
-    )
+def _of_tables(file: str, name: str, tickets: tuple[str, str], positions: tuple[str, str]) -> bytes:
+    names = {"tickets": sql.Identifier(*tickets), "positions": sql.Identifier(*positions)}
+    return sql.SQL(statements(file)[name]).format(**names).as_bytes(None)

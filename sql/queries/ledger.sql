@@ -104,15 +104,6 @@ FROM jsonb_to_recordset(%(files)s)
 WHERE file.file_id = done.file_id
 RETURNING file.file_id, applied_at
 
--- name: keep_rejects
--- Some may be there from when the file was refused for them.
-INSERT INTO ingest.rejects (file_id, line, reason, raw, reason_group, lines, ticket_id)
-SELECT file_id, line, reject_reason, reject_raw, reject_group, reject_lines, ticket_id
-FROM staging
-JOIN unnest(%(file_ids)s::bigint[]) WITH ORDINALITY AS given (file_id, place) USING (place)
-WHERE reject_reason IS NOT NULL
-ON CONFLICT (file_id, line) DO NOTHING
-
 -- name: keep_first_rejects
 -- Of a file that is refused for them, with how many there are of each kind.
 WITH noted AS (

@@ -129,6 +129,15 @@ WITH files AS (
 )
 SELECT place, count(*) AS closures FROM written JOIN files USING (key) GROUP BY place
 
+-- name: keep_rejects
+-- Some may be there from when the file was refused for them.
+INSERT INTO ingest.rejects (file_id, line, reason, raw, reason_group, lines, ticket_id)
+SELECT file_id, line, reject_reason, reject_raw, reject_group, reject_lines, ticket_id
+FROM staging
+JOIN unnest(%(file_ids)s::bigint[]) WITH ORDINALITY AS given (file_id, place) USING (place)
+WHERE reject_reason IS NOT NULL
+ON CONFLICT (file_id, line) DO NOTHING
+
 -- name: request_follow_ons
 -- One that is asked anew is another request, with a number of its own: who has read the former marks that alone.
 INSERT INTO ingest.outbox (kind, file_id)

@@ -13,7 +13,7 @@ from tests.bench.exported import Feed
 from tests.bench.ground import SETTINGS
 from tests.stage.stage import Stage
 
-ALONE = {"requests": 6, "statements": 24, "round trips": 31, "commits": 5}
+ALONE = {"requests": 6, "statements": 24, "round trips": 22, "commits": 5}
 WAITING = {"requests": 3.5, "statements": 4, "round trips": 5.5, "commits": 0.8}
 """Of each of many."""
 NOW_AND_THEN = 20
@@ -42,7 +42,8 @@ def test_the_counts_are_of_work_that_was_done(costs: tuple[Costs, Costs]) -> Non
         assert found.requests["GET"] >= files
         assert found.requests["COPY"] >= files
         assert found.statements["COPY"] >= 1
-        assert 1 <= found.commits < found.statements.total() < found.round_trips
+        assert 1 <= found.commits < found.round_trips  # of which one may be of several statements
+        assert found.commits < found.statements.total()
 
 
 def told(found: Costs, record_property: Callable[[str, object], None]) -> dict[str, int]:

@@ -84,3 +84,29 @@ def test_rows_that_were_not_committed_take_no_room(database: Database) -> None:
         with postgres.transaction(pool) as connection:
             found = connection.execute("SELECT pg_relation_size('staging') AS bytes").fetchone()
     assert found == {"bytes": 0}
+
+
+@pytest.mark.parametrize("is_analyzed", [False, True])
+def test_no_table_is_read_as_a_whole_by_a_plan_of_when_it_was_empty(pool: Pool, *, is_analyzed: bool) -> None:
+    """For each row of a file, that would take minutes as soon as the table is large."""
+    if is_analyzed:
+        with pool.connection() as connection:
+            connection.execute("ANALYZE")
+    for number in range(8):  # planned once for all that follow, as psycopg has it from the fifth on
+        apply_to(pool, ChangeFile(f"2026-06-25T1400{number:02}", csv([ticket(f"INC{number}")], COLUMNS)))
+    before = read_whole(pool)
+    for minute, owner in enumerate(("one", "two", "two"), 10):
+        rows = (ticket(f"INC{number:07}", owner=owner) for number in range(300))
+        apply_to(pool, ChangeFile(f"2026-06-25T14{minute}00", csv(rows, COLUMNS)))
+    assert read_whole(pool) == before
+
+
+def read_whole(pool: Pool) -> dict[str, int]:
+    """How often each table of what files say was, also on behalf of a foreign key or a trigger."""
+    with pool.connection() as connection:
+        connection.execute("SELECT pg_stat_force_next_flush()")
+        found = connection.execute(
+            "SELECT relname AS name, seq_scan AS times FROM pg_stat_all_tables"
+            " WHERE relname IN ('inc', 'inc_positions', 'closure_events', 'ledger')"
+        ).fetchall()
+    return {row["name"]: row["times"] for row in found}

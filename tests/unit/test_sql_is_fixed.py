@@ -45,7 +45,7 @@ def is_fixed(statement: ast.expr) -> bool:
             return True
         case ast.Subscript(value=ast.Call(func=ast.Name(id="statements"))):
             return True
-        case ast.Call(func=ast.Name(id="of_feed")):  # names of tables, quoted
+        case ast.Call(func=ast.Name(id="of_feed" | "_text")):  # names of tables, quoted; either of them
             return True
         case ast.Attribute(value=ast.Name(id="migration"), attr="sql" | "probe"):
             return True
