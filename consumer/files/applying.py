@@ -119,7 +119,7 @@ def apply_files(
     takes_back = takes_changed_back(first.settings, asked) and not first.sighting.is_archived
     claims = ledger.claim(connection, [each.sighting for each in versions], asked, takes_back=takes_back)
     there = [each.sighting for each in versions if each.sighting.key.key in claims or not each.sighting.is_archived]
-    ledger.record_replaced(connection, there)
+    replaced = [ledger.replaced(there)] if there else []
     decided: dict[int, Applied | AlreadyApplied | Duplicate] = {}
     claimed: dict[int, _Claimed] = {}
     for place, version in enumerate(versions):
@@ -134,9 +134,11 @@ def apply_files(
     if claimed:
         reached("after claim")
         in_order = sorted(claimed, key=lambda place: claimed[place].rank)
-        applied = _apply(connection, [claimed[place] for place in in_order], reached)
+        applied = _apply(connection, [claimed[place] for place in in_order], replaced, reached)
         decided |= dict(zip(in_order, applied, strict=True))
         reached("before commit")
+    else:
+        database.rows_of_each(connection, replaced)
     return [decided[place] for place in range(len(versions))]
 
 
@@ -165,8 +167,10 @@ def _rows(version: ToApply, claim: ledger.Claim, asked: Asked) -> Rows:
     return Rows(version.read, sighting.feed, max_reject_share=max_reject_share, allows_missing=allows_missing)
 
 
-def _apply(connection: Connection, files: Sequence[_Claimed], reached: Reached) -> list[Applied]:
-    """Apply what is claimed, the newest last."""
+def _apply(
+    connection: Connection, files: Sequence[_Claimed], also: Sequence[database.Statement], reached: Reached
+) -> list[Applied]:
+    """Apply what is claimed, the newest last. `also` goes along when it comes to the database."""
     feed = files[0].version.sighting.feed
     staged = _stage(connection, files, reached)
     staged_at = datetime.now(UTC)
@@ -184,6 +188,7 @@ def _apply(connection: Connection, files: Sequence[_Claimed], reached: Reached) 
             ledger.applied(done),
             *_follow_ons_asked(feed, done),
             database.Statement("merge", "fire_deferred"),
+            *also,
             _watermark(files, sum(count.inserted for count in counts)),
         ],
     )

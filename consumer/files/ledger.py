@@ -3,9 +3,11 @@
 Every verb works in the caller's transaction. Raises of each: psycopg.Error.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal
 
 from psycopg.types.json import Jsonb
@@ -142,7 +144,9 @@ def claim(connection: Connection, sightings: Sequence[Sighting], asked: Asked, *
 
     `takes_back` takes up one that was applied before another one of its key.
     """
-    parameters = _of_each(sightings) | {
+    parameters = {
+        "seen": _told(sightings), "keys": [each.key.key for each in sightings],
+        "object_times": [each.object_time for each in sightings],
         "takes_failed": asked.takes_failed, "takes_dead_letters": asked.takes_dead_letters, "takes_back": takes_back,
     }  # fmt: skip
     return {row.pop("key"): Claim(**row) for row in database.rows(connection, "ledger", "claim_files", parameters)}
@@ -178,7 +182,7 @@ def has_open_tail(connection: Connection, sighting: Sighting) -> bool:
 
 def record_seen(connection: Connection, sightings: Sequence[Sighting]) -> None:
     """At first sight, before the work: somebody may look for it meanwhile. A statement that commits itself."""
-    _run(connection, "record_seen", _of_each(sightings))
+    _run(connection, "record_seen", {"seen": _told(sightings)})
 
 
 def applied(done: Mapping[int, Done]) -> database.Statement:
@@ -227,21 +231,20 @@ def record_unread(connection: Connection, unread: Unread) -> None:
 
 def record_gone(connection: Connection, bucket: str, keys: Sequence[str], reason: str) -> None:
     """What of the keys was seen and not decided is not in the bucket any more."""
-    _record_gone(connection, bucket, dict.fromkeys(keys), reason)
+    database.rows_of_each(connection, [_gone(bucket, dict.fromkeys(keys), reason)])
 
 
-def record_replaced(connection: Connection, sightings: Sequence[Sighting]) -> None:
-    """Their keys have these versions now: what was seen of them and not decided is not there any more."""
-    if sightings:
-        there = {sighting.key.key: sighting.etag for sighting in sightings}
-        reason = "replaced in the bucket before it could be read"
-        _record_gone(connection, sightings[0].bucket, there, reason)
+def replaced(sightings: Sequence[Sighting]) -> database.Statement:
+    """What records that keys have these versions now: what was seen of them and not decided is not there any more."""
+    there = {sighting.key.key: sighting.etag for sighting in sightings}
+    reason = "replaced in the bucket before it could be read"
+    return _gone(sightings[0].bucket, there, reason)
 
 
-def _record_gone(connection: Connection, bucket: str, there: Mapping[str, str | None], reason: str) -> None:
+def _gone(bucket: str, there: Mapping[str, str | None], reason: str) -> database.Statement:
     """`there` is the ETag that is now there, by key."""
     parameters = {"bucket": bucket, "keys": list(there), "found": list(there.values()), "reason": reason}
-    _run(connection, "record_gone", parameters)
+    return database.Statement("ledger", "record_gone", parameters)
 
 
 def record_failed(connection: Connection, sighting: Sighting, trouble: Trouble, fingerprint: str) -> Failed | None:
@@ -261,7 +264,7 @@ def record_failed_by_hand(connection: Connection, sighting: Sighting, trouble: T
 def _failed_attempt(connection: Connection, sighting: Sighting, trouble: Trouble, fingerprint: str) -> dict[str, Any]:
     """What is to be recorded of it. What was read is what its key has now."""
     if trouble.was_read:
-        record_replaced(connection, [sighting])
+        database.rows_of_each(connection, [replaced([sighting])])
     told = {"reason": trouble.reason, "error": trouble.detail, "was_read": trouble.was_read}
     return sighting.parameters() | told | {"fingerprint": fingerprint, "has_letter": False}
 
@@ -382,10 +385,9 @@ def ledger_file(row: Mapping[str, Any]) -> LedgerFile:
     return LedgerFile(row["file_id"], put, row["sha256"], row["state"], row["decided_at"])
 
 
-def _of_each(sightings: Sequence[Sighting]) -> dict[str, Any]:
-    """The parameters of several, as lists."""
-    of_each = [sighting.parameters() for sighting in sightings]
-    return {name: [each[name] for each in of_each] for name in of_each[0]}
+def _told(sightings: Sequence[Sighting]) -> Jsonb:
+    """The parameters of several, as rows."""
+    return Jsonb([each.parameters() for each in sightings], dumps=partial(json.dumps, default=datetime.isoformat))
 
 
 def _row(connection: Connection, name: str, parameters: Mapping[str, Any] | None = None) -> dict[str, Any] | None:

@@ -36,12 +36,9 @@ SELECT feed, bucket, prefix, key, etag, version_id, size, found.epoch, key_time,
            ELSE 'new'
        END,
        'seen'
-FROM unnest(%(feed)s::text[], %(bucket)s::text[], %(prefix)s::text[], %(key)s::text[], %(etag)s::text[],
-            %(version_id)s::text[], %(size)s::bigint[], %(epoch)s::integer[], %(key_time)s::timestamptz[],
-            %(object_time)s::timestamptz[], %(event_time)s::timestamptz[], %(seen_at)s::timestamptz[],
-            %(seen_by)s::text[])
-     AS seen (feed, bucket, prefix, key, etag, version_id, size, epoch, key_time, object_time, event_time, seen_at,
-              seen_by)
+FROM jsonb_to_recordset(%(seen)s)
+     AS seen (feed text, bucket text, prefix text, key text, etag text, version_id text, size bigint, epoch integer,
+              key_time timestamptz, object_time timestamptz, event_time timestamptz, seen_at timestamptz, seen_by text)
 CROSS JOIN LATERAL (SELECT coalesce(seen.epoch, ingest.current_epoch(feed)) AS epoch) AS found
 ORDER BY key
 ON CONFLICT (bucket, key, etag) DO UPDATE
@@ -52,7 +49,7 @@ SET state = 'seen', decision = excluded.decision, reason = NULL, epoch = exclude
 -- Whether it is back the store's own time tells, and not where that put it among versions.
 WHERE (ledger.state IN ('seen', 'failed') OR ledger.decision = 'missing' OR %(takes_back)s)
   AND ingest.is_open(ledger,
-                     (%(object_time)s::timestamptz[])[array_position(%(key)s::text[], ledger.key)],
+                     (%(object_times)s::timestamptz[])[array_position(%(keys)s::text[], ledger.key)],
                      excluded.version_id)
    OR ledger.state = 'failed'
   AND (%(takes_dead_letters)s
@@ -205,10 +202,9 @@ INSERT INTO ingest.ledger
 SELECT feed, bucket, prefix, key, etag, version_id, size, ingest.current_epoch(feed), key_time, object_time,
        event_time, seen_at, seen_by, 'undecided', 'seen'
 FROM set_config('synchronous_commit', 'off', true),
-     unnest(%(feed)s::text[], %(bucket)s::text[], %(prefix)s::text[], %(key)s::text[], %(etag)s::text[],
-            %(version_id)s::text[], %(size)s::bigint[], %(key_time)s::timestamptz[], %(object_time)s::timestamptz[],
-            %(event_time)s::timestamptz[], %(seen_at)s::timestamptz[], %(seen_by)s::text[])
-     AS seen (feed, bucket, prefix, key, etag, version_id, size, key_time, object_time, event_time, seen_at, seen_by)
+     jsonb_to_recordset(%(seen)s)
+     AS seen (feed text, bucket text, prefix text, key text, etag text, version_id text, size bigint,
+              key_time timestamptz, object_time timestamptz, event_time timestamptz, seen_at timestamptz, seen_by text)
 ORDER BY key
 ON CONFLICT (bucket, key, etag) DO NOTHING
 
