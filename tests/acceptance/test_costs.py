@@ -13,7 +13,7 @@ from tests.bench.exported import Feed
 from tests.bench.ground import SETTINGS
 from tests.stage.stage import Stage
 
-ALONE = {"requests": 6, "statements": 24, "round trips": 22, "commits": 5}
+ALONE = {"requests": 6, "statements": 22, "round trips": 19, "commits": 5}
 WAITING = {"requests": 3.5, "statements": 4, "round trips": 5.5, "commits": 0.8}
 """Of each of many."""
 NOW_AND_THEN = 20
