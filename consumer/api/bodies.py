@@ -10,14 +10,16 @@ from threading import Lock
 
 _LEVEL = 5
 _KEPT_BYTES = 64 * 1024 * 1024
+_MAKERS = 64
+"""Of two questions that happen to share one, the second waits for the first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What an answer is of: the version of its feed's data, and the minute that it was asked for in."""
+    """What an answer is of: the version of its feed's data, and the minute that it was asked for in, if that counts."""
 
     version: int
-    minute: datetime
+    minute: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class Body:
 
 def tag_of(asked: Hashable, stamp: Stamp) -> str:
     """The ETag of what was asked for: alike in every process, and whether the answer was made yet or not."""
-    told = hashlib.sha256(repr((asked, stamp.minute.isoformat())).encode()).hexdigest()[:16]
+    told = hashlib.sha256(repr((asked, stamp.minute and stamp.minute.isoformat())).encode()).hexdigest()[:16]
     # A weak one, since the answer is the same whether it is packed or not.
     return f'W/"{stamp.version}-{told}"'
 
@@ -47,6 +49,11 @@ class Bodies:
         self._size = 0
         self._lock = Lock()
         self._kept: OrderedDict[Hashable, Body] = OrderedDict()
+        self._makers = [Lock() for _ in range(_MAKERS)]
+
+    def making(self, asked: Hashable) -> Lock:
+        """Held by whoever makes the answer, so that others find it kept when they have waited."""
+        return self._makers[hash(asked) % _MAKERS]
 
     def kept(self, asked: Hashable, tag: str) -> Body | None:
         """The answer with this tag, if it is there."""

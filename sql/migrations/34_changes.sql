@@ -1,5 +1,5 @@
--- Which tickets each version of the data changed, for who follows them. Written by the statement that moves the version,
--- under its lock: so rows come to light in the order of their versions, and one with all that it tells of.
+-- Which tickets each version of the data changed, for who follows them. Written by the statement that moves the
+-- version, under its lock: so rows come to light in the order of their versions, and one with all that it tells of.
 CREATE TABLE ingest.changes (
     feed         text NOT NULL,
     data_version bigint NOT NULL,
