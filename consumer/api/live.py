@@ -25,6 +25,8 @@ from publisher.errors import FleetticketsError
 
 LOOK_SECONDS: Final = 0.25
 """Between two looks at the versions. No notification is waited for, so none can get lost."""
+AWAY_SECONDS: Final = 1.0
+"""Until the next look at a database that did not answer."""
 BEAT_SECONDS: Final = 15.0
 """A comment is sent so often where nothing changes, and shows who is gone."""
 MAX_FOLLOWERS: Final = 400
@@ -74,7 +76,7 @@ class Live:
                     await self._look()
                 except FleetticketsError as error:
                     log.warning("changes cannot be seen", detail=str(error))
-                    await asyncio.sleep(1)
+                    await asyncio.sleep(AWAY_SECONDS)
             await asyncio.sleep(LOOK_SECONDS)
         self._is_over = True
         self._wake()
@@ -95,7 +97,8 @@ class Live:
         for feed in feeds:
             if cursor[feed.name] > self._version(feed):
                 await self._look()  # he was told of it by another process, a moment ago
-            await self._page(feed, cursor[feed.name])
+            if cursor[feed.name] != self._version(feed):
+                await self._page(feed, cursor[feed.name])
         return self._sent(feeds, cursor)
 
     async def _sent(self, feeds: list[Feed], cursor: Cursor) -> AsyncGenerator[bytes]:
@@ -116,7 +119,8 @@ class Live:
                     return
                 except FleetticketsError as error:
                     log.warning("changes cannot be read", detail=str(error))
-                    behind = []
+                    await asyncio.sleep(AWAY_SECONDS)
+                    continue
                 if not behind:
                     try:
                         async with asyncio.timeout(BEAT_SECONDS):
