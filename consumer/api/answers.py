@@ -1,24 +1,45 @@
 """An answer on its way out: not again where it is known, packed for who takes that, with the version that it is of."""
 
+import asyncio
 import re
-from collections.abc import Set as AbstractSet
 from http import HTTPStatus
 
 from fastapi import Request, Response
 
-from consumer.api.reading import Told
+from consumer.api.limits import Turns
+from consumer.api.reading import Asked, Reader, Told
 
 DATA_VERSION = "Data-Version"
 """The header with the version of its feed's data that an answer is of: whoever has it goes on from there."""
 _GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))")
 
 
-def known_tags(request: Request) -> AbstractSet[str]:
-    """Those of answers that the client has."""
-    return {tag.strip() for tag in request.headers.get("if-none-match", "").split(",")}
+_ALIKE = 64
+"""Of two questions that happen to share one, the second waits for the first."""
 
 
-def respond(request: Request, told: Told, media: str) -> Response:
+class Answers:
+    """Those to questions that many may ask: made by one for all. For the event loop alone."""
+
+    def __init__(self, reader: Reader, turns: Turns) -> None:
+        self._reader = reader
+        self._turns = turns
+        self._alike = [asyncio.Lock() for _ in range(_ALIKE)]
+
+    async def give(self, request: Request, asked: Asked, media: str) -> Response:
+        """Raises: Problem, where there is no answer, or no turn to make it; DependencyDown."""
+        known = {tag.strip() for tag in request.headers.get("if-none-match", "").split(",")}
+        told = self._reader.recent(asked, known)
+        if told is None:
+            # Whoever waits here holds nothing, and finds what the one before him has made.
+            async with self._alike[hash((asked.feed, asked.key)) % _ALIKE]:
+                told = self._reader.recent(asked, known)
+                if told is None:
+                    told = await self._turns.take(lambda: self._reader.told(asked, known))
+        return _response(request, told, media)
+
+
+def _response(request: Request, told: Told, media: str) -> Response:
     headers = {
         "ETag": told.tag,
         DATA_VERSION: str(told.version),

@@ -16,13 +16,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from consumer.api import following, history, problems
 from consumer.api.access import Access
-from consumer.api.answers import DATA_VERSION, known_tags, respond
+from consumer.api.answers import DATA_VERSION, Answers
 from consumer.api.limits import Rates, Turns
 from consumer.api.live import Live
 from consumer.api.ogc import FeaturesApi
 from consumer.api.parameters import FeedName, Filters, Moment, Word, feed_with_history, named_feed
 from consumer.api.problems import PROBLEM, Problem
-from consumer.api.reading import Question, Reader, WholeTicket
+from consumer.api.reading import Reader, WholeTicket, question
 from consumer.feeds.feed import Feeds
 from consumer.settings import ApiSettings
 from publisher.errors import FleetticketsError
@@ -85,14 +85,15 @@ def application(reader: Reader, live: Live, feeds: Feeds, settings: ApiSettings)
     app = FastAPI(title="fleettickets", description=_DESCRIPTION, docs_url=None, redoc_url=None, redirect_slashes=False)
     problems.tell(app)
     turns = Turns(settings.connections)
+    answers = Answers(reader, turns)
     allowed = [Depends(Access(settings.tokens, Rates(settings.rate)))]
     if settings.tokens:
         allowed.append(Depends(HTTPBearer(auto_error=False)))  # so that the description says so
     for routes in (
-        _routes(reader, turns, feeds),
-        following.routes(reader, turns, live, feeds),
-        history.routes(reader, turns, feeds),
-        FeaturesApi(reader, turns, feeds, str(settings.url or "")).routes(),
+        _routes(answers, reader, turns, feeds),
+        following.routes(answers, live, feeds),
+        history.routes(answers, feeds),
+        FeaturesApi(answers, feeds, str(settings.url or "")).routes(),
     ):
         app.include_router(routes, dependencies=allowed, responses=_ANSWERS)
 
@@ -146,12 +147,8 @@ class _DataAlone:
         await self._app(scope, receive, send_on)
 
 
-def _routes(reader: Reader, turns: Turns, feeds: Feeds) -> APIRouter:
+def _routes(answers: Answers, reader: Reader, turns: Turns, feeds: Feeds) -> APIRouter:
     routes = APIRouter(prefix="/api")
-
-    async def answer(request: Request, question: Question, media: str) -> Response:
-        known = known_tags(request)
-        return respond(request, await turns.take(lambda: reader.answer(question, known)), media)
 
     @routes.get("/{feed}/dashboard", summary="Open and closed tickets, metrics, freshness")
     async def dashboard(request: Request, feed: FeedName, filters: Annotated[DashboardFilters, Query()]) -> Response:
@@ -159,20 +156,20 @@ def _routes(reader: Reader, turns: Turns, feeds: Feeds) -> APIRouter:
             "cluster": filters.cluster, "status": filters.status, "window": filters.window,
             "from": filters.begin, "to": filters.end,
         }  # fmt: skip
-        return await answer(request, Question(feed_with_history(feeds, feed), "dashboard", asked), _JSON)
+        return await answers.give(request, question(feed_with_history(feeds, feed), "dashboard", asked), _JSON)
 
     @routes.get("/{feed}/map", summary="Open tickets that have a place, as GeoJSON")
     async def tickets_on_map(request: Request, feed: FeedName, _none: Annotated[Filters, Query()]) -> Response:
-        return await answer(request, Question(feed_with_history(feeds, feed), "map", {}), _GEOJSON)
+        return await answers.give(request, question(feed_with_history(feeds, feed), "map", {}), _GEOJSON)
 
     @routes.get("/{feed}/nearest", summary="The open tickets nearest to a point, by metres on the ground")
     async def nearest(request: Request, feed: FeedName, filters: Annotated[NearestFilters, Query()]) -> Response:
-        question = Question(feed_with_history(feeds, feed), "nearest", filters.model_dump())
-        return await answer(request, question, _JSON)
+        asked = question(feed_with_history(feeds, feed), "nearest", filters.model_dump())
+        return await answers.give(request, asked, _JSON)
 
     @routes.get("/{feed}/freshness", summary="How fresh the tickets of a feed are")
     async def freshness(request: Request, feed: FeedName, _none: Annotated[Filters, Query()]) -> Response:
-        return await answer(request, Question(named_feed(feeds, feed), "freshness", {"feed": feed}), _JSON)
+        return await answers.give(request, question(named_feed(feeds, feed), "freshness", {"feed": feed}), _JSON)
 
     @routes.get(
         "/{feed}/tickets/{ticket_id:path}",

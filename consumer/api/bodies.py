@@ -3,15 +3,16 @@
 import gzip
 import hashlib
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import datetime
 from threading import Lock
+from time import monotonic
 
 _LEVEL = 5
 _KEPT_BYTES = 64 * 1024 * 1024
-_MAKERS = 64
-"""Of two questions that happen to share one, the second waits for the first."""
+_STANDS_TIMES, _STANDS_SECONDS = 5, 1.0
+"""For so many times as long as it took to make, and so long at the most, an answer is given without a look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +25,12 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """An answer, packed, and the tag that it is known by for as long as it is the same."""
+    """An answer, packed, of a version, and the tag that it is known by for as long as it is the same."""
 
+    version: int
     tag: str
     packed: bytes
+    stands_until: float
 
     @property
     def plain(self) -> bytes:
@@ -44,16 +47,18 @@ def tag_of(asked: Hashable, stamp: Stamp) -> str:
 class Bodies:
     """Those made last, so many bytes of them. Safe to share between threads."""
 
-    def __init__(self, most: int = _KEPT_BYTES) -> None:
+    def __init__(self, most: int = _KEPT_BYTES, now: Callable[[], float] = monotonic) -> None:
         self._most = most
+        self._now = now
         self._size = 0
         self._lock = Lock()
         self._kept: OrderedDict[Hashable, Body] = OrderedDict()
-        self._makers = [Lock() for _ in range(_MAKERS)]
 
-    def making(self, asked: Hashable) -> Lock:
-        """Held by whoever makes the answer, so that others find it kept when they have waited."""
-        return self._makers[hash(asked) % _MAKERS]
+    def recent(self, asked: Hashable) -> Body | None:
+        """The answer if it was made a moment ago: however fast the data change, no question keeps a connection busy."""
+        with self._lock:
+            body = self._kept.get(asked)
+        return body if body is not None and self._now() < body.stands_until else None
 
     def kept(self, asked: Hashable, tag: str) -> Body | None:
         """The answer with this tag, if it is there."""
@@ -64,8 +69,12 @@ class Bodies:
             self._kept.move_to_end(asked)
             return body
 
-    def keep(self, asked: Hashable, tag: str, text: str) -> Body:
-        body = Body(tag, gzip.compress(text.encode(), _LEVEL, mtime=0))
+    def keep(self, asked: Hashable, version: int, tag: str, make: Callable[[], str]) -> Body:
+        """Make the answer, and keep it."""
+        began = self._now()
+        packed = gzip.compress(make().encode(), _LEVEL, mtime=0)
+        ended = self._now()
+        body = Body(version, tag, packed, ended + min(_STANDS_SECONDS, _STANDS_TIMES * (ended - began)))
         with self._lock:
             if (former := self._kept.pop(asked, None)) is not None:
                 self._size -= len(former.packed)

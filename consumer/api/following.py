@@ -9,13 +9,12 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field, field_validator
 
-from consumer.api.answers import known_tags, respond
+from consumer.api import reading
+from consumer.api.answers import Answers
 from consumer.api.changes import MAX_TICKETS
-from consumer.api.limits import Turns
 from consumer.api.live import BEAT_SECONDS, Cursor, Live
 from consumer.api.parameters import FeedName, Filters, Word, named_feed
 from consumer.api.problems import GONE, Problem
-from consumer.api.reading import Reader
 from consumer.feeds.feed import Feeds
 from publisher.sources import http_limits
 
@@ -46,14 +45,13 @@ class EventFilters(Filters):
         return given
 
 
-def routes(reader: Reader, turns: Turns, live: Live, feeds: Feeds) -> APIRouter:
+def routes(answers: Answers, live: Live, feeds: Feeds) -> APIRouter:
     router = APIRouter(prefix="/api", responses=GONE)
 
     @router.get("/{feed}/changes", summary="Tickets that have changed since a version, as GeoJSON")
     async def changes(request: Request, feed: FeedName, filters: Annotated[ChangesFilters, Query()]) -> Response:
-        of, known = named_feed(feeds, feed), known_tags(request)
-        told = await turns.take(lambda: reader.changes(of, filters.since, filters.limit, known))
-        return respond(request, told, "application/geo+json")
+        asked = reading.changes(named_feed(feeds, feed), filters.since, filters.limit)
+        return await answers.give(request, asked, "application/geo+json")
 
     @router.get(
         "/events", summary="Tickets as they change, as server-sent events",

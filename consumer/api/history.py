@@ -7,11 +7,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from consumer.api.answers import known_tags, respond
-from consumer.api.limits import Turns
+from consumer.api.answers import Answers
 from consumer.api.parameters import FeedName, Filters, Moment, Word, feed_with_history
 from consumer.api.problems import PROBLEM, Problem
-from consumer.api.reading import Question, Reader
+from consumer.api.reading import question
 from consumer.feeds.feed import Feeds
 
 _SPAN = ("from", "to")
@@ -67,7 +66,7 @@ def place_of(written: str) -> tuple[datetime, str]:
     raise ValueError(f"{written[:60]!r} is not from `next` of a page")
 
 
-def routes(reader: Reader, turns: Turns, feeds: Feeds) -> APIRouter:
+def routes(answers: Answers, feeds: Feeds) -> APIRouter:
     router = APIRouter(prefix="/api")
 
     @router.get(
@@ -81,9 +80,8 @@ def routes(reader: Reader, turns: Turns, feeds: Feeds) -> APIRouter:
         series: Annotated[str, Path(description="One of " + ", ".join(SERIES), max_length=63)],
         filters: Annotated[HistoryFilters, Query()],
     ) -> Response:
-        question = Question(feed_with_history(feeds, feed), series, _asked(series, filters), file="past")
-        known = known_tags(request)
-        return respond(request, await turns.take(lambda: reader.answer(question, known)), "application/json")
+        asked = question(feed_with_history(feeds, feed), series, _asked(series, filters), file="past")
+        return await answers.give(request, asked, "application/json")
 
     return router
 

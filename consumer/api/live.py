@@ -10,6 +10,7 @@ import json
 import re
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from time import monotonic
 from typing import Final
@@ -17,13 +18,12 @@ from typing import Final
 import structlog
 from starlette.concurrency import run_in_threadpool
 
-from consumer.api.changes import ChangesPage
 from consumer.api.problems import Problem
 from consumer.api.reading import Reader
 from consumer.feeds.feed import Feed, Feeds
 from publisher.errors import FleetticketsError
 
-LOOK_SECONDS: Final = 0.25
+LOOK_SECONDS: Final = 0.5
 """Between two looks at the versions. No notification is waited for, so none can get lost."""
 AWAY_SECONDS: Final = 1.0
 """Until the next look at a database that did not answer."""
@@ -54,6 +54,14 @@ class Cursor(dict[str, int]):
         return cls({feed: int(version) for feed, version in pairs})
 
 
+@dataclass(frozen=True, slots=True)
+class LivePage:
+    """A page as it is sent to all who follow, but for the id, in which each has the feeds that are his."""
+
+    next: int
+    sent: bytes
+
+
 class Live:
     """The changes of the feeds that are served. For the event loop alone."""
 
@@ -65,7 +73,7 @@ class Live:
         self._looked_at = float("-inf")
         self._looking = asyncio.Lock()
         self._news = asyncio.Event()
-        self._pages: OrderedDict[tuple[str, int, int], asyncio.Task[ChangesPage]] = OrderedDict()
+        self._pages: OrderedDict[tuple[str, int, int], asyncio.Task[LivePage]] = OrderedDict()
         self._is_over = False
 
     async def run(self, is_over: Callable[[], bool]) -> None:
@@ -112,7 +120,7 @@ class Live:
                     for feed in behind:
                         page = await self._page(feed, cursor[feed.name])
                         cursor[feed.name] = page.next
-                        yield f"id: {cursor}\nevent: changes\ndata: {page.text}\n\n".encode()
+                        yield f"id: {cursor}\n".encode() + page.sent
                 except Problem as problem:
                     # Without an id: whoever comes back with the last one is told the same, and by its status.
                     yield f"event: gone\ndata: {json.dumps({'detail': problem.detail})}\n\n".encode()
@@ -145,7 +153,7 @@ class Live:
         news, self._news = self._news, asyncio.Event()
         news.set()
 
-    async def _page(self, feed: Feed, since: int) -> ChangesPage:
+    async def _page(self, feed: Feed, since: int) -> LivePage:
         """The one behind a version, up to what was seen last: all who have the same have one page.
 
         Raises: Problem, DependencyDown.
@@ -163,6 +171,10 @@ class Live:
             self._pages.pop(asked, None)
             raise
 
-    async def _read(self, feed: Feed, since: int, until: int) -> ChangesPage:
+    async def _read(self, feed: Feed, since: int, until: int) -> LivePage:
+        def read() -> LivePage:
+            page = self._reader.page_of_changes(feed, since, until, PAGE_TICKETS)
+            return LivePage(page.next, f"event: changes\ndata: {page.text}\n\n".encode())
+
         async with self._looking:
-            return await run_in_threadpool(self._reader.page_of_changes, feed, since, until, PAGE_TICKETS)
+            return await run_in_threadpool(read)

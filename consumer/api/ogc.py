@@ -1,7 +1,7 @@
 """Tickets as OGC API - Features has them (Part 1: Core, 17-069r4), so that QGIS and others connect without code."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -13,11 +13,10 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
-from consumer.api.answers import known_tags, respond
-from consumer.api.limits import Turns
+from consumer.api.answers import Answers
 from consumer.api.parameters import Filters, Moment, Word
 from consumer.api.problems import Problem
-from consumer.api.reading import Page, Reader
+from consumer.api.reading import Page, items
 from consumer.feeds.feed import Feed, Feeds, FollowOn
 
 _CORE = "http://www.opengis.net/spec/ogcapi-features-1/1.0/conf"
@@ -126,9 +125,8 @@ def _of_feed(feed: Feed) -> Iterator[Collection]:
 class FeaturesApi:
     """What a client of the standard asks for, below `/ogc`; `base_url` is where others find us, if that is set."""
 
-    def __init__(self, reader: Reader, turns: Turns, feeds: Feeds, base_url: str) -> None:
-        self._reader = reader
-        self._turns = turns
+    def __init__(self, answers: Answers, feeds: Feeds, base_url: str) -> None:
+        self._answers = answers
         self._collections = collections_of(feeds)
         self._base_url = base_url
 
@@ -180,7 +178,8 @@ class FeaturesApi:
                 links.append(_link(_asking(here, asked | {"after": last}), "next", _GEOJSON, "The next ones"))
             return _collected([feature for _, feature in features[:limit]], links)
 
-        return await self._told(request, collection, page, _asking(here, asked), written)
+        of, where = collection, _asking(here, asked)
+        return await self._answers.give(request, items(of.feed, of.statement, page, where, written), _GEOJSON)
 
     async def item(
         self, request: Request, name: str, ticket_id: Annotated[Word, Path()], _none: _NoFilters
@@ -198,19 +197,9 @@ class FeaturesApi:
             ((_, feature),) = features
             return f'{feature.removesuffix("}")}, "links": {json.dumps(links)}}}'
 
-        return await self._told(request, collection, Page(1, only=ticket_id), here, written)
-
-    async def _told(
-        self,
-        request: Request,
-        collection: Collection,
-        page: Page,
-        where: str,
-        written: Callable[[list[tuple[str, str]]], str],
-    ) -> Response:
-        collected, known = (collection.feed, collection.statement), known_tags(request)
-        told = await self._turns.take(lambda: self._reader.items(collected, page, where, known, written))
-        return respond(request, told, _GEOJSON)
+        page = Page(1, only=ticket_id)
+        asked = items(collection.feed, collection.statement, page, here, written)
+        return await self._answers.give(request, asked, _GEOJSON)
 
     def _at(self, request: Request, path: str) -> str:
         return (self._base_url or str(request.base_url)).rstrip("/") + path

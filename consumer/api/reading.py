@@ -16,16 +16,7 @@ from consumer.postgres.migrate import require_migrated
 from consumer.upkeep.explain import TicketLife, explain_ticket
 
 _ANTIMERIDIAN = 180.0
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A statement of api.sql or past.sql, of one feed."""
-
-    feed: Feed
-    statement: str
-    parameters: Mapping[str, str | float | date | None]
-    file: Literal["api", "past"] = "api"
+Parameters = Mapping[str, str | float | date | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +32,17 @@ class Page:
     box: tuple[float, float, float, float] | None = None
     begin: datetime | None = None
     end: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked for of a feed's data, by a key that is its alone, and how it is made of what a version has."""
+
+    feed: str
+    key: Hashable
+    make: Callable[[Connection, int], str]
+    is_of_minute: bool = True
+    """Whether another minute makes it another answer: ages, and rows that were changed by hand, show by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,27 +68,29 @@ class Reader:
         self._pool = pool
         self._bodies = bodies
 
-    def answer(self, question: Question, known: Collection[str]) -> Told:
-        """The answer to a question.
+    def recent(self, asked: Asked, known: Collection[str]) -> Told | None:
+        """The answer without a look into the database, if it was made a moment ago."""
+        body = self._bodies.recent((asked.feed, asked.key))
+        if body is None:
+            return None
+        return Told(body.version, body.tag, None if body.tag in known or "*" in known else body)
 
-        Raises: DependencyDown.
+    def told(self, asked: Asked, known: Collection[str]) -> Told:
+        """The answer of this version, which is made now if it is not kept.
+
+        Raises: what making it raises; DependencyDown.
         """
-
-        def make(connection: Connection, _version: int) -> str:
-            return str(database.rows(connection, question.file, question.statement, question.parameters)[0]["body"])
-
-        return self._told(question.feed, (question.statement, *sorted(question.parameters.items())), known, make)
-
-    def changes(self, feed: Feed, since: int, limit: int, known: Collection[str]) -> Told:
-        """What has changed since a version, as far as a page of about so many tickets goes.
-
-        Raises: Problem, where that is not known (any more); DependencyDown.
-        """
-
-        def make(connection: Connection, version: int) -> str:
-            return read_page(connection, feed, since, version, limit).text
-
-        return self._told(feed, ("changes", since, limit), known, make, is_of_minute=False)
+        key = (asked.feed, asked.key)
+        with database.look(self._pool) as connection:
+            found = database.rows(connection, "api", "stamp", {"feed": asked.feed})[0]
+            version: int = found["version"]
+            tag = tag_of(key, Stamp(version, found["minute"] if asked.is_of_minute else None))
+            if tag in known or "*" in known:
+                return Told(version, tag, None)
+            body = self._bodies.kept(key, tag) or self._bodies.keep(
+                key, version, tag, lambda: asked.make(connection, version)
+            )
+        return Told(version, tag, body)
 
     def page_of_changes(self, feed: Feed, since: int, version: int, limit: int) -> ChangesPage:
         """The same up to a version that was seen, for many who follow.
@@ -109,56 +113,47 @@ class Reader:
         found = row or {"values": None, "geometry": None}
         return WholeTicket.model_validate(life.model_dump() | found)
 
-    def items(
-        self,
-        collected: tuple[Feed, str],
-        page: Page,
-        where: Hashable,
-        known: Collection[str],
-        written: Callable[[list[tuple[str, str]]], str],
-    ) -> Told:
-        """Tickets of a feed by a statement of api.sql, as `written` makes them an answer that is asked for at `where`.
-
-        It is given ids with their GeoJSON, as text, in the order of the ids; one more than the page has room for.
-        Raises: what `written` raises; DependencyDown.
-        """
-        feed, statement = collected
-        west, south, east, north = page.box or (None, None, None, None)
-        is_over = west is not None and east is not None and west > east
-        parameters = {
-            "limit": page.limit + 1, "after": page.after, "only": page.only, "begin": page.begin, "end": page.end,
-            "west": west, "until": _ANTIMERIDIAN if is_over else east, "south": south, "north": north,
-            "from": -_ANTIMERIDIAN if is_over else west, "east": east,
-        }  # fmt: skip
-
-        def make(connection: Connection, _version: int) -> str:
-            found = database.rows(connection, "api", statement, parameters, feed=feed)
-            return written([(row["ticket_id"], row["feature"]) for row in found])
-
-        return self._told(feed, (statement, where, page), known, make)
-
     def require_ready(self) -> None:
         """Raises: Misconfigured, for a database that lacks a migration; DependencyDown."""
         with database.look(self._pool) as connection:
             require_migrated(connection)
 
-    def _told(
-        self,
-        feed: Feed,
-        question: Hashable,
-        known: Collection[str],
-        make: Callable[[Connection, int], str],
-        *,
-        is_of_minute: bool = True,
-    ) -> Told:
-        """What was made of this version, or is made now, by one for all who ask the same meanwhile."""
-        asked = (feed.name, question)
-        with database.look(self._pool) as connection:
-            found = database.rows(connection, "api", "stamp", {"feed": feed.name})[0]
-            version = found["version"]
-            tag = tag_of(asked, Stamp(version, found["minute"] if is_of_minute else None))
-            if tag in known or "*" in known:
-                return Told(version, tag, None)
-            with self._bodies.making(asked):
-                body = self._bodies.kept(asked, tag) or self._bodies.keep(asked, tag, make(connection, version))
-        return Told(version, tag, body)
+
+def question(of: Feed, statement: str, parameters: Parameters, file: Literal["api", "past"] = "api") -> Asked:
+    """A statement that gives the whole answer."""
+
+    def make(connection: Connection, _version: int) -> str:
+        return str(database.rows(connection, file, statement, parameters)[0]["body"])
+
+    return Asked(of.name, (statement, *sorted(parameters.items())), make)
+
+
+def changes(of: Feed, since: int, limit: int) -> Asked:
+    """What has changed since a version, as far as a page of about so many tickets goes; making it raises a Problem."""
+
+    def make(connection: Connection, version: int) -> str:
+        return read_page(connection, of, since, version, limit).text
+
+    return Asked(of.name, ("changes", since, limit), make, is_of_minute=False)
+
+
+def items(
+    of: Feed, statement: str, page: Page, where: Hashable, written: Callable[[list[tuple[str, str]]], str]
+) -> Asked:
+    """Tickets of a feed by a statement of api.sql, as `written` makes them an answer that is asked for at `where`.
+
+    It is given ids with their GeoJSON, as text, in the order of the ids; one more than the page has room for.
+    """
+    west, south, east, north = page.box or (None, None, None, None)
+    is_over = west is not None and east is not None and west > east
+    parameters = {
+        "limit": page.limit + 1, "after": page.after, "only": page.only, "begin": page.begin, "end": page.end,
+        "west": west, "until": _ANTIMERIDIAN if is_over else east, "south": south, "north": north,
+        "from": -_ANTIMERIDIAN if is_over else west, "east": east,
+    }  # fmt: skip
+
+    def make(connection: Connection, _version: int) -> str:
+        found = database.rows(connection, "api", statement, parameters, feed=of)
+        return written([(row["ticket_id"], row["feature"]) for row in found])
+
+    return Asked(of.name, (statement, where, page), make)
