@@ -270,6 +270,7 @@ def test_a_database_that_is_away_is_said_and_met_again(tickets: Stage) -> None:
     ):
         assert api.get("/api/inc/map").status_code == 200
         proxy.refuse()
+        wait_until(lambda: api.get("/api/inc/map").status_code != 200, "the answer of a moment ago stands no more")
         answer = api.get("/api/inc/map")
         status, detail = problem(answer)
         assert (status, answer.headers["Retry-After"]) == (503, "5")

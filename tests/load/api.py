@@ -47,15 +47,18 @@ class Follower:
     last: str
     went: list[tuple[int, int, float]] = field(default_factory=list)
     cuts: int = 0
+    came: int = 0
     _writer: asyncio.StreamWriter | None = None
 
     async def follow(self) -> None:
         """Until it is cancelled; whoever is cut off comes back with his last event."""
         while True:
+            await asyncio.sleep(2 * random.random())
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                 reader, self._writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 24)
                 self._writer.write(_request("/api/events?feed=inc", f"Last-Event-ID: {self.last}\r\n"))
                 head = await reader.readuntil(b"\r\n\r\n")
+                self.came += 1
                 assert head.startswith(b"HTTP/1.1 200"), head
                 async for event in _events(reader):
                     if found := _PAGE.search(event):
@@ -124,7 +127,11 @@ class Measured:
     lags: list[float] = field(default_factory=list)
     events: int = 0
     cuts: int = 0
+    ended: int = 0
     missed: int = 0
+    api_cpu: float = 0
+    clients_cpu: float = 0
+    seconds: float = 0
 
 
 def main() -> int:
@@ -162,7 +169,11 @@ async def measure(stage: Stage, asked: argparse.Namespace) -> Measured:
     await round_of_files(stage, asked.files, 0)  # warms up
     for number in range(1, 2 * asked.rounds, 2):
         found.alone.append(await round_of_files(stage, asked.files, number))
+        before = server.cpu_seconds, time.process_time(), time.monotonic()
         await beside(stage, port, asked, number + 1, found)
+        found.api_cpu += server.cpu_seconds - before[0]
+        found.clients_cpu += time.process_time() - before[1]
+        found.seconds += time.monotonic() - before[2]
     for each in (server, consumer):
         end(each)
     return found
@@ -176,7 +187,7 @@ async def beside(stage: Stage, port: int, asked: argparse.Namespace, number: int
     company = [asyncio.create_task(each.follow()) for each in followers]
     company += [asyncio.create_task(each.read()) for each in readers]
     company += [asyncio.create_task(ask_bare(stage, found.bare)), asyncio.create_task(cut_some(followers))]
-    await asyncio.sleep(3)  # until all are there
+    await asyncio.sleep(4)  # until all are there
     for reader in readers:
         reader.took.clear()
     found.beside.append(await round_of_files(stage, asked.files, number))
@@ -191,6 +202,7 @@ async def beside(stage: Stage, port: int, asked: argparse.Namespace, number: int
         each.cancel()
     found.missed += sum(each.missed(begin, last) for each in followers)
     found.cuts += sum(each.cuts for each in followers)
+    found.ended += sum(max(0, each.came - 1 - each.cuts) for each in followers)
     found.events += sum(len(each.went) for each in followers)
     found.dashboard += [took for reader in readers for took in reader.took]
     found.unchanged += sum(reader.unchanged for reader in readers)
@@ -282,7 +294,14 @@ def table(found: Measured, asked: argparse.Namespace) -> str:
             f"version written → event read, {asked.followers} followers, median, p95, most",
             f"{statistics.median(found.lags):.2f} s, {_p95(found.lags):.2f} s, {max(found.lags):.2f} s", "", "",
         ),
-        ("events; cut off and come back; gaps or repetitions", f"{found.events}; {found.cuts}; {found.missed}", "", ""),
+        (
+            "of one core while they are there", f"the API {found.api_cpu / found.seconds:.0%}",
+            f"all its clients {found.clients_cpu / found.seconds:.0%}", "",
+        ),
+        (
+            "events; cut off and come back, or ended by the API; gaps or repetitions",
+            f"{found.events}; {found.cuts}, {found.ended}; {found.missed}", "", "",
+        ),
     ]  # fmt: skip
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
