@@ -10,11 +10,12 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import PlainTextResponse
 from fastapi.security import HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import Field, model_validator
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from consumer.api import following, history, problems
+from consumer.api import following, history, metrics, problems
 from consumer.api.access import Access
 from consumer.api.answers import DATA_VERSION, Answers
 from consumer.api.limits import Rates, Turns
@@ -109,6 +110,10 @@ def application(reader: Reader, live: Live, feeds: Feeds, settings: ApiSettings)
             )
         return PlainTextResponse("ok\n")
 
+    @app.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
+    async def show_metrics() -> Response:
+        return Response(generate_latest(metrics.REGISTRY), media_type=CONTENT_TYPE_LATEST)
+
     if not settings.tokens:
         # A page could have its own name lead here, and read by the browser of whoever looks at it.
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=_THIS_MACHINE)
@@ -141,6 +146,7 @@ class _DataAlone:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_on(message: Message) -> None:
             if message["type"] == "http.response.start":
+                metrics.ANSWERS.labels(message["status"]).inc()
                 message["headers"] = [*message.get("headers", ()), *_NO_PAGE]
             await send(message)
 

@@ -18,6 +18,7 @@ from typing import Final
 import structlog
 from starlette.concurrency import run_in_threadpool
 
+from consumer.api import metrics
 from consumer.api.problems import Problem
 from consumer.api.reading import Reader
 from consumer.feeds.feed import Feed, Feeds
@@ -32,7 +33,7 @@ BEAT_SECONDS: Final = 15.0
 MAX_FOLLOWERS: Final = 400
 PAGE_TICKETS: Final = 500
 """Of an event: a version has no more."""
-_KEPT_PAGES = 32
+_KEPT_PAGES = 16
 _CURSOR = re.compile(r"[a-z0-9_]{1,63}:[0-9]{1,18}(,[a-z0-9_]{1,63}:[0-9]{1,18})*")
 _BEAT = b": nothing new\n\n"
 
@@ -85,6 +86,9 @@ class Live:
                 except FleetticketsError as error:
                     log.warning("changes cannot be seen", detail=str(error))
                     await asyncio.sleep(AWAY_SECONDS)
+                except Exception:
+                    log.exception("changes cannot be seen")
+                    await asyncio.sleep(AWAY_SECONDS)
             await asyncio.sleep(LOOK_SECONDS)
         self._is_over = True
         self._wake()
@@ -111,6 +115,7 @@ class Live:
 
     async def _sent(self, feeds: list[Feed], cursor: Cursor) -> AsyncGenerator[bytes]:
         self._followers += 1
+        metrics.FOLLOWERS.set(self._followers)
         try:
             yield f"retry: 1000\nid: {cursor}\nevent: begin\ndata: {json.dumps(cursor)}\n\n".encode()
             while not self._is_over:
@@ -120,6 +125,7 @@ class Live:
                     for feed in behind:
                         page = await self._page(feed, cursor[feed.name])
                         cursor[feed.name] = page.next
+                        metrics.EVENTS.inc()
                         yield f"id: {cursor}\n".encode() + page.sent
                 except Problem as problem:
                     # Without an id: whoever comes back with the last one is told the same, and by its status.
@@ -128,6 +134,7 @@ class Live:
                 except FleetticketsError as error:
                     log.warning("changes cannot be read", detail=str(error))
                     await asyncio.sleep(AWAY_SECONDS)
+                    yield _BEAT
                     continue
                 if not behind:
                     try:
@@ -137,6 +144,7 @@ class Live:
                         yield _BEAT
         finally:
             self._followers -= 1
+            metrics.FOLLOWERS.set(self._followers)
 
     def _version(self, feed: Feed) -> int:
         return self._versions.get(feed.name, 0)
@@ -176,5 +184,6 @@ class Live:
             page = self._reader.page_of_changes(feed, since, until, PAGE_TICKETS)
             return LivePage(page.next, f"event: changes\ndata: {page.text}\n\n".encode())
 
+        metrics.PAGES.inc()
         async with self._looking:
             return await run_in_threadpool(read)

@@ -7,6 +7,7 @@ from threading import Event
 
 import structlog
 
+from consumer.api import metrics
 from consumer.api.app import application
 from consumer.api.bodies import Bodies
 from consumer.api.live import Live
@@ -39,6 +40,7 @@ async def serve(listening: socket.socket, pool: Pool, feeds: Feeds, settings: Ap
     warnings = Sparing()
 
     def refuse(reason: str, detail: str, client: str) -> None:
+        metrics.ENDED.labels(reason).inc()
         warnings.warn("ended", reason, detail=detail, client=client)
 
     places: Places[http_limits.LimitedProtocol] = Places(http_limits.connections())

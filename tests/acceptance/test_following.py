@@ -165,6 +165,12 @@ def test_who_reads_nothing_is_ended_and_holds_up_nobody(stage: Stage, api: Api) 
         wait_until(lambda: client.pages and client.pages[-1]["next"] == version(stage), "the other one")
         process = stage.processes[0]
         wait_until(lambda: "its answer was not read" in process.output(), "it is ended", timeout=120)
+        told = requests.get(f"{api.url}/metrics", timeout=30).text
+        assert 'fleettickets_api_ended_total{reason="slow"} 1.0' in told
+        wait_until(
+            lambda: "fleettickets_api_followers 1.0" in requests.get(f"{api.url}/metrics", timeout=30).text,
+            "one is left",
+        )
     assert len(client.ids()) >= 500
     assert client.is_whole()
 
