@@ -150,7 +150,9 @@ def main() -> int:
         found = asyncio.run(measure(stage, asked))
     told = table(found, asked)
     say(told)
-    is_usual = all(getattr(asked, name) == parser.get_default(name) for name in ("readers", "followers", "rounds"))
+    is_usual = all(
+        getattr(asked, name) == parser.get_default(name) for name in ("readers", "followers", "rounds", "files")
+    )
     if page := asked.page or (PAGE if is_usual else None):
         write(page, told)
     if found.missed:
