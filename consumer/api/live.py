@@ -8,7 +8,7 @@ ended, and goes on from his cursor when he is back.
 import asyncio
 import json
 import re
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -34,6 +34,8 @@ MAX_FOLLOWERS: Final = 400
 PAGE_TICKETS: Final = 500
 """Of an event: a version has no more."""
 _KEPT_PAGES = 16
+_MARKS = 1000
+"""Versions that were seen, of each feed."""
 _CURSOR = re.compile(r"[a-z0-9_]{1,63}:[0-9]{1,18}(,[a-z0-9_]{1,63}:[0-9]{1,18})*")
 _BEAT = b": nothing new\n\n"
 
@@ -72,9 +74,10 @@ class Live:
         self._followers = 0
         self._versions: Mapping[str, int] = {}
         self._looked_at = float("-inf")
-        self._looking = asyncio.Lock()
+        self._looking, self._reading = asyncio.Lock(), asyncio.Lock()
         self._news = asyncio.Event()
-        self._pages: OrderedDict[tuple[str, int, int], asyncio.Task[LivePage]] = OrderedDict()
+        self._marks: dict[str, deque[int]] = {feed.name: deque(maxlen=_MARKS) for feed in feeds}
+        self._pages: OrderedDict[tuple[str, int], asyncio.Task[LivePage]] = OrderedDict()
         self._is_over = False
 
     async def run(self, is_over: Callable[[], bool]) -> None:
@@ -150,10 +153,21 @@ class Live:
         return self._versions.get(feed.name, 0)
 
     async def _look(self) -> None:
+        """At the versions of now; of several who wait for that, one looks."""
+        asked_at = monotonic()
         async with self._looking:
+            if self._looked_at >= asked_at:
+                return
+            looked_at = monotonic()
             found = await run_in_threadpool(self._reader.versions)
-        self._looked_at = monotonic()
+            self._looked_at = looked_at
         if found != self._versions:
+            for name, marks in self._marks.items():
+                if marks and found.get(name, 0) < marks[-1]:  # restored, or set back by hand
+                    marks.clear()
+                    self._pages.clear()
+                if found.get(name, 0) != self._versions.get(name, 0):
+                    marks.append(found.get(name, 0))
             self._versions = found
             self._wake()
 
@@ -162,13 +176,14 @@ class Live:
         news.set()
 
     async def _page(self, feed: Feed, since: int) -> LivePage:
-        """The one behind a version, up to what was seen last: all who have the same have one page.
+        """The one behind a version, which all who have that are given.
 
+        It goes up to the first version behind it that was seen at a look: so those who came from wherever meet there.
         Raises: Problem, DependencyDown.
         """
-        until = self._version(feed)
-        asked = (feed.name, since, until)
+        asked = (feed.name, since)
         if asked not in self._pages:
+            until = min((mark for mark in self._marks[feed.name] if mark > since), default=self._version(feed))
             self._pages[asked] = asyncio.create_task(self._read(feed, since, until))
             if len(self._pages) > _KEPT_PAGES:
                 self._pages.popitem(last=False)
@@ -185,5 +200,5 @@ class Live:
             return LivePage(page.next, f"event: changes\ndata: {page.text}\n\n".encode())
 
         metrics.PAGES.inc()
-        async with self._looking:
+        async with self._reading:
             return await run_in_threadpool(read)

@@ -33,8 +33,8 @@ def serve(
     stop = stop_on_signals()
     listening = listen(host, port)
     log_settings(database_settings, settings)
-    # One more for the health, and one for who follows the changes: neither waits for those who ask.
-    connections = settings.connections + 2
+    # One more for the health, and two for who follows the changes: neither waits for those who ask.
+    connections = settings.connections + 3
     pool = database.open_reading_pool(database_settings, connections, "api", settings.answer_seconds)
     with pool as opened:
         asyncio.run(answer(listening, opened, feeds, settings, stop))

@@ -247,7 +247,7 @@ async def ask_bare(stage: Stage, took: list[float]) -> None:
             began = time.perf_counter()
             await connection.execute(BARE)
             took.append(time.perf_counter() - began)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(2)
 
 
 async def cut_some(followers: Sequence[Follower]) -> None:

@@ -152,6 +152,43 @@ def test_a_gap_that_comes_later_ends_the_events() -> None:
     asyncio.run(scene())
 
 
+def test_those_who_come_from_wherever_meet_at_the_next_look() -> None:
+    async def scene() -> None:
+        data, over = Data(), False
+        data.version = 9
+        live = Live(data, FEEDS)
+        running = asyncio.create_task(live.run(lambda: over))
+        followers = [Follower(await live.follow(Cursor.read(f"inc:{since}"), [])) for since in range(9)]
+        reading = [asyncio.create_task(each.read()) for each in followers]
+        await until(lambda: all(each.seen[-1:] == [9] for each in followers))
+        data.asked.clear()
+        data.version = 12
+        await until(lambda: all(each.seen[-1:] == [12] for each in followers))
+        over = True
+        await asyncio.gather(running, *reading)
+        assert [each.seen for each in followers] == [list(range(since + 1, 13)) for since in range(9)]
+        assert {name: count for name, count in data.asked.items() if name != "versions"} == {"inc 9-12": 1}
+
+    asyncio.run(scene())
+
+
+def test_data_that_were_restored_end_the_events() -> None:
+    async def scene() -> None:
+        data = Data()
+        data.version = 9
+        live = Live(data, FEEDS)
+        running = asyncio.create_task(live.run(lambda: False))
+        follower = Follower(await live.follow(Cursor(), []))
+        reading = asyncio.create_task(follower.read())
+        await until(lambda: follower.kinds)
+        data.version = 5
+        await reading
+        assert follower.kinds == ["begin", "gone"]
+        running.cancel()
+
+    asyncio.run(scene())
+
+
 def test_a_database_that_is_away_for_a_while_costs_nothing() -> None:
     async def scene() -> None:
         data, over = Data(), False
