@@ -24,8 +24,9 @@ SELECT page.next, told.features
 FROM page
 CROSS JOIN LATERAL (
     SELECT coalesce(string_agg(json_build_object(
-               'type', 'Feature', 'id', changed.ticket_id, 'geometry', ST_AsGeoJSON(geom, 6)::json,
-               'properties', to_jsonb(ticket) - '{{raw,geom,geog,latitude,longitude}}'::text[]
+               'type', 'Feature', 'id', changed.ticket_id, 'geometry', ST_AsGeoJSON(ticket.geom, 6)::json,
+               'properties', (SELECT row_to_json(shown) FROM (SELECT {columns}) AS shown
+                              WHERE ticket.ticket_id IS NOT NULL)
            )::text, ',' ORDER BY changed.ticket_id COLLATE "C"), '') AS features
     FROM changed LEFT JOIN {tickets} AS ticket USING (ticket_id)
 ) AS told

@@ -97,7 +97,7 @@ def test_a_page_tells_each_ticket_once_as_it_is_now(reading: Pool, apply: Any) -
         apply(file(number, f"INC1,{cluster}", f"INC{number + 1},Karen"))
     found = page(reading, 1)
     assert (found.since, found.next, ids(found)) == (1, 3, ["INC1", "INC3", "INC4"])
-    assert '"cluster": "Westlands"' in found.features
+    assert '"cluster":"Westlands"' in found.features
     assert page(reading, 3).features == ""
 
 
