@@ -29,10 +29,11 @@ class Answers:
     async def give(self, request: Request, asked: Asked, media: str) -> Response:
         """Raises: Problem, where there is no answer, or no turn to make it; DependencyDown."""
         known = {tag.strip() for tag in request.headers.get("if-none-match", "").split(",")}
-        told = self._reader.recent(asked, known)
+        alike = self._alike[hash((asked.feed, asked.key)) % _ALIKE]
+        told = self._reader.recent(asked, known, is_made_anew=alike.locked())
         if told is None:
             # Whoever waits here holds nothing, and finds what the one before him has made.
-            async with self._alike[hash((asked.feed, asked.key)) % _ALIKE]:
+            async with alike:
                 told = self._reader.recent(asked, known)
                 if told is None:
                     told = await self._turns.take(lambda: self._reader.told(asked, known))

@@ -9,10 +9,11 @@ from datetime import datetime
 from threading import Lock
 from time import monotonic
 
-_LEVEL = 5
+_LEVEL = 2
 _KEPT_BYTES = 64 * 1024 * 1024
 _STANDS_TIMES, _STANDS_SECONDS = 5, 1.0
-"""For so many times as long as it took to make, and so long at the most, an answer is given without a look."""
+"""For so many times as long as it took to make, and so long at the most, an answer is given without a look; while it is
+made anew, for as long again at the most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,8 @@ class Body:
     version: int
     tag: str
     packed: bytes
-    stands_until: float
+    made_at: float
+    stands: float
 
     @property
     def plain(self) -> bytes:
@@ -54,11 +56,14 @@ class Bodies:
         self._lock = Lock()
         self._kept: OrderedDict[Hashable, Body] = OrderedDict()
 
-    def recent(self, asked: Hashable) -> Body | None:
+    def recent(self, asked: Hashable, *, is_made_anew: bool = False) -> Body | None:
         """The answer if it was made a moment ago: however fast the data change, no question keeps a connection busy."""
         with self._lock:
             body = self._kept.get(asked)
-        return body if body is not None and self._now() < body.stands_until else None
+        if body is None:
+            return None
+        stands = 2 * body.stands if is_made_anew else body.stands
+        return body if self._now() < body.made_at + stands else None
 
     def kept(self, asked: Hashable, tag: str) -> Body | None:
         """The answer with this tag, if it is there."""
@@ -74,7 +79,7 @@ class Bodies:
         began = self._now()
         packed = gzip.compress(make().encode(), _LEVEL, mtime=0)
         ended = self._now()
-        body = Body(version, tag, packed, ended + min(_STANDS_SECONDS, _STANDS_TIMES * (ended - began)))
+        body = Body(version, tag, packed, ended, min(_STANDS_SECONDS, _STANDS_TIMES * (ended - began)))
         with self._lock:
             if (former := self._kept.pop(asked, None)) is not None:
                 self._size -= len(former.packed)

@@ -68,9 +68,9 @@ class Reader:
         self._pool = pool
         self._bodies = bodies
 
-    def recent(self, asked: Asked, known: Collection[str]) -> Told | None:
+    def recent(self, asked: Asked, known: Collection[str], *, is_made_anew: bool = False) -> Told | None:
         """The answer without a look into the database, if it was made a moment ago."""
-        body = self._bodies.recent((asked.feed, asked.key))
+        body = self._bodies.recent((asked.feed, asked.key), is_made_anew=is_made_anew)
         if body is None:
             return None
         return Told(body.version, body.tag, None if body.tag in known or "*" in known else body)

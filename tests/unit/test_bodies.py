@@ -30,6 +30,9 @@ def test_an_answer_stands_for_five_times_as_long_as_it_took_and_a_second_at_most
         assert bodies.recent("asked") is body
         clock.now += 0.2 * stands
         assert bodies.recent("asked") is None
+        assert bodies.recent("asked", is_made_anew=True) is body, "who makes it anew is not waited for"
+        clock.now += stands
+        assert bodies.recent("asked", is_made_anew=True) is None
         assert bodies.kept("asked", "tag") is body, "it is the answer of its version still"
     assert bodies.recent("another") is None
 
