@@ -7,7 +7,7 @@ from http import HTTPStatus
 from fastapi import Request, Response
 
 from consumer.api.limits import Turns
-from consumer.api.reading import Asked, Reader, Told
+from consumer.api.reading import Question, Reader, Told
 
 DATA_VERSION = "Data-Version"
 """The header with the version of its feed's data that an answer is of: whoever has it goes on from there."""
@@ -26,7 +26,7 @@ class Answers:
         self._turns = turns
         self._alike = [asyncio.Lock() for _ in range(_ALIKE)]
 
-    async def give(self, request: Request, asked: Asked, media: str) -> Response:
+    async def give(self, request: Request, asked: Question, media: str) -> Response:
         """Raises: Problem, where there is no answer, or no turn to make it; DependencyDown."""
         known = {tag.strip() for tag in request.headers.get("if-none-match", "").split(",")}
         alike = self._alike[hash((asked.feed, asked.key)) % _ALIKE]

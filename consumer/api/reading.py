@@ -35,7 +35,7 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Question:
     """What is asked for of a feed's data, by a key that is its alone, and how it is made of what a version has."""
 
     feed: str
@@ -68,14 +68,14 @@ class Reader:
         self._pool = pool
         self._bodies = bodies
 
-    def recent(self, asked: Asked, known: Collection[str], *, is_made_anew: bool = False) -> Told | None:
+    def recent(self, asked: Question, known: Collection[str], *, is_made_anew: bool = False) -> Told | None:
         """The answer without a look into the database, if it was made a moment ago."""
         body = self._bodies.recent((asked.feed, asked.key), is_made_anew=is_made_anew)
         if body is None:
             return None
         return Told(body.version, body.tag, None if body.tag in known or "*" in known else body)
 
-    def told(self, asked: Asked, known: Collection[str]) -> Told:
+    def told(self, asked: Question, known: Collection[str]) -> Told:
         """The answer of this version, which is made now if it is not kept.
 
         Raises: what making it raises; DependencyDown.
@@ -119,27 +119,27 @@ class Reader:
             require_migrated(connection)
 
 
-def question(of: Feed, statement: str, parameters: Parameters, file: Literal["api", "past"] = "api") -> Asked:
+def question(of: Feed, statement: str, parameters: Parameters, file: Literal["api", "past"] = "api") -> Question:
     """A statement that gives the whole answer."""
 
     def make(connection: Connection, _version: int) -> str:
         return str(database.rows(connection, file, statement, parameters)[0]["body"])
 
-    return Asked(of.name, (statement, *sorted(parameters.items())), make)
+    return Question(of.name, (statement, *sorted(parameters.items())), make)
 
 
-def changes(of: Feed, since: int, limit: int) -> Asked:
+def changes(of: Feed, since: int, limit: int) -> Question:
     """What has changed since a version, as far as a page of about so many tickets goes; making it raises a Problem."""
 
     def make(connection: Connection, version: int) -> str:
         return read_page(connection, of, since, version, limit).text
 
-    return Asked(of.name, ("changes", since, limit), make, is_of_minute=False)
+    return Question(of.name, ("changes", since, limit), make, is_of_minute=False)
 
 
 def items(
     of: Feed, statement: str, page: Page, where: Hashable, written: Callable[[list[tuple[str, str]]], str]
-) -> Asked:
+) -> Question:
     """Tickets of a feed by a statement of api.sql, as `written` makes them an answer that is asked for at `where`.
 
     It is given ids with their GeoJSON, as text, in the order of the ids; one more than the page has room for.
@@ -156,4 +156,4 @@ def items(
         found = database.rows(connection, "api", statement, parameters, feed=of)
         return written([(row["ticket_id"], row["feature"]) for row in found])
 
-    return Asked(of.name, (statement, where, page), make)
+    return Question(of.name, (statement, where, page), make)

@@ -284,8 +284,8 @@ def table(found: Measured, asked: argparse.Namespace) -> str:
         ("what", "with all of them", "beside it", "ratio"),
         ("---",) * 4,
         (
-            f"the dashboard of seven days, {asked.readers} readers once a second each, "
-            f"median and p95 of {len(found.dashboard)}",
+            (f"the dashboard of seven days, {asked.readers} readers once a second each, "
+            f"median and p95 of {len(found.dashboard)}"),
             f"{medians[0] * _MS:.0f} ms, {dashboard * _MS:.0f} ms; {found.unchanged} of them 304",
             f"bare SQL at the same time, of {len(found.bare)}: {medians[1] * _MS:.0f} ms, {bare * _MS:.0f} ms",
             f"{medians[0] / medians[1]:.2f}, {dashboard / bare:.2f}",
