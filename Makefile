@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DELETE_ON_ERROR:
 # Two goals can need the same .venv.
 .NOTPARALLEL:
-.PHONY: help env setup system up down status test unit check format demo load load-file load-growth load-geocoding bench crash-matrix promises contract faults soak hostile fuzz lock clean
+.PHONY: help env setup system up down status test unit check format demo load load-api load-file load-growth load-geocoding bench crash-matrix promises contract faults soak hostile fuzz lock clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
@@ -94,6 +94,9 @@ demo: setup ## the whole way of a file, to watch; KEEP=1 leaves it running
 
 load: setup ## events at the webhook receiver, as fast as it takes them; nothing may get lost
 	@$(run_python) $(STACK) run $(BIN)/python -m tests.load.webhook $(ARGS)
+
+load-api: setup ## readers and followers of the API beside ingest; nothing may get lost; writes into docs/performance.md
+	@$(run_python) $(STACK) run $(BIN)/python -m tests.load.api $(ARGS)
 
 load-file: setup ## one change file of a gigabyte in less than 200 MB of memory; takes long
 	@$(run_python) $(STACK) run $(BIN)/python -m tests.load.big_file $(ARGS)

@@ -111,8 +111,11 @@ class ApiSettings(BaseSettings):
     url: HttpUrl | None = Field(None, validation_alias="FLEETTICKETS_API_URL")
     """Where others find the API, if that is not the address that they ask at: behind a proxy that speaks TLS."""
     connections: int = Field(4, validation_alias="FLEETTICKETS_API_CONNECTIONS", ge=1, le=64)
+    """For answers; one more is for the health, and two for who follows the changes."""
     answer_seconds: float = Field(30, validation_alias="FLEETTICKETS_API_SECONDS", gt=0, le=600)
     """For one look into the database."""
+    rate: float = Field(50, validation_alias="FLEETTICKETS_API_RATE", gt=0, le=100_000)
+    """Requests a second of one token from one address."""
 
     @field_validator("tokens", "origins", mode="before")
     @classmethod

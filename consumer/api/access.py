@@ -8,9 +8,11 @@ from http import HTTPStatus
 from fastapi import Request
 from pydantic import SecretStr
 
+from consumer.api.limits import Rates
 from consumer.api.problems import Problem
 from publisher.errors import Misconfigured
 from publisher.sources import http_limits
+from publisher.sources.places import counted_as
 
 
 def require_tokens(tokens: Sequence[SecretStr], host: str) -> None:
@@ -24,11 +26,13 @@ def require_tokens(tokens: Sequence[SecretStr], host: str) -> None:
 class Access:
     """A dependency of every route that tells something of the data."""
 
-    def __init__(self, tokens: Sequence[SecretStr]) -> None:
+    def __init__(self, tokens: Sequence[SecretStr], rates: Rates) -> None:
+        self._rates = rates
         self._tokens = [token.get_secret_value().encode() for token in tokens]
 
     async def __call__(self, request: Request) -> None:
         """Raises: Problem. In the server's own thread, whose time limits it moves."""
+        shown = b""
         if self._tokens:
             scheme, _, given = request.headers.get("authorization", "").partition(" ")
             # Each is compared, so that the time that it takes tells nothing.
@@ -40,6 +44,7 @@ class Access:
                     "send the header `Authorization: Bearer <token>` with one of FLEETTICKETS_API_TOKENS",
                     {"WWW-Authenticate": "Bearer"},
                 )
+        self._rates.count((shown, counted_as(request.client.host if request.client else "")))
         http_limits.trust(request.scope)
 
 

@@ -1,7 +1,6 @@
 """The read API as a web application: what tickets are, as GeoJSON and JSON, for whoever may read."""
 
 import asyncio
-import re
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
@@ -11,35 +10,41 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import PlainTextResponse
 from fastapi.security import HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import Field, model_validator
 from starlette.concurrency import run_in_threadpool
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from consumer.api import problems
+from consumer.api import following, history, metrics, problems
 from consumer.api.access import Access
-from consumer.api.bodies import Body
+from consumer.api.answers import DATA_VERSION, Answers
+from consumer.api.limits import Rates, Turns
+from consumer.api.live import Live
 from consumer.api.ogc import FeaturesApi
-from consumer.api.parameters import Filters, Moment, Word
-from consumer.api.problems import Problem
-from consumer.api.reading import Question, Reader, WholeTicket
-from consumer.feeds.feed import Feed, Feeds, FollowOn
+from consumer.api.parameters import FeedName, Filters, Moment, Word, feed_with_history, named_feed
+from consumer.api.problems import PROBLEM, Problem
+from consumer.api.reading import Reader, WholeTicket, question
+from consumer.feeds.feed import Feeds
 from consumer.settings import ApiSettings
-from publisher.errors import FleetticketsError, Misconfigured
+from publisher.errors import FleetticketsError
 from publisher.sources import http_limits
 
 log = structlog.get_logger()
 _DESCRIPTION = """Trouble tickets as the change files tell of them. An answer has an `ETag`, which is another one
 as soon as a file or a place has changed anything, and in each minute, since ages are told; send it as `If-None-Match`,
 and an answer that you have is 304. Trouble is told as RFC 9457 has it."""
-_PROBLEM: dict[str, Any] = {"content": {"application/problem+json": {}}}
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     304: {"description": "As the answer with that `ETag`."},
-    401: {"description": "No token, or one that may not read.", **_PROBLEM},
-    400: {"description": "A parameter that there is none of, or a value that it cannot have.", **_PROBLEM},
-    503: {"description": "The database does not answer.", **_PROBLEM},
+    401: {"description": "No token, or one that may not read.", **PROBLEM},
+    400: {"description": "A parameter that there is none of, or a value that it cannot have.", **PROBLEM},
+    429: {"description": "Too many requests of one token and address.", **PROBLEM},
+    503: {"description": "The database does not answer, or has too much to do.", **PROBLEM},
 }
 _HEALTH_SECONDS = 5
-_GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))")
+_NO_PAGE = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
 _THIS_MACHINE = ("localhost", "127.0.0.1")
 _GEOJSON, _JSON = "application/geo+json", "application/json"
 
@@ -75,18 +80,22 @@ class NearestFilters(Filters):
     team: Word | None = Field(None, description="In any case; `(none)` for tickets without one.")
 
 
-_FeedName = Annotated[str, Path(description="A feed that is served.", max_length=63)]
-
-
-def application(reader: Reader, feeds: Feeds, settings: ApiSettings) -> ASGIApp:
-    """The API over what is read, for the feeds that are served."""
+def application(reader: Reader, live: Live, feeds: Feeds, settings: ApiSettings) -> ASGIApp:
+    """The API over what is read, and changes while it is, for the feeds that are served."""
     # No pages: FastAPI's load their scripts from a host on the internet.
     app = FastAPI(title="fleettickets", description=_DESCRIPTION, docs_url=None, redoc_url=None, redirect_slashes=False)
     problems.tell(app)
-    allowed = [Depends(Access(settings.tokens))]
+    turns = Turns(settings.connections)
+    answers = Answers(reader, turns)
+    allowed = [Depends(Access(settings.tokens, Rates(settings.rate)))]
     if settings.tokens:
         allowed.append(Depends(HTTPBearer(auto_error=False)))  # so that the description says so
-    for routes in (_routes(reader, feeds), FeaturesApi(reader, feeds, str(settings.url or "")).routes()):
+    for routes in (
+        _routes(answers, reader, turns, feeds),
+        following.routes(answers, live, feeds),
+        history.routes(answers, feeds),
+        FeaturesApi(answers, feeds, str(settings.url or "")).routes(),
+    ):
         app.include_router(routes, dependencies=allowed, responses=_ANSWERS)
 
     @app.get("/healthz", summary="Whether the database answers, and is current", response_class=PlainTextResponse)
@@ -101,16 +110,20 @@ def application(reader: Reader, feeds: Feeds, settings: ApiSettings) -> ASGIApp:
             )
         return PlainTextResponse("ok\n")
 
-    app.middleware("http")(_guard)
+    @app.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
+    async def show_metrics() -> Response:
+        return Response(generate_latest(metrics.REGISTRY), media_type=CONTENT_TYPE_LATEST)
+
     if not settings.tokens:
         # A page could have its own name lead here, and read by the browser of whoever looks at it.
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=_THIS_MACHINE)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.origins, allow_methods=["GET"],
-            allow_headers=["Authorization", "If-None-Match"], expose_headers=["ETag"],
+            allow_headers=["Authorization", "If-None-Match", "Last-Event-ID"],
+            expose_headers=["ETag", DATA_VERSION, "Retry-After"],
         )  # fmt: skip
-    return http_limits.OneRequestEach(_HeadIsGet(app))
+    return http_limits.OneRequestEach(_HeadIsGet(_DataAlone(app)))
 
 
 class _HeadIsGet:
@@ -120,80 +133,62 @@ class _HeadIsGet:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app({**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope, receive, send)
+        is_head = scope.get("method") == "HEAD"
+        await self._app({**scope, "method": "GET", "is_head": True} if is_head else scope, receive, send)
 
 
-def _routes(reader: Reader, feeds: Feeds) -> APIRouter:
+class _DataAlone:
+    """A value of a feed is data: no browser may take an answer for a page, whatever is in it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_on(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                metrics.ANSWERS.labels(message["status"]).inc()
+                message["headers"] = [*message.get("headers", ()), *_NO_PAGE]
+            await send(message)
+
+        await self._app(scope, receive, send_on)
+
+
+def _routes(answers: Answers, reader: Reader, turns: Turns, feeds: Feeds) -> APIRouter:
     routes = APIRouter(prefix="/api")
 
     @routes.get("/{feed}/dashboard", summary="Open and closed tickets, metrics, freshness")
-    def dashboard(request: Request, feed: _FeedName, filters: Annotated[DashboardFilters, Query()]) -> Response:
+    async def dashboard(request: Request, feed: FeedName, filters: Annotated[DashboardFilters, Query()]) -> Response:
         asked = {
             "cluster": filters.cluster, "status": filters.status, "window": filters.window,
             "from": filters.begin, "to": filters.end,
         }  # fmt: skip
-        return _answer(request, reader, Question(_with_history(feeds, feed), "dashboard", asked), _JSON)
+        return await answers.give(request, question(feed_with_history(feeds, feed), "dashboard", asked), _JSON)
 
     @routes.get("/{feed}/map", summary="Open tickets that have a place, as GeoJSON")
-    def tickets_on_map(request: Request, feed: _FeedName, _none: Annotated[Filters, Query()]) -> Response:
-        return _answer(request, reader, Question(_with_history(feeds, feed), "map", {}), _GEOJSON)
+    async def tickets_on_map(request: Request, feed: FeedName, _none: Annotated[Filters, Query()]) -> Response:
+        return await answers.give(request, question(feed_with_history(feeds, feed), "map", {}), _GEOJSON)
 
     @routes.get("/{feed}/nearest", summary="The open tickets nearest to a point, by metres on the ground")
-    def nearest(request: Request, feed: _FeedName, filters: Annotated[NearestFilters, Query()]) -> Response:
-        question = Question(_with_history(feeds, feed), "nearest", filters.model_dump())
-        return _answer(request, reader, question, _JSON)
+    async def nearest(request: Request, feed: FeedName, filters: Annotated[NearestFilters, Query()]) -> Response:
+        asked = question(feed_with_history(feeds, feed), "nearest", filters.model_dump())
+        return await answers.give(request, asked, _JSON)
 
     @routes.get("/{feed}/freshness", summary="How fresh the tickets of a feed are")
-    def freshness(request: Request, feed: _FeedName, _none: Annotated[Filters, Query()]) -> Response:
-        return _answer(request, reader, Question(_named(feeds, feed), "freshness", {"feed": feed}), _JSON)
+    async def freshness(request: Request, feed: FeedName, _none: Annotated[Filters, Query()]) -> Response:
+        return await answers.give(request, question(named_feed(feeds, feed), "freshness", {"feed": feed}), _JSON)
 
     @routes.get(
         "/{feed}/tickets/{ticket_id:path}",
         summary="One ticket, and the file and line that it is from",
-        responses={404: {"description": "No file has told of it.", **_PROBLEM}},
+        responses={404: {"description": "No file has told of it.", **PROBLEM}},
     )
-    def ticket(feed: _FeedName, ticket_id: Annotated[Word, Path()], _none: Annotated[Filters, Query()]) -> WholeTicket:
-        found = reader.ticket(_named(feeds, feed), ticket_id)
+    async def ticket(
+        feed: FeedName, ticket_id: Annotated[Word, Path()], _none: Annotated[Filters, Query()]
+    ) -> WholeTicket:
+        of = named_feed(feeds, feed)
+        found = await turns.take(lambda: reader.ticket(of, ticket_id))
         if not found.is_known:
             raise Problem(HTTPStatus.NOT_FOUND, f"no file has told of a ticket {ticket_id[:100]!r} of {feed}")
         return found
 
     return routes
-
-
-def _named(feeds: Feeds, name: str) -> Feed:
-    try:
-        return feeds.named(name)
-    except Misconfigured as error:
-        raise Problem(HTTPStatus.NOT_FOUND, str(error)) from error
-
-
-def _with_history(feeds: Feeds, name: str) -> Feed:
-    """What is open and closed is told of the feed that has a history."""
-    feed = _named(feeds, name)
-    if FollowOn.HISTORY not in feed.follow_ons:
-        raise Problem(HTTPStatus.NOT_FOUND, f"{name} has no history, so no dashboard or map: see its tickets")
-    return feed
-
-
-def _answer(request: Request, reader: Reader, question: Question, media: str) -> Response:
-    known = {tag.strip() for tag in request.headers.get("if-none-match", "").split(",")}
-    tag, body = reader.answer(question, known)
-    headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Accept-Encoding, Authorization"}
-    if body is None:
-        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
-    return Response(*_packed(request, body, headers), media_type=media)
-
-
-def _packed(request: Request, body: Body, headers: dict[str, str]) -> tuple[bytes, int, dict[str, str]]:
-    if _GZIP.search(request.headers.get("accept-encoding", "")):
-        return body.packed, HTTPStatus.OK, headers | {"Content-Encoding": "gzip"}
-    return body.plain, HTTPStatus.OK, headers
-
-
-async def _guard(request: Request, call_next: Any) -> Response:
-    """A value of a feed is data: no browser may take an answer for a page, whatever is in it."""
-    response: Response = await call_next(request)
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
-    return response

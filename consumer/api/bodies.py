@@ -3,29 +3,36 @@
 import gzip
 import hashlib
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import datetime
 from threading import Lock
+from time import monotonic
 
-_LEVEL = 5
+_LEVEL = 2
 _KEPT_BYTES = 64 * 1024 * 1024
+_STANDS_TIMES, _STANDS_SECONDS = 5, 1.0
+"""For so many times as long as it took to make, and so long at the most, an answer is given without a look; while it is
+made anew, for as long again at the most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What an answer is of: the version of its feed's data, and the minute that it was asked for in."""
+    """What an answer is of: the version of its feed's data, and the minute that it was asked for in, if that counts."""
 
     version: int
-    minute: datetime
+    minute: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """An answer, packed, and the tag that it is known by for as long as it is the same."""
+    """An answer, packed, of a version, and the tag that it is known by for as long as it is the same."""
 
+    version: int
     tag: str
     packed: bytes
+    made_at: float
+    stands: float
 
     @property
     def plain(self) -> bytes:
@@ -34,7 +41,7 @@ class Body:
 
 def tag_of(asked: Hashable, stamp: Stamp) -> str:
     """The ETag of what was asked for: alike in every process, and whether the answer was made yet or not."""
-    told = hashlib.sha256(repr((asked, stamp.minute.isoformat())).encode()).hexdigest()[:16]
+    told = hashlib.sha256(repr((asked, stamp.minute and stamp.minute.isoformat())).encode()).hexdigest()[:16]
     # A weak one, since the answer is the same whether it is packed or not.
     return f'W/"{stamp.version}-{told}"'
 
@@ -42,11 +49,21 @@ def tag_of(asked: Hashable, stamp: Stamp) -> str:
 class Bodies:
     """Those made last, so many bytes of them. Safe to share between threads."""
 
-    def __init__(self, most: int = _KEPT_BYTES) -> None:
+    def __init__(self, most: int = _KEPT_BYTES, now: Callable[[], float] = monotonic) -> None:
         self._most = most
+        self._now = now
         self._size = 0
         self._lock = Lock()
         self._kept: OrderedDict[Hashable, Body] = OrderedDict()
+
+    def recent(self, asked: Hashable, *, is_made_anew: bool = False) -> Body | None:
+        """The answer if it was made a moment ago: however fast the data change, no question keeps a connection busy."""
+        with self._lock:
+            body = self._kept.get(asked)
+        if body is None:
+            return None
+        stands = 2 * body.stands if is_made_anew else body.stands
+        return body if self._now() < body.made_at + stands else None
 
     def kept(self, asked: Hashable, tag: str) -> Body | None:
         """The answer with this tag, if it is there."""
@@ -57,8 +74,12 @@ class Bodies:
             self._kept.move_to_end(asked)
             return body
 
-    def keep(self, asked: Hashable, tag: str, text: str) -> Body:
-        body = Body(tag, gzip.compress(text.encode(), _LEVEL, mtime=0))
+    def keep(self, asked: Hashable, version: int, tag: str, make: Callable[[], str]) -> Body:
+        """Make the answer, and keep it."""
+        began = self._now()
+        packed = gzip.compress(make().encode(), _LEVEL, mtime=0)
+        ended = self._now()
+        body = Body(version, tag, packed, ended, min(_STANDS_SECONDS, _STANDS_TIMES * (ended - began)))
         with self._lock:
             if (former := self._kept.pop(asked, None)) is not None:
                 self._size -= len(former.packed)

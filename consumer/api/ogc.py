@@ -13,9 +13,10 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
+from consumer.api.answers import Answers
 from consumer.api.parameters import Filters, Moment, Word
 from consumer.api.problems import Problem
-from consumer.api.reading import Page, Reader
+from consumer.api.reading import Page, items
 from consumer.feeds.feed import Feed, Feeds, FollowOn
 
 _CORE = "http://www.opengis.net/spec/ogcapi-features-1/1.0/conf"
@@ -124,8 +125,8 @@ def _of_feed(feed: Feed) -> Iterator[Collection]:
 class FeaturesApi:
     """What a client of the standard asks for, below `/ogc`; `base_url` is where others find us, if that is set."""
 
-    def __init__(self, reader: Reader, feeds: Feeds, base_url: str) -> None:
-        self._reader = reader
+    def __init__(self, answers: Answers, feeds: Feeds, base_url: str) -> None:
+        self._answers = answers
         self._collections = collections_of(feeds)
         self._base_url = base_url
 
@@ -162,32 +163,43 @@ class FeaturesApi:
     def collection(self, request: Request, name: str, _none: _NoFilters) -> Response:
         return JSONResponse(_described(self._found(name), self._at(request, f"/ogc/collections/{name}")))
 
-    def items(self, request: Request, name: str, filters: Annotated[ItemFilters, Query()]) -> Response:
+    async def items(self, request: Request, name: str, filters: Annotated[ItemFilters, Query()]) -> Response:
         collection = self._found(name)
         limit = min(filters.limit, MAX_ITEMS)
         begin, end = interval_of(filters.moment) if filters.moment else (None, None)
         box = box_of(filters.bbox) if filters.bbox else None
         page = Page(limit, filters.after, box=box, begin=begin, end=end)
-        features = self._reader.features(collection.feed, collection.statement, page)
         here, asked = self._at(request, f"/ogc/collections/{name}/items"), dict(request.query_params)
-        links = [_link(_asking(here, asked), "self", _GEOJSON, "This page")]
-        if len(features) > limit:
-            last, _ = features[limit - 1]
-            links.append(_link(_asking(here, asked | {"after": last}), "next", _GEOJSON, "The next ones"))
-        return _collected([feature for _, feature in features[:limit]], links)
 
-    def item(self, request: Request, name: str, ticket_id: Annotated[Word, Path()], _none: _NoFilters) -> Response:
+        def written(features: list[tuple[str, str]]) -> str:
+            links = [_link(_asking(here, asked), "self", _GEOJSON, "This page")]
+            if len(features) > limit:
+                last, _ = features[limit - 1]
+                links.append(_link(_asking(here, asked | {"after": last}), "next", _GEOJSON, "The next ones"))
+            return _collected([feature for _, feature in features[:limit]], links)
+
+        of, where = collection, _asking(here, asked)
+        return await self._answers.give(request, items(of.feed, of.statement, page, where, written), _GEOJSON)
+
+    async def item(
+        self, request: Request, name: str, ticket_id: Annotated[Word, Path()], _none: _NoFilters
+    ) -> Response:
         collection = self._found(name)
-        features = self._reader.features(collection.feed, collection.statement, Page(1, only=ticket_id))
-        if not features:
-            raise Problem(HTTPStatus.NOT_FOUND, f"{name} has no ticket {ticket_id[:100]!r}")
         here = self._at(request, f"/ogc/collections/{name}")
-        links = [
-            _link(f"{here}/items/{quote(ticket_id)}", "self", _GEOJSON, "This ticket"),
-            _link(here, "collection", _JSON, collection.title),
-        ]
-        ((_, feature),) = features
-        return Response(f'{feature.removesuffix("}")}, "links": {json.dumps(links)}}}', media_type=_GEOJSON)
+
+        def written(features: list[tuple[str, str]]) -> str:
+            if not features:
+                raise Problem(HTTPStatus.NOT_FOUND, f"{name} has no ticket {ticket_id[:100]!r}")
+            links = [
+                _link(f"{here}/items/{quote(ticket_id)}", "self", _GEOJSON, "This ticket"),
+                _link(here, "collection", _JSON, collection.title),
+            ]
+            ((_, feature),) = features
+            return f'{feature.removesuffix("}")}, "links": {json.dumps(links)}}}'
+
+        page = Page(1, only=ticket_id)
+        asked = items(collection.feed, collection.statement, page, here, written)
+        return await self._answers.give(request, asked, _GEOJSON)
 
     def _at(self, request: Request, path: str) -> str:
         return (self._base_url or str(request.base_url)).rstrip("/") + path
@@ -199,7 +211,7 @@ class FeaturesApi:
         return self._collections[name]
 
 
-def _collected(features: Sequence[str], links: Sequence[dict[str, str]]) -> Response:
+def _collected(features: Sequence[str], links: Sequence[dict[str, str]]) -> str:
     """Text, put together as text: to read what is to be written again takes longer than the database does."""
     told = {
         "numberReturned": len(features),
@@ -207,7 +219,7 @@ def _collected(features: Sequence[str], links: Sequence[dict[str, str]]) -> Resp
         "links": links,
     }
     begin = f'{{"type": "FeatureCollection", {json.dumps(told)[1:-1]}, "features": ['
-    return Response(f"{begin}{','.join(features)}]}}", media_type=_GEOJSON)
+    return f"{begin}{','.join(features)}]}}"
 
 
 def _link(href: str, rel: str, kind: str, title: str) -> dict[str, str]:

@@ -1,9 +1,15 @@
 """What values of parameters are, and no others."""
 
 import re
+from http import HTTPStatus
 from typing import Annotated
 
+from fastapi import Path
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, StringConstraints
+
+from consumer.api.problems import Problem
+from consumer.feeds.feed import Feed, Feeds, FollowOn
+from publisher.errors import Misconfigured
 
 _WRITTEN_OUT = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}.*")
 
@@ -23,3 +29,22 @@ class Filters(BaseModel):
     """Those that a route knows; another one is refused, and not passed over."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+FeedName = Annotated[str, Path(description="A feed that is served.", max_length=63)]
+
+
+def named_feed(feeds: Feeds, name: str) -> Feed:
+    """Raises: Problem."""
+    try:
+        return feeds.named(name)
+    except Misconfigured as error:
+        raise Problem(HTTPStatus.NOT_FOUND, str(error)) from error
+
+
+def feed_with_history(feeds: Feeds, name: str) -> Feed:
+    """What is open and closed, and was so, is told of the feed that has a history. Raises: Problem."""
+    feed = named_feed(feeds, name)
+    if FollowOn.HISTORY not in feed.follow_ons:
+        raise Problem(HTTPStatus.NOT_FOUND, f"{name} has no history, so no dashboard or map: see its tickets")
+    return feed

@@ -13,6 +13,10 @@ from publisher.errors import FleetticketsError
 
 _RETRY_AFTER = {"Retry-After": "5"}
 _SHOWN_CHARS = 100
+PROBLEM: dict[str, Any] = {"content": {"application/problem+json": {}}}
+GONE: dict[int | str, dict[str, Any]] = {
+    410: {"description": "What has changed since then is not known any more, or not yet: load all anew.", **PROBLEM}
+}
 log = structlog.get_logger()
 
 

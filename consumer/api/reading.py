@@ -1,29 +1,22 @@
 """What the API reads, each answer as of one moment and known by its tag."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import date, datetime
+from typing import Any, Literal
 
 from pydantic import Field
 
 from consumer.api.bodies import Bodies, Body, Stamp, tag_of
+from consumer.api.changes import ChangesPage, read_page
 from consumer.feeds.feed import Feed
 from consumer.postgres import database
-from consumer.postgres.database import Pool
+from consumer.postgres.database import Connection, Pool
 from consumer.postgres.migrate import require_migrated
 from consumer.upkeep.explain import TicketLife, explain_ticket
 
 _ANTIMERIDIAN = 180.0
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A statement of api.sql, of one feed."""
-
-    feed: Feed
-    statement: str
-    parameters: Mapping[str, str | float | datetime | None]
+Parameters = Mapping[str, str | float | date | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +34,26 @@ class Page:
     end: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked for of a feed's data, by a key that is its alone, and how it is made of what a version has."""
+
+    feed: str
+    key: Hashable
+    make: Callable[[Connection, int], str]
+    is_of_minute: bool = True
+    """Whether another minute makes it another answer: ages, and rows that were changed by hand, show by then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An answer: the version of the data that it is of, and its tag; no body where the tag is known."""
+
+    version: int
+    tag: str
+    body: Body | None
+
+
 class WholeTicket(TicketLife):
     """One ticket with all that is kept of it, and what is known of where that is from."""
 
@@ -55,21 +68,42 @@ class Reader:
         self._pool = pool
         self._bodies = bodies
 
-    def answer(self, question: Question, known: Collection[str]) -> tuple[str, Body | None]:
-        """The answer with its tag; None for one whose tag is known.
+    def recent(self, asked: Question, known: Collection[str], *, is_made_anew: bool = False) -> Told | None:
+        """The answer without a look into the database, if it was made a moment ago."""
+        body = self._bodies.recent((asked.feed, asked.key), is_made_anew=is_made_anew)
+        if body is None:
+            return None
+        return Told(body.version, body.tag, None if body.tag in known or "*" in known else body)
 
-        Raises: DependencyDown.
+    def told(self, asked: Question, known: Collection[str]) -> Told:
+        """The answer of this version, which is made now if it is not kept.
+
+        Raises: what making it raises; DependencyDown.
         """
-        asked = (question.feed.name, question.statement, *sorted(question.parameters.items()))
+        key = (asked.feed, asked.key)
         with database.look(self._pool) as connection:
-            found = database.rows(connection, "api", "stamp", {"feed": question.feed.name})[0]
-            tag = tag_of(asked, Stamp(found["version"], found["minute"]))
+            found = database.rows(connection, "api", "stamp", {"feed": asked.feed})[0]
+            version: int = found["version"]
+            tag = tag_of(key, Stamp(version, found["minute"] if asked.is_of_minute else None))
             if tag in known or "*" in known:
-                return tag, None
-            if (body := self._bodies.kept(asked, tag)) is not None:
-                return tag, body
-            text = str(database.rows(connection, "api", question.statement, question.parameters)[0]["body"])
-        return tag, self._bodies.keep(asked, tag, text)
+                return Told(version, tag, None)
+            body = self._bodies.kept(key, tag) or self._bodies.keep(
+                key, version, tag, lambda: asked.make(connection, version)
+            )
+        return Told(version, tag, body)
+
+    def page_of_changes(self, feed: Feed, since: int, version: int, limit: int) -> ChangesPage:
+        """The same up to a version that was seen, for many who follow.
+
+        Raises: the same.
+        """
+        with database.look(self._pool) as connection:
+            return read_page(connection, feed, since, version, limit)
+
+    def versions(self) -> dict[str, int]:
+        """Of the data of each feed that has any. Raises: DependencyDown."""
+        with database.look(self._pool) as connection:
+            return {row["feed"]: row["version"] for row in database.rows(connection, "changes", "versions")}
 
     def ticket(self, feed: Feed, ticket_id: str) -> WholeTicket:
         """Raises: DependencyDown."""
@@ -79,23 +113,47 @@ class Reader:
         found = row or {"values": None, "geometry": None}
         return WholeTicket.model_validate(life.model_dump() | found)
 
-    def features(self, feed: Feed, statement: str, page: Page) -> list[tuple[str, str]]:
-        """Ids of tickets with their GeoJSON, as text, in the order of the ids; one more than the page has room for.
-
-        Raises: DependencyDown.
-        """
-        west, south, east, north = page.box or (None, None, None, None)
-        is_over = west is not None and east is not None and west > east
-        parameters = {
-            "limit": page.limit + 1, "after": page.after, "only": page.only, "begin": page.begin, "end": page.end,
-            "west": west, "until": _ANTIMERIDIAN if is_over else east, "south": south, "north": north,
-            "from": -_ANTIMERIDIAN if is_over else west, "east": east,
-        }  # fmt: skip
-        with database.look(self._pool) as connection:
-            found = database.rows(connection, "api", statement, parameters, feed=feed)
-        return [(row["ticket_id"], row["feature"]) for row in found]
-
     def require_ready(self) -> None:
         """Raises: Misconfigured, for a database that lacks a migration; DependencyDown."""
         with database.look(self._pool) as connection:
             require_migrated(connection)
+
+
+def question(of: Feed, statement: str, parameters: Parameters, file: Literal["api", "past"] = "api") -> Question:
+    """A statement that gives the whole answer."""
+
+    def make(connection: Connection, _version: int) -> str:
+        return str(database.rows(connection, file, statement, parameters)[0]["body"])
+
+    return Question(of.name, (statement, *sorted(parameters.items())), make)
+
+
+def changes(of: Feed, since: int, limit: int) -> Question:
+    """What has changed since a version, as far as a page of about so many tickets goes; making it raises a Problem."""
+
+    def make(connection: Connection, version: int) -> str:
+        return read_page(connection, of, since, version, limit).text
+
+    return Question(of.name, ("changes", since, limit), make, is_of_minute=False)
+
+
+def items(
+    of: Feed, statement: str, page: Page, where: Hashable, written: Callable[[list[tuple[str, str]]], str]
+) -> Question:
+    """Tickets of a feed by a statement of api.sql, as `written` makes them an answer that is asked for at `where`.
+
+    It is given ids with their GeoJSON, as text, in the order of the ids; one more than the page has room for.
+    """
+    west, south, east, north = page.box or (None, None, None, None)
+    is_over = west is not None and east is not None and west > east
+    parameters = {
+        "limit": page.limit + 1, "after": page.after, "only": page.only, "begin": page.begin, "end": page.end,
+        "west": west, "until": _ANTIMERIDIAN if is_over else east, "south": south, "north": north,
+        "from": -_ANTIMERIDIAN if is_over else west, "east": east,
+    }  # fmt: skip
+
+    def make(connection: Connection, _version: int) -> str:
+        found = database.rows(connection, "api", statement, parameters, feed=of)
+        return written([(row["ticket_id"], row["feature"]) for row in found])
+
+    return Question(of.name, (statement, where, page), make)

@@ -7,8 +7,10 @@ from threading import Event
 
 import structlog
 
+from consumer.api import metrics
 from consumer.api.app import application
 from consumer.api.bodies import Bodies
+from consumer.api.live import Live
 from consumer.api.reading import Reader
 from consumer.feeds.feed import Feeds
 from consumer.postgres.database import Pool
@@ -30,6 +32,7 @@ async def serve(listening: socket.socket, pool: Pool, feeds: Feeds, settings: Ap
     Raises: Misconfigured, for a database that lacks a migration; one that is away is waited for.
     """
     reader = Reader(pool, Bodies())
+    live = Live(reader, feeds)
     try:
         await asyncio.to_thread(reader.require_ready)
     except DependencyDown as error:
@@ -37,17 +40,21 @@ async def serve(listening: socket.socket, pool: Pool, feeds: Feeds, settings: Ap
     warnings = Sparing()
 
     def refuse(reason: str, detail: str, client: str) -> None:
+        metrics.ENDED.labels(reason).inc()
         warnings.warn("ended", reason, detail=detail, client=client)
 
     places: Places[http_limits.LimitedProtocol] = Places(http_limits.connections())
     limits = http_limits.Limits(places, settings.answer_seconds + http_limits.STRANGER_SECONDS, refuse)
     server = http_server.Server(
-        application(reader, feeds, settings), limits, int(settings.answer_seconds) + _GRACE_SECONDS
+        application(reader, live, feeds, settings), limits, int(settings.answer_seconds) + _GRACE_SECONDS
     )
     telling = asyncio.create_task(_tell_now_and_then(warnings))
+    # uvicorn takes the signals, so it is asked as well.
+    looking = asyncio.create_task(live.run(lambda: server.should_exit or stop.is_set()))
     host, port = listening.getsockname()[:2]
     log.info("listening", host=host, port=port)
     await server.run_until(stop, listening)
+    await looking
     telling.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await telling

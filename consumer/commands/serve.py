@@ -20,8 +20,8 @@ def serve(
 
     Needs DATABASE_URL alone, and reads with the rights of a reader. Whoever asks shows one of
     FLEETTICKETS_API_TOKENS as `Authorization: Bearer …`; without tokens only this machine may ask. An answer has an
-    ETag that stands for as long as nothing has changed. /openapi.json describes what can be asked; SIGTERM finishes
-    the requests under way.
+    ETag that stands for as long as nothing has changed; /api/events tells what changes, as it does. /openapi.json
+    describes what can be asked; SIGTERM finishes the requests under way.
     """
     # FastAPI takes half a second to import, which no other command should wait for.
     from consumer.api.access import require_tokens  # noqa: PLC0415
@@ -33,6 +33,8 @@ def serve(
     stop = stop_on_signals()
     listening = listen(host, port)
     log_settings(database_settings, settings)
-    pool = database.open_reading_pool(database_settings, settings.connections, "api", settings.answer_seconds)
+    # One more for the health, and two for who follows the changes: neither waits for those who ask.
+    connections = settings.connections + 3
+    pool = database.open_reading_pool(database_settings, connections, "api", settings.answer_seconds)
     with pool as opened:
         asyncio.run(answer(listening, opened, feeds, settings, stop))

@@ -213,6 +213,13 @@ class Feed(BaseModel):
         return found
 
     @property
+    def shown_columns(self) -> tuple[str, ...]:
+        """What a feature has of a ticket: the typed columns, but for those that its point tells."""
+        points = (Form.LATITUDE, Form.LONGITUDE)
+        typed = (column for column, name in self.typed_columns.items() if self.columns[name].form not in points)
+        return ("ticket_id", *typed, "geo_source", "ingested_at")
+
+    @property
     def places(self) -> tuple[str, ...]:
         """The columns that name where a ticket is, in words."""
         return PLACES if FollowOn.GEOCODE in self.follow_ons else ()

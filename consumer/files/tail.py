@@ -157,6 +157,7 @@ class Tail:
     def sweep(self, stop: Event) -> None:
         """Finish what a crash left half-way and no delivery comes for: unsent requests, objects not yet archived.
 
+        And forget which tickets have changed, once that is days ago.
         `stop` ends it after the object in hand.
         Raises: DependencyDown.
         """
@@ -177,3 +178,4 @@ class Tail:
         self._relay.send(also_stuck=True)
         with database.transaction(self._pool) as connection:
             ledger.finish_relayed(connection)
+            database.rows(connection, "changes", "forget")

@@ -238,14 +238,14 @@ def count_tickets(connection: Connection, cluster: str, location_name: str | Non
 def place_tickets(connection: Connection, feeds: Iterable[Feed]) -> Placing:
     """Put every ticket of the feeds where the gazetteer has it."""
     placing = Placing(0, 0)
-    moved = []
+    moved: dict[str, list[str]] = {}
     for feed in feeds:
         found = database.row(connection, "geocoding", "place_tickets", feed=feed)
         if found is not None and (found["placed"] or found["unplaced"]):
             placing = Placing(placing.placed + found["placed"], placing.unplaced + found["unplaced"])
-            moved.append(feed.name)
-    if moved:
-        _run(connection, "move_versions", {"feeds": moved})
+            moved[feed.name] = found["ticket_ids"]
+    for name, ticket_ids in sorted(moved.items()):
+        _run(connection, "move_version", {"feed": name, "ticket_ids": ticket_ids})
     return placing
 
 

@@ -67,6 +67,7 @@ def make(connection: Connection, feeds: Sequence[Feed]) -> list[str]:
         declaration = {"feed": feed.name, "prefix": feed.prefix, "declaration": Jsonb(feed.model_dump(mode="json"))}
         if database.row(connection, "feeds", "record_feed", declaration):
             changed.append(feed.name)
+            database.rows(connection, "feeds", "move_version", {"feed": feed.name})
     require(connection, feeds)
     selects = [_named_places(feed) for feed in feeds if FollowOn.GEOCODE in feed.follow_ons]
     connection.execute(_composed("make_named_places", selects=sql.SQL("\nUNION ALL\n").join(selects)))

@@ -1,6 +1,7 @@
 """Named statements from the `.sql` files in `sql/queries/`: `-- name: X` begins one, the rest is SQL.
 
-Where a statement is about one feed's tables, it says {tickets} and {positions}: no other names are put in.
+Where a statement is about one feed's tables, it says {tickets} and {positions}, and {columns} for what is shown of
+`ticket`, a row of the first: no other names are put in.
 """
 
 import re
@@ -25,10 +26,17 @@ def statements(file: str) -> dict[str, LiteralString]:
 
 def of_feed(file: str, name: str, feed: Feed) -> bytes:
     """One statement, for the tables of a feed."""
-    return _of_tables(file, name, feed.table, feed.positions)
+    shown = feed.shown_columns if "{columns}" in statements(file)[name] else ()
+    return _of_tables(file, name, feed.table, feed.positions, shown)
 
 
 @cache
-def _of_tables(file: str, name: str, tickets: tuple[str, str], positions: tuple[str, str]) -> bytes:
-    names = {"tickets": sql.Identifier(*tickets), "positions": sql.Identifier(*positions)}
+def _of_tables(
+    file: str, name: str, tickets: tuple[str, str], positions: tuple[str, str], shown: tuple[str, ...]
+) -> bytes:
+    names = {
+        "tickets": sql.Identifier(*tickets),
+        "positions": sql.Identifier(*positions),
+        "columns": sql.SQL(", ").join(sql.Identifier("ticket", column) for column in shown),
+    }
     return sql.SQL(statements(file)[name]).format(**names).as_bytes(None)

@@ -46,6 +46,12 @@ def trust(scope: MutableMapping[str, Any]) -> None:
         connection.trust()
 
 
+def go_on(scope: MutableMapping[str, Any], seconds: float) -> None:
+    """The answer to the request of this ASGI scope has no end, and is read: it gets so many seconds more."""
+    if connection := scope.get("state", {}).get(_CONNECTION):
+        connection.go_on(seconds)
+
+
 class OneRequestEach:
     """An ASGI application whose connections end with their answer, unless the request was trusted and succeeded."""
 
@@ -155,6 +161,11 @@ class LimitedProtocol(H11Protocol):
         if not self._is_over:
             self.limits.places.know(self)
             self._set_deadline(self.limits.trusted_seconds)
+
+    def go_on(self, seconds: float) -> None:
+        """What was sent so far of the answer under way was taken."""
+        if not self._is_over:
+            self._set_deadline(seconds)
 
     def make_room(self) -> None:
         """End, since another one needs the place."""

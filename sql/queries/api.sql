@@ -29,7 +29,7 @@ WHERE ticket_id = %(ticket_id)s
 SELECT ticket_id,
        json_build_object(
            'type', 'Feature', 'id', ticket_id, 'geometry', ST_AsGeoJSON(geom, 6)::json,
-           'properties', to_jsonb(ticket) - '{{raw,geom,geog,latitude,longitude}}'::text[]
+           'properties', (SELECT row_to_json(shown) FROM (SELECT {columns}) AS shown)
        )::text AS feature
 FROM {tickets} AS ticket
 WHERE closed_at IS NULL AND lower(normalized_status) IS DISTINCT FROM 'closed'
@@ -47,7 +47,7 @@ LIMIT %(limit)s
 SELECT ticket_id,
        json_build_object(
            'type', 'Feature', 'id', ticket_id, 'geometry', ST_AsGeoJSON(geom, 6)::json,
-           'properties', to_jsonb(ticket) - '{{raw,geom,geog,latitude,longitude}}'::text[]
+           'properties', (SELECT row_to_json(shown) FROM (SELECT {columns}) AS shown)
        )::text AS feature
 FROM {tickets} AS ticket
 WHERE closed_at IS NOT NULL
@@ -65,7 +65,7 @@ LIMIT %(limit)s
 SELECT ticket_id,
        json_build_object(
            'type', 'Feature', 'id', ticket_id, 'geometry', ST_AsGeoJSON(geom, 6)::json,
-           'properties', to_jsonb(ticket) - '{{raw,geom,geog,latitude,longitude}}'::text[]
+           'properties', (SELECT row_to_json(shown) FROM (SELECT {columns}) AS shown)
        )::text AS feature
 FROM {tickets} AS ticket
 WHERE ticket_id > %(after)s

@@ -91,6 +91,10 @@ ON CONFLICT (feed) DO UPDATE SET prefix = excluded.prefix, declaration = exclude
 WHERE (known.prefix, known.declaration) IS DISTINCT FROM (excluded.prefix, excluded.declaration)
 RETURNING feed
 
+-- name: move_version
+-- Tickets have other columns now. Which of them are others is not told: who follows the changes loads all of them anew.
+UPDATE tickets.import_meta SET data_version = data_version + 1 WHERE source = %(feed)s
+
 -- name: others
 -- Feeds that have tables and are not among those declared now.
 SELECT feed, prefix FROM ingest.feeds WHERE feed <> ALL(%(feeds)s::text[]) ORDER BY feed

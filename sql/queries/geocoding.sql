@@ -190,15 +190,24 @@ WITH elsewhere AS (
     UPDATE {tickets} AS ticket SET geom = elsewhere.geom, geo_source = elsewhere.geo_source
     FROM elsewhere
     WHERE ticket.ticket_id = elsewhere.ticket_id
-    RETURNING ticket.geo_source
+    RETURNING ticket.ticket_id, ticket.geo_source
 )
-SELECT count(geo_source) AS placed, count(*) - count(geo_source) AS unplaced FROM placed
+SELECT count(geo_source) AS placed, count(*) - count(geo_source) AS unplaced, array_agg(ticket_id) AS ticket_ids
+FROM placed
 
--- name: move_versions
--- Last, as files do, which wait for it.
-UPDATE tickets.import_meta AS meta SET data_version = data_version + 1
-FROM (SELECT source FROM tickets.import_meta WHERE source = ANY (%(feeds)s::text[]) ORDER BY source FOR UPDATE) AS ours
-WHERE meta.source = ours.source
+-- name: move_version
+-- Last, as files do, which wait for it; and of several feeds in the order of their names.
+WITH chunk AS (
+    SELECT (nth - 1) / 500 AS nth, array_agg(ticket_id) AS ticket_ids
+    FROM unnest(%(ticket_ids)s::text[]) WITH ORDINALITY AS placed (ticket_id, nth)
+    GROUP BY 1
+), moved_to AS (
+    UPDATE tickets.import_meta SET data_version = data_version + (SELECT count(*) FROM chunk) WHERE source = %(feed)s
+    RETURNING source, data_version
+)
+INSERT INTO ingest.changes (feed, data_version, ticket_ids)
+SELECT source, data_version - nth, ticket_ids FROM moved_to CROSS JOIN chunk
+ON CONFLICT (feed, data_version) DO UPDATE SET ticket_ids = excluded.ticket_ids, at = excluded.at
 
 -- name: ask_for_batch
 INSERT INTO ingest.outbox (kind) VALUES ('geocode')

@@ -1,6 +1,7 @@
 -- name: create_staging
 -- Once per connection; each transaction finds them empty. `place` is that of the file among those of the transaction,
--- the newest last; in `moved` is each ticket's last row, where no position outranks it.
+-- the newest last; in `moved` is each ticket's last row, where no position outranks it; in `changed` are the tickets
+-- that were written, 500 in a row.
 CREATE TEMPORARY TABLE staging (
     place         bigint NOT NULL,
     line          bigint NOT NULL,
@@ -15,13 +16,16 @@ CREATE TEMPORARY TABLE staging (
 CREATE TEMPORARY TABLE moved (
     place bigint NOT NULL,
     line  bigint NOT NULL
+) ON COMMIT DELETE ROWS;
+CREATE TEMPORARY TABLE changed (
+    ticket_ids text[] NOT NULL
 ) ON COMMIT DELETE ROWS
 
 -- name: empty_staging
-WITH emptied AS (DELETE FROM moved) DELETE FROM staging
+WITH moves AS (DELETE FROM moved), changes AS (DELETE FROM changed) DELETE FROM staging
 
 -- name: look_at_staging
-SELECT FROM staging, moved LIMIT 0
+SELECT FROM staging, moved, changed LIMIT 0
 
 -- name: copy_to_staging
 COPY staging (place, line, ticket_id, raw, closed_at, reject_reason, reject_raw, reject_group, reject_lines) FROM STDIN
@@ -97,6 +101,11 @@ WITH told AS MATERIALIZED (
     CROSS JOIN LATERAL (SELECT raw FROM staging WHERE staging.ctid = differing.at OFFSET 0) AS given
     CROSS JOIN LATERAL tickets.place_of(given.raw) AS place
     WHERE NOT is_known
+), told_of AS (
+    INSERT INTO changed (ticket_ids)
+    SELECT array_agg(ticket_id)
+    FROM (SELECT ticket_id, (row_number() OVER () - 1) / 500 AS nth FROM differing) AS counted
+    GROUP BY nth
 )
 SELECT place, count(*) FILTER (WHERE NOT is_known) AS inserted, count(*) FILTER (WHERE is_known) AS updated
 FROM differing
@@ -150,25 +159,42 @@ SET request_id = DEFAULT, sent_at = NULL, handled_at = NULL, created_at = now()
 SET CONSTRAINTS ALL IMMEDIATE
 
 -- name: move_watermark
--- Last before the commit: every file takes this row, so it is held for no longer than the commit itself.
-INSERT INTO tickets.import_meta AS meta (source, data_version, snapshot_at, imported_at, row_count, metadata)
-VALUES (%(feed)s, 1, %(key_time)s, clock_timestamp(), %(inserted)s,
-        jsonb_build_object('source_max_key', %(key)s::text, 'source_max_key_time', %(key_time)s::timestamptz,
-                           'source_bucket', %(bucket)s::text, 'source_prefix', %(prefix)s::text,
-                           'epoch', %(epoch)s::integer))
-ON CONFLICT (source) DO UPDATE
-SET imported_at = excluded.imported_at,
-    data_version = meta.data_version + 1,
-    row_count = coalesce(meta.row_count, 0) + excluded.row_count,
-    snapshot_at = CASE WHEN ingest.is_ahead(excluded.metadata, meta.metadata)
-                       THEN excluded.snapshot_at ELSE meta.snapshot_at END,
-    metadata = CASE WHEN ingest.is_ahead(excluded.metadata, meta.metadata)
-                    THEN meta.metadata || excluded.metadata ELSE meta.metadata END
+-- Last before the commit: every file takes this row, so it is held for no longer than the commit itself. With it comes
+-- what `changed` has, a version for each of its rows; where somebody has set the version back, in the place of others.
+WITH moved_to AS (
+    INSERT INTO tickets.import_meta AS meta (source, data_version, snapshot_at, imported_at, row_count, metadata)
+    VALUES (%(feed)s, greatest(1, (SELECT count(*) FROM changed)), %(key_time)s, clock_timestamp(), %(inserted)s,
+            jsonb_build_object('source_max_key', %(key)s::text, 'source_max_key_time', %(key_time)s::timestamptz,
+                               'source_bucket', %(bucket)s::text, 'source_prefix', %(prefix)s::text,
+                               'epoch', %(epoch)s::integer))
+    ON CONFLICT (source) DO UPDATE
+    SET imported_at = excluded.imported_at,
+        data_version = meta.data_version + excluded.data_version,
+        row_count = coalesce(meta.row_count, 0) + excluded.row_count,
+        snapshot_at = CASE WHEN ingest.is_ahead(excluded.metadata, meta.metadata)
+                           THEN excluded.snapshot_at ELSE meta.snapshot_at END,
+        metadata = CASE WHEN ingest.is_ahead(excluded.metadata, meta.metadata)
+                        THEN meta.metadata || excluded.metadata ELSE meta.metadata END
+    RETURNING source, data_version
+)
+INSERT INTO ingest.changes (feed, data_version, ticket_ids)
+SELECT source, data_version - coalesce(nth, 0), coalesce(ticket_ids, '{}')
+FROM moved_to
+LEFT JOIN (SELECT ticket_ids, row_number() OVER () - 1 AS nth FROM changed) AS chunk ON true
+ON CONFLICT (feed, data_version) DO UPDATE SET ticket_ids = excluded.ticket_ids, at = excluded.at
 
 -- name: count_import
 -- A local file is no part of the bucket's stream and leaves its watermark where it is.
-INSERT INTO tickets.import_meta AS meta (source, data_version, imported_at, row_count)
-VALUES (%(feed)s, 1, clock_timestamp(), %(inserted)s)
-ON CONFLICT (source) DO UPDATE
-SET imported_at = excluded.imported_at, data_version = meta.data_version + 1,
-    row_count = coalesce(meta.row_count, 0) + excluded.row_count
+WITH moved_to AS (
+    INSERT INTO tickets.import_meta AS meta (source, data_version, imported_at, row_count)
+    VALUES (%(feed)s, greatest(1, (SELECT count(*) FROM changed)), clock_timestamp(), %(inserted)s)
+    ON CONFLICT (source) DO UPDATE
+    SET imported_at = excluded.imported_at, data_version = meta.data_version + excluded.data_version,
+        row_count = coalesce(meta.row_count, 0) + excluded.row_count
+    RETURNING source, data_version
+)
+INSERT INTO ingest.changes (feed, data_version, ticket_ids)
+SELECT source, data_version - coalesce(nth, 0), coalesce(ticket_ids, '{}')
+FROM moved_to
+LEFT JOIN (SELECT ticket_ids, row_number() OVER () - 1 AS nth FROM changed) AS chunk ON true
+ON CONFLICT (feed, data_version) DO UPDATE SET ticket_ids = excluded.ticket_ids, at = excluded.at

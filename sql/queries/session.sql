@@ -43,8 +43,9 @@ SELECT set_config('jit', 'off', false), set_config('plan_cache_mode', 'force_gen
        set_config('enable_seqscan', 'off', false)
 
 -- name: only_read
--- Of several looks within a transaction, all see the same.
-SELECT set_config('default_transaction_read_only', 'on', false), set_config('statement_timeout', %(timeout)s, false),
+-- Of several looks within a transaction, all see the same; times are told as the feeds tell theirs.
+SELECT set_config('TimeZone', 'Africa/Nairobi', false),
+       set_config('default_transaction_read_only', 'on', false), set_config('statement_timeout', %(timeout)s, false),
        set_config('default_transaction_isolation', 'repeatable read', false)
 
 -- name: keep_commits

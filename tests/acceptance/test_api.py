@@ -241,7 +241,7 @@ def test_it_reads_and_does_nothing_else(tickets: Stage, api: Api) -> None:
         "SELECT usename, application_name FROM pg_stat_activity WHERE application_name = 'fleettickets api'"
         " AND datname = current_database()"
     )
-    assert 1 <= len(found) <= 4
+    assert 1 <= len(found) <= 7
     for method in ("POST", "PUT", "DELETE"):
         answer = api.session.request(method, f"{api.url}/api/inc/map", timeout=30)
         assert problem(answer)[0] == 405
@@ -270,6 +270,7 @@ def test_a_database_that_is_away_is_said_and_met_again(tickets: Stage) -> None:
     ):
         assert api.get("/api/inc/map").status_code == 200
         proxy.refuse()
+        wait_until(lambda: api.get("/api/inc/map").status_code != 200, "the answer of a moment ago stands no more")
         answer = api.get("/api/inc/map")
         status, detail = problem(answer)
         assert (status, answer.headers["Retry-After"]) == (503, "5")

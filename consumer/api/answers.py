@@ -1,0 +1,54 @@
+"""An answer on its way out: not again where it is known, packed for who takes that, with the version that it is of."""
+
+import asyncio
+import re
+from http import HTTPStatus
+
+from fastapi import Request, Response
+
+from consumer.api.limits import Turns
+from consumer.api.reading import Question, Reader, Told
+
+DATA_VERSION = "Data-Version"
+"""The header with the version of its feed's data that an answer is of: whoever has it goes on from there."""
+_GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))")
+
+
+_ALIKE = 64
+"""Of two questions that happen to share one, the second waits for the first."""
+
+
+class Answers:
+    """Those to questions that many may ask: made by one for all. For the event loop alone."""
+
+    def __init__(self, reader: Reader, turns: Turns) -> None:
+        self._reader = reader
+        self._turns = turns
+        self._alike = [asyncio.Lock() for _ in range(_ALIKE)]
+
+    async def give(self, request: Request, asked: Question, media: str) -> Response:
+        """Raises: Problem, where there is no answer, or no turn to make it; DependencyDown."""
+        known = {tag.strip() for tag in request.headers.get("if-none-match", "").split(",")}
+        alike = self._alike[hash((asked.feed, asked.key)) % _ALIKE]
+        told = self._reader.recent(asked, known, is_made_anew=alike.locked())
+        if told is None:
+            # Whoever waits here holds nothing, and finds what the one before him has made.
+            async with alike:
+                told = self._reader.recent(asked, known)
+                if told is None:
+                    told = await self._turns.take(lambda: self._reader.told(asked, known))
+        return _response(request, told, media)
+
+
+def _response(request: Request, told: Told, media: str) -> Response:
+    headers = {
+        "ETag": told.tag,
+        DATA_VERSION: str(told.version),
+        "Cache-Control": "private, no-cache",
+        "Vary": "Accept-Encoding, Authorization",
+    }
+    if told.body is None:
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    if _GZIP.search(request.headers.get("accept-encoding", "")):
+        return Response(told.body.packed, headers=headers | {"Content-Encoding": "gzip"}, media_type=media)
+    return Response(told.body.plain, headers=headers, media_type=media)

@@ -1,0 +1,204 @@
+"""Changes as they come, for many who follow: one looks for all of them, and what was read once is sent to all.
+
+A follower is a cursor: the version of each feed's data that he has. He is given page after page behind it, and holds
+nothing else: one who reads slowly is sent less often, and then what has changed meanwhile; one who reads nothing is
+ended, and goes on from his cursor when he is back.
+"""
+
+import asyncio
+import json
+import re
+from collections import OrderedDict, deque
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from time import monotonic
+from typing import Final
+
+import structlog
+from starlette.concurrency import run_in_threadpool
+
+from consumer.api import metrics
+from consumer.api.problems import Problem
+from consumer.api.reading import Reader
+from consumer.feeds.feed import Feed, Feeds
+from publisher.errors import FleetticketsError
+
+LOOK_SECONDS: Final = 0.5
+"""Between two looks at the versions. No notification is waited for, so none can get lost."""
+AWAY_SECONDS: Final = 1.0
+"""Until the next look at a database that did not answer."""
+BEAT_SECONDS: Final = 15.0
+"""A comment is sent so often where nothing changes, and shows who is gone."""
+MAX_FOLLOWERS: Final = 400
+PAGE_TICKETS: Final = 500
+"""Of an event: a version has no more."""
+_KEPT_PAGES = 16
+_MARKS = 1000
+"""Versions that were seen, of each feed."""
+_CURSOR = re.compile(r"[a-z0-9_]{1,63}:[0-9]{1,18}(,[a-z0-9_]{1,63}:[0-9]{1,18})*")
+_BEAT = b": nothing new\n\n"
+
+log = structlog.get_logger()
+
+
+class Cursor(dict[str, int]):
+    """The version that is known of each feed, written as the id of an event: `crq:7,inc:12`."""
+
+    def __str__(self) -> str:
+        return ",".join(f"{feed}:{version}" for feed, version in sorted(self.items()))
+
+    @classmethod
+    def read(cls, written: str) -> "Cursor":
+        """Raises: ValueError."""
+        if not _CURSOR.fullmatch(written):
+            raise ValueError(f"{written[:60]!r} is no place to go on from; like inc:12, with commas between feeds")
+        pairs = [part.split(":") for part in written.split(",")]
+        return cls({feed: int(version) for feed, version in pairs})
+
+
+@dataclass(frozen=True, slots=True)
+class LivePage:
+    """A page as it is sent to all who follow, but for the id, in which each has the feeds that are his."""
+
+    next: int
+    sent: bytes
+
+
+class Live:
+    """The changes of the feeds that are served. For the event loop alone."""
+
+    def __init__(self, reader: Reader, feeds: Feeds) -> None:
+        self._reader = reader
+        self._feeds = feeds
+        self._followers = 0
+        self._versions: Mapping[str, int] = {}
+        self._looked_at = float("-inf")
+        self._looking, self._reading = asyncio.Lock(), asyncio.Lock()
+        self._news = asyncio.Event()
+        self._marks: dict[str, deque[int]] = {feed.name: deque(maxlen=_MARKS) for feed in feeds}
+        self._pages: OrderedDict[tuple[str, int], asyncio.Task[LivePage]] = OrderedDict()
+        self._is_over = False
+
+    async def run(self, is_over: Callable[[], bool]) -> None:
+        """Look for those who follow, until it is over; then end them."""
+        while not is_over():
+            if self._followers:
+                try:
+                    await self._look()
+                except FleetticketsError as error:
+                    log.warning("changes cannot be seen", detail=str(error))
+                    await asyncio.sleep(AWAY_SECONDS)
+                except Exception:
+                    log.exception("changes cannot be seen")
+                    await asyncio.sleep(AWAY_SECONDS)
+            await asyncio.sleep(LOOK_SECONDS)
+        self._is_over = True
+        self._wake()
+
+    async def follow(self, known: Cursor, names: list[str]) -> AsyncGenerator[bytes]:
+        """What to send somebody who knows these versions of feeds, and of the others the ones of now.
+
+        Raises: Problem, before anything is sent: what he lacks is not known any more, or too many follow.
+        """
+        feeds = [feed for feed in self._feeds if not names or feed.name in names]
+        if self._followers >= MAX_FOLLOWERS:
+            raise Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE, f"{MAX_FOLLOWERS} follow the changes; no more may", {"Retry-After": "5"}
+            )
+        if monotonic() - self._looked_at > 2 * LOOK_SECONDS:
+            await self._look()
+        cursor = Cursor({feed.name: known.get(feed.name, self._version(feed)) for feed in feeds})
+        for feed in feeds:
+            if cursor[feed.name] > self._version(feed):
+                await self._look()  # he was told of it by another process, a moment ago
+            if cursor[feed.name] != self._version(feed):
+                await self._page(feed, cursor[feed.name])
+        return self._sent(feeds, cursor)
+
+    async def _sent(self, feeds: list[Feed], cursor: Cursor) -> AsyncGenerator[bytes]:
+        self._followers += 1
+        metrics.FOLLOWERS.set(self._followers)
+        try:
+            yield f"retry: 1000\nid: {cursor}\nevent: begin\ndata: {json.dumps(cursor)}\n\n".encode()
+            while not self._is_over:
+                news = self._news
+                behind = [feed for feed in feeds if cursor[feed.name] != self._version(feed)]
+                try:
+                    for feed in behind:
+                        page = await self._page(feed, cursor[feed.name])
+                        cursor[feed.name] = page.next
+                        metrics.EVENTS.inc()
+                        yield f"id: {cursor}\n".encode() + page.sent
+                except Problem as problem:
+                    # Without an id: whoever comes back with the last one is told the same, and by its status.
+                    yield f"event: gone\ndata: {json.dumps({'detail': problem.detail})}\n\n".encode()
+                    return
+                except FleetticketsError as error:
+                    log.warning("changes cannot be read", detail=str(error))
+                    await asyncio.sleep(AWAY_SECONDS)
+                    yield _BEAT
+                    continue
+                if not behind:
+                    try:
+                        async with asyncio.timeout(BEAT_SECONDS):
+                            await news.wait()
+                    except TimeoutError:
+                        yield _BEAT
+        finally:
+            self._followers -= 1
+            metrics.FOLLOWERS.set(self._followers)
+
+    def _version(self, feed: Feed) -> int:
+        return self._versions.get(feed.name, 0)
+
+    async def _look(self) -> None:
+        """At the versions of now; of several who wait for that, one looks."""
+        asked_at = monotonic()
+        async with self._looking:
+            if self._looked_at >= asked_at:
+                return
+            looked_at = monotonic()
+            found = await run_in_threadpool(self._reader.versions)
+            self._looked_at = looked_at
+        if found != self._versions:
+            for name, marks in self._marks.items():
+                if marks and found.get(name, 0) < marks[-1]:  # restored, or set back by hand
+                    marks.clear()
+                    self._pages.clear()
+                if found.get(name, 0) != self._versions.get(name, 0):
+                    marks.append(found.get(name, 0))
+            self._versions = found
+            self._wake()
+
+    def _wake(self) -> None:
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    async def _page(self, feed: Feed, since: int) -> LivePage:
+        """The one behind a version, which all who have that are given.
+
+        It goes up to the first version behind it that was seen at a look: so those who came from wherever meet there.
+        Raises: Problem, DependencyDown.
+        """
+        asked = (feed.name, since)
+        if asked not in self._pages:
+            until = min((mark for mark in self._marks[feed.name] if mark > since), default=self._version(feed))
+            self._pages[asked] = asyncio.create_task(self._read(feed, since, until))
+            if len(self._pages) > _KEPT_PAGES:
+                self._pages.popitem(last=False)
+        reading = self._pages[asked]
+        try:
+            return await asyncio.shield(reading)
+        except (Problem, FleetticketsError):
+            self._pages.pop(asked, None)
+            raise
+
+    async def _read(self, feed: Feed, since: int, until: int) -> LivePage:
+        def read() -> LivePage:
+            page = self._reader.page_of_changes(feed, since, until, PAGE_TICKETS)
+            return LivePage(page.next, f"event: changes\ndata: {page.text}\n\n".encode())
+
+        metrics.PAGES.inc()
+        async with self._reading:
+            return await run_in_threadpool(read)
