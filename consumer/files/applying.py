@@ -16,7 +16,7 @@ from psycopg import Copy
 
 from consumer.fail_points import Reached
 from consumer.feeds.feed import Feed, FollowOn
-from consumer.files import ledger
+from consumer.files import ledger, tellings
 from consumer.files.cleaning import Dropped, RowReject, TicketRow
 from consumer.files.decoding import Read
 from consumer.files.outcomes import AlreadyApplied, Applied, Duplicate
@@ -100,6 +100,11 @@ class _Staged:
     alarms: int = 0
     sentinels: int = 0
     closed: int = 0
+
+    @property
+    def tickets(self) -> int:
+        """Rows that say something of one."""
+        return self.read - self.rejected - self.alarms - self.sentinels
 
 
 def apply_files(
@@ -192,10 +197,14 @@ def _merge(connection: Connection, feed: Feed, files: Sequence[_Claimed], staged
     for file in files:
         file.version.watch.staged(connection, file.version.sighting, file.claim.file_id)
     file_ids = [file.claim.file_id for file in files]
+    told = tellings.tell(connection, feed, file_ids, is_kept=files[0].version.settings.keep_versions_days > 0)
     moved = _by_place(connection, "move_positions", {"file_ids": file_ids}, feed)
     keeps_closures = FollowOn.HISTORY in feed.follow_ons
-    told = {"closures": "recorded" if keeps_closures else ""}
-    written = _by_place(connection, "write_tickets", told, feed)
+    parameters = {"closures": "recorded" if keeps_closures else "", "tellings": told}
+    written = _by_place(connection, "write_tickets", parameters, feed)
+    are_late = sum(each.tickets for each in staged) > sum(each["moved"] for each in moved.values())
+    if told and are_late:
+        tellings.put_late(connection, feed, told)
     for file in files:
         file.version.watch.merged(connection, file.version.sighting, file.claim.file_id)
     closures = {}
@@ -212,7 +221,7 @@ def _merge(connection: Connection, feed: Feed, files: Sequence[_Claimed], staged
             updated=wrote["updated"],
             unchanged=moves["moved"] - wrote["inserted"] - wrote["updated"],
             stale=moves["tickets"] - moves["moved"],
-            superseded=each.read - each.rejected - each.alarms - each.sentinels - moves["tickets"],
+            superseded=each.tickets - moves["tickets"],
             rejected=each.rejected,
             alarms=each.alarms,
             sentinels=each.sentinels,

@@ -1,0 +1,150 @@
+-- name: tell
+-- What the staged rows are about, before any of them is merged. Gives no row while the feed has no history.
+WITH files AS (
+    SELECT place, file.file_id, file.key_time, ingest.position_of(file, 0) AS head
+    FROM unnest(%(file_ids)s::bigint[]) WITH ORDINALITY AS given (file_id, place)
+    JOIN ingest.ledger AS file USING (file_id)
+    WHERE EXISTS (SELECT FROM ingest.histories WHERE feed = %(feed)s)
+), told AS (
+    INSERT INTO ingest.tellings AS known (feed, file_id, head, told_at, is_whole)
+    SELECT %(feed)s, file_id, head, CASE WHEN %(is_live)s THEN now() END, true FROM files
+    ON CONFLICT (feed, head) DO UPDATE SET is_whole = true
+    RETURNING telling_id, head
+), parts AS (
+    -- A file of any size is told in parts that fit into memory.
+    INSERT INTO ingest.told_rows (telling_id, part, feed, key_time, ticket_ids, lines, digests)
+    SELECT telling_id, line / 16384, %(feed)s, key_time, array_agg(ticket_id), array_agg(line),
+           array_agg(jsonb_hash(raw))
+    FROM staging JOIN files USING (place) JOIN told USING (head)
+    WHERE reject_reason IS NULL
+    GROUP BY telling_id, key_time, line / 16384
+    ON CONFLICT (telling_id, part) DO NOTHING
+)
+SELECT place, telling_id FROM files JOIN told USING (head) ORDER BY place
+
+-- name: begin_history
+-- Of what was applied before, the last row of each ticket is known; rebuild-history reads the others. One that is begun
+-- already gives no row.
+INSERT INTO ingest.histories (feed, since)
+SELECT %(feed)s, greatest((SELECT max(key_time) FROM ingest.ledger WHERE feed = %(feed)s AND applied_at IS NOT NULL),
+                          (SELECT adopted_key_time FROM ingest.epochs WHERE feed = %(feed)s AND epoch = 1),
+                          '-infinity')
+ON CONFLICT (feed) DO NOTHING
+RETURNING feed
+
+-- name: forget_versions
+-- From before nothing was kept for a while, so nothing of it can be gone on from.
+DELETE FROM tickets.versions WHERE feed = %(feed)s
+
+-- name: forget_told_rows
+DELETE FROM ingest.told_rows WHERE feed = %(feed)s
+
+-- name: forget_tellings
+DELETE FROM ingest.tellings WHERE feed = %(feed)s
+
+-- name: tell_positions
+WITH written AS (
+    SELECT ticket_id, file_id, (position).line,
+           ROW((position).epoch, (position).key_time, (position).key, (position).object_time, (position).etag,
+               0)::ingest.position AS head
+    FROM {positions}
+), told AS (
+    INSERT INTO ingest.tellings (feed, file_id, head, is_whole)
+    SELECT %(feed)s, max(file_id), head, false FROM written GROUP BY head
+    RETURNING telling_id, head
+), placed AS MATERIALIZED (
+    SELECT telling_id, ticket_id, line, head,
+           (row_number() OVER (PARTITION BY telling_id ORDER BY line) - 1) / 16384 AS nth
+    FROM written JOIN told USING (head)
+), parts AS (
+    -- Numbered below those of the whole file, should it be read again.
+    INSERT INTO ingest.told_rows (telling_id, part, feed, key_time, ticket_ids, lines, digests)
+    SELECT telling_id, -1 - nth, %(feed)s, (head).key_time, array_agg(ticket_id), array_agg(coalesce(line, 0)),
+           array_agg(jsonb_hash(ticket.raw))
+    FROM placed JOIN {tickets} AS ticket USING (ticket_id)
+    GROUP BY telling_id, head, nth
+)
+INSERT INTO tickets.versions (feed, ticket_id, until_telling, until_line, until)
+SELECT %(feed)s, ticket_id, telling_id, coalesce(line, 0), coalesce((head).key_time, '-infinity')
+FROM placed
+ORDER BY ticket_id
+
+-- name: end_history
+DELETE FROM ingest.histories WHERE feed = %(feed)s
+
+-- name: put_late
+-- What of the staged rows is not its ticket's newest, the newest first. The next row that tells of the same ticket,
+-- whatever that said, is looked for among all that were told since the earliest of these.
+WITH late AS MATERIALIZED (
+    SELECT staging.ticket_id, telling_id, staging.line, staging.ctid AS at
+    FROM staging
+    JOIN unnest(%(tellings)s::bigint[]) WITH ORDINALITY AS given (telling_id, place) USING (place)
+    LEFT JOIN moved USING (place, line)
+    WHERE reject_reason IS NULL AND moved.line IS NULL
+), told AS (
+    SELECT DISTINCT row.ticket_id, head, telling_id, row.line
+    FROM ingest.tellings
+    JOIN ingest.told_rows USING (telling_id)
+    CROSS JOIN LATERAL unnest(ticket_ids, lines) AS row (ticket_id, line)
+    WHERE tellings.feed = %(feed)s
+      AND head >= (SELECT head FROM ingest.tellings WHERE telling_id IN (SELECT telling_id FROM late)
+                   ORDER BY head LIMIT 1)
+      AND row.ticket_id IN (SELECT ticket_id FROM late)
+), in_order AS (
+    SELECT ticket_id, head, telling_id, line, lead(telling_id) OVER following AS next_telling,
+           lead(line) OVER following AS next_line
+    FROM told
+    WINDOW following AS (PARTITION BY ticket_id ORDER BY head, line)
+)
+SELECT count(*) FILTER (WHERE ingest.put_in_its_place(%(feed)s, ticket_id, telling_id, line, said.raw, next_telling,
+                                                      next_line, ticket.raw, ticket.ingested_at)) AS changed
+FROM (SELECT * FROM late JOIN in_order USING (ticket_id, telling_id, line) ORDER BY ticket_id, head DESC, line DESC)
+     AS late
+CROSS JOIN LATERAL (SELECT raw FROM staging WHERE staging.ctid = late.at OFFSET 0) AS said
+JOIN LATERAL (SELECT raw, ingested_at FROM {tickets} AS known WHERE known.ticket_id = late.ticket_id OFFSET 0)
+     AS ticket ON true
+
+-- name: lock_positions
+-- Of the staged tickets, in the order in which merges take them: whoever has a ticket's position may write of it.
+SELECT count(*) AS locked
+FROM (SELECT FROM {positions} AS known
+      WHERE ticket_id IN (SELECT ticket_id FROM staging WHERE reject_reason IS NULL)
+      ORDER BY ticket_id
+      FOR UPDATE) AS taken
+
+-- name: prune
+-- So many of those that ended before the bound. The last of them in a ticket stays without its content, as where what
+-- is known begins.
+WITH old AS MATERIALIZED (
+    SELECT ticket_id, until_telling, until_line
+    FROM tickets.versions
+    WHERE feed = %(feed)s AND raw IS NOT NULL AND until < %(bound)s
+    ORDER BY until
+    LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+), last_ones AS MATERIALIZED (
+    SELECT DISTINCT ON (ticket_id) ticket_id, until_telling, until_line
+    FROM old JOIN ingest.tellings ON telling_id = until_telling
+    ORDER BY ticket_id, head DESC, until_line DESC
+), emptied AS (
+    UPDATE tickets.versions AS version SET raw = NULL, written_at = NULL
+    FROM last_ones
+    WHERE version.feed = %(feed)s
+      AND (version.ticket_id, version.until_telling, version.until_line)
+          = (last_ones.ticket_id, last_ones.until_telling, last_ones.until_line)
+), dropped AS (
+    DELETE FROM tickets.versions AS version USING last_ones AS kept
+    WHERE version.feed = %(feed)s AND version.ticket_id = kept.ticket_id
+      AND (version.until_telling, version.until_line) <> (kept.until_telling, kept.until_line)
+      AND (version.raw IS NULL
+           OR EXISTS (SELECT FROM old WHERE old.ticket_id = version.ticket_id
+                        AND (old.until_telling, old.until_line) = (version.until_telling, version.until_line)))
+), untold AS (
+    DELETE FROM ingest.told_rows
+    WHERE (telling_id, part) IN (SELECT telling_id, part FROM ingest.told_rows
+                                 WHERE feed = %(feed)s AND key_time < %(bound)s
+                                 LIMIT %(limit)s)
+    RETURNING telling_id
+)
+UPDATE ingest.histories SET since = %(bound)s
+WHERE feed = %(feed)s AND since < %(bound)s AND (EXISTS (SELECT FROM old) OR EXISTS (SELECT FROM untold))
