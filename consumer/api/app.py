@@ -75,6 +75,12 @@ class NearestFilters(Filters):
     team: Word | None = Field(None, description="In any case; `(none)` for tickets without one.")
 
 
+class TicketFilters(Filters):
+    """How much is told of a ticket."""
+
+    history: bool = Field(False, description="Also every value that it ever had, and which file and line told it.")
+
+
 _FeedName = Annotated[str, Path(description="A feed that is served.", max_length=63)]
 
 
@@ -152,8 +158,10 @@ def _routes(reader: Reader, feeds: Feeds) -> APIRouter:
         summary="One ticket, and the file and line that it is from",
         responses={404: {"description": "No file has told of it.", **_PROBLEM}},
     )
-    def ticket(feed: _FeedName, ticket_id: Annotated[Word, Path()], _none: Annotated[Filters, Query()]) -> WholeTicket:
-        found = reader.ticket(_named(feeds, feed), ticket_id)
+    def ticket(
+        feed: _FeedName, ticket_id: Annotated[Word, Path()], filters: Annotated[TicketFilters, Query()]
+    ) -> WholeTicket:
+        found = reader.ticket(_named(feeds, feed), ticket_id, with_history=filters.history)
         if not found.is_known:
             raise Problem(HTTPStatus.NOT_FOUND, f"no file has told of a ticket {ticket_id[:100]!r} of {feed}")
         return found

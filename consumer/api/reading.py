@@ -71,11 +71,11 @@ class Reader:
             text = str(database.rows(connection, "api", question.statement, question.parameters)[0]["body"])
         return tag, self._bodies.keep(asked, tag, text)
 
-    def ticket(self, feed: Feed, ticket_id: str) -> WholeTicket:
+    def ticket(self, feed: Feed, ticket_id: str, *, with_history: bool) -> WholeTicket:
         """Raises: DependencyDown."""
         with database.look(self._pool) as connection:
             row = database.row(connection, "api", "ticket", {"ticket_id": ticket_id}, feed=feed)
-            life = explain_ticket(connection, ticket_id, feed)
+            life = explain_ticket(connection, ticket_id, feed, with_history=with_history)
         found = row or {"values": None, "geometry": None}
         return WholeTicket.model_validate(life.model_dump() | found)
 
