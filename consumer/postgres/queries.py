@@ -1,6 +1,6 @@
 """Named statements from the `.sql` files in `sql/queries/`: `-- name: X` begins one, the rest is SQL.
 
-Where a statement is about one feed's tables, it says {tickets} and {positions}: no other names are put in.
+Where a statement is about one feed's tables, it says {tickets}, {positions} and {as_of}: no other names are put in.
 """
 
 import re
@@ -25,11 +25,13 @@ def statements(file: str) -> dict[str, LiteralString]:
 
 def of_feed(file: str, name: str, feed: Feed) -> sql.Composed:
     """One statement, for the tables of a feed."""
-    return _of_tables(file, name, feed.table, feed.positions)
+    return _of_feed(file, name, feed.table, feed.positions, feed.as_of)
 
 
 @cache
-def _of_tables(file: str, name: str, tickets: tuple[str, str], positions: tuple[str, str]) -> sql.Composed:
+def _of_feed(
+    file: str, name: str, tickets: tuple[str, str], positions: tuple[str, str], as_of: tuple[str, str]
+) -> sql.Composed:
     return sql.SQL(statements(file)[name]).format(
-        tickets=sql.Identifier(*tickets), positions=sql.Identifier(*positions)
+        tickets=sql.Identifier(*tickets), positions=sql.Identifier(*positions), as_of=sql.Identifier(*as_of)
     )
