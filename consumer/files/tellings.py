@@ -7,6 +7,7 @@ Every verb works in the caller's transaction, which has the rows staged. Raises 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from consumer.feeds.feed import Feed
@@ -49,6 +50,45 @@ def begin(connection: Connection, feed: Feed) -> bool:
         database.rows(connection, "tellings", statement, parameters)
     database.rows(connection, "tellings", "tell_positions", parameters, feed=feed)
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class UntoldFile:
+    """A file that was applied before its feed had a history; its archived object is under `archive_key`."""
+
+    file_id: int
+    key: str
+    key_time: datetime
+    archive_key: str
+
+
+def count_untold(connection: Connection, feed: Feed, bucket: str, bound: datetime) -> int:
+    """How many there are from the bound on."""
+    parameters = {"feed": feed.name, "bucket": bucket, "bound": bound}
+    return int(database.rows(connection, "tellings", "count_untold", parameters)[0]["files"])
+
+
+def untold(
+    connection: Connection, feed: Feed, bucket: str, bound: datetime, before: UntoldFile | None
+) -> list[UntoldFile]:
+    """Up to a thousand of them, the newest first, behind the one before."""
+    parameters = {
+        "feed": feed.name, "bucket": bucket, "bound": bound,
+        "before_time": before.key_time if before else "infinity", "before_id": before.file_id if before else 0,
+    }  # fmt: skip
+    return [UntoldFile(**row) for row in database.rows(connection, "tellings", "untold", parameters)]
+
+
+def digest_of_untold(connection: Connection, file: UntoldFile) -> str | None:
+    """The SHA-256 of a file that is still one; None for one that is not."""
+    found = database.row(connection, "tellings", "untold_one", {"file_id": file.file_id})
+    return found["sha256"] if found else None
+
+
+def settle_since(connection: Connection, feed: Feed, bound: datetime) -> datetime | None:
+    """Note from when on nothing is missing any more, which is given; None for all times."""
+    found = database.row(connection, "tellings", "settle_since", {"feed": feed.name, "bound": bound})
+    return found["since"] if found else None
 
 
 def prune(connection: Connection, feed: str, bound: datetime) -> None:

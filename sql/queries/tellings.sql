@@ -145,6 +145,50 @@ WITH old AS MATERIALIZED (
                                  WHERE feed = %(feed)s AND key_time < %(bound)s
                                  LIMIT %(limit)s)
     RETURNING telling_id
+), marked AS (
+    UPDATE ingest.tellings SET is_whole = false WHERE telling_id IN (SELECT telling_id FROM untold)
 )
 UPDATE ingest.histories SET since = %(bound)s
 WHERE feed = %(feed)s AND since < %(bound)s AND (EXISTS (SELECT FROM old) OR EXISTS (SELECT FROM untold))
+
+-- name: count_untold
+SELECT count(*) AS files
+FROM ingest.ledger AS file
+WHERE feed = %(feed)s AND bucket = %(bucket)s AND applied_at IS NOT NULL AND archive_key IS NOT NULL
+  AND key_time >= %(bound)s
+  AND NOT EXISTS (SELECT FROM ingest.tellings AS told
+                  WHERE told.file_id = file.file_id AND told.is_whole AND told.head = ingest.position_of(file, 0))
+
+-- name: untold
+-- Archived files that were applied and not told of, the newest first, behind the one before.
+SELECT file_id, key, key_time, archive_key
+FROM ingest.ledger AS file
+WHERE feed = %(feed)s AND bucket = %(bucket)s AND applied_at IS NOT NULL AND archive_key IS NOT NULL
+  AND key_time >= %(bound)s AND (key_time, file_id) < (%(before_time)s, %(before_id)s)
+  AND NOT EXISTS (SELECT FROM ingest.tellings AS told
+                  WHERE told.file_id = file.file_id AND told.is_whole AND told.head = ingest.position_of(file, 0))
+ORDER BY key_time DESC, file_id DESC
+LIMIT 1000
+
+-- name: untold_one
+-- The digest of a file that is still one of them, now that nobody else has its key.
+SELECT sha256
+FROM ingest.ledger AS file
+WHERE file_id = %(file_id)s AND applied_at IS NOT NULL
+  AND NOT EXISTS (SELECT FROM ingest.tellings AS told
+                  WHERE told.file_id = file.file_id AND told.is_whole AND told.head = ingest.position_of(file, 0))
+
+-- name: settle_since
+-- Nothing is missing behind the newest file that was applied and not told of, and none is looked for before the bound.
+UPDATE ingest.histories AS history
+SET since = least(since, greatest('-infinity', missing.newest, missing.bound, adopted_key_time))
+FROM (SELECT max(key_time) FILTER (WHERE key_time >= %(bound)s) AS newest,
+             CASE WHEN count(*) FILTER (WHERE key_time < %(bound)s) > 0 THEN %(bound)s::timestamptz END AS bound
+      FROM ingest.ledger AS file
+      WHERE feed = %(feed)s AND applied_at IS NOT NULL
+        AND NOT EXISTS (SELECT FROM ingest.tellings AS told
+                        WHERE told.file_id = file.file_id AND told.is_whole
+                          AND told.head = ingest.position_of(file, 0))) AS missing
+JOIN ingest.epochs AS first_epoch ON first_epoch.feed = %(feed)s AND first_epoch.epoch = 1
+WHERE history.feed = %(feed)s
+RETURNING nullif(since, '-infinity') AS since
