@@ -24,7 +24,7 @@ from consumer.api.problems import Problem
 from consumer.api.reading import Question, Reader, WholeTicket
 from consumer.feeds.feed import Feed, Feeds, FollowOn
 from consumer.settings import ApiSettings
-from publisher.errors import FleetticketsError, Misconfigured
+from publisher.errors import FleetticketsError, Misconfigured, Permanent
 from publisher.sources import http_limits
 
 log = structlog.get_logger()
@@ -73,6 +73,12 @@ class NearestFilters(Filters):
     within: float | None = Field(None, gt=0, le=20_000_000, description="Metres on the ground.")
     cluster: Word | None = Field(None, description="In any case; `(none)` for tickets without one.")
     team: Word | None = Field(None, description="In any case; `(none)` for tickets without one.")
+
+
+class AsOfFilters(Filters):
+    """Of which instant."""
+
+    at: Moment = Field(description="With a zone: 2026-06-25T00:00:00+03:00. By the time that files' names say.")
 
 
 class TicketFilters(Filters):
@@ -148,6 +154,14 @@ def _routes(reader: Reader, feeds: Feeds) -> APIRouter:
     def nearest(request: Request, feed: _FeedName, filters: Annotated[NearestFilters, Query()]) -> Response:
         question = Question(_with_history(feeds, feed), "nearest", filters.model_dump())
         return _answer(request, reader, question, _JSON)
+
+    @routes.get("/{feed}/as-of", summary="The tickets that were open at an instant, as GeoJSON")
+    def as_of(request: Request, feed: _FeedName, filters: Annotated[AsOfFilters, Query()]) -> Response:
+        question = Question(_with_history(feeds, feed), "as_of", {"at": filters.at})
+        try:
+            return _answer(request, reader, question, _GEOJSON)
+        except Permanent as error:
+            raise Problem(HTTPStatus.BAD_REQUEST, error.detail.partition(" CONTEXT:")[0]) from error
 
     @routes.get("/{feed}/freshness", summary="How fresh the tickets of a feed are")
     def freshness(request: Request, feed: _FeedName, _none: Annotated[Filters, Query()]) -> Response:

@@ -58,7 +58,7 @@ class Reader:
     def answer(self, question: Question, known: Collection[str]) -> tuple[str, Body | None]:
         """The answer with its tag; None for one whose tag is known.
 
-        Raises: DependencyDown.
+        Raises: DependencyDown; Permanent, for an instant that nothing is known of.
         """
         asked = (question.feed.name, question.statement, *sorted(question.parameters.items()))
         with database.look(self._pool) as connection:
@@ -68,7 +68,8 @@ class Reader:
                 return tag, None
             if (body := self._bodies.kept(asked, tag)) is not None:
                 return tag, body
-            text = str(database.rows(connection, "api", question.statement, question.parameters)[0]["body"])
+            answers = database.rows(connection, "api", question.statement, question.parameters, feed=question.feed)
+            text = str(answers[0]["body"])
         return tag, self._bodies.keep(asked, tag, text)
 
     def ticket(self, feed: Feed, ticket_id: str, *, with_history: bool) -> WholeTicket:
