@@ -38,7 +38,10 @@ def tell_of_past(connection: Connection, feed: Feed, file_id: int) -> list[int]:
 def put_late(connection: Connection, feed: Feed, tellings: Sequence[int]) -> int:
     """Put each staged row that is not its ticket's newest in its place. Gives how many of them changed anything."""
     parameters = {"feed": feed.name, "tellings": list(tellings)}
-    return int(database.rows(connection, "tellings", "put_late", parameters, feed=feed)[0]["changed"])
+    database.rows(connection, "tellings", "join_at_once")
+    found = database.rows(connection, "tellings", "put_late", parameters, feed=feed)
+    database.rows(connection, "tellings", "join_as_always")
+    return int(found[0]["changed"])
 
 
 def begin(connection: Connection, feed: Feed) -> bool:

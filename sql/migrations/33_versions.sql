@@ -96,19 +96,31 @@ BEGIN ATOMIC
     ORDER BY tellings.head, until_line;
 END;
 
+-- When the first content was written that is kept of a ticket; NULL where a row says where it begins.
+CREATE FUNCTION ingest.first_written_at(of_feed text, of_ticket text) RETURNS timestamptz
+LANGUAGE plpgsql STABLE
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_nestloop = on AS $$
+BEGIN
+    RETURN (SELECT written_at FROM ingest.boundaries(of_feed, of_ticket) LIMIT 1);
+END;
+$$;
+
 -- Put what a row has said in its place among what is known of a ticket, of which the caller has the position locked.
 -- Known are all rows that come behind it, those of its own file and of others in the transaction too: so the newest is
--- put first. `next` is the first of them. What is there afterwards depends on which rows were put, and not on when.
+-- put first. `next` is the first of them. `begun` is where the first content begins, if the ticket has no row that says
+-- it. What is there afterwards depends on which rows were put, and not on when.
+-- Its plans are made while there is little: the tables grow under it.
 CREATE FUNCTION ingest.put_in_its_place(
     of_feed text, of_ticket text, told_by bigint, on_line bigint, said jsonb, next_telling bigint, next_line bigint,
-    now_has jsonb, now_since timestamptz
+    begun_telling bigint, begun_line bigint, now_has jsonb
 ) RETURNS boolean
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_nestloop = on AS $$
 DECLARE
     here ingest.position;
     here_at timestamptz;
     next_at ingest.position;
-    first record;
+    begun_at ingest.position;
     run record;
     following jsonb;
     content jsonb;
@@ -118,19 +130,15 @@ BEGIN
     here_at := COALESCE(here.key_time, '-infinity');
     next_at := (SELECT head FROM ingest.tellings WHERE telling_id = next_telling);
 
-    -- The first content that a ticket had begins somewhere, which is a row of its own as soon as that can move.
-    IF NOT EXISTS (SELECT FROM tickets.versions WHERE feed = of_feed AND ticket_id = of_ticket AND raw IS NULL) THEN
-        SELECT began.telling, began.line, (tellings.head).key_time AS at INTO first
-        FROM (SELECT COALESCE((SELECT written_at FROM ingest.boundaries(of_feed, of_ticket) LIMIT 1),
-                              CASE WHEN NOT EXISTS (SELECT FROM tickets.versions
-                                                    WHERE feed = of_feed AND ticket_id = of_ticket) THEN now_since END)
-                     AS written_at) AS oldest
-        CROSS JOIN LATERAL ingest.told_when_written(of_feed, of_ticket, oldest.written_at) AS began
-        JOIN ingest.tellings ON telling_id = began.telling;
-        IF FOUND THEN
-            INSERT INTO tickets.versions (feed, ticket_id, until_telling, until_line, until)
-            VALUES (of_feed, of_ticket, first.telling, first.line, COALESCE(first.at, '-infinity'));
-        END IF;
+    -- As soon as it can move, where the first content begins is a row of its own.
+    IF begun_telling IS NOT NULL
+        AND NOT EXISTS (
+            SELECT FROM tickets.versions WHERE feed = of_feed AND ticket_id = of_ticket AND raw IS NULL
+        )
+    THEN
+        begun_at := (SELECT head FROM ingest.tellings WHERE telling_id = begun_telling);
+        INSERT INTO tickets.versions (feed, ticket_id, until_telling, until_line, until)
+        VALUES (of_feed, of_ticket, begun_telling, begun_line, COALESCE(begun_at.key_time, '-infinity'));
     END IF;
 
     -- The content that is known for this place ends with the first boundary behind it, or is the ticket's own.
@@ -179,7 +187,9 @@ BEGIN
     RETURN true;
 END;
 $$;
-COMMENT ON FUNCTION ingest.put_in_its_place(text, text, bigint, bigint, jsonb, bigint, bigint, jsonb, timestamptz) IS
+COMMENT ON FUNCTION ingest.put_in_its_place(
+    text, text, bigint, bigint, jsonb, bigint, bigint, bigint, bigint, jsonb
+) IS
     'Whether that has changed anything.';
 
 CREATE FUNCTION ingest.is_within_history(of_feed text, at timestamptz) RETURNS boolean

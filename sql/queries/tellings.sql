@@ -72,37 +72,75 @@ ORDER BY ticket_id
 -- name: end_history
 DELETE FROM ingest.histories WHERE feed = %(feed)s
 
+-- name: join_at_once
+-- How many rows are in the arrays the planner cannot know; to look each up among the others would take their square.
+SELECT set_config('enable_nestloop', 'off', true)
+
+-- name: join_as_always
+SELECT set_config('enable_nestloop', 'on', true)
+
 -- name: put_late
 -- What of the staged rows is not its ticket's newest, the newest first. The next row that tells of the same ticket,
--- whatever that said, is looked for among all that were told since the earliest of these.
+-- whatever that said, is looked for among all that were told since the earliest of these. Whatever is told of many
+-- tickets is read once for all of them. Nothing is put where a ticket that was never another says the same.
 WITH late AS MATERIALIZED (
     SELECT staging.ticket_id, telling_id, staging.line, staging.ctid AS at
     FROM staging
     JOIN unnest(%(tellings)s::bigint[]) WITH ORDINALITY AS given (telling_id, place) USING (place)
     LEFT JOIN moved USING (place, line)
     WHERE reject_reason IS NULL AND moved.line IS NULL
+), known AS MATERIALIZED (
+    SELECT ticket_id, is_there,
+           CASE WHEN is_there THEN ingest.first_written_at(%(feed)s, ticket_id) ELSE ingested_at END AS written_at
+    FROM (SELECT DISTINCT ticket_id FROM late) AS late
+    CROSS JOIN LATERAL (SELECT ingested_at FROM {tickets} AS row WHERE row.ticket_id = late.ticket_id OFFSET 0)
+        AS ticket
+    LEFT JOIN LATERAL (SELECT true AS is_there FROM tickets.versions AS version
+                       WHERE version.ticket_id = late.ticket_id AND feed = %(feed)s LIMIT 1) AS version ON true
+), begun AS MATERIALIZED (
+    SELECT DISTINCT ON (ticket_id) ticket_id, telling_id, row.line, head
+    FROM (SELECT * FROM ingest.told_rows
+          WHERE telling_id = ANY (ARRAY(
+              SELECT telling_id FROM ingest.tellings
+              WHERE feed = %(feed)s AND told_at = ANY (ARRAY(SELECT DISTINCT written_at FROM known))))) AS part
+    CROSS JOIN LATERAL unnest(ticket_ids, lines) AS row (ticket_id, line)
+    JOIN known USING (ticket_id)
+    JOIN (SELECT telling_id, told_at, head FROM ingest.tellings
+          WHERE feed = %(feed)s AND told_at = ANY (ARRAY(SELECT DISTINCT written_at FROM known))) AS writing
+        USING (telling_id)
+    WHERE known.written_at = told_at
+    ORDER BY ticket_id, head DESC, row.line DESC
+), since AS MATERIALIZED (
+    SELECT telling_id, head FROM ingest.tellings
+    WHERE feed = %(feed)s
+      AND head >= (SELECT head FROM ingest.tellings WHERE telling_id = ANY (ARRAY(SELECT telling_id FROM late))
+                   ORDER BY head LIMIT 1)
 ), told AS (
     SELECT DISTINCT row.ticket_id, head, telling_id, row.line
-    FROM ingest.tellings
-    JOIN ingest.told_rows USING (telling_id)
+    FROM (SELECT * FROM ingest.told_rows WHERE telling_id = ANY (ARRAY(SELECT telling_id FROM since))) AS part
     CROSS JOIN LATERAL unnest(ticket_ids, lines) AS row (ticket_id, line)
-    WHERE tellings.feed = %(feed)s
-      AND head >= (SELECT head FROM ingest.tellings WHERE telling_id IN (SELECT telling_id FROM late)
-                   ORDER BY head LIMIT 1)
-      AND row.ticket_id IN (SELECT ticket_id FROM late)
-), in_order AS (
+    JOIN since USING (telling_id)
+    WHERE row.ticket_id IN (SELECT ticket_id FROM late)
+), in_order AS MATERIALIZED (
     SELECT ticket_id, head, telling_id, line, lead(telling_id) OVER following AS next_telling,
            lead(line) OVER following AS next_line
     FROM told
     WINDOW following AS (PARTITION BY ticket_id ORDER BY head, line)
+), ordered AS MATERIALIZED (
+    SELECT late.ticket_id, late.telling_id, late.line, at, next_telling, next_line, in_order.head, known.is_there,
+           begun.telling_id AS begun_telling, begun.line AS begun_line, begun.head AS begun_head
+    FROM late
+    JOIN in_order USING (ticket_id, telling_id, line)
+    JOIN known USING (ticket_id)
+    LEFT JOIN begun USING (ticket_id)
+    ORDER BY late.ticket_id, in_order.head DESC, late.line DESC
 )
 SELECT count(*) FILTER (WHERE ingest.put_in_its_place(%(feed)s, ticket_id, telling_id, line, said.raw, next_telling,
-                                                      next_line, ticket.raw, ticket.ingested_at)) AS changed
-FROM (SELECT * FROM late JOIN in_order USING (ticket_id, telling_id, line) ORDER BY ticket_id, head DESC, line DESC)
-     AS late
-CROSS JOIN LATERAL (SELECT raw FROM staging WHERE staging.ctid = late.at OFFSET 0) AS said
-JOIN LATERAL (SELECT raw, ingested_at FROM {tickets} AS known WHERE known.ticket_id = late.ticket_id OFFSET 0)
-     AS ticket ON true
+                                                      next_line, begun_telling, begun_line, ticket.raw)) AS changed
+FROM ordered
+CROSS JOIN LATERAL (SELECT raw FROM staging WHERE staging.ctid = ordered.at OFFSET 0) AS said
+CROSS JOIN LATERAL (SELECT raw FROM {tickets} AS row WHERE row.ticket_id = ordered.ticket_id OFFSET 0) AS ticket
+WHERE is_there OR said.raw <> ticket.raw OR begun_telling IS NULL OR (head, line) < (begun_head, begun_line)
 
 -- name: lock_positions
 -- Of the staged tickets, in the order in which merges take them: whoever has a ticket's position may write of it.
