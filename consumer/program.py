@@ -13,6 +13,7 @@ from consumer.commands.geocode import geocode
 from consumer.commands.import_csv import import_local_file
 from consumer.commands.migrate import migrate_database
 from consumer.commands.preview import preview
+from consumer.commands.rebuild_history import rebuild_history
 from consumer.commands.rejects import rejects
 from consumer.commands.reseed import reseed
 from consumer.commands.serve import serve
@@ -52,6 +53,7 @@ program.command("import-csv")(import_local_file)
 program.command("preview")(preview)
 program.command("reseed")(reseed)
 program.command("capture-history")(capture_history)
+program.command("rebuild-history")(rebuild_history)
 program.add_typer(geocode, name="geocode")
 program.add_typer(feeds, name="feeds")
 program.command("demo")(demo)

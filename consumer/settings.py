@@ -89,6 +89,8 @@ class ApplySettings(BaseSettings):
     missing_columns: MissingColumns = Field("refuse", validation_alias="FLEETTICKETS_MISSING_COLUMNS")
     """Of a file without a column that its exporter always writes: it is a dead letter, or the column is empty."""
     changed_policy: ChangedPolicy = Field("reapply", validation_alias="FLEETTICKETS_CHANGED_POLICY")
+    keep_versions_days: float = Field(400, validation_alias="FLEETTICKETS_KEEP_VERSIONS_DAYS", ge=0, le=36_500)
+    """For how long each content of a ticket is kept that another has replaced; 0 keeps none."""
 
 
 class HistorySettings(BaseSettings):

@@ -26,7 +26,7 @@ from consumer.api.problems import PROBLEM, Problem
 from consumer.api.reading import Reader, WholeTicket, question
 from consumer.feeds.feed import Feeds
 from consumer.settings import ApiSettings
-from publisher.errors import FleetticketsError
+from publisher.errors import FleetticketsError, Permanent
 from publisher.sources import http_limits
 
 log = structlog.get_logger()
@@ -78,6 +78,18 @@ class NearestFilters(Filters):
     within: float | None = Field(None, gt=0, le=20_000_000, description="Metres on the ground.")
     cluster: Word | None = Field(None, description="In any case; `(none)` for tickets without one.")
     team: Word | None = Field(None, description="In any case; `(none)` for tickets without one.")
+
+
+class AsOfFilters(Filters):
+    """Of which instant."""
+
+    at: Moment = Field(description="With a zone: 2026-06-25T00:00:00+03:00. By the time that files' names say.")
+
+
+class TicketFilters(Filters):
+    """How much is told of a ticket."""
+
+    history: bool = Field(False, description="Also every value that it ever had, and which file and line told it.")
 
 
 def application(reader: Reader, live: Live, feeds: Feeds, settings: ApiSettings) -> ASGIApp:
@@ -173,6 +185,14 @@ def _routes(answers: Answers, reader: Reader, turns: Turns, feeds: Feeds) -> API
         asked = question(feed_with_history(feeds, feed), "nearest", filters.model_dump())
         return await answers.give(request, asked, _JSON)
 
+    @routes.get("/{feed}/as-of", summary="The tickets that were open at an instant, as GeoJSON")
+    async def as_of(request: Request, feed: FeedName, filters: Annotated[AsOfFilters, Query()]) -> Response:
+        asked = question(feed_with_history(feeds, feed), "as_of", {"at": filters.at})
+        try:
+            return await answers.give(request, asked, _GEOJSON)
+        except Permanent as error:
+            raise Problem(HTTPStatus.BAD_REQUEST, error.detail.partition(" CONTEXT:")[0]) from error
+
     @routes.get("/{feed}/freshness", summary="How fresh the tickets of a feed are")
     async def freshness(request: Request, feed: FeedName, _none: Annotated[Filters, Query()]) -> Response:
         return await answers.give(request, question(named_feed(feeds, feed), "freshness", {"feed": feed}), _JSON)
@@ -183,10 +203,10 @@ def _routes(answers: Answers, reader: Reader, turns: Turns, feeds: Feeds) -> API
         responses={404: {"description": "No file has told of it.", **PROBLEM}},
     )
     async def ticket(
-        feed: FeedName, ticket_id: Annotated[Word, Path()], _none: Annotated[Filters, Query()]
+        feed: FeedName, ticket_id: Annotated[Word, Path()], filters: Annotated[TicketFilters, Query()]
     ) -> WholeTicket:
         of = named_feed(feeds, feed)
-        found = await turns.take(lambda: reader.ticket(of, ticket_id))
+        found = await turns.take(lambda: reader.ticket(of, ticket_id, with_history=filters.history))
         if not found.is_known:
             raise Problem(HTTPStatus.NOT_FOUND, f"no file has told of a ticket {ticket_id[:100]!r} of {feed}")
         return found

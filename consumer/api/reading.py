@@ -78,7 +78,7 @@ class Reader:
     def told(self, asked: Question, known: Collection[str]) -> Told:
         """The answer of this version, which is made now if it is not kept.
 
-        Raises: what making it raises; DependencyDown.
+        Raises: what making it raises, such as Permanent for an instant that nothing is known of; DependencyDown.
         """
         key = (asked.feed, asked.key)
         with database.look(self._pool) as connection:
@@ -105,11 +105,11 @@ class Reader:
         with database.look(self._pool) as connection:
             return {row["feed"]: row["version"] for row in database.rows(connection, "changes", "versions")}
 
-    def ticket(self, feed: Feed, ticket_id: str) -> WholeTicket:
+    def ticket(self, feed: Feed, ticket_id: str, *, with_history: bool) -> WholeTicket:
         """Raises: DependencyDown."""
         with database.look(self._pool) as connection:
             row = database.row(connection, "api", "ticket", {"ticket_id": ticket_id}, feed=feed)
-            life = explain_ticket(connection, ticket_id, feed)
+            life = explain_ticket(connection, ticket_id, feed, with_history=with_history)
         found = row or {"values": None, "geometry": None}
         return WholeTicket.model_validate(life.model_dump() | found)
 

@@ -107,7 +107,8 @@ def consume(
             gazetteer = Gazetteer(pool, feeds.geocoded, gazetteer_settings, geocoder_settings, stop, reached)
             handlers[Queue.GEOCODE] = GeocodeHandler(pool, gazetteer, relay.send, reached).handle
         routes = routing_table(handlers, breakers, work, together)
-        Worker(link, routes, Tail(pool, bucket, relay, reached), work, stop, reached=reached).run()
+        tail = Tail(pool, bucket, relay, reached, keep_versions_days=apply_settings.keep_versions_days)
+        Worker(link, routes, tail, work, stop, reached=reached).run()
     structlog.get_logger().info("stopped")
 
 

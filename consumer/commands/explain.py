@@ -11,6 +11,7 @@ from consumer.postgres.database import Role
 from consumer.settings import DatabaseSettings
 from consumer.upkeep import explain as explaining
 from consumer.upkeep.explain import Life, Reject, Request, StoredObject, TicketLife, Version
+from consumer.upkeep.lineage import Lineage, TicketChange
 from publisher.broker import channels
 from publisher.errors import Misconfigured
 from publisher.program import EXIT_FAILED, AsJson, OfFeeds
@@ -24,6 +25,9 @@ def explain(
         str | None, typer.Argument(help="A key in changes/ or processed/, or its bare name.", show_default=False)
     ] = None,
     ticket: Annotated[str | None, typer.Option("--ticket", metavar="ID", help="A ticket instead of a file.")] = None,
+    history: Annotated[
+        bool, typer.Option("--history", help="With --ticket: also every value that it ever had, and who told it.")
+    ] = False,
     feed: OfFeeds = None,
     as_json: AsJson = False,
 ) -> None:
@@ -32,15 +36,21 @@ def explain(
     Of a file: what the bucket has of it, each version that the ledger has with decision, state, times and counts of
     lines and rows, what was odd about its columns, its rejected rows, its requests and dead letters, and what happens
     next. Of a ticket: the file and line that last wrote it, its closures and who told of them, and its rejected rows.
+    With --history each change of it as well: the file, its line and instant, and each column with what it was before
+    and what it became, in the order of the files' own times, whenever they came.
+
     Exit status 1 when nothing is known of it or a part cannot be read.
     """
     if (key is None) == (ticket is None):
         raise Misconfigured("say which: a KEY, or --ticket ID")
+    if history and ticket is None:
+        raise Misconfigured("--history goes with --ticket")
     feeds = served_feeds(feed)
     if ticket is not None:
         with database.connect(load(DatabaseSettings), Role.READ) as connection:
             migrate.require_migrated(connection)
-            tickets = [explaining.explain_ticket(connection, ticket.replace("\0", ""), one) for one in feeds]
+            bare = ticket.replace("\0", "")
+            tickets = [explaining.explain_ticket(connection, bare, one, with_history=history) for one in feeds]
         known = [life for life in tickets if life.is_known]
         if len(known) > 1:
             raise Misconfigured(f"feeds {' and '.join(life.feed for life in known)} have it: say which, --feed NAME")
@@ -134,5 +144,39 @@ def _print_ticket(told: TicketLife) -> None:
         typer.echo(
             f"rejected line {reject.line} of {printable(reject.key)}{_settled(reject)}: {printable(reject.reason)}"
         )
+    if told.history:
+        _print_history(told.history)
     if not told.is_known:
         typer.echo("nothing is known of it")
+
+
+def _print_history(history: Lineage) -> None:
+    if not history.is_kept:
+        typer.echo(
+            "its history is not kept: FLEETTICKETS_KEEP_VERSIONS_DAYS is 0, or no file has come since it was set"
+        )
+    elif history.since:
+        older = "fleettickets rebuild-history reads what is older from the archive, as far back as it is kept"
+        typer.echo(f"its history, of which nothing is missing since {shown(history.since)}; {older}:")
+    else:
+        typer.echo("its history:")
+    for change in history.changes:
+        typer.echo(f"  {_moment_of(change)}")
+        if change.is_as_told is False:
+            typer.echo("    these are not the values of that row: something else than a file has changed them since")
+        for value in change.values:
+            became = f"{_word(value.old)} -> {_word(value.new)}" if not change.is_first else _word(value.new)
+            typer.echo(f"    {printable(value.column)}: {printable(became)}")
+
+
+def _moment_of(change: TicketChange) -> str:
+    if change.key is None:
+        return "since before anything is known:" if change.is_first else "at a time that is not known:"
+    late = ", which came late" if change.decision == "late" else ""
+    line = f"line {change.line} of " if change.line else ""
+    when = shown(change.key_time) if change.key_time else "before the ledger"
+    return f"{when}, by {line}{printable(change.key)}{late}:"
+
+
+def _word(value: object) -> str:
+    return "(none)" if value is None else str(value)

@@ -30,7 +30,7 @@ _TAKEN = frozenset(
         "cluster_aliases_key", "geo_clusters", "geo_clusters_key", "geo_locations", "geo_locations_cleaned_query",
         "geo_locations_key", "import_meta", "import_meta_pkey", "inc_closed_at_idx", "inc_cluster_idx",
         "inc_created_at_service_idx", "inc_daily_snapshot", "inc_daily_snapshot_pkey", "inc_geog_idx", "inc_open_idx",
-        "inc_open_sla",
+        "inc_open_sla", "versions", "versions_ticket_id", "versions_until",
     }
 )  # fmt: skip
 """What else is in the schema of the feeds' tables, where tables, views and indexes share their names."""
@@ -237,6 +237,11 @@ class Feed(BaseModel):
     def positions(self) -> tuple[str, str]:
         """Schema and name of the table of what last wrote each row."""
         return "ingest", f"{self.name}_positions"
+
+    @property
+    def as_of(self) -> tuple[str, str]:
+        """Schema and name of the function that gives its rows as they were."""
+        return "reporting", f"{self.name}_as_of"
 
     @property
     def place_index(self) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from psycopg import Copy
 
 from consumer.fail_points import Reached
 from consumer.feeds.feed import Feed, FollowOn
-from consumer.files import ledger
+from consumer.files import ledger, tellings
 from consumer.files.cleaning import Dropped, RowReject, TicketRow
 from consumer.files.decoding import Read
 from consumer.files.outcomes import AlreadyApplied, Applied, Duplicate
@@ -102,6 +102,11 @@ class _Staged:
     alarms: int = 0
     sentinels: int = 0
     closed: int = 0
+
+    @property
+    def tickets(self) -> int:
+        """Rows that say something of one."""
+        return self.read - self.rejected - self.alarms - self.sentinels
 
 
 def apply_files(
@@ -203,19 +208,23 @@ def _merge(connection: Connection, feed: Feed, files: Sequence[_Claimed], staged
     """Have the staged rows take effect; gives what became of those of each file."""
     for file in files:
         file.version.watch.staged(connection, file.version.sighting, file.claim.file_id)
+    file_ids = [file.claim.file_id for file in files]
+    told = tellings.tell(connection, feed, file_ids, is_kept=files[0].version.settings.keep_versions_days > 0)
     keeps_closures = FollowOn.HISTORY in feed.follow_ons
-    given = {"file_ids": [file.claim.file_id for file in files], "closures": "recorded" if keeps_closures else ""}
+    given = {"file_ids": file_ids, "closures": "recorded" if keeps_closures else "", "tellings": told}
     names = ["move_positions", "write_tickets"]
     if keeps_closures and any(each.closed for each in staged):
         names.append("merge_closures")
     if any(each.rejected for each in staged):
         names.append("keep_rejects")
     found = database.rows_of_each(connection, [database.Statement("merge", name, given, feed) for name in names])
-    for file in files:
-        file.version.watch.merged(connection, file.version.sighting, file.claim.file_id)
     of_each: dict[int, Counter[str]] = defaultdict(Counter)
     for row in chain.from_iterable(found):
         of_each[row.pop("place")].update(row)
+    if told and sum(each.tickets for each in staged) > sum(each["moved"] for each in of_each.values()):
+        tellings.put_late(connection, feed, told)
+    for file in files:
+        file.version.watch.merged(connection, file.version.sighting, file.claim.file_id)
     return [
         _counts(file, each, of_each[place]) for place, (file, each) in enumerate(zip(files, staged, strict=True), 1)
     ]
@@ -229,7 +238,7 @@ def _counts(file: _Claimed, staged: _Staged, merged: Mapping[str, int]) -> Count
         updated=merged["updated"],
         unchanged=merged["moved"] - wrote,
         stale=merged["tickets"] - merged["moved"],
-        superseded=staged.read - staged.rejected - staged.alarms - staged.sentinels - merged["tickets"],
+        superseded=staged.tickets - merged["tickets"],
         rejected=staged.rejected,
         alarms=staged.alarms,
         sentinels=staged.sentinels,

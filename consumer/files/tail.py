@@ -6,13 +6,14 @@ not done before.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from threading import Event
 
 import structlog
 
 from consumer.fail_points import Reached
-from consumer.files import ledger
+from consumer.files import ledger, tellings
 from consumer.files.versions import LedgerFile
 from consumer.follow_ons.relay import Relay
 from consumer.postgres import database
@@ -110,11 +111,14 @@ def open_tails(pool: Pool, bucket: Bucket, age: float, *, only_due: bool) -> Ite
 class Tail:
     """What follows a COMMIT in the consumer. Safe to share between threads."""
 
-    def __init__(self, pool: Pool, bucket: Bucket, relay: Relay, reached: Reached) -> None:
+    def __init__(
+        self, pool: Pool, bucket: Bucket, relay: Relay, reached: Reached, *, keep_versions_days: float
+    ) -> None:
         self._pool = pool
         self._bucket = bucket
         self._relay = relay
         self._reached = reached
+        self._keeps_versions = timedelta(days=keep_versions_days)
 
     def finish(self, files: Sequence[LedgerFile]) -> list[str | None]:
         """Archive applied files of one folder, then relay what they left in the outbox. Gives the archives' keys.
@@ -157,7 +161,9 @@ class Tail:
     def sweep(self, stop: Event) -> None:
         """Finish what a crash left half-way and no delivery comes for: unsent requests, objects not yet archived.
 
-        And forget which tickets have changed, once that is days ago.
+        And forget which tickets have changed, once that is days ago, and some of the contents of tickets that are kept
+        for no longer.
+
         `stop` ends it after the object in hand.
         Raises: DependencyDown.
         """
@@ -179,3 +185,6 @@ class Tail:
         with database.transaction(self._pool) as connection:
             ledger.finish_relayed(connection)
             database.rows(connection, "changes", "forget")
+        for folder in self._bucket.folders:
+            with database.transaction(self._pool) as connection:
+                tellings.prune(connection, folder.feed, datetime.now(UTC) - self._keeps_versions)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from psycopg import sql
 from psycopg.types.json import Jsonb
@@ -41,12 +42,16 @@ def definition(feed: Feed) -> Iterator[sql.Composed]:
     yield _of(feed, "make_table")
     if feed.title:
         yield _of(feed, "comment_table", title=sql.Literal(feed.title))
-    if columns := [_typed(feed, column, name) for column, name in feed.typed_columns.items()]:
+    if columns := [_typed(feed, column, name, "typed") for column, name in feed.typed_columns.items()]:
         yield _of(feed, "make_columns", columns=sql.SQL(",\n    ").join(columns))
     yield _of(feed, "make_trigger")
     yield _of(feed, "make_index", index=sql.Identifier(feed.place_index[1]))
     yield _of(feed, "make_positions")
     yield _of(feed, "make_epoch", name=sql.Literal(feed.name))
+    past = [_typed(feed, column, name, "past") for column, name in feed.typed_columns.items()]
+    told: list[sql.Composable] = list(past) or [sql.SQL("NULL")]
+    yield _of(feed, "make_as_of", name=sql.Literal(feed.name), columns=sql.SQL(",\n                     ").join(told))
+    yield _of(feed, "comment_as_of")
 
 
 def as_text(feed: Feed) -> list[str]:
@@ -129,8 +134,8 @@ def require(connection: Connection, feeds: Sequence[Feed]) -> None:
     )
 
 
-def _typed(feed: Feed, column: str, name: str) -> sql.Composed:
-    return _composed(f"typed_{feed.columns[name].form}", column=sql.Identifier(column), name=sql.Literal(name))
+def _typed(feed: Feed, column: str, name: str, way: Literal["typed", "past"]) -> sql.Composed:
+    return _composed(f"{way}_{feed.columns[name].form}", column=sql.Identifier(column), name=sql.Literal(name))
 
 
 def _named_places(feed: Feed) -> sql.Composed:
@@ -142,8 +147,11 @@ def _named_places(feed: Feed) -> sql.Composed:
 
 
 def _of(feed: Feed, statement: str, **parts: sql.Composable) -> sql.Composed:
-    tables = {"tickets": sql.Identifier(*feed.table), "positions": sql.Identifier(*feed.positions)}
-    return _composed(statement, **tables, **parts)
+    ours = {
+        "tickets": sql.Identifier(*feed.table), "positions": sql.Identifier(*feed.positions),
+        "as_of": sql.Identifier(*feed.as_of),
+    }  # fmt: skip
+    return _composed(statement, **ours, **parts)
 
 
 def _composed(statement: str, **parts: sql.Composable) -> sql.Composed:

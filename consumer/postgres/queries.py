@@ -1,7 +1,7 @@
 """Named statements from the `.sql` files in `sql/queries/`: `-- name: X` begins one, the rest is SQL.
 
-Where a statement is about one feed's tables, it says {tickets} and {positions}, and {columns} for what is shown of
-`ticket`, a row of the first: no other names are put in.
+Where a statement is about one feed's tables, it says {tickets}, {positions} and {as_of}, and {columns} for what is
+shown of `ticket`, a row of the first: no other names are put in.
 """
 
 import re
@@ -24,19 +24,13 @@ def statements(file: str) -> dict[str, LiteralString]:
     return {name: sql.strip() for name, sql in zip(parts[::2], parts[1::2], strict=True)}
 
 
+@cache
 def of_feed(file: str, name: str, feed: Feed) -> bytes:
     """One statement, for the tables of a feed."""
-    shown = feed.shown_columns if "{columns}" in statements(file)[name] else ()
-    return _of_tables(file, name, feed.table, feed.positions, shown)
-
-
-@cache
-def _of_tables(
-    file: str, name: str, tickets: tuple[str, str], positions: tuple[str, str], shown: tuple[str, ...]
-) -> bytes:
     names = {
-        "tickets": sql.Identifier(*tickets),
-        "positions": sql.Identifier(*positions),
-        "columns": sql.SQL(", ").join(sql.Identifier("ticket", column) for column in shown),
+        "tickets": sql.Identifier(*feed.table),
+        "positions": sql.Identifier(*feed.positions),
+        "as_of": sql.Identifier(*feed.as_of),
+        "columns": sql.SQL(", ").join(sql.Identifier("ticket", column) for column in feed.shown_columns),
     }
     return sql.SQL(statements(file)[name]).format(**names).as_bytes(None)

@@ -16,7 +16,9 @@ from consumer.files.header import COLUMNS_MISSING
 from consumer.postgres import database
 from consumer.postgres.database import Connection
 from consumer.postgres.migrate import require_migrated
+from consumer.upkeep import lineage
 from consumer.upkeep.drain import bucket_of_local
+from consumer.upkeep.lineage import Lineage
 from consumer.upkeep.views import Connect, FileNotes, Moment, OpenChannel, View
 from publisher.arrivals.keys import ChangeFileKey, NotAChangeFile, read_key
 from publisher.broker import dead_letters
@@ -185,7 +187,7 @@ class TicketReject(Reject):
 
 
 class TicketLife(View):
-    """What is known of one ticket; earlier writers only as far as its closures tell of them."""
+    """What is known of one ticket."""
 
     ticket_id: str
     feed: str
@@ -193,6 +195,7 @@ class TicketLife(View):
     writer: Writer | None
     closures: list[Closure]
     rejects: list[TicketReject] = Field(description="The first ones.")
+    history: Lineage | None = Field(description="Every value that it ever had; null where that was not asked for.")
 
     @property
     def is_known(self) -> bool:
@@ -228,7 +231,7 @@ def _life(connect: Connect, bucket: Bucket, open_channel: OpenChannel, feed: Fee
     return life if faults else life.model_copy(update={"next": _next(life, bucket)})
 
 
-def explain_ticket(connection: Connection, ticket_id: str, feed: Feed) -> TicketLife:
+def explain_ticket(connection: Connection, ticket_id: str, feed: Feed, *, with_history: bool) -> TicketLife:
     """Ask the database about one ticket of a feed.
 
     Raises: DependencyDown.
@@ -244,6 +247,7 @@ def explain_ticket(connection: Connection, ticket_id: str, feed: Feed) -> Ticket
                 "writer": database.row(connection, "explain", "writer", parameters, feed=feed),
                 "closures": database.rows(connection, "explain", "ticket_closures", parameters) if has_history else [],
                 "rejects": database.rows(connection, "explain", "ticket_rejects", parameters, feed=feed),
+                "history": lineage.lineage(connection, feed, ticket_id) if with_history else None,
             }
         )
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import Field
 
-from consumer.feeds.feed import Feed
+from consumer.feeds.feed import Feed, FollowOn
 from consumer.postgres import database
 from consumer.postgres.database import Connection
 from consumer.upkeep import inventory
@@ -52,6 +52,7 @@ class DiscrepancyKind(StrEnum):
     REQUEST_UNSENT = "request_unsent"
     REQUEST_LOST = "request_lost"
     ROWS_MISSING = "rows_missing"
+    CLOSURE_MISSING = "closure_missing"
     LEDGER_INCONSISTENT = "ledger_inconsistent"
 
 
@@ -101,6 +102,10 @@ MEANING = {
         "rows that the ledger counts are not in the database",
         "restore the database from a dump, then: fleettickets drain --from-archive",
     ),
+    DiscrepancyKind.CLOSURE_MISSING: (
+        "a ticket is closed, and tickets.closure_events does not have when",
+        "UPDATE the ticket by SET raw = raw, which has the next capture look at it; then: fleettickets capture-history",
+    ),
     DiscrepancyKind.LEDGER_INCONSISTENT: (
         "what the ledger says of a file contradicts itself",
         "restore the database from a dump, then: fleettickets drain --from-archive",
@@ -109,6 +114,7 @@ MEANING = {
 """For each kind what it means, and what to do."""
 
 _LETTER_KINDS = frozenset({DiscrepancyKind.LETTER_OF_APPLIED_FILE, DiscrepancyKind.LETTER_WITHOUT_FAILURE})
+_OF_ONE_FEED = frozenset({DiscrepancyKind.ROWS_MISSING, DiscrepancyKind.CLOSURE_MISSING})
 _BY_CONTENT = DiscrepancyKind.CONTENT_DIFFERS
 
 
@@ -266,8 +272,10 @@ class _Verification:
         with self._connection.transaction():
             self._run("begin_snapshot")
             for kind in DiscrepancyKind:
-                if kind is DiscrepancyKind.ROWS_MISSING:
+                if kind in _OF_ONE_FEED:
                     for feed in self._feeds:
+                        if kind is DiscrepancyKind.CLOSURE_MISSING and FollowOn.HISTORY not in feed.follow_ons:
+                            continue
                         of_feed = self._parameters | parameters | {"feed": feed.name}
                         database.rows(self._connection, "verify", f"find_{kind.value}", of_feed, feed=feed)
                 elif kind is DiscrepancyKind.REQUEST_LOST:

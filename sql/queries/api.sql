@@ -15,6 +15,18 @@ SELECT reporting.inc_map_json()::text AS body
 SELECT coalesce(json_agg(found ORDER BY distance_metres, ticket_id), '[]')::text AS body
 FROM reporting.fn_nearest_open(%(latitude)s, %(longitude)s, %(limit)s, %(within)s, %(cluster)s, %(team)s) AS found
 
+-- name: as_of
+-- Those that were open then.
+SELECT json_build_object(
+           'type', 'FeatureCollection', 'at', %(at)s::timestamptz,
+           'features', coalesce(json_agg(
+               json_build_object(
+                   'type', 'Feature', 'id', ticket_id, 'geometry', tickets.point_json(geom),
+                   'properties', to_jsonb(ticket) - '{{raw,geom,geog,latitude,longitude,ingested_at}}'::text[])
+               ORDER BY ticket_id COLLATE "C"), '[]'))::text AS body
+FROM {as_of} (%(at)s) AS ticket
+WHERE closed_at IS NULL AND lower(normalized_status) IS DISTINCT FROM 'closed'
+
 -- name: freshness
 SELECT reporting.freshness_json(%(feed)s, reporting.fn_as_of(now()))::text AS body
 

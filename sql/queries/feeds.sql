@@ -81,6 +81,60 @@ CREATE TABLE IF NOT EXISTS {positions} (
     file_id   bigint
 )
 
+-- name: make_as_of
+-- Rows of the table itself, so that it has its columns, also those that a declaration comes to want; of a content of
+-- before each is made as the table would. Its text and not its tree is kept, or no column could be dropped.
+CREATE OR REPLACE FUNCTION {as_of} (at timestamptz) RETURNS SETOF {tickets}
+LANGUAGE sql STABLE PARALLEL SAFE AS $body$
+    SELECT ticket.*
+    FROM {tickets} AS ticket
+    WHERE ingest.is_within_history({name}, $1)
+      AND NOT EXISTS (SELECT FROM tickets.versions AS later
+                      WHERE later.feed = {name} AND later.ticket_id = ticket.ticket_id AND later.until > $1)
+      AND (EXISTS (SELECT FROM tickets.versions AS known
+                   WHERE known.feed = {name} AND known.ticket_id = ticket.ticket_id)
+           OR ingest.was_written_by({name}, ticket.ticket_id, ticket.ingested_at, $1))
+    UNION ALL
+    SELECT (once.row).*
+    FROM ingest.contents_as_of({name}, $1) AS past
+    JOIN {tickets} AS ticket USING (ticket_id)
+    LEFT JOIN LATERAL tickets.place_of(past.raw) AS place ON NOT past.is_current
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN past.is_current THEN ticket
+                    ELSE jsonb_populate_record(NULL::{tickets}, to_jsonb(said)) END AS row
+        FROM (SELECT past.ticket_id, past.raw, place.geom::text AS geom, place.geom::text AS geog, place.geo_source,
+                     {columns}) AS said
+        OFFSET 0
+    ) AS once
+$body$
+
+-- name: comment_as_of
+COMMENT ON FUNCTION {as_of} (timestamptz) IS
+    'The tickets as the last file up to this instant left them, by the time that its name says; an error before the '
+    'history is whole. They are where the gazetteer has their place now. ingested_at is NULL where a ticket was '
+    'another than it is.'
+
+-- name: past_text
+past.raw ->> {name} AS {column}
+
+-- name: past_timestamp
+tickets.eat_ts(past.raw ->> {name}) AS {column}
+
+-- name: past_boolean
+tickets.feed_flag(past.raw ->> {name}) AS {column}
+
+-- name: past_number
+tickets.feed_number(past.raw ->> {name}) AS {column}
+
+-- name: past_minutes
+tickets.feed_minutes(past.raw ->> {name}) AS {column}
+
+-- name: past_latitude
+tickets.latitude_of(place.geom) AS {column}
+
+-- name: past_longitude
+tickets.longitude_of(place.geom) AS {column}
+
 -- name: make_epoch
 INSERT INTO ingest.epochs (feed, epoch, reason) VALUES ({name}, 1, 'first') ON CONFLICT (feed, epoch) DO NOTHING
 

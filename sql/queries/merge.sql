@@ -73,15 +73,17 @@ WITH told AS MATERIALIZED (
     -- alone; and whether `merge_closures` records the closures, or each would be noted for the capture.
     SELECT set_config('tickets.are_placed', 'yes', true), set_config('fleettickets.closures', %(closures)s, true)
 ), differing AS MATERIALIZED (
-    SELECT wanted.*, known.raw IS NOT NULL AS is_known,
+    SELECT wanted.*, known.raw IS NOT NULL AS is_known, known.at AS known_at,
            ingest.place(known.raw) IS NOT DISTINCT FROM ingest.place(given.raw) AS is_where_it_was
     FROM told
     CROSS JOIN (
-        SELECT place, ticket_id, staging.ctid AS at FROM moved JOIN staging USING (place, line) ORDER BY ticket_id
+        SELECT place, line, ticket_id, staging.ctid AS at FROM moved JOIN staging USING (place, line)
+        ORDER BY ticket_id
     ) AS wanted
     CROSS JOIN LATERAL (SELECT raw FROM staging WHERE staging.ctid = wanted.at OFFSET 0) AS given
-    LEFT JOIN LATERAL (SELECT raw FROM {tickets} AS ticket WHERE ticket.ticket_id = wanted.ticket_id OFFSET 0) AS known
-        ON true
+    LEFT JOIN LATERAL (
+        SELECT raw, ctid AS at FROM {tickets} AS ticket WHERE ticket.ticket_id = wanted.ticket_id OFFSET 0
+    ) AS known ON true
     WHERE known.raw IS DISTINCT FROM given.raw
 ), updated AS (
     -- What the row says of its place decides where it is, or the order of files would show. Where it says what it said,
@@ -106,6 +108,18 @@ WITH told AS MATERIALIZED (
     SELECT array_agg(ticket_id)
     FROM (SELECT ticket_id, (row_number() OVER () - 1) / 500 AS nth FROM differing) AS counted
     GROUP BY nth
+), replaced AS (
+    -- Where its feed has a history, the content that a ticket has had until now.
+    INSERT INTO tickets.versions (feed, ticket_id, until_telling, until_line, until, raw, written_at)
+    SELECT telling.feed, differing.ticket_id, telling_id, line, coalesce((head).key_time, '-infinity'), former.raw,
+           former.ingested_at
+    FROM unnest(%(tellings)s::bigint[]) WITH ORDINALITY AS given (telling_id, place)
+    JOIN ingest.tellings AS telling USING (telling_id)
+    JOIN differing USING (place)
+    CROSS JOIN LATERAL (
+        SELECT raw, ingested_at FROM {tickets} AS ticket WHERE ticket.ctid = differing.known_at OFFSET 0
+    ) AS former
+    WHERE is_known
 )
 SELECT place, count(*) FILTER (WHERE NOT is_known) AS inserted, count(*) FILTER (WHERE is_known) AS updated
 FROM differing

@@ -67,7 +67,8 @@ DECLARE
         'INSERT, UPDATE, DELETE ON ingest.changes', -- what is too old for who follows them
         'UPDATE ON ingest.key_slots, ingest.locks, ingest.leases', -- which is the right to lock them
         'DELETE ON ingest.geocoder_requests', -- what the limits ask about no more
-        'DELETE ON ingest.closures_noted' -- what a capture has looked at
+        'DELETE ON ingest.closures_noted', -- what a capture has looked at
+        'INSERT, UPDATE, DELETE ON tickets.versions, ingest.tellings, ingest.told_rows, ingest.histories' -- for so long
     ];
     positions oid[] := ARRAY(SELECT to_regclass(format('ingest.%%I', feed || '_positions')) FROM ingest.feeds)
                        || 'ingest.positions'::regclass::oid;

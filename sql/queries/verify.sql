@@ -220,6 +220,19 @@ FROM (SELECT file_id, key, rows_inserted + rows_updated + rows_unchanged AS move
 CROSS JOIN LATERAL (SELECT count(*) AS rows FROM {positions} AS written WHERE written.file_id = file.file_id) AS owned
 WHERE owned.rows < file.moved
 
+-- name: find_closure_missing
+-- Of a feed with a history. One that something else than a merge has written is noted for the next capture, and missing
+-- only once that is late.
+INSERT INTO findings (look, kind, subject, key, detail)
+SELECT %(look)s, 'closure_missing', format('ticket %%s', ticket.ticket_id), (written.position).key,
+       format('closed %%s', ticket.closed_at)
+FROM {tickets} AS ticket LEFT JOIN {positions} AS written USING (ticket_id)
+WHERE ticket.closed_at IS NOT NULL
+  AND NOT EXISTS (SELECT FROM tickets.closure_events AS known
+                  WHERE known.ticket_id = ticket.ticket_id AND known.closed_at = ticket.closed_at)
+  AND NOT (ticket.ingested_at > %(old)s
+           AND EXISTS (SELECT FROM ingest.closures_noted AS note WHERE note.ticket_id = ticket.ticket_id))
+
 -- name: find_ledger_inconsistent
 -- What no step of ours leaves behind, in any order or crash. Each row of a file is counted under what became of it, and
 -- so is each line, of which a row takes one at the least.

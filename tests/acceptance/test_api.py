@@ -132,6 +132,31 @@ def test_a_ticket_is_told_with_the_line_that_it_is_from(api: Api) -> None:
     assert (rejected["values"], rejected["rejects"][0]["line"]) == (None, 5)
 
 
+def test_a_ticket_has_its_history_where_that_is_asked_for(api: Api) -> None:
+    assert api.get("/api/inc/tickets/INC2").json()["history"] is None
+    history = api.get("/api/inc/tickets/INC2?history=true").json()["history"]
+    assert (history["is_kept"], history["since"]) == (True, None)
+    assert [(change["key"], change["line"], change["is_first"]) for change in history["changes"]] == [(FIRST, 3, True)]
+    assert {"column": "cluster", "old": None, "new": "Karen"} in history["changes"][0]["values"]
+
+
+def test_the_open_tickets_of_an_instant(tickets: Stage, api: Api) -> None:
+    found = api.get("/api/inc/as-of?at=2099-01-01T00:00:00Z")
+    assert found.headers["Content-Type"] == "application/geo+json"
+    features = {feature["id"]: feature for feature in found.json()["features"]}
+    assert features["INC1"]["geometry"] == {"type": "Point", "coordinates": [36.8108, -1.2676]}
+    assert features["INC2"]["properties"]["cluster"] == "Karen"
+    assert "INC3" not in features
+    assert api.get("/api/inc/as-of?at=2020-01-01T00:00:00Z").json()["features"] == []
+    assert problem(api.get("/api/crq/as-of?at=2020-01-01T00:00:00Z"))[0] == 404
+    tickets.connection.execute("UPDATE ingest.histories SET since = '2021-01-01Z' WHERE feed = 'inc'")
+    status, detail = problem(api.get("/api/inc/as-of?at=2020-02-02T00:00:00Z"))
+    tickets.connection.execute("UPDATE ingest.histories SET since = '-infinity' WHERE feed = 'inc'")
+    assert status == 400
+    assert "the history of inc is whole from 2021-01-01" in detail
+    assert "rebuild-history" in detail
+
+
 @pytest.mark.parametrize("path", ["inc/tickets/INC9", "none/tickets/INC1", "none/freshness", "crq/map", "x"])
 def test_what_is_not_there_is_404(api: Api, path: str) -> None:
     assert problem(api.get(f"/api/{path}"))[0] == 404

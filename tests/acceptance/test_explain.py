@@ -103,6 +103,34 @@ def test_a_ticket_names_the_line_that_wrote_it_and_who_else_told_of_it(lived: St
     assert (rejected["ticket"], [reject["key"] for reject in rejected["rejects"]]) == (None, [NEW])
 
 
+def test_the_history_of_a_ticket_is_in_the_order_of_the_files_names_whenever_they_came(lived: Stage) -> None:
+    changes = lived.ask("explain", "--ticket", "INC1", "--history")["history"]["changes"]
+    told = [(change["key"], change["line"], change["decision"], change["is_first"]) for change in changes]
+    assert told == [(LATE, 2, "late", True), (NEW, 2, "new", False)]
+    closed = {value["column"]: (value["old"], value["new"]) for value in changes[1]["values"]}
+    assert closed["closed_at"] == ("2026-06-01 09:00", None)
+    shown = lived.run("explain", "--ticket", "INC1", "--history").stdout
+    assert f"by line 2 of {LATE}, which came late:" in shown
+    assert "    closed_at: 2026-06-01 09:00 -> (none)" in shown
+
+
+def test_both_versions_of_a_changed_file_are_in_the_history(lived: Stage) -> None:
+    changes = lived.ask("explain", "--ticket", "INC2", "--history")["history"]["changes"]
+    assert [(change["key"], change["values"]) for change in changes[1:]] == [
+        (CHANGED, [{"column": "owner", "old": "first", "new": "second"}])
+    ]
+
+
+def test_what_somebody_changed_by_hand_is_told_as_that(lived: Stage) -> None:
+    lived.connection.execute("UPDATE tickets.inc SET raw = raw || '{\"owner\": \"me\"}' WHERE ticket_id = 'INC3'")
+    (change,) = lived.ask("explain", "--ticket", "INC3", "--history")["history"]["changes"]
+    assert change["is_as_told"] is False
+    assert (
+        "something else than a file has changed them since"
+        in lived.run("explain", "--ticket", "INC3", "--history").stdout
+    )
+
+
 def test_the_unknown_and_the_mistaken_are_said_in_a_line(lived: Stage) -> None:
     unknown = lived.run("explain", key_at(999))
     assert (unknown.returncode, unknown.stderr) == (1, "")

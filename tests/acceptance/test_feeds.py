@@ -91,7 +91,7 @@ def test_the_statements_that_are_shown_make_what_migrate_makes(stage: Stage) -> 
         " WHERE attrelid = 'tickets.city'::regclass AND attnum > 0 ORDER BY attnum"
     )
     made = stage.query(columns)
-    stage.connection.execute("DROP TABLE tickets.city")
+    stage.connection.execute("DROP TABLE tickets.city CASCADE")
     for statement in shown:
         stage.connection.execute(statement.encode())
     assert stage.query(columns) == made

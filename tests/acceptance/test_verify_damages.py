@@ -194,6 +194,18 @@ def rows_missing(stage: Stage) -> list[str]:
     ]  # fmt: skip
 
 
+def closure_missing(stage: Stage) -> list[str]:
+    """One that was closed, and whose closure is not there; the one beside it waits for the next capture."""
+    closed = (
+        """UPDATE tickets.inc SET raw = raw || '{"closed_at": "2026-06-01 09:00"}' WHERE ticket_id = %s RETURNING 1"""
+    )
+    stage.query(closed, "INC12")
+    stage.query("DELETE FROM ingest.closures_noted RETURNING 1")
+    stage.query(closed, "INC13")
+    stage.query("UPDATE tickets.inc SET ingested_at = now() + interval '1 h' WHERE ticket_id = 'INC13' RETURNING 1")
+    return ["ticket INC12"]
+
+
 def size_differs(stage: Stage) -> list[str]:
     stage.bucket.put(archived(KEYS[2]), b"cut off")
     return [archived(KEYS[2])]
@@ -224,6 +236,7 @@ def waiting_too_long(stage: Stage) -> list[str]:
 
 
 DAMAGES: list[Callable[[Stage], list[str]]] = [
+    closure_missing,
     content_differs,
     failed_without_letter,
     ledger_inconsistent,

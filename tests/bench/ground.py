@@ -18,6 +18,7 @@ from tests.stage.stage import Process, Stage, wait_until
 SETTINGS = {"FLEETTICKETS_HISTORY_INTERVAL": "3600", "FLEETTICKETS_MISSING_COLUMNS": "refuse"}
 """No capture of the history while something is timed; files are judged as they are by default."""
 PATIENCE = 600
+_OF_EACH_TICKET = (("tickets", "closure_events"), ("tickets", "versions"), ("ingest", "told_rows"))
 _CONTENT = "SELECT count(*) AS rows, md5(string_agg(md5(ticket_id || raw), '' ORDER BY ticket_id)) FROM tickets.inc"
 
 
@@ -38,7 +39,7 @@ def consume(stage: Stage) -> Process:
 
 def empty(stage: Stage) -> None:
     """As if no ticket had come yet. The ledger stays."""
-    tables = [("tickets", "closure_events"), *(name for feed in packaged_feeds().declared for name in _of(feed))]
+    tables = [*_OF_EACH_TICKET, *(name for feed in packaged_feeds().declared for name in _of(feed))]
     named = sql.SQL(", ").join(sql.Identifier(*name) for name in tables)
     stage.connection.execute(sql.SQL("TRUNCATE {}").format(named))
 

@@ -42,7 +42,7 @@ def measure(feed: Feed, rows: int, rounds: int) -> Found:
         stages = {way: stack.enter_context(stage_of_its_own()) for way in WAYS}
         stage = stages["consumer"]
         consumer = consume(stage)
-        _by_consumer(stage, body(tickets[:10]), 0)  # what a process does once is done
+        by_consumer(stage, body(tickets[:10]), 0)  # what a process does once is done
         idle = consumer.most_memory
         for number in range(rounds):
             for way in WAYS:
@@ -87,7 +87,7 @@ def _idle(spent: float) -> Figure:
     )
 
 
-def _by_consumer(stage: Stage, content: bytes, at: int) -> float:
+def by_consumer(stage: Stage, content: bytes, at: int) -> float:
     """From the delivery to where only the COMMIT is missing, by the ledger's own times."""
     files = keyed([content], at)
     put(stage, files)
@@ -131,4 +131,4 @@ def _by_executemany(stage: Stage, content: bytes, _at: int) -> float:
         return time.perf_counter() - began
 
 
-_TAKE = {"consumer": _by_consumer, "psql": _by_psql, "executemany": _by_executemany}
+_TAKE = {"consumer": by_consumer, "psql": _by_psql, "executemany": _by_executemany}

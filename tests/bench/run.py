@@ -1,7 +1,7 @@
 """How fast it is beside plain scripts and beside what its services can do: ratios, each taken in one run.
 
-Run by `make bench`; `--only rows,small,latency,counts,growth,read` takes some parts. A whole run with nothing smaller
-than by default writes docs/performance.md; any other one prints its table, and writes where `--page` says.
+Run by `make bench`; `--only rows,small,versions,latency,counts,growth,read` takes some parts. A whole run with nothing
+smaller than by default writes docs/performance.md; any other one prints its table, and writes where `--page` says.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from tests.bench import counts, growth, latency, machine, page, reading, rows, small
+from tests.bench import counts, growth, latency, machine, page, reading, rows, small, versions
 from tests.bench.exported import Feed, feed_of
 from tests.bench.figures import Found
 from tests.conftest import ROOT
@@ -25,6 +25,7 @@ PAGE = ROOT / "docs" / "performance.md"
 PARTS: Mapping[str, Callable[[Feed, argparse.Namespace], Found]] = {
     "rows": lambda feed, asked: rows.measure(feed, asked.rows, asked.rounds),
     "small": lambda feed, asked: small.measure(feed, asked.files, asked.rounds),
+    "versions": lambda feed, asked: versions.measure(feed, asked.rows, asked.rounds),
     "latency": lambda feed, asked: latency.measure(feed, asked.rounds, latency.shortened(asked.seconds)),
     "counts": lambda feed, _asked: counts.measure(feed),
     "growth": lambda feed, asked: growth.measure(feed, asked.ledger),

@@ -3,10 +3,11 @@
 import contextlib
 import io
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from consumer.fail_points import nowhere
+from consumer.fail_points import Reached, nowhere
 from consumer.feeds.declared import packaged_feeds
 from consumer.files.applying import ToApply, apply_files
 from consumer.files.ledger import lock_key
@@ -37,6 +38,26 @@ class ChangeFile:
         return self.content.encode() if isinstance(self.content, str) else self.content
 
 
+def sighting_of(file: ChangeFile, seen_at: datetime | None = None, seen_by: SeenBy = "poller") -> Sighting:
+    key = read_key(f"{CHANGES}{file.name}.csv", CHANGES)
+    assert isinstance(key, ChangeFileKey)
+    seen_at = seen_at or datetime.now(UTC)
+    feed, size = packaged_feeds().named("inc"), len(file.bytes)
+    return Sighting(feed, "isptickets", key, file.etag, size, file.modified, None, seen_at, seen_by)
+
+
+def apply_together(
+    pool: Pool, files: Sequence[ChangeFile], reached: Reached = nowhere
+) -> list[Applied | AlreadyApplied | Duplicate]:
+    """Apply several in one transaction, as they wait together."""
+    settings = ApplySettings.model_validate(ALLOWING)
+    with postgres.transaction(pool) as connection:
+        versions = [
+            ToApply(sighting_of(file), io.BytesIO(file.bytes).read, settings, Asked.BY_ITS_EVENT) for file in files
+        ]
+        return apply_files(connection, versions, reached)
+
+
 def apply_to(
     pool: Pool,
     file: ChangeFile,
@@ -47,20 +68,8 @@ def apply_to(
     seen_by: SeenBy = "poller",
 ) -> Applied | AlreadyApplied | Duplicate:
     """Apply one change file in a transaction of its own, without bucket or broker, once nobody else has its key."""
-    key = read_key(f"{CHANGES}{file.name}.csv", CHANGES)
-    assert isinstance(key, ChangeFileKey)
-    seen_at = seen_at or datetime.now(UTC)
-    sighting = Sighting(
-        packaged_feeds().named("inc"),
-        "isptickets",
-        key,
-        file.etag,
-        len(file.bytes),
-        file.modified,
-        None,
-        seen_at,
-        seen_by,
-    )
+    sighting = sighting_of(file, seen_at, seen_by)
+    key = sighting.key
     while True:
         with contextlib.suppress(KeyInHand), postgres.transaction(pool) as connection:
             lock_key(connection, sighting.bucket, key.key)

@@ -79,7 +79,8 @@ def forget_everything(pool: Pool) -> None:
             "TRUNCATE tickets.inc, tickets.closure_events, tickets.import_meta, ingest.inc_positions,"
             " ingest.crq_positions,"
             " ingest.rejects,"
-            " ingest.outbox, ingest.ledger"
+            " ingest.outbox, ingest.ledger,"
+            " ingest.histories, ingest.tellings, ingest.told_rows, tickets.versions"
         )
         connection.execute(
             "INSERT INTO tickets.geo_clusters (cluster, latitude, longitude, status)"

@@ -113,6 +113,35 @@ def applied_twice(stage: Stage, *decisions: str) -> list[str]:
     return [f"file {number} was applied {times} times" for number, times in applied.items() if times > 1]
 
 
+def histories(stage: Stage) -> tuple[set[tuple[Any, ...]], set[tuple[Any, ...]]]:
+    """Where each content of each ticket began, and what it was: as it is kept, and as all rows that were told say."""
+    kept = """
+        SELECT ticket_id, telling, line, digest
+        FROM (SELECT ticket.ticket_id, telling, line,
+                     lead(jsonb_hash(boundary.raw), 1, jsonb_hash(ticket.raw)) OVER (
+                         PARTITION BY ticket.ticket_id ORDER BY head, line) AS digest
+              FROM tickets.inc AS ticket CROSS JOIN LATERAL ingest.boundaries('inc', ticket.ticket_id) AS boundary)
+             AS later_ones
+        UNION ALL
+        SELECT ticket_id, written.telling, written.line, jsonb_hash(coalesce(first.raw, ticket.raw))
+        FROM tickets.inc AS ticket
+        LEFT JOIN LATERAL (SELECT * FROM ingest.boundaries('inc', ticket_id) LIMIT 1) AS first ON true
+        CROSS JOIN LATERAL ingest.told_when_written(
+            'inc', ticket_id, coalesce(first.written_at, ticket.ingested_at)) AS written
+        WHERE first.telling IS NULL OR first.raw IS NOT NULL
+    """
+    said = """
+        SELECT ticket_id, telling, line, digest
+        FROM (SELECT row.ticket_id, telling_id AS telling, row.line, row.digest,
+                     lag(row.digest) OVER (PARTITION BY row.ticket_id ORDER BY head, row.line) AS before
+              FROM ingest.tellings JOIN ingest.told_rows USING (telling_id)
+              CROSS JOIN LATERAL unnest(ticket_ids, lines, digests) AS row (ticket_id, line, digest)
+              WHERE tellings.feed = 'inc') AS told
+        WHERE digest IS DISTINCT FROM before
+    """
+    return {tuple(row.values()) for row in stage.query(kept)}, {tuple(row.values()) for row in stage.query(said)}
+
+
 def assert_equals_oracle(stage: Stage, files: Iterable[ChangeFile]) -> None:
     expected = foretell(files)
     found, wanted = tickets(stage), expected.tickets()
@@ -121,6 +150,8 @@ def assert_equals_oracle(stage: Stage, files: Iterable[ChangeFile]) -> None:
     assert closures(stage) == expected.closures()
     assert rejects(stage) == expected.rejects.keys()
     assert sums(stage) == expected.sums()
+    kept, said = histories(stage)
+    assert kept == said
 
 
 def of_the_run(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
