@@ -48,9 +48,7 @@ def definition(feed: Feed) -> Iterator[sql.Composed]:
     yield _of(feed, "make_index", index=sql.Identifier(feed.place_index[1]))
     yield _of(feed, "make_positions")
     yield _of(feed, "make_epoch", name=sql.Literal(feed.name))
-    past = [_typed(feed, column, name, "past") for column, name in feed.typed_columns.items()]
-    told: list[sql.Composable] = list(past) or [sql.SQL("NULL")]
-    yield _of(feed, "make_as_of", name=sql.Literal(feed.name), columns=sql.SQL(",\n                     ").join(told))
+    yield _of(feed, "make_as_of", body=sql.Literal(_as_of(feed).as_string()))
     yield _of(feed, "comment_as_of")
 
 
@@ -136,6 +134,12 @@ def require(connection: Connection, feeds: Sequence[Feed]) -> None:
 
 def _typed(feed: Feed, column: str, name: str, way: Literal["typed", "past"]) -> sql.Composed:
     return _composed(f"{way}_{feed.columns[name].form}", column=sql.Identifier(column), name=sql.Literal(name))
+
+
+def _as_of(feed: Feed) -> sql.Composed:
+    past = [_typed(feed, column, name, "past") for column, name in feed.typed_columns.items()]
+    told: list[sql.Composable] = list(past) or [sql.SQL("NULL")]
+    return _of(feed, "as_of", name=sql.Literal(feed.name), columns=sql.SQL(",\n                 ").join(told))
 
 
 def _named_places(feed: Feed) -> sql.Composed:

@@ -82,31 +82,33 @@ CREATE TABLE IF NOT EXISTS {positions} (
 )
 
 -- name: make_as_of
--- Rows of the table itself, so that it has its columns, also those that a declaration comes to want; of a content of
--- before each is made as the table would. Its text and not its tree is kept, or no column could be dropped.
+-- Rows of the table itself, so that it has its columns, also those that a declaration comes to want. Its text and not
+-- its tree is kept, or no column could be dropped; as a literal, which no name in it can end.
 CREATE OR REPLACE FUNCTION {as_of} (at timestamptz) RETURNS SETOF {tickets}
-LANGUAGE sql STABLE PARALLEL SAFE AS $body$
-    SELECT ticket.*
-    FROM {tickets} AS ticket
-    WHERE ingest.is_within_history({name}, $1)
-      AND NOT EXISTS (SELECT FROM tickets.versions AS later
-                      WHERE later.feed = {name} AND later.ticket_id = ticket.ticket_id AND later.until > $1)
-      AND (EXISTS (SELECT FROM tickets.versions AS known
-                   WHERE known.feed = {name} AND known.ticket_id = ticket.ticket_id)
-           OR ingest.was_written_by({name}, ticket.ticket_id, ticket.ingested_at, $1))
-    UNION ALL
-    SELECT (once.row).*
-    FROM ingest.contents_as_of({name}, $1) AS past
-    JOIN {tickets} AS ticket USING (ticket_id)
-    LEFT JOIN LATERAL tickets.place_of(past.raw) AS place ON NOT past.is_current
-    CROSS JOIN LATERAL (
-        SELECT CASE WHEN past.is_current THEN ticket
-                    ELSE jsonb_populate_record(NULL::{tickets}, to_jsonb(said)) END AS row
-        FROM (SELECT past.ticket_id, past.raw, place.geom::text AS geom, place.geom::text AS geog, place.geo_source,
-                     {columns}) AS said
-        OFFSET 0
-    ) AS once
-$body$
+LANGUAGE sql STABLE PARALLEL SAFE AS {body}
+
+-- name: as_of
+-- A row of a content of before is made as the table would.
+SELECT ticket.*
+FROM {tickets} AS ticket
+WHERE ingest.is_within_history({name}, $1)
+  AND NOT EXISTS (SELECT FROM tickets.versions AS later
+                  WHERE later.feed = {name} AND later.ticket_id = ticket.ticket_id AND later.until > $1)
+  AND (EXISTS (SELECT FROM tickets.versions AS known
+               WHERE known.feed = {name} AND known.ticket_id = ticket.ticket_id)
+       OR ingest.was_written_by({name}, ticket.ticket_id, ticket.ingested_at, $1))
+UNION ALL
+SELECT (once.row).*
+FROM ingest.contents_as_of({name}, $1) AS past
+JOIN {tickets} AS ticket USING (ticket_id)
+LEFT JOIN LATERAL tickets.place_of(past.raw) AS place ON NOT past.is_current
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN past.is_current THEN ticket
+                ELSE jsonb_populate_record(NULL::{tickets}, to_jsonb(said)) END AS row
+    FROM (SELECT past.ticket_id, past.raw, place.geom::text AS geom, place.geom::text AS geog, place.geo_source,
+                 {columns}) AS said
+    OFFSET 0
+) AS once
 
 -- name: comment_as_of
 COMMENT ON FUNCTION {as_of} (timestamptz) IS
