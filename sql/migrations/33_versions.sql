@@ -213,41 +213,6 @@ $$;
 COMMENT ON FUNCTION ingest.is_within_history(text, timestamptz) IS
     'True; an error for an instant that is before what is known, since what would be told of it could be wrong.';
 
--- Of the tickets that have been told otherwise since: which content they had, as the last file up to then said. A later
--- epoch outranks a later time, so that can be the content that they have now.
-CREATE FUNCTION ingest.contents_as_of(of_feed text, at timestamptz)
-RETURNS TABLE (ticket_id text, raw jsonb, is_current boolean)
-LANGUAGE sql STABLE PARALLEL SAFE ROWS 1000
-BEGIN ATOMIC
-    SELECT changed.ticket_id, had.raw, had.telling IS NULL
-    FROM (
-        SELECT DISTINCT version.ticket_id FROM tickets.versions AS version
-        WHERE version.feed = of_feed AND version.until > at AND version.raw IS NOT NULL
-    ) AS changed
-    CROSS JOIN LATERAL (
-        SELECT content.telling, content.raw
-        FROM (
-            SELECT
-                boundary.telling,
-                boundary.raw,
-                row_number() OVER in_order AS place,
-                lag(boundary.until, 1, '-infinity') OVER in_order AS began_at
-            FROM (
-                SELECT telling, line, head, until, raw FROM ingest.boundaries(of_feed, changed.ticket_id)
-                UNION ALL
-                SELECT NULL, NULL, NULL, NULL, NULL
-            ) AS boundary
-            WINDOW in_order AS (ORDER BY boundary.telling IS NULL, boundary.head, boundary.line)
-        ) AS content
-        WHERE content.began_at <= at
-        ORDER BY content.place DESC
-        LIMIT 1
-    ) AS had
-    WHERE had.raw IS NOT NULL OR had.telling IS NULL;
-END;
-COMMENT ON FUNCTION ingest.contents_as_of(text, timestamptz) IS
-    'Tickets of which a later file has changed something, as they were; raw is NULL for one that is so again.';
-
 -- Whether a ticket that has no row in tickets.versions was there by then.
 CREATE FUNCTION ingest.was_written_by(of_feed text, of_ticket text, written_at timestamptz, at timestamptz)
 RETURNS boolean
@@ -266,6 +231,48 @@ BEGIN ATOMIC
     FROM ingest.tellings
     WHERE feed = of_feed AND told_at = written_at;
 END;
+
+-- Of the tickets that have been told otherwise since: which content they had, as the last file up to then said. A later
+-- epoch outranks a later time, so that can be the content that they have now.
+CREATE FUNCTION ingest.contents_as_of(of_feed text, at timestamptz)
+RETURNS TABLE (ticket_id text, raw jsonb, is_current boolean)
+LANGUAGE sql STABLE PARALLEL SAFE ROWS 1000
+BEGIN ATOMIC
+    SELECT changed.ticket_id, had.raw, had.telling IS NULL
+    FROM (
+        SELECT DISTINCT version.ticket_id FROM tickets.versions AS version
+        WHERE version.feed = of_feed AND version.until > at AND version.raw IS NOT NULL
+    ) AS changed
+    CROSS JOIN LATERAL (
+        SELECT content.telling, content.raw, content.place, content.written_at
+        FROM (
+            SELECT
+                boundary.telling,
+                boundary.raw,
+                boundary.written_at,
+                row_number() OVER in_order AS place,
+                lag(boundary.until, 1, '-infinity') OVER in_order AS began_at
+            FROM (
+                SELECT telling, line, head, until, raw, written_at
+                FROM ingest.boundaries(of_feed, changed.ticket_id)
+                UNION ALL
+                SELECT NULL, NULL, NULL, NULL, NULL, NULL
+            ) AS boundary
+            WINDOW in_order AS (ORDER BY boundary.telling IS NULL, boundary.head, boundary.line)
+        ) AS content
+        WHERE content.began_at <= at
+        ORDER BY content.place DESC
+        LIMIT 1
+    ) AS had
+    WHERE CASE
+        WHEN had.telling IS NULL THEN true
+        WHEN had.raw IS NULL THEN false -- before all that is known
+        WHEN had.place > 1 THEN true
+        ELSE ingest.was_written_by(of_feed, changed.ticket_id, had.written_at, at)
+    END;
+END;
+COMMENT ON FUNCTION ingest.contents_as_of(text, timestamptz) IS
+    'Tickets of which a later file has changed something, as they were; raw is NULL for one that is so again.';
 
 -- For a function of a feed, whose text is read under whatever search_path.
 CREATE FUNCTION tickets.latitude_of(point geometry) RETURNS double precision
