@@ -123,7 +123,7 @@ def question(of: Feed, statement: str, parameters: Parameters, file: Literal["ap
     """A statement that gives the whole answer."""
 
     def make(connection: Connection, _version: int) -> str:
-        return str(database.rows(connection, file, statement, parameters)[0]["body"])
+        return str(database.rows(connection, file, statement, parameters, feed=of)[0]["body"])
 
     return Question(of.name, (statement, *sorted(parameters.items())), make)
 

@@ -76,6 +76,6 @@ SELECT json_build_object(
                                  'created_at_service', created_at_service, 'nth_closure', nth_closure,
                                  'was_reopened', was_reopened) ORDER BY nth)
                              FROM found WHERE nth <= %(limit)s), '[]'),
-           'next', (SELECT to_json(closed_at) #>> '{}' || '/' || ticket_id FROM found
+           'next', (SELECT to_json(closed_at) #>> '{{}}' || '/' || ticket_id FROM found
                     WHERE nth = %(limit)s AND EXISTS (SELECT FROM found WHERE nth > %(limit)s))
        )::text AS body

@@ -13,10 +13,11 @@ WITH files AS (
 ), parts AS (
     -- A file of any size is told in parts that fit into memory.
     INSERT INTO ingest.told_rows (telling_id, part, feed, key_time, ticket_ids, lines, digests)
-    SELECT telling_id, line / 16384, %(feed)s, key_time, array_agg(ticket_id), array_agg(line),
-           array_agg(jsonb_hash(raw))
-    FROM staging JOIN files USING (place) JOIN told USING (head)
-    WHERE reject_reason IS NULL
+    -- What is gathered is no more than that: rows with all that they say would not.
+    SELECT telling_id, line / 16384, %(feed)s, key_time, array_agg(ticket_id), array_agg(line), array_agg(digest)
+    FROM (SELECT place, line, ticket_id, jsonb_hash(raw) AS digest FROM staging WHERE reject_reason IS NULL OFFSET 0)
+        AS row
+    JOIN files USING (place) JOIN told USING (head)
     GROUP BY telling_id, key_time, line / 16384
     ON CONFLICT (telling_id, part) DO NOTHING
 )
@@ -80,23 +81,37 @@ SELECT set_config('enable_nestloop', 'off', true)
 SELECT set_config('enable_nestloop', 'on', true)
 
 -- name: put_late
--- What of the staged rows is not its ticket's newest, the newest first. The next row that tells of the same ticket,
--- whatever that said, is looked for among all that were told since the earliest of these. Whatever is told of many
--- tickets is read once for all of them. Nothing is put where a ticket that was never another says the same.
+-- What of the staged rows is not its ticket's newest takes its place among what is known of the ticket, of which the
+-- caller has the position locked. Where it interrupts a content, that is back with the next row that tells of the
+-- ticket, which is looked for among all that were told since the earliest of these. What is there afterwards depends on
+-- which rows were put, and not on when. Nothing is put where a ticket that was never another says the same.
 WITH late AS MATERIALIZED (
     SELECT staging.ticket_id, telling_id, staging.line, staging.ctid AS at
     FROM staging
     JOIN unnest(%(tellings)s::bigint[]) WITH ORDINALITY AS given (telling_id, place) USING (place)
     LEFT JOIN moved USING (place, line)
     WHERE reject_reason IS NULL AND moved.line IS NULL
-), known AS MATERIALIZED (
-    SELECT ticket_id, is_there,
-           CASE WHEN is_there THEN ingest.first_written_at(%(feed)s, ticket_id) ELSE ingested_at END AS written_at
+), asked AS MATERIALIZED (
+    SELECT ticket_id, ticket.raw, ingested_at
     FROM (SELECT DISTINCT ticket_id FROM late) AS late
-    CROSS JOIN LATERAL (SELECT ingested_at FROM {tickets} AS row WHERE row.ticket_id = late.ticket_id OFFSET 0)
+    CROSS JOIN LATERAL (SELECT raw, ingested_at FROM {tickets} AS row WHERE row.ticket_id = late.ticket_id OFFSET 0)
         AS ticket
-    LEFT JOIN LATERAL (SELECT true AS is_there FROM tickets.versions AS version
-                       WHERE version.ticket_id = late.ticket_id AND feed = %(feed)s LIMIT 1) AS version ON true
+), boundaries AS MATERIALIZED (
+    -- Each with the content before it and behind it.
+    SELECT asked.ticket_id, version.*, head, row_number() OVER in_order AS nth,
+           lead(before, 1, asked.raw) OVER in_order AS raw
+    FROM asked
+    CROSS JOIN LATERAL (
+        SELECT until_telling AS telling_id, until_line AS line, raw AS before, written_at, ctid AS at
+        FROM tickets.versions WHERE versions.ticket_id = asked.ticket_id AND feed = %(feed)s OFFSET 0
+    ) AS version
+    CROSS JOIN LATERAL (SELECT head FROM ingest.tellings WHERE tellings.telling_id = version.telling_id OFFSET 0)
+        AS telling
+    WINDOW in_order AS (PARTITION BY asked.ticket_id ORDER BY head, version.line)
+), known AS MATERIALIZED (
+    SELECT asked.ticket_id, asked.raw AS now_has, nth IS NOT NULL AS is_there, before AS first_content,
+           CASE WHEN nth IS NULL THEN ingested_at ELSE written_at END AS written_at
+    FROM asked LEFT JOIN boundaries AS first ON first.ticket_id = asked.ticket_id AND nth = 1
 ), begun AS MATERIALIZED (
     SELECT DISTINCT ON (ticket_id) ticket_id, telling_id, row.line, head
     FROM (SELECT * FROM ingest.told_rows
@@ -126,21 +141,79 @@ WITH late AS MATERIALIZED (
            lead(line) OVER following AS next_line
     FROM told
     WINDOW following AS (PARTITION BY ticket_id ORDER BY head, line)
-), ordered AS MATERIALIZED (
-    SELECT late.ticket_id, late.telling_id, late.line, at, next_telling, next_line, in_order.head, known.is_there,
-           begun.telling_id AS begun_telling, begun.line AS begun_line, begun.head AS begun_head
+), said AS MATERIALIZED (
+    SELECT late.ticket_id, late.telling_id, late.line, in_order.head, next_telling, next_line, given.raw
     FROM late
     JOIN in_order USING (ticket_id, telling_id, line)
     JOIN known USING (ticket_id)
     LEFT JOIN begun USING (ticket_id)
-    ORDER BY late.ticket_id, in_order.head DESC, late.line DESC
+    CROSS JOIN LATERAL (SELECT raw FROM staging WHERE staging.ctid = late.at OFFSET 0) AS given
+    WHERE (is_there OR given.raw <> now_has OR begun.head IS NULL
+           OR (in_order.head, late.line) < (begun.head, begun.line))
+      -- What is known of its very place stands; and as the last row of all, the ticket itself says it.
+      AND (late.telling_id, late.line) IS DISTINCT FROM (begun.telling_id, begun.line)
+      AND NOT EXISTS (SELECT FROM boundaries AS boundary
+                      WHERE boundary.ticket_id = late.ticket_id
+                        AND (boundary.telling_id, boundary.line) = (late.telling_id, late.line))
+      AND (next_telling IS NOT NULL
+           OR EXISTS (SELECT FROM boundaries AS boundary
+                      WHERE boundary.ticket_id = late.ticket_id
+                        AND (boundary.head, boundary.line) > (in_order.head, late.line)))
+), points AS (
+    -- Where a content is known to begin: the first one with a row without `before`, or where it was written. That of
+    -- which nothing tells where has no place, and was before all others.
+    SELECT ticket_id, head, line, telling_id, 'known' AS kind, raw
+    FROM boundaries WHERE ticket_id IN (SELECT ticket_id FROM said)
+    UNION ALL
+    SELECT ticket_id, begun.head, begun.line, begun.telling_id, 'known', coalesce(first_content, now_has)
+    FROM known LEFT JOIN begun USING (ticket_id)
+    WHERE (first_content IS NOT NULL OR NOT is_there) AND ticket_id IN (SELECT ticket_id FROM said)
+    UNION ALL
+    SELECT ticket_id, head, line, telling_id, 'said', raw FROM said
+    UNION ALL
+    SELECT ticket_id, since.head, next_line, next_telling, 'the next', NULL
+    FROM said JOIN since ON since.telling_id = next_telling
+    WHERE NOT EXISTS (SELECT FROM said AS other
+                      WHERE other.ticket_id = said.ticket_id
+                        AND (other.telling_id, other.line) = (said.next_telling, said.next_line))
+), contents AS MATERIALIZED (
+    -- Each with the content that was known for its place, which is none before all of them.
+    SELECT counted.*,
+           CASE WHEN nth > 0 THEN first_value(raw) OVER (
+               PARTITION BY ticket_id, nth ORDER BY head NULLS FIRST, line, kind) END AS had
+    FROM (
+        SELECT points.*, count(*) FILTER (WHERE kind = 'known') OVER (
+                   PARTITION BY ticket_id ORDER BY head NULLS FIRST, line, kind ROWS UNBOUNDED PRECEDING) AS nth
+        FROM points
+    ) AS counted
+), changed AS MATERIALIZED (
+    SELECT ticket_id, count(*) AS rows
+    FROM contents
+    WHERE kind = 'said' AND raw IS DISTINCT FROM had
+    GROUP BY ticket_id
+), folded AS MATERIALIZED (
+    SELECT ticket_id, head, line, telling_id, raw, lag(raw) OVER in_order AS before, row_number() OVER in_order AS nth
+    FROM (SELECT ticket_id, head, line, telling_id, kind, CASE kind WHEN 'the next' THEN had ELSE raw END AS raw
+          FROM contents JOIN changed USING (ticket_id)) AS content
+    WINDOW in_order AS (PARTITION BY ticket_id ORDER BY head NULLS FIRST, line, kind)
+), compared AS MATERIALIZED (
+    -- The boundaries as they are now, and as they were.
+    SELECT ticket_id, telling_id, line, now.head, now.before, now.telling_id IS NOT NULL AS stays, was.at,
+           was.written_at
+    FROM (SELECT ticket_id, telling_id, line, head, before FROM folded
+          WHERE telling_id IS NOT NULL AND (nth = 1 OR raw IS DISTINCT FROM before)) AS now
+    FULL JOIN (SELECT ticket_id, telling_id, line, at, before, written_at
+               FROM boundaries JOIN changed USING (ticket_id)) AS was USING (ticket_id, telling_id, line)
+    WHERE now.telling_id IS NULL OR was.at IS NULL OR now.before IS DISTINCT FROM was.before
+), dropped AS (
+    DELETE FROM tickets.versions WHERE ctid = ANY (ARRAY(SELECT at FROM compared WHERE at IS NOT NULL))
+), put AS (
+    INSERT INTO tickets.versions (feed, ticket_id, until_telling, until_line, until, raw, written_at)
+    SELECT %(feed)s, ticket_id, telling_id, line, coalesce((head).key_time, '-infinity'), before, written_at
+    FROM compared
+    WHERE stays
 )
-SELECT count(*) FILTER (WHERE ingest.put_in_its_place(%(feed)s, ticket_id, telling_id, line, said.raw, next_telling,
-                                                      next_line, begun_telling, begun_line, ticket.raw)) AS changed
-FROM ordered
-CROSS JOIN LATERAL (SELECT raw FROM staging WHERE staging.ctid = ordered.at OFFSET 0) AS said
-CROSS JOIN LATERAL (SELECT raw FROM {tickets} AS row WHERE row.ticket_id = ordered.ticket_id OFFSET 0) AS ticket
-WHERE is_there OR said.raw <> ticket.raw OR begun_telling IS NULL OR (head, line) < (begun_head, begun_line)
+SELECT coalesce(sum(rows), 0) AS changed FROM changed
 
 -- name: lock_positions
 -- Of the staged tickets, in the order in which merges take them: whoever has a ticket's position may write of it.
