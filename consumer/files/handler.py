@@ -98,7 +98,7 @@ class FilesHandler:
             return self._apply_arrival(found.ours[0], delivery)
 
     def handle_together(self, deliveries: Sequence[Delivery]) -> list[FileOutcome | None]:
-        """Handle those that are as most are in one transaction; None for each that is to be handled at its own pace.
+        """Handle those that are as most are in one transaction; None for each that is to be handled by itself.
 
         So is every one as soon as anything is wrong with any: what it is, and whose, shows then.
         """
@@ -106,15 +106,14 @@ class FilesHandler:
         try:
             plain = self._plain(deliveries)
             candidates = [self._candidate(arrival, delivery, key) for delivery, (arrival, key) in plain.items()]
-            if not candidates:
+            if len(candidates) < 2:  # noqa: PLR2004 - one is none together
                 return [None] * len(deliveries)
             with database.transaction(self._pool) as connection:
                 decided = attempt_together(connection, candidates, self._record_seen, self._reached)
         except Exception as error:  # noqa: BLE001 - met again, and told, by the one that it is of
-            if len(plain) > 1:
-                log.info("one by one", files=len(plain), detail=f"{type(error).__name__}: {database.one_line(error)}")
+            log.info("one by one", files=len(plain), detail=f"{type(error).__name__}: {database.one_line(error)}")
             return [None] * len(deliveries)
-        self._reached("after commit of several" if len(plain) > 1 else "after commit, before archive")
+        self._reached("after commit of several")
         outcomes: dict[Delivery, FileOutcome | None] = dict(zip(plain, decided, strict=True))
         return [outcomes.get(delivery) for delivery in deliveries]
 

@@ -155,11 +155,11 @@ class Worker:
         match deliveries:
             case []:
                 pass
-            case [only] if route.together is None:
+            case [only]:
                 self._settling(only, partial(self._begin, only))
             case _:
                 for left in self._begin_together(route, deliveries):
-                    # Each at its own pace, and none behind one that has to wait.
+                    # Each by itself, and none behind one that has to wait.
                     self._submit(self._threads[queue], left, partial(self._begin, left))
 
     def _begin_together(self, route: Route, deliveries: Sequence[Delivery]) -> list[Delivery]:
