@@ -2,11 +2,14 @@
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 
 from fastapi import Request, Response
 
 from consumer.api.limits import Turns
+from consumer.api.problems import Problem
 from consumer.api.reading import Question, Reader, Told
 
 DATA_VERSION = "Data-Version"
@@ -14,6 +17,8 @@ DATA_VERSION = "Data-Version"
 _GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))")
 
 
+_PATIENCE_SECONDS = 10
+"""With an answer that somebody else is making."""
 _ALIKE = 64
 """Of two questions that happen to share one, the second waits for the first."""
 
@@ -33,11 +38,27 @@ class Answers:
         told = self._reader.recent(asked, known, is_made_anew=alike.locked())
         if told is None:
             # Whoever waits here holds nothing, and finds what the one before him has made.
-            async with alike:
+            async with _within_patience(alike):
                 told = self._reader.recent(asked, known)
                 if told is None:
                     told = await self._turns.take(lambda: self._reader.told(asked, known))
         return _response(request, told, media)
+
+
+@asynccontextmanager
+async def _within_patience(alike: asyncio.Lock) -> AsyncIterator[None]:
+    """Hold it, as soon as it is to be had. Raises: Problem, where that takes long."""
+    try:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            await alike.acquire()
+    except TimeoutError:
+        raise Problem(
+            HTTPStatus.SERVICE_UNAVAILABLE, "others ask the same, and it takes long to answer", {"Retry-After": "5"}
+        ) from None
+    try:
+        yield
+    finally:
+        alike.release()
 
 
 def _response(request: Request, told: Told, media: str) -> Response:

@@ -71,7 +71,7 @@ class Live:
     def __init__(self, reader: Reader, feeds: Feeds) -> None:
         self._reader = reader
         self._feeds = feeds
-        self._followers = 0
+        self._followers = self._beginning = 0
         self._versions: Mapping[str, int] = {}
         self._looked_at = float("-inf")
         self._looking, self._reading = asyncio.Lock(), asyncio.Lock()
@@ -102,10 +102,17 @@ class Live:
         Raises: Problem, before anything is sent: what he lacks is not known any more, or too many follow.
         """
         feeds = [feed for feed in self._feeds if not names or feed.name in names]
-        if self._followers >= MAX_FOLLOWERS:
+        if self._followers + self._beginning >= MAX_FOLLOWERS:
             raise Problem(
                 HTTPStatus.SERVICE_UNAVAILABLE, f"{MAX_FOLLOWERS} follow the changes; no more may", {"Retry-After": "5"}
             )
+        self._beginning += 1
+        try:
+            return self._sent(feeds, await self._begun(feeds, known))
+        finally:
+            self._beginning -= 1
+
+    async def _begun(self, feeds: list[Feed], known: Cursor) -> Cursor:
         if monotonic() - self._looked_at > 2 * LOOK_SECONDS:
             await self._look()
         cursor = Cursor({feed.name: known.get(feed.name, self._version(feed)) for feed in feeds})
@@ -114,7 +121,7 @@ class Live:
                 await self._look()  # he was told of it by another process, a moment ago
             if cursor[feed.name] != self._version(feed):
                 await self._page(feed, cursor[feed.name])
-        return self._sent(feeds, cursor)
+        return cursor
 
     async def _sent(self, feeds: list[Feed], cursor: Cursor) -> AsyncGenerator[bytes]:
         self._followers += 1
@@ -185,12 +192,12 @@ class Live:
         if asked not in self._pages:
             until = min((mark for mark in self._marks[feed.name] if mark > since), default=self._version(feed))
             self._pages[asked] = asyncio.create_task(self._read(feed, since, until))
-            if len(self._pages) > _KEPT_PAGES:
+            while len(self._pages) > _KEPT_PAGES and next(iter(self._pages.values())).done():
                 self._pages.popitem(last=False)
         reading = self._pages[asked]
         try:
             return await asyncio.shield(reading)
-        except (Problem, FleetticketsError):
+        except Exception:
             self._pages.pop(asked, None)
             raise
 

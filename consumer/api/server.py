@@ -6,6 +6,7 @@ import socket
 from threading import Event
 
 import structlog
+from anyio import to_thread
 
 from consumer.api import metrics
 from consumer.api.app import application
@@ -21,6 +22,7 @@ from publisher.sources import http_limits, http_server
 from publisher.sources.places import Places
 
 _GRACE_SECONDS = 5
+_SPARE_THREADS = 8
 _TELL_SECONDS = 60
 log = structlog.get_logger()
 
@@ -31,6 +33,8 @@ async def serve(listening: socket.socket, pool: Pool, feeds: Feeds, settings: Ap
     `stop` is what the caller's handlers of these signals set; uvicorn passes the signals on to them at its end.
     Raises: Misconfigured, for a database that lacks a migration; one that is away is waited for.
     """
+    # Besides the looks of those who ask, those for the live events and the health.
+    to_thread.current_default_thread_limiter().total_tokens = settings.connections + _SPARE_THREADS
     reader = Reader(pool, Bodies())
     live = Live(reader, feeds)
     try:

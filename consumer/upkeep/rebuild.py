@@ -21,11 +21,26 @@ from consumer.postgres.database import Connection, Pool
 from consumer.postgres.queries import statements
 from consumer.upkeep.drain import waiting_for_key
 from consumer.upkeep.views import Moment, View
-from publisher.errors import KeyInHand, ObjectMissing, ObjectRefused, Permanent
+from publisher.errors import (
+    KeyInHand,
+    LockTimeout,
+    ObjectMissing,
+    ObjectRefused,
+    ObjectUnavailable,
+    Permanent,
+    SlowBody,
+    StatementRefused,
+)
 from publisher.store.bucket import Bucket
 
 
-class Unread(View):
+_OF_THIS_ONE = (
+    KeyInHand, LockTimeout, ObjectMissing, ObjectRefused, ObjectUnavailable, Permanent, SlowBody, StatementRefused,
+)  # fmt: skip
+"""What is wrong with one file, or in its way, is no reason to leave the others unread."""
+
+
+class UnreadFile(View):
     """A file that could not be read, and why; what it told stays unknown."""
 
     key: str
@@ -39,7 +54,7 @@ class Rebuilt(View):
     files: int = Field(description="That were read.")
     rows: int = Field(description="Of tickets, in these.")
     changed: int = Field(description="Rows that told of a content, or of when it began, what was not known.")
-    unread: list[Unread]
+    unread: list[UnreadFile]
     since: Moment | None = Field(description="From when on nothing is missing now; null for all times.")
 
 
@@ -65,12 +80,12 @@ class Rebuild:
         with database.transaction(self.pool) as connection:
             tellings.begin(connection, feed)
         files = rows = changed = 0
-        unread: list[Unread] = []
+        unread: list[UnreadFile] = []
         for file in self._untold(feed):
             try:
                 found = waiting_for_key(lambda: self._read(feed, file), file.key, self.stop)  # noqa: B023 - done with it
-            except (KeyInHand, ObjectMissing, ObjectRefused, Permanent) as error:
-                unread.append(Unread(key=file.key, reason=str(error)))
+            except _OF_THIS_ONE as error:
+                unread.append(UnreadFile(key=file.key, reason=str(error)))
             else:
                 files, rows, changed = files + 1, rows + found[0], changed + found[1]
             done()

@@ -6,10 +6,13 @@
 CREATE TABLE ingest.histories (
     feed     text PRIMARY KEY,
     since    timestamptz NOT NULL,
+    pruned   timestamptz NOT NULL DEFAULT '-infinity',
     began_at timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE ingest.histories IS
     'Feeds of which every content of a ticket is kept. None where FLEETTICKETS_KEEP_VERSIONS_DAYS is 0.';
+COMMENT ON COLUMN ingest.histories.pruned IS
+    'Of what files of before this instant told, some is forgotten; what such a file tells anew has no place any more.';
 COMMENT ON COLUMN ingest.histories.since IS
     'From this instant on, by the time of files, all that was told of each ticket is known; see rebuild-history.';
 
@@ -97,7 +100,8 @@ BEGIN ATOMIC
 END;
 
 CREATE FUNCTION ingest.is_within_history(of_feed text, at timestamptz) RETURNS boolean
-LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     kept timestamptz;
 BEGIN
@@ -123,7 +127,7 @@ RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE
 BEGIN ATOMIC
     SELECT CASE
-        WHEN count(*) = 0 THEN written_at <= at
+        WHEN count(*) = 0 THEN COALESCE(written_at <= at, true) -- from before all that is known
         WHEN max((head).key_time) <= at THEN true
         WHEN min((head).key_time) > at THEN false
         ELSE COALESCE((
@@ -185,3 +189,19 @@ RETURN ST_Y(point);
 CREATE FUNCTION tickets.longitude_of(point geometry) RETURNS double precision
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ST_X(point);
+
+-- A history has a gap as soon as a file is applied by a program that tells nothing: an older one, beside this one or
+-- for a while in its place. It ends there, and begins anew with the next file that is told of. Each file takes this
+-- row last, and who begins a history takes it first: so none is in between.
+CREATE FUNCTION ingest.end_untold_history() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM ingest.tellings WHERE feed = NEW.source AND told_at = now()) THEN
+        DELETE FROM ingest.histories WHERE feed = NEW.source;
+    END IF;
+    RETURN NULL;
+END;
+$$;
+CREATE TRIGGER end_untold_history AFTER UPDATE OF imported_at ON tickets.import_meta
+FOR EACH ROW EXECUTE FUNCTION ingest.end_untold_history();

@@ -1,8 +1,9 @@
 -- name: lock_keys
 -- All that is done to a key, reading it included, is done by one after the other. Gives no row for a key that another
--- has.
+-- has. None of the statements that follow under it may read a table as a whole, as is best while that is empty: they
+-- are planned once, and how large it will be the planner cannot know.
 SELECT key
-FROM unnest(%(keys)s::text[]) AS asked (key)
+FROM set_config('enable_seqscan', 'off', true), unnest(%(keys)s::text[]) AS asked (key)
 WHERE ingest.key_slot(%(bucket)s, key) IN (
     SELECT slot FROM ingest.key_slots
     WHERE slot = ANY(ARRAY(SELECT ingest.key_slot(%(bucket)s, given) FROM unnest(%(keys)s::text[]) AS given))

@@ -25,11 +25,13 @@ SELECT place, telling_id FROM files JOIN told USING (head) ORDER BY place
 
 -- name: begin_history
 -- Of what was applied before, the last row of each ticket is known; rebuild-history reads the others. One that is begun
--- already gives no row.
+-- already gives no row. Who has applied a file and not committed it has to pass the row of its feed after this.
+WITH passed AS MATERIALIZED (SELECT FROM tickets.import_meta WHERE source = %(feed)s FOR UPDATE)
 INSERT INTO ingest.histories (feed, since)
 SELECT %(feed)s, greatest((SELECT max(key_time) FROM ingest.ledger WHERE feed = %(feed)s AND applied_at IS NOT NULL),
                           (SELECT adopted_key_time FROM ingest.epochs WHERE feed = %(feed)s AND epoch = 1),
                           '-infinity')
+FROM (SELECT count(*) FROM passed) AS alone
 ON CONFLICT (feed) DO NOTHING
 RETURNING feed
 
@@ -104,6 +106,7 @@ WITH late AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT until_telling AS telling_id, until_line AS line, raw AS before, written_at, ctid AS at
         FROM tickets.versions WHERE versions.ticket_id = asked.ticket_id AND feed = %(feed)s OFFSET 0
+        FOR UPDATE -- of who forgets some
     ) AS version
     CROSS JOIN LATERAL (SELECT head FROM ingest.tellings WHERE tellings.telling_id = version.telling_id OFFSET 0)
         AS telling
@@ -150,7 +153,9 @@ WITH late AS MATERIALIZED (
     CROSS JOIN LATERAL (SELECT raw FROM staging WHERE staging.ctid = late.at OFFSET 0) AS given
     WHERE (is_there OR given.raw <> now_has OR begun.head IS NULL
            OR (in_order.head, late.line) < (begun.head, begun.line))
-      -- What is known of its very place stands; and as the last row of all, the ticket itself says it.
+      -- What others told before it may be forgotten, or what they did behind it; what is known of its very place stands;
+      -- and as the last row of all, the ticket itself says it.
+      AND (in_order.head).key_time >= (SELECT pruned FROM ingest.histories WHERE feed = %(feed)s)
       AND (late.telling_id, late.line) IS DISTINCT FROM (begun.telling_id, begun.line)
       AND NOT EXISTS (SELECT FROM boundaries AS boundary
                       WHERE boundary.ticket_id = late.ticket_id
@@ -199,10 +204,11 @@ WITH late AS MATERIALIZED (
 ), compared AS MATERIALIZED (
     -- The boundaries as they are now, and as they were.
     SELECT ticket_id, telling_id, line, now.head, now.before, now.telling_id IS NOT NULL AS stays, was.at,
-           was.written_at
-    FROM (SELECT ticket_id, telling_id, line, head, before FROM folded
+           now.written_at
+    FROM (SELECT ticket_id, telling_id, line, head, before, CASE WHEN nth = 2 THEN written_at END AS written_at
+          FROM folded JOIN known USING (ticket_id)
           WHERE telling_id IS NOT NULL AND (nth = 1 OR raw IS DISTINCT FROM before)) AS now
-    FULL JOIN (SELECT ticket_id, telling_id, line, at, before, written_at
+    FULL JOIN (SELECT ticket_id, telling_id, line, at, before
                FROM boundaries JOIN changed USING (ticket_id)) AS was USING (ticket_id, telling_id, line)
     WHERE now.telling_id IS NULL OR was.at IS NULL OR now.before IS DISTINCT FROM was.before
 ), dropped AS (
@@ -234,7 +240,7 @@ WITH old AS MATERIALIZED (
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
 ), last_ones AS MATERIALIZED (
-    SELECT DISTINCT ON (ticket_id) ticket_id, until_telling, until_line
+    SELECT DISTINCT ON (ticket_id) ticket_id, until_telling, until_line, head
     FROM old JOIN ingest.tellings ON telling_id = until_telling
     ORDER BY ticket_id, head DESC, until_line DESC
 ), emptied AS (
@@ -248,6 +254,8 @@ WITH old AS MATERIALIZED (
     WHERE version.feed = %(feed)s AND version.ticket_id = kept.ticket_id
       AND (version.until_telling, version.until_line) <> (kept.until_telling, kept.until_line)
       AND (version.raw IS NULL
+               AND ((SELECT head FROM ingest.tellings WHERE telling_id = version.until_telling), version.until_line)
+                   < (kept.head, kept.until_line)
            OR EXISTS (SELECT FROM old WHERE old.ticket_id = version.ticket_id
                         AND (old.until_telling, old.until_line) = (version.until_telling, version.until_line)))
 ), untold AS (
@@ -259,8 +267,8 @@ WITH old AS MATERIALIZED (
 ), marked AS (
     UPDATE ingest.tellings SET is_whole = false WHERE telling_id IN (SELECT telling_id FROM untold)
 )
-UPDATE ingest.histories SET since = %(bound)s
-WHERE feed = %(feed)s AND since < %(bound)s AND (EXISTS (SELECT FROM old) OR EXISTS (SELECT FROM untold))
+UPDATE ingest.histories SET since = greatest(since, %(bound)s), pruned = %(bound)s
+WHERE feed = %(feed)s AND pruned < %(bound)s AND (EXISTS (SELECT FROM old) OR EXISTS (SELECT FROM untold))
 
 -- name: count_untold
 SELECT count(*) AS files
@@ -292,7 +300,7 @@ WHERE file_id = %(file_id)s AND applied_at IS NOT NULL
 -- name: settle_since
 -- Nothing is missing behind the newest file that was applied and not told of, and none is looked for before the bound.
 UPDATE ingest.histories AS history
-SET since = least(since, greatest('-infinity', missing.newest, missing.bound, adopted_key_time))
+SET since = least(since, greatest(pruned, missing.newest, missing.bound, adopted_key_time))
 FROM (SELECT max(key_time) FILTER (WHERE key_time >= %(bound)s) AS newest,
              CASE WHEN count(*) FILTER (WHERE key_time < %(bound)s) > 0 THEN %(bound)s::timestamptz END AS bound
       FROM ingest.ledger AS file

@@ -112,11 +112,13 @@ def test_a_login_whose_path_begins_elsewhere_runs_the_same_functions(shared_stag
 
 
 def test_a_function_whose_names_are_read_when_it_runs_has_a_path_of_its_own(shared_stage: Stage) -> None:
-    """But for those that run for each row, which the program alone writes."""
+    """But for those that run for each row, which the program alone writes, and those that are part of who asks."""
     without = shared_stage.query("""
         SELECT proname FROM pg_proc
         WHERE pronamespace IN ('tickets'::regnamespace, 'reporting'::regnamespace, 'ingest'::regnamespace)
           AND prosqlbody IS NULL AND coalesce(strpos(array_to_string(proconfig, ' '), 'search_path='), 0) = 0
         ORDER BY proname
     """)
-    assert [row["proname"] for row in without] == ["eat_ts", "feed_minutes", "keep_sha256", "resolve_geom"]
+    assert [row["proname"] for row in without] == [
+        "crq_as_of", "eat_ts", "feed_minutes", "inc_as_of", "keep_sha256", "resolve_geom",
+    ]  # fmt: skip

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from consumer.files import tellings
 from consumer.postgres import database as postgres
 from consumer.postgres.database import Pool
 from tests.integration.change_files import ChangeFile
@@ -98,3 +99,44 @@ def test_the_backlog_of_yesterday_costs_what_is_open_and_what_changed(pool: Pool
     assert "Seq Scan on inc" not in plan, plan
     assert "One-Time Filter: ingest.is_within_history" in plan
     assert {"inc_open_idx", "inc_closed_at_idx"} & {name for pair in found for name in pair}, plan
+
+
+def prune(pool: Pool, minute: float) -> None:
+    with postgres.transaction(pool) as connection:
+        tellings.prune(connection, "inc", at(minute))
+
+
+def test_a_ticket_of_which_is_forgotten_where_it_began_is_there_when_it_changes_twice_at_once(
+    pool: Pool, apply: Callable[..., Any]
+) -> None:
+    apply(a_file(0, [("INC1", "A"), ("INC2", "A")]))
+    prune(pool, 5)
+    apply(a_file(9, [("INC1", "B"), ("INC1", "C")]))
+    assert as_of(pool, 6) == {"INC1": "A", "INC2": "A"}
+    assert as_of(pool, 9) == {"INC1": "C", "INC2": "A"}
+
+
+def test_a_file_of_before_what_is_forgotten_takes_no_place_of_what_is_kept(
+    pool: Pool, apply: Callable[..., Any]
+) -> None:
+    apply(a_file(1, [("INC1", "A")]))
+    apply(a_file(2, [("INC1", "A")]))
+    apply(a_file(9, [("INC1", "C")]))
+    prune(pool, 5)
+    apply(a_file(1.5, [("INC1", "B")]))
+    assert as_of(pool, 6) == {"INC1": "A"}
+    assert as_of(pool, 9) == {"INC1": "C"}
+
+
+def test_a_file_that_an_older_program_applies_ends_the_history(pool: Pool, apply: Callable[..., Any]) -> None:
+    apply(a_file(0, [("INC1", "A")]))
+    with postgres.transaction(pool) as connection:
+        # As such a program does: ticket, position and watermark, and it tells nothing.
+        connection.execute("UPDATE tickets.inc SET raw = raw || '{\"owner\": \"B\"}' WHERE ticket_id = 'INC1'")
+        connection.execute("UPDATE tickets.import_meta SET imported_at = now() WHERE source = 'inc'")
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="no history of inc is kept"):
+        raised(pool, 0)
+    apply(a_file(9, [("INC1", "C")]))
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="is whole from"):
+        raised(pool, -1)
+    assert as_of(pool, 9) == {"INC1": "C"}
