@@ -33,7 +33,6 @@ from publisher.errors import (
 )
 from publisher.store.bucket import Bucket
 
-
 _OF_THIS_ONE = (
     KeyInHand, LockTimeout, ObjectMissing, ObjectRefused, ObjectUnavailable, Permanent, SlowBody, StatementRefused,
 )  # fmt: skip
