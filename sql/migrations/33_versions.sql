@@ -197,7 +197,7 @@ CREATE FUNCTION ingest.end_untold_history() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF NOT EXISTS (SELECT FROM ingest.tellings WHERE feed = NEW.source AND told_at = now()) THEN
+    IF current_setting('fleettickets.told', true) IS DISTINCT FROM NEW.source THEN
         DELETE FROM ingest.histories WHERE feed = NEW.source;
     END IF;
     RETURN NULL;

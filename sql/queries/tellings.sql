@@ -1,5 +1,6 @@
 -- name: tell
--- What the staged rows are about, before any of them is merged. Gives no row while the feed has no history.
+-- What the staged rows are about, before any of them is merged. Gives no row while the feed has no history, which ends
+-- with a transaction that has applied a file of the feed and not done this.
 WITH files AS (
     SELECT place, file.file_id, file.key_time, ingest.position_of(file, 0) AS head
     FROM unnest(%(file_ids)s::bigint[]) WITH ORDINALITY AS given (file_id, place)
@@ -21,7 +22,8 @@ WITH files AS (
     GROUP BY telling_id, key_time, line / 16384
     ON CONFLICT (telling_id, part) DO NOTHING
 )
-SELECT place, telling_id FROM files JOIN told USING (head) ORDER BY place
+SELECT place, telling_id, set_config('fleettickets.told', %(feed)s, true) AS kept FROM files JOIN told USING (head)
+ORDER BY place
 
 -- name: begin_history
 -- Of what was applied before, the last row of each ticket is known; rebuild-history reads the others. One that is begun
