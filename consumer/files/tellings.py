@@ -49,7 +49,7 @@ def begin(connection: Connection, feed: Feed) -> bool:
     parameters = {"feed": feed.name}
     if not database.rows(connection, "tellings", "begin_history", parameters):
         return False
-    for statement in ("forget_versions", "forget_told_rows", "forget_tellings"):
+    for statement in ("let_others_pass", "begin_since", "forget_versions", "forget_told_rows", "forget_tellings"):
         database.rows(connection, "tellings", statement, parameters)
     database.rows(connection, "tellings", "tell_positions", parameters, feed=feed)
     return True

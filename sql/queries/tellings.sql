@@ -26,16 +26,20 @@ SELECT place, telling_id, set_config('fleettickets.told', %(feed)s, true) AS kep
 ORDER BY place
 
 -- name: begin_history
--- Of what was applied before, the last row of each ticket is known; rebuild-history reads the others. One that is begun
--- already gives no row. Who has applied a file and not committed it has to pass the row of its feed after this.
-WITH passed AS MATERIALIZED (SELECT FROM tickets.import_meta WHERE source = %(feed)s FOR UPDATE)
-INSERT INTO ingest.histories (feed, since)
-SELECT %(feed)s, greatest((SELECT max(key_time) FROM ingest.ledger WHERE feed = %(feed)s AND applied_at IS NOT NULL),
-                          (SELECT adopted_key_time FROM ingest.epochs WHERE feed = %(feed)s AND epoch = 1),
-                          '-infinity')
-FROM (SELECT count(*) FROM passed) AS alone
-ON CONFLICT (feed) DO NOTHING
-RETURNING feed
+-- One that is begun already gives no row; one that somebody is beginning is waited for.
+INSERT INTO ingest.histories (feed, since) VALUES (%(feed)s, 'infinity') ON CONFLICT (feed) DO NOTHING RETURNING feed
+
+-- name: let_others_pass
+-- Who has applied a file and not committed it has to pass the row of its feed, and meets the history that is begun.
+SELECT FROM tickets.import_meta WHERE source = %(feed)s FOR UPDATE
+
+-- name: begin_since
+-- Of what was applied before, the last row of each ticket is known; rebuild-history reads the others.
+UPDATE ingest.histories
+SET since = greatest((SELECT max(key_time) FROM ingest.ledger WHERE feed = %(feed)s AND applied_at IS NOT NULL),
+                     (SELECT adopted_key_time FROM ingest.epochs WHERE feed = %(feed)s AND epoch = 1),
+                     '-infinity')
+WHERE feed = %(feed)s
 
 -- name: forget_versions
 -- From before nothing was kept for a while, so nothing of it can be gone on from.
@@ -155,8 +159,8 @@ WITH late AS MATERIALIZED (
     CROSS JOIN LATERAL (SELECT raw FROM staging WHERE staging.ctid = late.at OFFSET 0) AS given
     WHERE (is_there OR given.raw <> now_has OR begun.head IS NULL
            OR (in_order.head, late.line) < (begun.head, begun.line))
-      -- What others told before it may be forgotten, or what they did behind it; what is known of its very place stands;
-      -- and as the last row of all, the ticket itself says it.
+      -- What others told around it may be forgotten; what is known of its very place stands; and as the last row of
+      -- all, the ticket itself says it.
       AND (in_order.head).key_time >= (SELECT pruned FROM ingest.histories WHERE feed = %(feed)s)
       AND (late.telling_id, late.line) IS DISTINCT FROM (begun.telling_id, begun.line)
       AND NOT EXISTS (SELECT FROM boundaries AS boundary
