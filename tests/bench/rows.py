@@ -16,7 +16,7 @@ from statistics import median
 import psycopg
 from psycopg.types.json import Jsonb
 
-from tests.bench.exported import Feed, body, changed
+from tests.bench.exported import Feed, Row, body, changed
 from tests.bench.figures import Figure, Found, took
 from tests.bench.ground import consume, empty, keyed, publish, put, require_same, stage_of_its_own, wait_for_done
 from tests.bench.plain import HERE
@@ -33,10 +33,15 @@ _UPSERT = """
 _NOW = "SELECT extract(epoch FROM clock_timestamp())"
 
 
-def measure(feed: Feed, rows: int, rounds: int) -> Found:
+def loads(feed: Feed, rows: int) -> tuple[list[Row], dict[str, bytes]]:
+    """The tickets, and by kind the file that is loaded in its turn: the last one twice."""
     tickets = feed.tickets(rows)
     first, second = body(tickets), body(changed(tickets))
-    bodies = dict(zip(KINDS, (first, second, second), strict=True))
+    return tickets, dict(zip(KINDS, (first, second, second), strict=True))
+
+
+def measure(feed: Feed, rows: int, rounds: int) -> Found:
+    tickets, bodies = loads(feed, rows)
     seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
     with ExitStack() as stack:
         stages = {way: stack.enter_context(stage_of_its_own()) for way in WAYS}
@@ -57,7 +62,7 @@ def measure(feed: Feed, rows: int, rounds: int) -> Found:
         consumer.stop()
     pairs = [(way, kind) for way in WAYS[1:] for kind in KINDS]
     figures = [_figure(kind, rows, way, seconds["consumer", kind], seconds[way, kind]) for way, kind in pairs]
-    return Found([*figures, _memory(most, idle, len(first)), _idle(spent)])
+    return Found([*figures, _memory(most, idle, len(bodies[KINDS[0]])), _idle(spent)])
 
 
 def _figure(kind: str, rows: int, way: str, ours: Sequence[float], theirs: Sequence[float]) -> Figure:

@@ -4,18 +4,16 @@ from collections import defaultdict
 from contextlib import ExitStack
 from statistics import median
 
-from tests.bench.exported import Feed, body, changed
+from tests.bench.exported import Feed, body
 from tests.bench.figures import Figure, Found, took
 from tests.bench.ground import consume, empty, require_same, stage_of_its_own
-from tests.bench.rows import KINDS, by_consumer
+from tests.bench.rows import KINDS, by_consumer, loads
 
 _DAYS = {"kept": "400", "not kept": "0"}
 
 
 def measure(feed: Feed, rows: int, rounds: int) -> Found:
-    tickets = feed.tickets(rows)
-    first, second = body(tickets), body(changed(tickets))
-    bodies = dict(zip(KINDS, (first, second, second), strict=True))
+    tickets, bodies = loads(feed, rows)
     seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
     with ExitStack() as stack:
         stages = {way: stack.enter_context(stage_of_its_own()) for way in _DAYS}
