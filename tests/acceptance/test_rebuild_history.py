@@ -8,14 +8,12 @@ from tests.stage.feeds import csv, key_at, ticket
 from tests.stage.stage import Stage, wait_until
 
 OFF = {"FLEETTICKETS_KEEP_VERSIONS_DAYS": "0"}
-ON = {"FLEETTICKETS_KEEP_VERSIONS_DAYS": "36500"}
 OWNERS = ("Ann", "Ben", "Ben", "Cy", "Ann", "Dan")
 
 
 @pytest.fixture
 def past(stage: Stage) -> Stage:
     """Six files of before, in the archive."""
-    stage.environment |= ON
     stage.bucket.put_all({
         key_at(place): csv([ticket(f"INC{number}", owner=owner) for number in range(3)])
         for place, owner in enumerate(OWNERS)

@@ -113,6 +113,8 @@ class Stage:
             "FLEETTICKETS_HISTORY_INTERVAL": "0.2",
             # Files of most tests name no more columns than they are about.
             "FLEETTICKETS_MISSING_COLUMNS": "allow",
+            # The files of tests are of one summer, however long ago that is.
+            "FLEETTICKETS_KEEP_VERSIONS_DAYS": "36500",
             "NO_COLOR": "1",
         }
         # Where Python may not keep what it compiled, each of the many starts takes half as long again.
