@@ -5,7 +5,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from threading import Lock
 from time import monotonic
 
@@ -18,9 +18,13 @@ made anew, for as long again at the most."""
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What an answer is of: the version of its feed's data, and the minute that it was asked for in, if that counts."""
+    """What an answer is of: the version of its feed's data, when that was written, and the minute that it was asked in.
+
+    No minute where that does not count.
+    """
 
     version: int
+    written_at: datetime | None
     minute: datetime | None
 
 
@@ -41,7 +45,8 @@ class Body:
 
 def tag_of(asked: Hashable, stamp: Stamp) -> str:
     """The ETag of what was asked for: alike in every process, and whether the answer was made yet or not."""
-    told = hashlib.sha256(repr((asked, stamp.minute and stamp.minute.isoformat())).encode()).hexdigest()[:16]
+    moments = [moment and moment.astimezone(UTC).isoformat() for moment in (stamp.written_at, stamp.minute)]
+    told = hashlib.sha256(repr((asked, moments)).encode()).hexdigest()[:16]
     # A weak one, since the answer is the same whether it is packed or not.
     return f'W/"{stamp.version}-{told}"'
 

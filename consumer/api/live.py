@@ -88,10 +88,10 @@ class Live:
                     await self._look()
                 except FleetticketsError as error:
                     log.warning("changes cannot be seen", detail=str(error))
-                    await asyncio.sleep(AWAY_SECONDS)
+                    await self._be_away()
                 except Exception:
                     log.exception("changes cannot be seen")
-                    await asyncio.sleep(AWAY_SECONDS)
+                    await self._be_away()
             await asyncio.sleep(LOOK_SECONDS)
         self._is_over = True
         self._wake()
@@ -156,6 +156,16 @@ class Live:
             self._followers -= 1
             metrics.FOLLOWERS.set(self._followers)
 
+    async def _be_away(self) -> None:
+        """Wait for the database, which may come back with other data under the versions that were seen."""
+        self._forget()
+        await asyncio.sleep(AWAY_SECONDS)
+
+    def _forget(self) -> None:
+        self._pages.clear()
+        for marks in self._marks.values():
+            marks.clear()
+
     def _version(self, feed: Feed) -> int:
         return self._versions.get(feed.name, 0)
 
@@ -171,8 +181,7 @@ class Live:
         if found != self._versions:
             for name, marks in self._marks.items():
                 if marks and found.get(name, 0) < marks[-1]:  # restored, or set back by hand
-                    marks.clear()
-                    self._pages.clear()
+                    self._forget()
                 if found.get(name, 0) != self._versions.get(name, 0):
                     marks.append(found.get(name, 0))
             self._versions = found

@@ -84,7 +84,7 @@ class Reader:
         with database.look(self._pool) as connection:
             found = database.rows(connection, "api", "stamp", {"feed": asked.feed})[0]
             version: int = found["version"]
-            tag = tag_of(key, Stamp(version, found["minute"] if asked.is_of_minute else None))
+            tag = tag_of(key, Stamp(version, found["written_at"], found["minute"] if asked.is_of_minute else None))
             if tag in known or "*" in known:
                 return Told(version, tag, None)
             body = self._bodies.kept(key, tag) or self._bodies.keep(

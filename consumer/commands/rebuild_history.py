@@ -32,7 +32,8 @@ def rebuild_history(
     The history of a feed begins with the first file that is applied while FLEETTICKETS_KEEP_VERSIONS_DAYS is not 0.
     This reads the files that were applied before, the newest first, as far back as that many days, and puts each
     content in its place. Tickets, ledger and bucket stay as they are. It is safe beside running consumers, can be
-    interrupted or killed and goes on where it was; what it has read it does not read again.
+    interrupted or killed and goes on where it was; what it has read it does not read again. Files of the same
+    tickets wait for some seconds at a time.
 
     Exit status 1 when a file could not be read, or when it was interrupted: what is older than that stays unknown.
     """
@@ -53,7 +54,7 @@ def rebuild_history(
             _tell_counts(counts, as_json=as_json)
             return
         task = bar.add_task("reading", total=sum(counts.values()))
-        results = [rebuild.run(one, lambda: bar.advance(task)) for one in feeds]
+        results = [rebuild.run(one, lambda files: bar.advance(task, files)) for one in feeds]
     if as_json:
         typer.echo(json.dumps({"feeds": [result.model_dump(mode="json") for result in results]}))
     else:

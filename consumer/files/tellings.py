@@ -29,10 +29,10 @@ def tell(connection: Connection, feed: Feed, file_ids: Sequence[int], *, is_kept
     return _told(connection, feed, file_ids) or _begin_and_tell(connection, feed, file_ids)
 
 
-def tell_of_past(connection: Connection, feed: Feed, file_id: int) -> list[int]:
-    """The same of a file that was applied before; its tickets' positions are locked from then on."""
+def tell_of_past(connection: Connection, feed: Feed, file_ids: Sequence[int]) -> list[int]:
+    """The same of files that were applied before; their tickets' positions are locked from then on."""
     database.rows(connection, "tellings", "lock_positions", feed=feed)
-    return _told(connection, feed, [file_id], is_live=False)
+    return _told(connection, feed, file_ids, is_live=False)
 
 
 def put_late(connection: Connection, feed: Feed, tellings: Sequence[int]) -> int:
@@ -72,11 +72,12 @@ def count_untold(connection: Connection, feed: Feed, bucket: str, bound: datetim
 
 
 def untold(
-    connection: Connection, feed: Feed, bucket: str, bound: datetime, before: UntoldFile | None
-) -> list[UntoldFile]:
-    """Up to a thousand of them, the newest first, behind the one before."""
+    connection: Connection, feed: Feed, bucket: str, bound: datetime, before: UntoldFile | None, *,
+    most_files: int, most_rows: int,
+) -> list[UntoldFile]:  # fmt: skip
+    """So many of them, the newest first, behind the one before; one of more rows by itself."""
     parameters = {
-        "feed": feed.name, "bucket": bucket, "bound": bound,
+        "feed": feed.name, "bucket": bucket, "bound": bound, "most_files": most_files, "most_rows": most_rows,
         "before_time": before.key_time if before else "infinity", "before_id": before.file_id if before else 0,
     }  # fmt: skip
     return [UntoldFile(**row) for row in database.rows(connection, "tellings", "untold", parameters)]

@@ -1,7 +1,9 @@
 -- name: stamp
--- What an answer is known by: nothing in it depends on more of the time than its minute.
-SELECT coalesce(max(data_version), 0) AS version, reporting.fn_as_of(now()) AS minute
-FROM tickets.import_meta
+-- What an answer is known by: nothing in it depends on more of the time than its minute. After a restore a version is
+-- reached anew, by other data, and at another time.
+SELECT coalesce(max(meta.data_version), 0) AS version, max(at) AS written_at, reporting.fn_as_of(now()) AS minute
+FROM tickets.import_meta AS meta
+LEFT JOIN ingest.changes ON (feed, changes.data_version) = (source, meta.data_version)
 WHERE source = %(feed)s
 
 -- name: dashboard

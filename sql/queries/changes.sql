@@ -32,7 +32,8 @@ CROSS JOIN LATERAL (
 ) AS told
 
 -- name: forget
--- What is older than anybody is away who follows the changes; so many at once. The first ones of a feed are the oldest.
+-- What is older than anybody is away who follows the changes; so many at once. The first ones of a feed are the oldest,
+-- and the last one stays, which the data are at.
 DELETE FROM ingest.changes AS change
 USING tickets.import_meta AS meta
 CROSS JOIN LATERAL (
@@ -43,4 +44,4 @@ CROSS JOIN LATERAL (
     LIMIT 10000
 ) AS oldest
 WHERE change.feed = oldest.feed AND change.data_version = oldest.data_version
-  AND oldest.at < clock_timestamp() - interval '3 days'
+  AND oldest.data_version < meta.data_version AND oldest.at < clock_timestamp() - interval '3 days'

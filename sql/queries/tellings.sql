@@ -285,15 +285,23 @@ WHERE feed = %(feed)s AND bucket = %(bucket)s AND applied_at IS NOT NULL AND arc
                   WHERE told.file_id = file.file_id AND told.is_whole AND told.head = ingest.position_of(file, 0))
 
 -- name: untold
--- Archived files that were applied and not told of, the newest first, behind the one before.
+-- Archived files that were applied and not told of, the newest first, behind the one before: as many as have so many
+-- rows, and at least one.
 SELECT file_id, key, key_time, archive_key
-FROM ingest.ledger AS file
-WHERE feed = %(feed)s AND bucket = %(bucket)s AND applied_at IS NOT NULL AND archive_key IS NOT NULL
-  AND key_time >= %(bound)s AND (key_time, file_id) < (%(before_time)s, %(before_id)s)
-  AND NOT EXISTS (SELECT FROM ingest.tellings AS told
-                  WHERE told.file_id = file.file_id AND told.is_whole AND told.head = ingest.position_of(file, 0))
-ORDER BY key_time DESC, file_id DESC
-LIMIT 1000
+FROM (SELECT file_id, key, key_time, archive_key, row_number() OVER newest_first AS nth,
+             sum(rows_read) OVER newest_first AS rows
+      FROM (SELECT file_id, key, key_time, archive_key, rows_read
+            FROM ingest.ledger AS file
+            WHERE feed = %(feed)s AND bucket = %(bucket)s AND applied_at IS NOT NULL AND archive_key IS NOT NULL
+              AND key_time >= %(bound)s AND (key_time, file_id) < (%(before_time)s, %(before_id)s)
+              AND NOT EXISTS (SELECT FROM ingest.tellings AS told
+                              WHERE told.file_id = file.file_id AND told.is_whole
+                                AND told.head = ingest.position_of(file, 0))
+            ORDER BY key_time DESC, file_id DESC
+            LIMIT %(most_files)s) AS some
+      WINDOW newest_first AS (ORDER BY key_time DESC, file_id DESC)) AS counted
+WHERE nth = 1 OR rows <= %(most_rows)s
+ORDER BY nth
 
 -- name: untold_one
 -- The digest of a file that is still one of them, now that nobody else has its key.

@@ -76,21 +76,33 @@ def test_files_that_come_before_it_and_late_ones_are_in_their_places(past: Stage
     assert owners(past, 1) == EXPECTED
 
 
-def kill_after(stage: Stage, files: int) -> None:
-    process = stage.start("rebuild-history", "--feed", "inc")
+def kill_after(stage: Stage, files: int) -> int:
+    """Kill it while it reads, once so many were told of. Gives how many were then."""
     told = "SELECT count(*) FROM ingest.tellings WHERE feed = 'inc' AND is_whole"
-    wait_until(lambda: not process.running or stage.one(told) >= files, "a file is read")
-    if process.running:
-        process.kill()
+    reading = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY staging%'"
+    process = stage.start("rebuild-history", "--feed", "inc")
+    wait_until(lambda: stage.one(told) >= files and stage.one(reading), "it reads")
+    process.kill()
+    return int(stage.one(told))
 
 
 @pytest.mark.promise("Exactly once")
-def test_killed_at_any_moment_it_goes_on(past: Stage) -> None:
-    for files in range(1, 6):
-        kill_after(past, files)
-    rebuilt(past)
-    assert owners(past) == EXPECTED
-    assert len(contents(past)) == len(EXPECTED) * 3  # with where each ticket begins
+def test_killed_at_any_moment_it_goes_on(stage: Stage) -> None:
+    files = 1_100  # more than are read in two transactions
+    stage.bucket.put_all({
+        key_at(place): csv([ticket(f"INC{place % 7}", owner=OWNERS[place // 7 % len(OWNERS)])])
+        for place in range(files)
+    })  # fmt: skip
+    assert stage.run("drain", "--apply", **OFF).returncode == 0
+    found = [kill_after(stage, told) for told in (0, 1, 501)]
+    assert found[0] < found[1] < found[2] < files  # on its way each time
+    assert rebuilt(stage)["files"] == files - found[-1]
+    for number in range(7):
+        expected = [key_at(place) for place in range(number, files, 7)]
+        assert [key for _, key in owners(stage, number)] == [
+            key for key, place in zip(expected, range(number, files, 7), strict=True)
+            if place < 7 or OWNERS[place // 7 % 6] != OWNERS[(place // 7 - 1) % 6]
+        ]  # fmt: skip
 
 
 def test_a_file_that_is_gone_is_named_and_holds_back_what_is_known(past: Stage) -> None:
@@ -100,7 +112,9 @@ def test_a_file_that_is_gone_is_named_and_holds_back_what_is_known(past: Stage) 
     assert ended.returncode == 1
     (inc,) = past.json(ended)["feeds"]
     assert [file["key"] for file in inc["unread"]] == [key_at(2)]
+    assert inc["files"] == len(OWNERS) - 1
     assert inc["since"] is not None
+    assert owners(past) == EXPECTED  # it said what the one before it said
 
 
 def test_where_nothing_is_kept_it_says_so(past: Stage) -> None:

@@ -1,10 +1,11 @@
 """Answers that are kept: by their version, for a moment without a look, and so many bytes of them."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from consumer.api.bodies import Bodies, Stamp, tag_of
 
 MINUTE = datetime(2026, 6, 25, 12, 1, tzinfo=UTC)
+WRITTEN_AT = MINUTE - timedelta(seconds=3)
 
 
 class Clock:
@@ -46,7 +47,11 @@ def test_so_many_bytes_are_kept() -> None:
     assert [bodies.kept(asked, "tag") is not None for asked in ("one", "two", "three")] == [True, False, True]
 
 
-def test_a_tag_is_of_the_version_the_question_and_the_minute_if_that_counts() -> None:
-    tags = {tag_of(asked, Stamp(version, minute)) for asked in "ab" for version in (1, 2) for minute in (MINUTE, None)}
-    assert len(tags) == 8
-    assert tag_of("a", Stamp(1, MINUTE)) in tags
+def test_a_tag_is_of_the_question_the_version_when_it_was_written_and_the_minute_if_that_counts() -> None:
+    stamps = [
+        Stamp(version, written_at, minute)
+        for version in (1, 2) for written_at in (WRITTEN_AT, None) for minute in (MINUTE, None)
+    ]  # fmt: skip
+    tags = {tag_of(asked, stamp) for asked in "ab" for stamp in stamps}
+    assert len(tags) == 16
+    assert tag_of("a", Stamp(1, WRITTEN_AT, MINUTE)) in tags
