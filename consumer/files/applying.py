@@ -221,7 +221,7 @@ def _merge(connection: Connection, feed: Feed, files: Sequence[_Claimed], staged
     of_each: dict[int, Counter[str]] = defaultdict(Counter)
     for row in chain.from_iterable(found):
         of_each[row.pop("place")].update(row)
-    if told and sum(each.tickets for each in staged) > sum(each["moved"] for each in of_each.values()):
+    if told and sum(each.tickets for each in staged) > sum(each["in_order"] for each in of_each.values()):
         tellings.put_late(connection, feed, told)
     for file in files:
         file.version.watch.merged(connection, file.version.sighting, file.claim.file_id)

@@ -1,7 +1,8 @@
 """What files have told of tickets, and each content that another replaced. Alone calls `sql/queries/tellings.sql`.
 
-The newest content of a ticket is its own row. `write_tickets` keeps what it replaces; what is not the newest row of its
-ticket is put in its place among the contents before, so that any order of the same files leaves the same ones.
+The newest content of a ticket is its own row. `write_tickets` keeps what it replaces, and what a file says of a ticket
+before its last row of it; what another file outranks is put in its place among the contents before, so that any order
+of the same files leaves the same ones.
 
 Every verb works in the caller's transaction, which has the rows staged. Raises of each: psycopg.Error.
 """
@@ -36,7 +37,7 @@ def tell_of_past(connection: Connection, feed: Feed, file_ids: Sequence[int]) ->
 
 
 def put_late(connection: Connection, feed: Feed, tellings: Sequence[int]) -> int:
-    """Put each staged row that is not its ticket's newest in its place. Gives how many of them changed anything."""
+    """Put each staged row of a file that another one outranks in its place. Gives how many of them changed anything."""
     parameters = {"feed": feed.name, "tellings": list(tellings)}
     names = ("join_at_once", "put_late", "join_as_always")
     statements = [database.Statement("tellings", name, parameters, feed) for name in names]

@@ -1,7 +1,7 @@
 -- name: create_staging
 -- Once per connection; each transaction finds them empty. `place` is that of the file among those of the transaction,
--- the newest last; in `moved` is each ticket's last row, where no position outranks it; in `changed` are the tickets
--- that were written, 500 in a row.
+-- the newest last; in `moved` is each ticket's last row, where no position outranks it, and of how many in its file; in
+-- `changed` are the tickets that were written, 500 in a row.
 CREATE TEMPORARY TABLE staging (
     place         bigint NOT NULL,
     line          bigint NOT NULL,
@@ -15,7 +15,8 @@ CREATE TEMPORARY TABLE staging (
 ) ON COMMIT DELETE ROWS;
 CREATE TEMPORARY TABLE moved (
     place bigint NOT NULL,
-    line  bigint NOT NULL
+    line  bigint NOT NULL,
+    rows  bigint NOT NULL
 ) ON COMMIT DELETE ROWS;
 CREATE TEMPORARY TABLE changed (
     ticket_ids text[] NOT NULL
@@ -35,10 +36,10 @@ COPY staging (place, line, ticket_id, raw, closed_at, reject_reason, reject_raw,
 -- ticket's position may write the ticket. What is sorted and held on the way has no more than it needs: the nulls that
 -- all rows of a file have in common come last, and of an id and a line nothing is made before they are in order.
 WITH last_rows AS MATERIALIZED (
-    SELECT DISTINCT ON (ticket_id, place) ticket_id, place, line
+    SELECT ticket_id, place, max(line) AS line, count(*) AS rows
     FROM staging
     WHERE reject_reason IS NULL
-    ORDER BY ticket_id, place DESC, line DESC
+    GROUP BY ticket_id, place
 ), files AS (
     SELECT place, file.*
     FROM unnest(%(file_ids)s::bigint[]) WITH ORDINALITY AS given (file_id, place)
@@ -53,13 +54,17 @@ WITH last_rows AS MATERIALIZED (
     WHERE known.position < excluded.position
     RETURNING file_id, (position).line AS line
 ), kept AS (
-    INSERT INTO moved (place, line)
-    SELECT place, line FROM ahead JOIN files USING (file_id)
-    RETURNING place
+    INSERT INTO moved (place, line, rows)
+    SELECT place, line, coalesce(rows, 1)
+    FROM ahead
+    JOIN files USING (file_id)
+    LEFT JOIN (SELECT place, line, rows FROM last_rows WHERE rows > 1) AS several USING (place, line)
+    RETURNING place, rows
 )
-SELECT place, tickets, coalesce(moved, 0) AS moved
+SELECT place, tickets, coalesce(moved, 0) AS moved, coalesce(in_order, 0) AS in_order
 FROM (SELECT place, count(*) AS tickets FROM last_rows GROUP BY place) AS counted
-LEFT JOIN (SELECT place, count(*) AS moved FROM kept GROUP BY place) AS ahead USING (place)
+LEFT JOIN (SELECT place, count(*) AS moved, sum(rows)::bigint AS in_order FROM kept GROUP BY place) AS ahead
+    USING (place)
 
 -- name: write_tickets
 -- A statement of its own, so that it sees what those have written who had a position before. A row whose content is the
@@ -72,14 +77,14 @@ WITH told AS MATERIALIZED (
     -- Before the first row, until the transaction ends: that each comes with its place, so that the trigger leaves it
     -- alone; and whether `merge_closures` records the closures, or each would be noted for the capture.
     SELECT set_config('tickets.are_placed', 'yes', true), set_config('fleettickets.closures', %(closures)s, true)
+), wanted AS MATERIALIZED (
+    SELECT place, line, rows, ticket_id, staging.ctid AS at FROM moved JOIN staging USING (place, line)
+    ORDER BY ticket_id
 ), differing AS MATERIALIZED (
     SELECT wanted.*, known.raw IS NOT NULL AS is_known, known.at AS known_at,
            ingest.place(known.raw) IS NOT DISTINCT FROM ingest.place(given.raw) AS is_where_it_was
     FROM told
-    CROSS JOIN (
-        SELECT place, line, ticket_id, staging.ctid AS at FROM moved JOIN staging USING (place, line)
-        ORDER BY ticket_id
-    ) AS wanted
+    CROSS JOIN wanted
     CROSS JOIN LATERAL (SELECT raw FROM staging WHERE staging.ctid = wanted.at OFFSET 0) AS given
     LEFT JOIN LATERAL (
         SELECT raw, ctid AS at FROM {tickets} AS ticket WHERE ticket.ticket_id = wanted.ticket_id OFFSET 0
@@ -108,18 +113,38 @@ WITH told AS MATERIALIZED (
     SELECT array_agg(ticket_id)
     FROM (SELECT ticket_id, (row_number() OVER () - 1) / 500 AS nth FROM differing) AS counted
     GROUP BY nth
+), several AS (
+    -- All that its file says of a ticket that moved is behind what was known of it, since a file is ahead of another one
+    -- with all its rows. Where a new ticket has its first row is told as well, by a row without a content before it.
+    SELECT place, ticket_id, line, given.raw, lag(given.raw) OVER (PARTITION BY ticket_id ORDER BY line) AS before
+    FROM (SELECT place, ticket_id, row.line, row.ctid AS at
+          FROM wanted JOIN staging AS row USING (place, ticket_id)
+          WHERE rows > 1 AND cardinality(%(tellings)s::bigint[]) > 0
+            AND row.raw IS NOT NULL -- as no reject has; how many have a reason the planner takes for few
+          ORDER BY ticket_id, line
+          OFFSET 0) AS row
+    CROSS JOIN LATERAL (SELECT raw FROM staging WHERE staging.ctid = row.at OFFSET 0) AS given
 ), replaced AS (
-    -- Where its feed has a history, the content that a ticket has had until now.
+    -- Where its feed has a history, each content that a ticket has had until then. Of when one was written, only that of
+    -- a ticket's first one is ever asked.
     INSERT INTO tickets.versions (feed, ticket_id, until_telling, until_line, until, raw, written_at)
-    SELECT telling.feed, differing.ticket_id, telling_id, line, coalesce((head).key_time, '-infinity'), former.raw,
-           former.ingested_at
-    FROM unnest(%(tellings)s::bigint[]) WITH ORDINALITY AS given (telling_id, place)
-    JOIN ingest.tellings AS telling USING (telling_id)
-    JOIN differing USING (place)
-    CROSS JOIN LATERAL (
-        SELECT raw, ingested_at FROM {tickets} AS ticket WHERE ticket.ctid = differing.known_at OFFSET 0
-    ) AS former
-    WHERE is_known
+    SELECT telling.feed, ticket_id, telling_id, line, coalesce((head).key_time, '-infinity'), before, written_at
+    FROM (
+        SELECT place, differing.ticket_id, line, former.raw AS before, former.ingested_at AS written_at
+        FROM differing
+        CROSS JOIN LATERAL (
+            SELECT raw, ingested_at FROM {tickets} AS ticket WHERE ticket.ctid = differing.known_at OFFSET 0
+        ) AS former
+        WHERE is_known AND rows = 1 AND cardinality(%(tellings)s::bigint[]) > 0
+        UNION ALL
+        SELECT place, ticket_id, line, coalesce(before, former.raw), former.ingested_at
+        FROM several
+        LEFT JOIN LATERAL (
+            SELECT raw, ingested_at FROM {tickets} AS ticket WHERE ticket.ticket_id = several.ticket_id OFFSET 0
+        ) AS former ON true
+        WHERE several.raw IS DISTINCT FROM coalesce(before, former.raw)
+    ) AS replaced
+    JOIN ingest.tellings AS telling ON telling_id = (%(tellings)s::bigint[])[place]
 )
 SELECT place, count(*) FILTER (WHERE NOT is_known) AS inserted, count(*) FILTER (WHERE is_known) AS updated
 FROM differing

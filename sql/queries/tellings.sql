@@ -89,16 +89,17 @@ SELECT set_config('enable_nestloop', 'off', true)
 SELECT set_config('enable_nestloop', 'on', true)
 
 -- name: put_late
--- What of the staged rows is not its ticket's newest takes its place among what is known of the ticket, of which the
--- caller has the position locked. Where it interrupts a content, that is back with the next row that tells of the
+-- Staged rows of files that others outrank in their tickets take their places among what is known of these, of which the
+-- caller has the positions locked. Where one interrupts a content, that is back with the next row that tells of the
 -- ticket, which is looked for among all that were told since the earliest of these. What is there afterwards depends on
 -- which rows were put, and not on when. Nothing is put where a ticket that was never another says the same.
 WITH late AS MATERIALIZED (
     SELECT staging.ticket_id, telling_id, staging.line, staging.ctid AS at
     FROM staging
     JOIN unnest(%(tellings)s::bigint[]) WITH ORDINALITY AS given (telling_id, place) USING (place)
-    LEFT JOIN moved USING (place, line)
-    WHERE reject_reason IS NULL AND moved.line IS NULL
+    LEFT JOIN (SELECT place, ticket_id FROM moved JOIN staging USING (place, line)) AS in_order
+        USING (place, ticket_id)
+    WHERE reject_reason IS NULL AND in_order.place IS NULL
 ), asked AS MATERIALIZED (
     SELECT ticket_id, ticket.raw, ingested_at
     FROM (SELECT DISTINCT ticket_id FROM late) AS late
@@ -298,7 +299,7 @@ FROM (SELECT file_id, key, key_time, archive_key, row_number() OVER newest_first
                               WHERE told.file_id = file.file_id AND told.is_whole
                                 AND told.head = ingest.position_of(file, 0))
             ORDER BY key_time DESC, file_id DESC
-            LIMIT %(most_files)s) AS some
+            LIMIT %(most_files)s) AS newest
       WINDOW newest_first AS (ORDER BY key_time DESC, file_id DESC)) AS counted
 WHERE nth = 1 OR rows <= %(most_rows)s
 ORDER BY nth

@@ -79,7 +79,10 @@ def test_files_that_come_before_it_and_late_ones_are_in_their_places(past: Stage
 def kill_after(stage: Stage, files: int) -> int:
     """Kill it while it reads, once so many were told of. Gives how many were then."""
     told = "SELECT count(*) FROM ingest.tellings WHERE feed = 'inc' AND is_whole"
-    reading = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY staging%'"
+    reading = (
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND starts_with(query, 'COPY staging')"
+    )
     process = stage.start("rebuild-history", "--feed", "inc")
     wait_until(lambda: stage.one(told) >= files and stage.one(reading), "it reads")
     process.kill()
