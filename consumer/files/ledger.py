@@ -197,7 +197,7 @@ def applied(done: Mapping[int, Done]) -> database.Statement:
         }
         for file_id, each in done.items()
     ]  # fmt: skip
-    return database.Statement("ledger", "record_applied", {"files": Jsonb(files)})
+    return database.Statement("ledger", "record_applied", {"files": Jsonb(files), "file_ids": list(done)})
 
 
 def record_undeclared(connection: Connection, feed: str, names: Mapping[int, Sequence[str]]) -> dict[int, list[str]]:

@@ -1,9 +1,8 @@
 -- name: lock_keys
 -- All that is done to a key, reading it included, is done by one after the other. Gives no row for a key that another
--- has. None of the statements that follow under it may read a table as a whole, as is best while that is empty: they
--- are planned once, and how large it will be the planner cannot know.
+-- has.
 SELECT key
-FROM set_config('enable_seqscan', 'off', true), unnest(%(keys)s::text[]) AS asked (key)
+FROM unnest(%(keys)s::text[]) AS asked (key)
 WHERE ingest.key_slot(%(bucket)s, key) IN (
     SELECT slot FROM ingest.key_slots
     WHERE slot = ANY(ARRAY(SELECT ingest.key_slot(%(bucket)s, given) FROM unnest(%(keys)s::text[]) AS given))
@@ -99,7 +98,7 @@ FROM jsonb_to_recordset(%(files)s)
               rejected bigint, alarms bigint, sentinels bigint, never bigint,
               lines_read bigint, lines_blank bigint, lines_header bigint, lines_rejected bigint, lines_of_rows bigint,
               notes jsonb)
-WHERE file.file_id = done.file_id
+WHERE file.file_id = done.file_id AND file.file_id = ANY(%(file_ids)s)
 RETURNING file.file_id, applied_at
 
 -- name: keep_first_rejects
@@ -143,6 +142,7 @@ SELECT file_id, state, coalesce(applied_at > decided_at, false) AS is_applied_ag
                  AND other.applied_at > decided_at) AS is_overtaken
 FROM unnest(%(file_ids)s::bigint[], %(decided)s::timestamptz[]) AS given (file_id, decided_at)
 JOIN ingest.ledger AS file USING (file_id)
+WHERE file_id = ANY(%(file_ids)s)
 
 -- name: record_archived
 -- What left no requests, or whose requests are sent by now, is done as well.
@@ -156,7 +156,7 @@ FROM (SELECT *, EXISTS (SELECT FROM ingest.outbox AS request
                           AND request.sent_at IS NULL AND request.handled_at IS NULL) AS is_open
       FROM unnest(%(file_ids)s::bigint[], %(archive_keys)s::text[], %(reasons)s::text[])
            AS archived (file_id, archive_key, reason)) AS given
-WHERE file.file_id = given.file_id AND state = 'applied'
+WHERE file.file_id = given.file_id AND file.file_id = ANY(%(file_ids)s) AND state = 'applied'
 RETURNING file.file_id, state
 
 -- name: record_not_archived
@@ -257,8 +257,13 @@ UPDATE ingest.ledger AS file
 SET state = 'done', held_since = NULL,
     decision = CASE state WHEN 'seen' THEN 'missing' ELSE decision END,
     reason = CASE state WHEN 'seen' THEN %(reason)s ELSE reason END, done_at = coalesce(done_at, clock_timestamp())
-FROM unnest(%(keys)s::text[], %(found)s::text[]) AS now_there (key, etag)
-WHERE bucket = %(bucket)s AND file.key = now_there.key AND file.etag IS DISTINCT FROM now_there.etag
+WHERE file_id = ANY(ARRAY(
+          SELECT gone.file_id
+          FROM unnest(%(keys)s::text[], %(found)s::text[]) AS now_there (key, etag)
+          CROSS JOIN LATERAL (SELECT file_id FROM ingest.ledger AS known
+                              WHERE known.bucket = %(bucket)s AND known.key = now_there.key
+                                AND known.etag IS DISTINCT FROM now_there.etag
+                              OFFSET 0) AS gone))
   AND (state = 'seen' OR state = 'done' AND held_since IS NOT NULL)
 
 -- name: count_ignored_events

@@ -44,6 +44,7 @@ WITH last_rows AS MATERIALIZED (
     SELECT place, file.*
     FROM unnest(%(file_ids)s::bigint[]) WITH ORDINALITY AS given (file_id, place)
     JOIN ingest.ledger AS file USING (file_id)
+    WHERE file_id = ANY(%(file_ids)s)
 ), ahead AS (
     INSERT INTO {positions} AS known (ticket_id, position, file_id)
     SELECT ticket_id, ROW(epoch, key_time, key, object_time, etag, line)::ingest.position, file_id
@@ -128,7 +129,7 @@ WITH told AS MATERIALIZED (
     -- Where its feed has a history, each content that a ticket has had until then. Of when one was written, only that of
     -- a ticket's first one is ever asked.
     INSERT INTO tickets.versions (feed, ticket_id, until_telling, until_line, until, raw, written_at)
-    SELECT telling.feed, ticket_id, telling_id, line, coalesce((head).key_time, '-infinity'), before, written_at
+    SELECT feed, ticket_id, telling_id, line, coalesce((head).key_time, '-infinity'), before, written_at
     FROM (
         SELECT place, differing.ticket_id, line, former.raw AS before, former.ingested_at AS written_at
         FROM differing
@@ -144,7 +145,9 @@ WITH told AS MATERIALIZED (
         ) AS former ON true
         WHERE several.raw IS DISTINCT FROM coalesce(before, former.raw)
     ) AS replaced
-    JOIN ingest.tellings AS telling ON telling_id = (%(tellings)s::bigint[])[place]
+    CROSS JOIN LATERAL (
+        SELECT * FROM ingest.tellings WHERE telling_id = (%(tellings)s::bigint[])[place] OFFSET 0
+    ) AS telling
 )
 SELECT place, count(*) FILTER (WHERE NOT is_known) AS inserted, count(*) FILTER (WHERE is_known) AS updated
 FROM differing
@@ -156,6 +159,7 @@ WITH files AS (
     SELECT place, file.*
     FROM unnest(%(file_ids)s::bigint[]) WITH ORDINALITY AS given (file_id, place)
     JOIN ingest.ledger AS file USING (file_id)
+    WHERE file_id = ANY(%(file_ids)s)
 ), written AS (
     INSERT INTO tickets.closure_events AS known
         (ticket_id, closed_at, cluster, region, location_name, assigned_team, owner, sla_status, mttr,

@@ -5,7 +5,7 @@ WITH files AS (
     SELECT place, file.file_id, file.key_time, ingest.position_of(file, 0) AS head
     FROM unnest(%(file_ids)s::bigint[]) WITH ORDINALITY AS given (file_id, place)
     JOIN ingest.ledger AS file USING (file_id)
-    WHERE EXISTS (SELECT FROM ingest.histories WHERE feed = %(feed)s)
+    WHERE file_id = ANY(%(file_ids)s) AND EXISTS (SELECT FROM ingest.histories WHERE feed = %(feed)s)
 ), told AS (
     INSERT INTO ingest.tellings AS known (feed, file_id, head, told_at, is_whole)
     SELECT %(feed)s, file_id, head, CASE WHEN %(is_live)s THEN now() END, true FROM files
@@ -122,17 +122,18 @@ WITH late AS MATERIALIZED (
     SELECT asked.ticket_id, asked.raw AS now_has, nth IS NOT NULL AS is_there, before AS first_content,
            CASE WHEN nth IS NULL THEN ingested_at ELSE written_at END AS written_at
     FROM asked LEFT JOIN boundaries AS first ON first.ticket_id = asked.ticket_id AND nth = 1
+), writing AS MATERIALIZED (
+    SELECT telling_id, told_at, head
+    FROM (SELECT DISTINCT written_at FROM known) AS moment
+    CROSS JOIN LATERAL (
+        SELECT telling_id, told_at, head FROM ingest.tellings WHERE feed = %(feed)s AND told_at = written_at OFFSET 0
+    ) AS telling
 ), begun AS MATERIALIZED (
     SELECT DISTINCT ON (ticket_id) ticket_id, telling_id, row.line, head
-    FROM (SELECT * FROM ingest.told_rows
-          WHERE telling_id = ANY (ARRAY(
-              SELECT telling_id FROM ingest.tellings
-              WHERE feed = %(feed)s AND told_at = ANY (ARRAY(SELECT DISTINCT written_at FROM known))))) AS part
+    FROM (SELECT * FROM ingest.told_rows WHERE telling_id = ANY (ARRAY(SELECT telling_id FROM writing))) AS part
     CROSS JOIN LATERAL unnest(ticket_ids, lines) AS row (ticket_id, line)
     JOIN known USING (ticket_id)
-    JOIN (SELECT telling_id, told_at, head FROM ingest.tellings
-          WHERE feed = %(feed)s AND told_at = ANY (ARRAY(SELECT DISTINCT written_at FROM known))) AS writing
-        USING (telling_id)
+    JOIN writing USING (telling_id)
     WHERE known.written_at = told_at
     ORDER BY ticket_id, head DESC, row.line DESC
 ), since AS MATERIALIZED (

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from consumer.fail_points import Reached, nowhere
 from consumer.feeds.declared import packaged_feeds
 from consumer.files.applying import ToApply, apply_files
-from consumer.files.ledger import lock_key
+from consumer.files.ledger import lock_key, lock_keys
 from consumer.files.outcomes import AlreadyApplied, Applied, Duplicate
 from consumer.files.versions import Asked, SeenBy, Sighting
 from consumer.postgres import database as postgres
@@ -52,6 +52,7 @@ def apply_together(
     """Apply several in one transaction, as they wait together."""
     settings = ApplySettings.model_validate(ALLOWING)
     with postgres.transaction(pool) as connection:
+        lock_keys(connection, "isptickets", [sighting_of(file).key.key for file in files])
         versions = [
             ToApply(sighting_of(file), io.BytesIO(file.bytes).read, settings, Asked.BY_ITS_EVENT) for file in files
         ]

@@ -1,0 +1,24 @@
+"""How much the database has read: a count, which is the same on any machine."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+from psycopg import Connection
+from psycopg.rows import DictRow
+
+
+def read_rows(connection: Connection[DictRow]) -> Counter[str]:
+    """Rows of each table that were read one after the other, and entries of each index, since the beginning."""
+    found = connection.execute(
+        """SELECT indexrelname AS name, idx_tup_read AS rows FROM pg_stat_user_indexes
+           UNION ALL SELECT relname, seq_tup_read FROM pg_stat_user_tables"""
+    ).fetchall()
+    return Counter({row["name"]: row["rows"] for row in found})
+
+
+def grown(first: Mapping[str, int], later: Mapping[str, int], files: int) -> dict[str, tuple[float, float]]:
+    """What of the reads for so many files is more than twice of what it was, and more than ten a file."""
+    return {
+        name: (first.get(name, 0) / files, rows / files)
+        for name, rows in later.items() if rows > 2 * first.get(name, 0) + 10 * files
+    }  # fmt: skip
