@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
 from threading import Event
 
@@ -55,6 +56,8 @@ async def serve(listening: socket.socket, pool: Pool, feeds: Feeds, settings: Ap
     telling = asyncio.create_task(_tell_now_and_then(warnings))
     # uvicorn takes the signals, so it is asked as well.
     looking = asyncio.create_task(live.run(lambda: server.should_exit or stop.is_set()))
+    # What is there by now stays; to look through it again and again for what does not would take a fifth of the time.
+    gc.freeze()
     host, port = listening.getsockname()[:2]
     log.info("listening", host=host, port=port)
     await server.run_until(stop, listening)
