@@ -1,22 +1,19 @@
 """An answer on its way out: not again where it is known, packed for who takes that, with the version that it is of."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 
 from fastapi import Request, Response
 
+from consumer.api import packing
 from consumer.api.limits import Turns
 from consumer.api.problems import Problem
 from consumer.api.reading import Question, Reader, Told
 
 DATA_VERSION = "Data-Version"
 """The header with the version of its feed's data that an answer is of: whoever has it goes on from there."""
-_GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))")
-
-
 _PATIENCE_SECONDS = 10
 """With an answer that somebody else is making."""
 _ALIKE = 64
@@ -70,6 +67,6 @@ def _response(request: Request, told: Told, media: str) -> Response:
     }
     if told.body is None:
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
-    if _GZIP.search(request.headers.get("accept-encoding", "")):
+    if packing.is_taken(request.headers.get("accept-encoding", "")):
         return Response(told.body.packed, headers=headers | {"Content-Encoding": "gzip"}, media_type=media)
     return Response(told.body.plain, headers=headers, media_type=media)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field, field_validator
 
-from consumer.api import reading
+from consumer.api import packing, reading
 from consumer.api.answers import Answers
 from consumer.api.changes import MAX_TICKETS
 from consumer.api.live import BEAT_SECONDS, Cursor, Live
@@ -64,10 +64,13 @@ def routes(answers: Answers, live: Live, feeds: Feeds) -> APIRouter:
     ) -> Response:
         for name in filters.feed:
             named_feed(feeds, name)
-        following = await live.follow(_cursor(filters, last_event_id, feeds), filters.feed)
+        is_packed = packing.is_taken(request.headers.get("accept-encoding", ""))
+        following = await live.follow(_cursor(filters, last_event_id, feeds), filters.feed, is_packed=is_packed)
         if request.scope.get("is_head"):
             return Response(media_type="text/event-stream")
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Vary": "Accept-Encoding"}
+        if is_packed:
+            headers["Content-Encoding"] = "gzip"
         return StreamingResponse(_in_time(request, following), headers=headers, media_type="text/event-stream")
 
     return router

@@ -6,6 +6,7 @@ ended, and goes on from his cursor when he is back.
 """
 
 import asyncio
+import contextlib
 import json
 import re
 from collections import OrderedDict, deque
@@ -18,7 +19,7 @@ from typing import Final
 import structlog
 from starlette.concurrency import run_in_threadpool
 
-from consumer.api import metrics
+from consumer.api import metrics, packing
 from consumer.api.problems import Problem
 from consumer.api.reading import Reader
 from consumer.feeds.feed import Feed, Feeds
@@ -62,7 +63,8 @@ class LivePage:
     """A page as it is sent to all who follow, but for the id, in which each has the feeds that are his."""
 
     next: int
-    sent: bytes
+    plain: bytes
+    packed: bytes
 
 
 class Live:
@@ -96,8 +98,10 @@ class Live:
         self._is_over = True
         self._wake()
 
-    async def follow(self, known: Cursor, names: list[str]) -> AsyncGenerator[bytes]:
+    async def follow(self, known: Cursor, names: list[str], *, is_packed: bool = False) -> AsyncGenerator[bytes]:
         """What to send somebody who knows these versions of feeds, and of the others the ones of now.
+
+        One stream of gzip if it is to be packed.
 
         Raises: Problem, before anything is sent: what he lacks is not known any more, or too many follow.
         """
@@ -108,7 +112,8 @@ class Live:
             )
         self._beginning += 1
         try:
-            return self._sent(feeds, await self._begun(feeds, known))
+            sent = self._sent(feeds, await self._begun(feeds, known))
+            return _packed(sent) if is_packed else _plain(sent)
         finally:
             self._beginning -= 1
 
@@ -123,11 +128,12 @@ class Live:
                 await self._page(feed, cursor[feed.name])
         return cursor
 
-    async def _sent(self, feeds: list[Feed], cursor: Cursor) -> AsyncGenerator[bytes]:
+    async def _sent(self, feeds: list[Feed], cursor: Cursor) -> AsyncGenerator[tuple[bytes, LivePage | None]]:
+        """What is his alone, and the page behind it."""
         self._followers += 1
         metrics.FOLLOWERS.set(self._followers)
         try:
-            yield f"retry: 1000\nid: {cursor}\nevent: begin\ndata: {json.dumps(cursor)}\n\n".encode()
+            yield f"retry: 1000\nid: {cursor}\nevent: begin\ndata: {json.dumps(cursor)}\n\n".encode(), None
             while not self._is_over:
                 news = self._news
                 behind = [feed for feed in feeds if cursor[feed.name] != self._version(feed)]
@@ -136,22 +142,22 @@ class Live:
                         page = await self._page(feed, cursor[feed.name])
                         cursor[feed.name] = page.next
                         metrics.EVENTS.inc()
-                        yield f"id: {cursor}\n".encode() + page.sent
+                        yield f"id: {cursor}\n".encode(), page
                 except Problem as problem:
                     # Without an id: whoever comes back with the last one is told the same, and by its status.
-                    yield f"event: gone\ndata: {json.dumps({'detail': problem.detail})}\n\n".encode()
+                    yield f"event: gone\ndata: {json.dumps({'detail': problem.detail})}\n\n".encode(), None
                     return
                 except FleetticketsError as error:
                     log.warning("changes cannot be read", detail=str(error))
                     await asyncio.sleep(AWAY_SECONDS)
-                    yield _BEAT
+                    yield _BEAT, None
                     continue
                 if not behind:
                     try:
                         async with asyncio.timeout(BEAT_SECONDS):
                             await news.wait()
                     except TimeoutError:
-                        yield _BEAT
+                        yield _BEAT, None
         finally:
             self._followers -= 1
             metrics.FOLLOWERS.set(self._followers)
@@ -213,8 +219,23 @@ class Live:
     async def _read(self, feed: Feed, since: int, until: int) -> LivePage:
         def read() -> LivePage:
             page = self._reader.page_of_changes(feed, since, until, PAGE_TICKETS)
-            return LivePage(page.next, f"event: changes\ndata: {page.text}\n\n".encode())
+            sent = f"event: changes\ndata: {page.text}\n\n".encode()
+            return LivePage(page.next, sent, packing.part(sent))
 
         metrics.PAGES.inc()
         async with self._reading:
             return await run_in_threadpool(read)
+
+
+async def _plain(sent: AsyncGenerator[tuple[bytes, LivePage | None]]) -> AsyncGenerator[bytes]:
+    async with contextlib.aclosing(sent) as parts:
+        async for own, page in parts:
+            yield own + (page.plain if page else b"")
+
+
+async def _packed(sent: AsyncGenerator[tuple[bytes, LivePage | None]]) -> AsyncGenerator[bytes]:
+    begin = packing.STREAM_BEGINS
+    async with contextlib.aclosing(sent) as parts:
+        async for own, page in parts:
+            yield begin + packing.part_of_one(own) + (page.packed if page else b"")
+            begin = b""

@@ -23,8 +23,8 @@ def api(stage: Stage) -> Iterator[Api]:
         yield api
 
 
-def follower(api: Api, query: str = "", last: str = "") -> LiveClient:
-    client = LiveClient(api.url, TOKEN, query, last).start()
+def follower(api: Api, query: str = "", takes: str = "gzip") -> LiveClient:
+    client = LiveClient(api.url, TOKEN, query, takes=takes).start()
     wait_until(lambda: client.seen, "it follows")
     return client
 
@@ -96,8 +96,10 @@ def test_what_cannot_be_followed_any_more_is_410(stage: Stage, api: Api) -> None
         assert problem(api.get(f"/api/{path}"))[0] == 404
 
 
-def test_changes_come_as_events_to_whom_they_concern(stage: Stage, api: Api) -> None:
-    all_feeds, of_crq = follower(api), follower(api, "?feed=crq")
+@pytest.mark.parametrize("takes", ["gzip", "identity"])
+def test_changes_come_as_events_to_whom_they_concern(stage: Stage, api: Api, takes: str) -> None:
+    all_feeds, of_crq = follower(api, takes=takes), follower(api, "?feed=crq", takes)
+    assert [each.answer.headers.get("Content-Encoding", "identity") for each in (all_feeds, of_crq)] == [takes] * 2
     assert (all_feeds.id, of_crq.id) == ("crq:0,inc:0", "crq:0")
     apply(stage, key_at(1), [ticket("INC1", owner=ODD)])
     apply(stage, key_at(2).replace("/inc/", "/crq/"), [ticket("CRQ1")])

@@ -44,12 +44,15 @@ class LiveClient:
     token: str
     query: str = ""
     id: str = ""
+    takes: str = "gzip"
     seen: list[LiveEvent] = field(default_factory=list)
     ended: bool = False
 
     def start(self) -> "LiveClient":
         self.ended = False
-        headers = {"Authorization": f"Bearer {self.token}"} | ({"Last-Event-ID": self.id} if self.id else {})
+        headers = {"Authorization": f"Bearer {self.token}", "Accept-Encoding": self.takes} | (
+            {"Last-Event-ID": self.id} if self.id else {}
+        )
         self.answer = requests.get(
             f"{self.url}/api/events{self.query}", headers=headers, stream=True, timeout=_QUIET_SECONDS
         )

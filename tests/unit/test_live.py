@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import zlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from http import HTTPStatus
@@ -268,3 +269,28 @@ def test_each_who_asks_has_a_rate_of_his_own() -> None:
     rates.count("one")
     with pytest.raises(Problem):
         rates.count("one")
+
+
+def test_a_packed_stream_is_the_plain_one() -> None:
+    async def scene() -> None:
+        data, over = Data(), False
+        live = Live(data, FEEDS)
+        running = asyncio.create_task(live.run(lambda: over))
+        sent: dict[bool, list[bytes]] = {True: [], False: []}
+
+        async def read(following: AsyncGenerator[bytes], parts: list[bytes]) -> None:
+            async for part in following:
+                parts.append(part)  # noqa: PERF401 - while it comes
+
+        followings = {is_packed: await live.follow(Cursor(), [], is_packed=is_packed) for is_packed in sent}
+        reading = [asyncio.create_task(read(following, sent[each])) for each, following in followings.items()]
+        for parts, version in enumerate((1, 3), 1):
+            await until(lambda so_many=parts: all(len(each) == so_many for each in sent.values()))  # type: ignore[misc]
+            data.version = version
+        await until(lambda: all(len(each) == 3 for each in sent.values()))
+        over = True
+        await asyncio.gather(running, *reading)
+        unpacking = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        assert [unpacking.decompress(part) for part in sent[True]] == sent[False]
+
+    asyncio.run(scene())
