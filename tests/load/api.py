@@ -294,7 +294,8 @@ def table(found: Measured, asked: argparse.Namespace) -> str:
     dashboard, bare = _p95(found.dashboard), _p95(found.bare)
     alone, with_all = statistics.median(found.alone), statistics.median(found.beside)
     medians = statistics.median(found.dashboard), statistics.median(found.bare)
-    of_rounds = [b / a for a, b in zip(found.alone, found.beside, strict=True)]  # of one and the same half-minute
+    ratios = [b / a for a, b in zip(found.alone, found.beside, strict=True)]  # each of one and the same half-minute
+    of_rounds = ", ".join(f"{ratio:.2f}" for ratio in ratios)
     rows = [
         ("what", "with all of them", "beside it", "ratio"),
         ("---",) * 4,
@@ -307,7 +308,7 @@ def table(found: Measured, asked: argparse.Namespace) -> str:
         ),
         (
             f"{asked.files} files of {ROWS} rows, first delivery → last COMMIT, median of {len(found.beside)}",
-            f"{with_all:.2f} s", f"nobody reads: {alone:.2f} s", f"{statistics.median(of_rounds):.2f} ({', '.join(f'{ratio:.2f}' for ratio in of_rounds)})",
+            f"{with_all:.2f} s", f"nobody reads: {alone:.2f} s", f"{statistics.median(ratios):.2f} ({of_rounds})",
         ),
         (
             f"version written → event read, {asked.followers} followers, median, p95, most",
