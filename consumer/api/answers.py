@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from http import HTTPStatus
 
 from fastapi import Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from consumer.api import packing
 from consumer.api.limits import Turns
@@ -39,7 +40,7 @@ class Answers:
                 told = self._reader.recent(asked, known)
                 if told is None:
                     told = await self._turns.take(lambda: self._reader.told(asked, known))
-        return _response(request, told, media)
+        return await _response(request, told, media)
 
 
 @asynccontextmanager
@@ -58,7 +59,7 @@ async def _within_patience(alike: asyncio.Lock) -> AsyncIterator[None]:
         alike.release()
 
 
-def _response(request: Request, told: Told, media: str) -> Response:
+async def _response(request: Request, told: Told, media: str) -> Response:
     headers = {
         "ETag": told.tag,
         DATA_VERSION: str(told.version),
@@ -69,4 +70,5 @@ def _response(request: Request, told: Told, media: str) -> Response:
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     if packing.is_taken(request.headers.get("accept-encoding", "")):
         return Response(told.body.packed, headers=headers | {"Content-Encoding": "gzip"}, media_type=media)
-    return Response(told.body.plain, headers=headers, media_type=media)
+    plain = await run_in_threadpool(lambda body: body.plain, told.body)  # which may take a while, and others wait
+    return Response(plain, headers=headers, media_type=media)

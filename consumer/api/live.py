@@ -75,7 +75,8 @@ class Live:
         self._feeds = feeds
         self._followers = self._beginning = 0
         self._versions: Mapping[str, int] = {}
-        self._looked_at = float("-inf")
+        self._looked_at = self._failed_at = float("-inf")
+        self._failure: FleetticketsError | None = None
         self._looking, self._reading = asyncio.Lock(), asyncio.Lock()
         self._news = asyncio.Event()
         self._marks: dict[str, deque[int]] = {feed.name: deque(maxlen=_MARKS) for feed in feeds}
@@ -181,8 +182,14 @@ class Live:
         async with self._looking:
             if self._looked_at >= asked_at:
                 return
+            if self._failure is not None and self._failed_at >= asked_at:
+                raise self._failure
             looked_at = monotonic()
-            found = await run_in_threadpool(self._reader.versions)
+            try:
+                found = await run_in_threadpool(self._reader.versions)
+            except FleetticketsError as error:
+                self._failed_at, self._failure = looked_at, error
+                raise
             self._looked_at = looked_at
         if found != self._versions:
             for name, marks in self._marks.items():

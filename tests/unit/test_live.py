@@ -210,6 +210,22 @@ def test_a_database_that_is_away_for_a_while_costs_nothing() -> None:
     asyncio.run(scene())
 
 
+def test_of_many_who_come_while_the_database_is_away_one_looks() -> None:
+    async def scene() -> None:
+        data = Data()
+        data.is_away = True
+        live = Live(data, FEEDS)
+        met = await asyncio.gather(*(live.follow(Cursor(), []) for _ in range(20)), return_exceptions=True)
+        assert [type(each) for each in met] == [DatabaseDown] * 20
+        assert data.asked["versions"] == 1
+        data.is_away = False
+        follower = Follower(await live.follow(Cursor(), []))
+        await follower.read_one()
+        assert follower.kinds == ["begin"]
+
+    asyncio.run(scene())
+
+
 def test_so_many_may_follow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_module, "MAX_FOLLOWERS", 1)
 
