@@ -66,16 +66,6 @@ def progress(*, as_json: bool, in_bytes: bool = False) -> Progress:
     return Progress(*columns, console=on, transient=True, disable=not on.is_terminal)
 
 
-def duration(seconds: float | None) -> str:
-    """Seconds as people say them."""
-    if seconds is None:
-        return "unknown"
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
 def stop_on_signals(*, second_aborts: bool = False) -> Event:
     """An event that SIGTERM and SIGINT set; for work that a person waits for, a second Ctrl-C does not wait for it.
 

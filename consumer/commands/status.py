@@ -34,7 +34,7 @@ from publisher.errors import Misconfigured
 from publisher.program import EXIT_FAILED, AsJson, OfFeeds
 from publisher.settings import BrokerSettings, BucketSettings, load
 from publisher.store.bucket import Bucket
-from publisher.terminal import printable
+from publisher.terminal import duration, printable
 
 _SHOWN_COLUMNS = 5
 
@@ -90,7 +90,7 @@ def _add_backlog(table: Table, bucket: BucketPart, database: DatabasePart | None
     # Without the ledger, what was set aside cannot be told from what waits.
     files, first = (database.backlog.files, database.backlog) if database else (bucket.waiting, bucket)
     age = first.oldest_waiting_seconds
-    oldest = f", the oldest for {program.duration(age)}" if age is not None else ""
+    oldest = f", the oldest for {duration(age)}" if age is not None else ""
     table.add_row("backlog", f"{files} files wait in {bucket.bucket}{oldest}")
     if database and database.backlog.set_aside:
         aside = sorted(database.backlog.set_aside.items())
@@ -124,9 +124,9 @@ def _add_freshness(table: Table, feed: str, found: Freshness) -> None:
     if found.watermark is None:
         table.add_row(f"{feed} watermark", "none yet, no file was applied")
         return
-    age = program.duration(found.watermark_age_seconds)
+    age = duration(found.watermark_age_seconds)
     table.add_row(f"{feed} watermark", f"{escape(printable(found.watermark))}, {age} old")
-    ago = program.duration(found.last_import_seconds)
+    ago = duration(found.last_import_seconds)
     table.add_row(f"{feed} tickets", f"{found.tickets}, last import {ago} ago")
 
 
@@ -134,7 +134,7 @@ def _add_rejects(table: Table, feed: str, found: OpenRejects) -> None:
     if found.rows and found.oldest:
         more = " or more" if found.newest_alone else ""
         refused = f" ({found.of_refused_files} the first ones of refused files)" if found.of_refused_files else ""
-        age = program.duration((datetime.now(UTC) - found.oldest).total_seconds())
+        age = duration((datetime.now(UTC) - found.oldest).total_seconds())
         table.add_row(
             f"{feed} rejects",
             f"{found.rows}{more} open rows of {found.files} files{refused}, the oldest for {age}: rejects list",
@@ -180,7 +180,7 @@ def _add_file(table: Table, file: LastFile) -> None:
 def _add_wait(table: Table, wait: Wait) -> None:
     where = f" on {wait.relation}" if wait.relation else ""
     by = f"{wait.held_by_user}, pid {wait.held_by}" if wait.held_by else "nobody any more"
-    told = f"{wait.application} (pid {wait.pid}) for {program.duration(wait.seconds)}{where}; held by {by}"
+    told = f"{wait.application} (pid {wait.pid}) for {duration(wait.seconds)}{where}; held by {by}"
     table.add_row("waits for a lock", escape(printable(told)))
 
 
