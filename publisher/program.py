@@ -15,6 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 from publisher import log
 from publisher.arrivals.folders import Folder
 from publisher.errors import FleetticketsError, Misconfigured
+from publisher.heartbeat import Beating
 from publisher.sources.poller import OpenSettled
 from publisher.terminal import printable
 
@@ -37,6 +38,8 @@ class Known:
     """Of the feeds of these names, or of all that are served. Raises: Misconfigured."""
     open_settled: OpenSettled
     """What is known of files that wait."""
+    beating: Beating
+    """Has what runs for long say now and then that it lives."""
 
 
 def run(program: typer.Typer, known: Known) -> NoReturn:
