@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from functools import partial
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -11,7 +12,8 @@ from consumer.commands.printing import print_json, shown, words_of_notes
 from consumer.commands.served import served_feeds
 from consumer.postgres import database
 from consumer.postgres.database import Role
-from consumer.settings import DatabaseSettings, GeocoderChoice, GeocoderLimits, GeocoderSettings
+from consumer.settings import DatabaseSettings, GeocoderChoice, GeocoderLimits, GeocoderSettings, VerdictSettings
+from consumer.upkeep.judging import Thresholds
 from consumer.upkeep.rejects import OpenRejects
 from consumer.upkeep.status import (
     LATELY_DAYS,
@@ -22,45 +24,76 @@ from consumer.upkeep.status import (
     Geocoding,
     LastFile,
     Lately,
+    Looking,
     Stages,
     Status,
     UndeclaredColumns,
     Wait,
-    read_status,
 )
 from publisher import program
 from publisher.broker import channels
 from publisher.errors import Misconfigured
-from publisher.program import EXIT_FAILED, AsJson, OfFeeds
+from publisher.program import AsJson, OfFeeds
 from publisher.settings import BrokerSettings, BucketSettings, load
 from publisher.store.bucket import Bucket
 from publisher.terminal import duration, printable
 
 _SHOWN_COLUMNS = 5
+_WATCH_SECONDS = 5.0
 
 
-def show_status(feed: OfFeeds = None, as_json: AsJson = False) -> None:
-    """Show backlog, lag, queues, dead letters, what of the files wants mending, the last files and the last error.
+def show_status(
+    feed: OfFeeds = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it anew until Ctrl-C, which ends with exit status 0.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether files flow, and if not, why and what to do; below it stands all that was found.
 
-    Exit status 1 when a part could not be read, so that cron or a health check can tell.
+    That is backlog, lag, queues, dead letters, what of the files wants mending, the last files and the last error.
+
+    Exit status 0 when files flow, 3 when somebody has to look, 1 when a part could not be read. No part is waited for
+    longer than FLEETTICKETS_STATUS_SECONDS.
     """
-    database_settings, broker_settings, bucket_settings = (
-        load(DatabaseSettings), load(BrokerSettings), load(BucketSettings),
+    database_settings, broker_settings, bucket_settings, settings = (
+        load(DatabaseSettings), load(BrokerSettings), load(BucketSettings), load(VerdictSettings),
     )  # fmt: skip
     feeds = served_feeds(feed)
-    status = read_status(
-        partial(database.connect, database_settings, Role.READ),
+    patience = settings.answer_seconds
+    looking = Looking(
+        partial(database.connect, database_settings, Role.READ, purpose="status", patience=patience),
         partial(channels.confirming_channel, broker_settings, "status", channels.LOOKING_HEARTBEAT),
         Bucket(bucket_settings, feeds.folders),
         feeds.served,
         GeocoderAccount(_account(), load(GeocoderLimits).per_day),
+        answer_seconds=patience,
     )
+    limits = Thresholds(
+        settings.stuck_seconds, settings.missing_seconds, settings.late_seconds, silent_times=settings.silent_times
+    )
+    if watch:
+        stop = program.stop_on_signals()
+        while not stop.is_set():
+            _show(looking.status(limits), as_json=as_json, anew=True)
+            stop.wait(_WATCH_SECONDS)
+        return
+    status = looking.status(limits)
+    _show(status, as_json=as_json)
+    if status.verdict.exit:
+        raise typer.Exit(status.verdict.exit)
+
+
+def _show(status: Status, *, as_json: bool, anew: bool = False) -> None:
     if as_json:
         print_json(status)
-    else:
-        _print_status(status)
-    if status.faults:
-        raise typer.Exit(EXIT_FAILED)
+        return
+    if anew:
+        program.console().clear()  # of a terminal alone
+    for line in (status.verdict.line, status.verdict.advice):
+        typer.echo(printable(line))
+    typer.echo()
+    _print_status(status)
 
 
 def _account() -> str | None:
