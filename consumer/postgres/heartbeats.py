@@ -21,7 +21,6 @@ from psycopg.types.json import Jsonb
 from consumer.postgres import database
 from consumer.postgres.database import Connection, Role
 from consumer.settings import DatabaseSettings
-from publisher.errors import FleetticketsError
 from publisher.heartbeat import ProcessKind, Pulse
 from publisher.terminal import printable
 
@@ -65,15 +64,13 @@ class _Beats:
         self._is_missing = False
 
     def run(self, seconds: float, stop: Event) -> None:
-        while not stop.is_set():
+        while True:
             try:
                 self._beat()
-            except (FleetticketsError, psycopg.Error, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the work is not to know of it
                 self._miss(error)
-            except Exception as error:
-                log.exception("no heartbeat")
-                self._miss(error)
-            stop.wait(seconds)
+            if stop.wait(seconds):
+                break
         if self._connection is not None:
             with suppress(psycopg.Error):
                 database.rows(self._connection, "heartbeats", "end", {"process": self._name})
@@ -108,8 +105,8 @@ class _Beats:
     def _miss(self, error: BaseException) -> None:
         """Say once that beats are missing, and begin with a new connection."""
         if not self._is_missing:
-            log.info("no heartbeat", detail=database.one_line(error))
+            log.info("no heartbeat", detail=f"{type(error).__name__}: {database.one_line(error)}")
         self._is_missing = True
         if self._connection is not None:
             self._connection.close()
-            self._connection = None
+        self._connection = None
