@@ -2,6 +2,7 @@
 
 import typer
 
+from consumer.commands.beating import beating
 from consumer.commands.capture_history import capture_history
 from consumer.commands.consume import consume
 from consumer.commands.discard import discard_letters
@@ -67,7 +68,7 @@ letters.command("discard")(discard_letters)
 program.add_typer(letters, name="dead-letters")
 
 
-KNOWN = Known(served_folders, settled_by_ledger)
+KNOWN = Known(served_folders, settled_by_ledger, beating)
 
 
 def main() -> None:

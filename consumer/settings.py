@@ -150,6 +150,31 @@ class FailureSettings(BaseSettings):
     in_a_row: int = Field(20, validation_alias="FLEETTICKETS_MAX_FAILURES_IN_A_ROW", ge=1)
 
 
+class HeartbeatSettings(BaseSettings):
+    """How often a process that runs for long says that it lives."""
+
+    model_config = FROM_ENVIRONMENT
+
+    seconds: float = Field(15, validation_alias="FLEETTICKETS_HEARTBEAT_SECONDS", ge=0.1, le=600)
+
+
+class VerdictSettings(BaseSettings):
+    """What `status` calls late or stuck, and how long it waits for an answer itself; all in seconds but the last."""
+
+    model_config = FROM_ENVIRONMENT
+
+    answer_seconds: float = Field(5, validation_alias="FLEETTICKETS_STATUS_SECONDS", ge=0.5, le=600)
+    """For each of the parts that it asks."""
+    stuck_seconds: float = Field(60, validation_alias="FLEETTICKETS_STUCK_SECONDS", gt=0, le=86_400)
+    """Without progress although files wait."""
+    missing_seconds: float = Field(120, validation_alias="FLEETTICKETS_MISSING_SECONDS", gt=0, le=86_400)
+    """Without a sign of a process; several times as long as FLEETTICKETS_HEARTBEAT_SECONDS."""
+    late_seconds: float = Field(600, validation_alias="FLEETTICKETS_LATE_SECONDS", gt=0, le=31_536_000)
+    """How long files may wait while they are worked off: more is an exit status of its own."""
+    silent_times: float = Field(6, validation_alias="FLEETTICKETS_SILENT_TIMES", ge=1, le=10_000)
+    """So many times the exporter's usual pause, and it is called silent."""
+
+
 class GeocoderLimits(BaseSettings):
     """How many requests all consumers together may send."""
 

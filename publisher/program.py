@@ -15,6 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 from publisher import log
 from publisher.arrivals.folders import Folder
 from publisher.errors import FleetticketsError, Misconfigured
+from publisher.heartbeat import Beating
 from publisher.sources.poller import OpenSettled
 from publisher.terminal import printable
 
@@ -37,6 +38,8 @@ class Known:
     """Of the feeds of these names, or of all that are served. Raises: Misconfigured."""
     open_settled: OpenSettled
     """What is known of files that wait."""
+    beating: Beating
+    """Has what runs for long say now and then that it lives."""
 
 
 def run(program: typer.Typer, known: Known) -> NoReturn:
@@ -64,16 +67,6 @@ def progress(*, as_json: bool, in_bytes: bool = False) -> Progress:
     done = DownloadColumn() if in_bytes else MofNCompleteColumn()
     columns = (TextColumn("{task.description}"), BarColumn(), done, TimeRemainingColumn())
     return Progress(*columns, console=on, transient=True, disable=not on.is_terminal)
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds as people say them."""
-    if seconds is None:
-        return "unknown"
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def stop_on_signals(*, second_aborts: bool = False) -> Event:

@@ -24,6 +24,7 @@ from consumer.api.problems import Problem
 from consumer.api.reading import Reader
 from consumer.feeds.feed import Feed, Feeds
 from publisher.errors import FleetticketsError
+from publisher.heartbeat import PausedBy, Pulse
 
 LOOK_SECONDS: Final = 0.5
 """Between two looks at the versions. No notification is waited for, so none can get lost."""
@@ -70,8 +71,9 @@ class LivePage:
 class Live:
     """The changes of the feeds that are served. For the event loop alone."""
 
-    def __init__(self, reader: Reader, feeds: Feeds) -> None:
+    def __init__(self, reader: Reader, feeds: Feeds, pulse: Pulse | None = None) -> None:
         self._reader = reader
+        self._pulse = pulse or Pulse()
         self._feeds = feeds
         self._followers = self._beginning = 0
         self._versions: Mapping[str, int] = {}
@@ -89,8 +91,10 @@ class Live:
             if self._followers:
                 try:
                     await self._look()
+                    self._pulse.settled()
                 except FleetticketsError as error:
                     log.warning("changes cannot be seen", detail=str(error))
+                    self._pulse.held_up(PausedBy.AWAY, str(error))
                     await self._be_away()
                 except Exception:
                     log.exception("changes cannot be seen")

@@ -18,6 +18,7 @@ from consumer.feeds.feed import Feeds
 from consumer.postgres.database import Pool
 from consumer.settings import ApiSettings
 from publisher.errors import DependencyDown
+from publisher.heartbeat import Pulse
 from publisher.log import Sparing
 from publisher.sources import http_limits, http_server
 from publisher.sources.places import Places
@@ -28,7 +29,9 @@ _TELL_SECONDS = 60
 log = structlog.get_logger()
 
 
-async def serve(listening: socket.socket, pool: Pool, feeds: Feeds, settings: ApiSettings, stop: Event) -> None:
+async def serve(  # noqa: PLR0917 - all of them are needed
+    listening: socket.socket, pool: Pool, feeds: Feeds, settings: ApiSettings, stop: Event, pulse: Pulse
+) -> None:
     """Answer until SIGTERM or SIGINT, then finish the requests under way.
 
     `stop` is what the caller's handlers of these signals set; uvicorn passes the signals on to them at its end.
@@ -37,7 +40,7 @@ async def serve(listening: socket.socket, pool: Pool, feeds: Feeds, settings: Ap
     # Besides the looks of those who ask, those for the live events and the health.
     to_thread.current_default_thread_limiter().total_tokens = settings.connections + _SPARE_THREADS
     reader = Reader(pool, Bodies())
-    live = Live(reader, feeds)
+    live = Live(reader, feeds, pulse)
     try:
         await asyncio.to_thread(reader.require_ready)
     except DependencyDown as error:

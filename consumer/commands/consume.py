@@ -9,6 +9,7 @@ import structlog
 import typer
 
 from consumer import fail_points, metrics
+from consumer.commands.beating import beating
 from consumer.commands.served import served_feeds
 from consumer.feeds.feed import Feeds
 from consumer.files import ledger
@@ -38,6 +39,7 @@ from publisher import program
 from publisher.broker.consuming import Link
 from publisher.broker.topology import RETRY_DELAYS, Queue
 from publisher.errors import DependencyDown, FleetticketsError
+from publisher.heartbeat import ProcessKind, Pulse
 from publisher.settings import BrokerSettings, BucketSettings, WorkSettings, load, log_settings
 from publisher.store.bucket import Bucket
 
@@ -78,9 +80,13 @@ def consume(
     reached = fail_points.chosen(os.environ)
     if not _wait_for_schema(database_settings, feeds, stop):
         return
+    pulse = Pulse()
+    beats = beating(
+        ProcessKind.CONSUMER, pulse, feeds=[feed.name for feed in feeds.served], queues=[name.value for name in queues]
+    )
     # One connection for each file being applied or archived and one more for each that is long, one for history, one
     # for the sweep, one to geocode.
-    with database.open_pool(database_settings, size=3 * work.files_in_hand + 3) as pool:
+    with beats, database.open_pool(database_settings, size=3 * work.files_in_hand + 3) as pool:
         before: dict[Queue, int] = {}
         # It was there a moment ago, and is waited for again.
         with contextlib.suppress(DependencyDown), database.transaction(pool) as connection:
@@ -108,7 +114,7 @@ def consume(
             handlers[Queue.GEOCODE] = GeocodeHandler(pool, gazetteer, relay.send, reached).handle
         routes = routing_table(handlers, breakers, work, together)
         tail = Tail(pool, bucket, relay, reached, keep_versions_days=apply_settings.keep_versions_days)
-        Worker(link, routes, tail, work, stop, reached=reached).run()
+        Worker(link, routes, tail, work, stop, reached=reached, pulse=pulse).run()
     structlog.get_logger().info("stopped")
 
 

@@ -29,7 +29,7 @@ from publisher.commands.dead_letters import age
 from publisher.errors import FleetticketsError, Misconfigured
 from publisher.program import EXIT_FAILED, AsJson, OfFeeds
 from publisher.settings import load
-from publisher.terminal import printable
+from publisher.terminal import duration, printable
 
 _SHOWN = 20
 _SHOWN_CHARS = 500
@@ -290,4 +290,4 @@ def _written_whole(path: Path) -> Iterator[TextIO]:
 
 
 def _ago(moment: datetime) -> str:
-    return f"{program.duration((datetime.now(UTC) - moment).total_seconds())} ago"
+    return f"{duration((datetime.now(UTC) - moment).total_seconds())} ago"

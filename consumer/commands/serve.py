@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
+from consumer.commands.beating import beating
 from consumer.commands.served import served_feeds
 from consumer.postgres import database
 from consumer.settings import ApiSettings, DatabaseSettings
+from publisher.heartbeat import ProcessKind, Pulse
 from publisher.program import stop_on_signals
 from publisher.settings import load, log_settings
 
@@ -36,5 +38,6 @@ def serve(
     # One more for the health, and two for who follows the changes: neither waits for those who ask.
     connections = settings.connections + 3
     pool = database.open_reading_pool(database_settings, connections, "api", settings.answer_seconds)
-    with pool as opened:
-        asyncio.run(answer(listening, opened, feeds, settings, stop))
+    pulse = Pulse()
+    with beating(ProcessKind.SERVE, pulse, feeds=[feed.name for feed in feeds.served]), pool as opened:
+        asyncio.run(answer(listening, opened, feeds, settings, stop, pulse))

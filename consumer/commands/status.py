@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from functools import partial
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -11,7 +12,8 @@ from consumer.commands.printing import print_json, shown, words_of_notes
 from consumer.commands.served import served_feeds
 from consumer.postgres import database
 from consumer.postgres.database import Role
-from consumer.settings import DatabaseSettings, GeocoderChoice, GeocoderLimits, GeocoderSettings
+from consumer.settings import DatabaseSettings, GeocoderChoice, GeocoderLimits, GeocoderSettings, VerdictSettings
+from consumer.upkeep.judging import Thresholds
 from consumer.upkeep.rejects import OpenRejects
 from consumer.upkeep.status import (
     LATELY_DAYS,
@@ -22,45 +24,76 @@ from consumer.upkeep.status import (
     Geocoding,
     LastFile,
     Lately,
+    Looking,
     Stages,
     Status,
     UndeclaredColumns,
     Wait,
-    read_status,
 )
 from publisher import program
 from publisher.broker import channels
 from publisher.errors import Misconfigured
-from publisher.program import EXIT_FAILED, AsJson, OfFeeds
+from publisher.program import AsJson, OfFeeds
 from publisher.settings import BrokerSettings, BucketSettings, load
 from publisher.store.bucket import Bucket
-from publisher.terminal import printable
+from publisher.terminal import duration, printable
 
 _SHOWN_COLUMNS = 5
+_WATCH_SECONDS = 5.0
 
 
-def show_status(feed: OfFeeds = None, as_json: AsJson = False) -> None:
-    """Show backlog, lag, queues, dead letters, what of the files wants mending, the last files and the last error.
+def show_status(
+    feed: OfFeeds = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it anew until Ctrl-C, which ends with exit status 0.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether files flow, and if not, why and what to do; below it stands all that was found.
 
-    Exit status 1 when a part could not be read, so that cron or a health check can tell.
+    That is backlog, lag, queues, dead letters, what of the files wants mending, the last files and the last error.
+
+    Exit status 0 when files flow, 3 when somebody has to look, 1 when a part could not be read. No part is waited for
+    longer than FLEETTICKETS_STATUS_SECONDS.
     """
-    database_settings, broker_settings, bucket_settings = (
-        load(DatabaseSettings), load(BrokerSettings), load(BucketSettings),
+    database_settings, broker_settings, bucket_settings, settings = (
+        load(DatabaseSettings), load(BrokerSettings), load(BucketSettings), load(VerdictSettings),
     )  # fmt: skip
     feeds = served_feeds(feed)
-    status = read_status(
-        partial(database.connect, database_settings, Role.READ),
+    patience = settings.answer_seconds
+    looking = Looking(
+        partial(database.connect, database_settings, Role.READ, purpose="status", patience=patience),
         partial(channels.confirming_channel, broker_settings, "status", channels.LOOKING_HEARTBEAT),
         Bucket(bucket_settings, feeds.folders),
         feeds.served,
         GeocoderAccount(_account(), load(GeocoderLimits).per_day),
+        answer_seconds=patience,
     )
+    limits = Thresholds(
+        settings.stuck_seconds, settings.missing_seconds, settings.late_seconds, silent_times=settings.silent_times
+    )
+    if watch:
+        stop = program.stop_on_signals()
+        while not stop.is_set():
+            _show(looking.status(limits), as_json=as_json, anew=True)
+            stop.wait(_WATCH_SECONDS)
+        return
+    status = looking.status(limits)
+    _show(status, as_json=as_json)
+    if status.verdict.exit:
+        raise typer.Exit(status.verdict.exit)
+
+
+def _show(status: Status, *, as_json: bool, anew: bool = False) -> None:
     if as_json:
         print_json(status)
-    else:
-        _print_status(status)
-    if status.faults:
-        raise typer.Exit(EXIT_FAILED)
+        return
+    if anew:
+        program.console().clear()  # of a terminal alone
+    for line in (status.verdict.line, status.verdict.advice):
+        typer.echo(printable(line))
+    typer.echo()
+    _print_status(status)
 
 
 def _account() -> str | None:
@@ -90,7 +123,7 @@ def _add_backlog(table: Table, bucket: BucketPart, database: DatabasePart | None
     # Without the ledger, what was set aside cannot be told from what waits.
     files, first = (database.backlog.files, database.backlog) if database else (bucket.waiting, bucket)
     age = first.oldest_waiting_seconds
-    oldest = f", the oldest for {program.duration(age)}" if age is not None else ""
+    oldest = f", the oldest for {duration(age)}" if age is not None else ""
     table.add_row("backlog", f"{files} files wait in {bucket.bucket}{oldest}")
     if database and database.backlog.set_aside:
         aside = sorted(database.backlog.set_aside.items())
@@ -124,9 +157,9 @@ def _add_freshness(table: Table, feed: str, found: Freshness) -> None:
     if found.watermark is None:
         table.add_row(f"{feed} watermark", "none yet, no file was applied")
         return
-    age = program.duration(found.watermark_age_seconds)
+    age = duration(found.watermark_age_seconds)
     table.add_row(f"{feed} watermark", f"{escape(printable(found.watermark))}, {age} old")
-    ago = program.duration(found.last_import_seconds)
+    ago = duration(found.last_import_seconds)
     table.add_row(f"{feed} tickets", f"{found.tickets}, last import {ago} ago")
 
 
@@ -134,7 +167,7 @@ def _add_rejects(table: Table, feed: str, found: OpenRejects) -> None:
     if found.rows and found.oldest:
         more = " or more" if found.newest_alone else ""
         refused = f" ({found.of_refused_files} the first ones of refused files)" if found.of_refused_files else ""
-        age = program.duration((datetime.now(UTC) - found.oldest).total_seconds())
+        age = duration((datetime.now(UTC) - found.oldest).total_seconds())
         table.add_row(
             f"{feed} rejects",
             f"{found.rows}{more} open rows of {found.files} files{refused}, the oldest for {age}: rejects list",
@@ -180,7 +213,7 @@ def _add_file(table: Table, file: LastFile) -> None:
 def _add_wait(table: Table, wait: Wait) -> None:
     where = f" on {wait.relation}" if wait.relation else ""
     by = f"{wait.held_by_user}, pid {wait.held_by}" if wait.held_by else "nobody any more"
-    told = f"{wait.application} (pid {wait.pid}) for {program.duration(wait.seconds)}{where}; held by {by}"
+    told = f"{wait.application} (pid {wait.pid}) for {duration(wait.seconds)}{where}; held by {by}"
     table.add_row("waits for a lock", escape(printable(told)))
 
 

@@ -35,6 +35,8 @@ _OWN_FAULTS = frozenset({psycopg.errors.QueryCanceled.sqlstate, psycopg.errors.C
 """Within them, limits that what was asked goes beyond: of time, and of temporary files."""
 _LOCK_SECONDS = 10
 """For a lock: whoever has to wait longer puts its work aside, and says who may have the lock."""
+_PART_OF_PATIENCE = 0.6
+"""For a connection, or for a lock: what is left is for saying who has it."""
 _DATA = "22"
 """The class of SQLSTATE for values: out of range, with a NUL, no time that there is. What brought them is at fault."""
 
@@ -151,9 +153,13 @@ class Role(StrEnum):
     READ = "fleettickets_read"
 
 
-def connect(settings: DatabaseSettings, role: Role | None) -> Connection:
+def connect(
+    settings: DatabaseSettings, role: Role | None, *, purpose: str = "", patience: float | None = None
+) -> Connection:
     """One connection in autocommit mode, for the commands; without a role, with all that the login may do.
 
+    The server shows it by its purpose. With `patience` no statement takes more seconds, and none waits nearly so long
+    for a lock, so that who has the lock can still be asked.
     Raises: DatabaseDown, StatementRefused; Misconfigured behind a pooler that gives each transaction another session.
     """
     with translated_errors():
@@ -161,12 +167,17 @@ def connect(settings: DatabaseSettings, role: Role | None) -> Connection:
             address(settings),
             autocommit=True,
             row_factory=dict_row,
-            connect_timeout=_CONNECT_SECONDS,
-            application_name="fleettickets",
+            # libpq takes whole seconds, and two at the least.
+            connect_timeout=_CONNECT_SECONDS if patience is None else max(2, int(patience * _PART_OF_PATIENCE)),
+            application_name=f"fleettickets {purpose}".rstrip(),
         )
         try:
             _require_own_session(connection, settings)
             _begin_session(connection, role)
+            if patience is not None:
+                lock = patience * _PART_OF_PATIENCE
+                brief = {"statement": f"{patience * 1e3:.0f}ms", "lock": f"{lock * 1e3:.0f}ms"}
+                connection.execute(statements("session")["be_brief"], brief)
         except BaseException:
             connection.close()
             raise
@@ -227,7 +238,7 @@ def transaction(pool: Pool, *, keep: bool = True) -> Iterator[Connection]:
     """
     with _borrowed(pool) as connection:
         try:
-            with _naming_holders(connection), connection.transaction(force_rollback=not keep):
+            with naming_holders(connection), connection.transaction(force_rollback=not keep):
                 try:
                     yield connection
                 finally:
@@ -255,7 +266,7 @@ def statement(pool: Pool) -> Iterator[Connection]:
 
     Raises: the same.
     """
-    with _borrowed(pool) as connection, _naming_holders(connection):
+    with _borrowed(pool) as connection, naming_holders(connection):
         _commits.begin(connection)
         try:
             yield connection
@@ -324,7 +335,7 @@ def _at_what(session: DictRow) -> str:
 
 
 @contextmanager
-def _naming_holders(connection: Connection) -> Iterator[None]:
+def naming_holders(connection: Connection) -> Iterator[None]:
     """Say of a lock that was not had in time who may have it: the transactions that have been open for longest."""
     try:
         yield

@@ -1,13 +1,13 @@
-"""Where everything stands: backlog, lag, queues, dead letters, last files, last error; each part by itself.
+"""Where everything stands: a verdict, backlog, lag, queues, dead letters, last files, last error; each part by itself.
 
-A part whose dependency is away says so and leaves the others readable.
+A part whose dependency is away or does not answer says so and leaves the others readable.
 """
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
@@ -15,15 +15,28 @@ from consumer.feeds.feed import Feed
 from consumer.postgres import database, feed_tables
 from consumer.postgres.database import Connection
 from consumer.postgres.migrate import require_migrated
+from consumer.upkeep.deadlines import Answered, Look
+from consumer.upkeep.judging import (
+    PACE_SECONDS,
+    Announced,
+    Backlogged,
+    Facts,
+    FilesQueue,
+    Judgement,
+    Pace,
+    ProcessSeen,
+    Rhythm,
+    Thresholds,
+    judge,
+)
 from consumer.upkeep.rejects import OpenRejects, open_rejects
 from consumer.upkeep.verdicts import Ledger, Verdict
 from consumer.upkeep.views import Connect, FileNotes, Moment, OpenChannel, View
 from publisher.broker import channels
 from publisher.broker.topology import Queue
 from publisher.errors import FleetticketsError
+from publisher.heartbeat import PausedBy, ProcessKind
 from publisher.store.bucket import Bucket, ObjectSummary, pages
-
-Part = TypeVar("Part")
 
 LATELY_DAYS = 7
 _NEWEST_COLUMNS = 20
@@ -202,9 +215,37 @@ class DatabasePart(View):
     last_error: LastError | None
 
 
-class Status(View):
-    """Each part that could be read; `faults` says which could not, and why."""
+class ProcessRow(View):
+    """A process that runs for long, as it last said of itself."""
 
+    kind: ProcessKind
+    host: str
+    pid: int
+    version: str
+    feeds: list[str]
+    queues: list[str]
+    started_at: Moment
+    beat_seconds: float = Field(description="Since it last gave a sign.")
+    in_hand: str | None = Field(description="What it has worked on for longest.")
+    in_hand_seconds: float | None
+    paused_by: PausedBy | None
+    paused_why: str | None
+    paused_seconds: float | None
+    settled_seconds: float | None = Field(description="Since it was done with something.")
+
+
+class ProcessesPart(View):
+    """Who is at work."""
+
+    processes: list[ProcessRow]
+    waits: list[Wait]
+
+
+class Status(View):
+    """The verdict, and each part that could be read; `faults` says which could not, and why."""
+
+    verdict: Judgement
+    processes: list[ProcessRow] | None
     bucket: BucketPart | None
     broker: BrokerPart | None
     database: DatabasePart | None
@@ -223,17 +264,96 @@ class GeocoderAccount:
     per_day: int
 
 
-def read_status(
-    connect: Connect, open_channel: OpenChannel, bucket: Bucket, feeds: Sequence[Feed], geocoder: GeocoderAccount
-) -> Status:
-    """Ask the bucket, the broker and the database. Changes nothing."""
-    faults: dict[str, str] = {}
-    backlog, set_aside = _Files(), Counter[str]()
-    with Ledger(connect, bucket.name, passes_over=True) as ledger:
-        in_bucket = _part(faults, "bucket", lambda: _bucket(bucket, feeds, ledger, backlog, set_aside))
-    in_broker = _part(faults, "broker", lambda: _broker(open_channel))
-    in_database = _part(faults, "database", lambda: _database(connect, feeds, geocoder, backlog, set_aside))
-    return Status(bucket=in_bucket, broker=in_broker, database=in_database, faults=faults)
+class Looking:
+    """Asks all parts at once, and waits for none that does not answer; it may be asked again."""
+
+    def __init__(
+        self,
+        connect: Connect,
+        open_channel: OpenChannel,
+        bucket: Bucket,
+        feeds: Sequence[Feed],
+        geocoder: GeocoderAccount,
+        *,
+        answer_seconds: float,
+    ) -> None:
+        self._answer_seconds = answer_seconds
+        self._looks: dict[str, Look[Any]] = {}
+        self._parts: dict[str, Callable[[Answered], Any]] = {
+            "bucket": lambda answered: _bucket(bucket, feeds, connect, answered),
+            "broker": lambda answered: _broker(open_channel, answered),
+            "processes": lambda _answered: _processes(connect),
+            "ledger": lambda answered: _ledger(connect, feeds, answered),
+            "database": lambda answered: _database(connect, feeds, geocoder, answered),
+        }
+
+    def status(self, limits: Thresholds) -> Status:
+        """How it stands now. Changes nothing."""
+        for name, read in self._parts.items():
+            # One that still does not answer is not asked for a second time.
+            if name not in self._looks or self._looks[name].is_over:
+                self._looks[name] = Look(name, self._answer_seconds, read)
+        faults: dict[str, str] = {}
+        in_bucket: _InBucket | None = self._found("bucket", faults)
+        in_broker: BrokerPart | None = self._found("broker", faults)
+        processes: ProcessesPart | None = self._found("processes", faults)
+        in_ledger: _InLedger | None = self._found("ledger", faults)
+        in_database: DatabasePart | None = self._found("database", faults)
+        if in_database is None:
+            # They ask the same server, and one cause is one line.
+            for also in ("processes", "ledger"):
+                faults.pop(also, None)
+        if in_database is not None and in_bucket is not None:
+            in_database = in_database.model_copy(update={"backlog": in_bucket.backlog})
+        facts = _facts(faults, in_bucket, in_broker, processes, in_ledger)
+        return Status(
+            verdict=judge(facts, limits),
+            processes=processes.processes if processes else None,
+            bucket=in_bucket.part if in_bucket else None,
+            broker=in_broker,
+            database=in_database,
+            faults=faults,
+        )
+
+    def _found(self, name: str, faults: dict[str, str]) -> Any:
+        try:
+            return self._looks[name].found()
+        except FleetticketsError as error:
+            faults[name] = str(error)
+            return None
+
+
+def _facts(
+    faults: dict[str, str],
+    in_bucket: "_InBucket | None",
+    in_broker: BrokerPart | None,
+    processes: ProcessesPart | None,
+    in_ledger: "_InLedger | None",
+) -> Facts:
+    queue = in_broker.queues[Queue.FILES.value] if in_broker else None
+    leaving_out = {"version", "feeds", "started_at"}
+    return Facts(
+        faults=faults,
+        backlog=in_bucket.to_judge if in_bucket else None,
+        queue=FilesQueue(**queue.model_dump()) if queue else None,
+        processes=[ProcessSeen(**one.model_dump(exclude=leaving_out)) for one in processes.processes]
+        if processes
+        else None,
+        locks=[_holder(wait) for wait in processes.waits if wait.held_by and _is_strange(wait)] if processes else (),
+        pace=in_ledger.pace if in_ledger else None,
+        rhythms=in_ledger.rhythms if in_ledger else {},
+        announced=in_ledger.announced if in_ledger else None,
+    )
+
+
+def _is_strange(wait: Wait) -> bool:
+    """Our own sessions wait for each other all the time, and never for long."""
+    return not (wait.held_by_application or "").startswith("fleettickets")
+
+
+def _holder(wait: Wait) -> str:
+    where = f" on {wait.relation}" if wait.relation else ""
+    return f"{wait.held_by_user} (pid {wait.held_by}, {wait.held_by_application or 'unnamed'}){where}"
 
 
 @dataclass(slots=True)
@@ -242,9 +362,13 @@ class _Files:
 
     count: int = 0
     oldest: ObjectSummary | None = None
+    fresh: int = 0
+    newest: dict[str, datetime] = field(default_factory=dict)
 
-    def add(self, found: ObjectSummary) -> None:
+    def add(self, found: ObjectSummary, feed: str = "") -> None:
         self.count += 1
+        self.fresh += (_age(found.modified) or 0) < PACE_SECONDS
+        self.newest[feed] = max(found.modified, self.newest.get(feed, found.modified))
         if self.oldest is None or found.modified < self.oldest.modified:
             self.oldest = found
 
@@ -257,66 +381,118 @@ class _Files:
         return self.oldest.key if self.oldest else None
 
 
-def _part(faults: dict[str, str], name: str, read: Callable[[], Part]) -> Part | None:
-    try:
-        return read()
-    except FleetticketsError as error:
-        faults[name] = str(error)
-        return None
+@dataclass(frozen=True, slots=True)
+class _InBucket:
+    part: BucketPart
+    backlog: Backlog
+    to_judge: Backlogged | None
+    """None where the ledger could not say what of it was set aside."""
 
 
-def _bucket(
-    bucket: Bucket, feeds: Sequence[Feed], ledger: Ledger, backlog: _Files, set_aside: Counter[str]
-) -> BucketPart:
-    """What waits, page by page; of it goes to `backlog` what the ledger has no verdict on that stands."""
-    waiting = _Files()
-    of_feed: Counter[str] = Counter()
-    for page in pages(bucket.waiting()):
-        for found, verdict in zip(page, ledger.verdicts(page), strict=True):
-            waiting.add(found)
-            of_feed[bucket.folder_of(found.key).feed] += 1
-            if verdict in {None, Verdict.RETRY}:
-                backlog.add(found)
-            else:
-                set_aside[str(verdict)] += 1
-    return BucketPart(
+def _bucket(bucket: Bucket, feeds: Sequence[Feed], connect: Connect, answered: Answered) -> _InBucket:
+    """What waits, page by page; to the backlog goes what the ledger has no verdict on that stands."""
+    waiting, backlog, due = _Files(), _Files(), _Files()
+    of_feed, set_aside = Counter[str](), Counter[str]()
+    with Ledger(connect, bucket.name, passes_over=True) as ledger:
+        answered()
+        for page in pages(bucket.waiting()):
+            answered()
+            for found, verdict in zip(page, ledger.verdicts(page), strict=True):
+                waiting.add(found)
+                feed = bucket.folder_of(found.key).feed
+                of_feed[feed] += 1
+                if verdict in {None, Verdict.RETRY}:
+                    backlog.add(found)
+                else:
+                    set_aside[str(verdict)] += 1
+                if verdict is None:  # what waits for its retry waits for nobody
+                    due.add(found, feed)
+            answered()
+    part = BucketPart(
         bucket=bucket.name,
         feeds={feed.name: WaitingOfFeed(folder=feed.folder.changes, waiting=of_feed[feed.name]) for feed in feeds},
         waiting=waiting.count,
         oldest_waiting_seconds=waiting.oldest_seconds,
         oldest_waiting_key=waiting.oldest_key,
     )
+    to_judge = Backlogged(
+        files=due.count,
+        oldest_seconds=due.oldest_seconds or 0,
+        oldest_key=due.oldest_key,
+        fresh=due.fresh,
+        newest_seconds={feed: _age(moment) or 0 for feed, moment in due.newest.items()},
+    )
+    return _InBucket(part, _backlog(backlog, set_aside), to_judge if ledger.fault is None else None)
 
 
-def _broker(open_channel: OpenChannel) -> BrokerPart:
+def _backlog(files: _Files, set_aside: Counter[str]) -> Backlog:
+    return Backlog(
+        files=files.count,
+        oldest_waiting_seconds=files.oldest_seconds,
+        oldest_waiting_key=files.oldest_key,
+        set_aside=dict(set_aside),
+    )
+
+
+def _processes(connect: Connect) -> ProcessesPart:
+    with connect() as connection, database.translated_errors(), database.naming_holders(connection):
+        require_migrated(connection)
+        return ProcessesPart(
+            processes=[ProcessRow(**row) for row in database.rows(connection, "heartbeats", "seen")],
+            waits=[Wait(**row) for row in database.rows(connection, "waits", "waits")],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _InLedger:
+    pace: Pace
+    rhythms: dict[str, Rhythm]
+    announced: Announced | None
+
+
+def _ledger(connect: Connect, feeds: Sequence[Feed], answered: Answered) -> _InLedger:
+    with connect() as connection, database.translated_errors(), database.naming_holders(connection):
+        require_migrated(connection)
+        answered()
+        pace = Pace(**(database.row(connection, "judging", "pace", {"seconds": PACE_SECONDS}) or {}))
+        rhythms = {}
+        for feed in feeds:
+            found = database.row(connection, "judging", "rhythm", {"feed": feed.name})
+            answered()
+            if found is not None:
+                rhythms[feed.name] = Rhythm(**found)
+        announced = database.row(connection, "judging", "announced")
+        return _InLedger(pace, rhythms, Announced(**announced) if announced else None)
+
+
+def _broker(open_channel: OpenChannel, answered: Answered) -> BrokerPart:
     queues = {}
     with open_channel() as channel:
         for queue in Queue:
+            answered()
             ready, consumers = channels.queue_depth(channel, queue.broker_name)
             dead, _ = channels.queue_depth(channel, queue.dead_letters)
             queues[queue.value] = QueueDepth(ready=ready, consumers=consumers, dead_letters=dead)
     return BrokerPart(queues=queues)
 
 
-def _database(
-    connect: Connect,
-    feeds: Sequence[Feed],
-    geocoder: GeocoderAccount,
-    backlog: _Files,
-    set_aside: Counter[str],
-) -> DatabasePart:
-    with connect() as connection, database.translated_errors():
+def _database(connect: Connect, feeds: Sequence[Feed], geocoder: GeocoderAccount, answered: Answered) -> DatabasePart:
+    """All but the backlog, which the bucket has."""
+    with connect() as connection, database.translated_errors(), database.naming_holders(connection):
         require_migrated(connection)
+        answered()
         feed_tables.require(connection, feeds)
         last_error = database.row(connection, "status", "last_error")
+        answered()
+        fresh = {feed.name: _freshness(connection, feed) for feed in feeds}
+        answered()
+        geocoding = _geocoding(connection, geocoder)
+        answered()
+        rejects, lately = open_rejects(connection, feeds), {feed.name: _lately(connection, feed) for feed in feeds}
+        answered()
         return DatabasePart(
-            backlog=Backlog(
-                files=backlog.count,
-                oldest_waiting_seconds=backlog.oldest_seconds,
-                oldest_waiting_key=backlog.oldest_key,
-                set_aside=dict(set_aside),
-            ),
-            feeds={feed.name: _freshness(connection, feed) for feed in feeds},
+            backlog=_backlog(_Files(), Counter()),
+            feeds=fresh,
             unfinished_files={
                 row["state"]: row["files"] for row in database.rows(connection, "status", "ledger_by_state")
             },
@@ -325,13 +501,13 @@ def _database(
                 for row in database.rows(connection, "status", "open_requests")
             },
             waits=[Wait(**row) for row in database.rows(connection, "waits", "waits")],
-            geocoding=_geocoding(connection, geocoder),
+            geocoding=geocoding,
             ignored_events={
                 row["reason"]: row["events"] for row in database.rows(connection, "status", "ignored_events")
             },
-            open_rejects=open_rejects(connection, feeds),
+            open_rejects=rejects,
             undeclared_columns=_undeclared_columns(connection, feeds),
-            lately={feed.name: _lately(connection, feed) for feed in feeds},
+            lately=lately,
             stages=Stages(**(database.row(connection, "status", "stages") or {"files": 0})),
             last_files=[LastFile(**row) for row in database.rows(connection, "status", "last_files")],
             last_error=LastError(**last_error) if last_error else None,

@@ -15,6 +15,7 @@ from time import monotonic
 import structlog
 
 from publisher.errors import FleetticketsError
+from publisher.heartbeat import Pause, PausedBy
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 _LOOK_SECONDS = 0.2
@@ -38,6 +39,7 @@ class Breaker:
         self._pause = _FIRST_PAUSE
         self._next_probe = 0.0
         self._next_new = 0.0
+        self._opened: tuple[float, str] = (0.0, "")
         if self._is_open:
             self._say("before this process began")
 
@@ -45,6 +47,13 @@ class Breaker:
     def is_closed(self) -> bool:
         """Whether whatever comes may be tried."""
         return not self._is_open
+
+    @property
+    def pause(self) -> Pause | None:
+        """Since it opened, and by what."""
+        with self._lock:
+            since, detail = self._opened
+            return Pause(PausedBy.EVERYTHING_FAILS, detail, self._clock() - since) if self._is_open else None
 
     def turn(self, stop: Event, seconds: float, *, again: bool) -> bool:
         """Wait until a message may be tried: at once as a rule, else as the next probe.
@@ -90,6 +99,7 @@ class Breaker:
             self._next_probe, self._next_new = min(self._next_probe, now), min(self._next_new, now)
 
     def _say(self, detail: str) -> None:
+        self._opened = (self._clock(), detail)
         do = "paused, with no more attempts spent; goes on by itself once a message succeeds"
         log.error("everything fails", failures=self._failures, detail=detail, do=do)
 

@@ -8,6 +8,7 @@ thread wait with its delivery unacked: no attempt is spent, nothing is requeued,
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -41,6 +42,8 @@ from consumer.postgres import database
 from consumer.work.breaker import Breaker, EverythingFails
 from consumer.work.routes import Route
 from publisher.arrivals import messages
+from publisher.arrivals.messages import ChangeFileArrived
+from publisher.arrivals.store_events import read_event
 from publisher.broker import publishing, topology
 from publisher.broker.consuming import Delivery, Link
 from publisher.broker.publishing import Outgoing
@@ -58,6 +61,7 @@ from publisher.errors import (
     Permanent,
     SlowBody,
 )
+from publisher.heartbeat import Pause, PausedBy, Pulse
 from publisher.settings import BATCH, WorkSettings
 
 Answer = TypeVar("Answer")
@@ -71,6 +75,8 @@ OWN_HOLD_SECONDS = 5
 out, or a queue that does not take its message: they are not to wait behind it."""
 IN_HAND_HOLD_SECONDS = 1
 """The same for what somebody else has in hand, who mostly is done in a moment."""
+_OWN = (FailsForThisOne, HeldByAnother, NotConfirmed)
+"""What is in the way of one delivery alone, although it is a dependency that fails it."""
 _NOT_NOW_SECONDS = topology.RETRY_DELAYS[1]
 _NEXT_PROBE_SECONDS = topology.RETRY_DELAYS[0]
 _NOT_SERVED_SECONDS = topology.RETRY_DELAYS[:2]
@@ -92,12 +98,15 @@ class Worker:
         stop: Event,
         *,
         reached: Reached,
+        pulse: Pulse,
     ) -> None:
         self._link = link
         self._routes = routes
         self._tail = tail
         self._stop = stop
         self._reached = reached
+        self._pulse = pulse
+        self._pulse.look_at(self._pause)
         self._lock = Lock()
         self._turns = Semaphore(max(1, settings.files_in_hand // 2))
         self._in_hand = 0
@@ -152,6 +161,9 @@ class Worker:
             waiting = self._waiting[queue]
             count = min(len(waiting), BATCH if route.together else 1)
             deliveries = [waiting.popleft() for _ in range(count)]
+        # How long a place takes to be looked up, the provider's limits say.
+        for delivery in deliveries if queue is not Queue.GEOCODE else ():
+            self._pulse.took(delivery, partial(_name, delivery))
         match deliveries:
             case []:
                 pass
@@ -198,7 +210,7 @@ class Worker:
             self._link.put_back(delivery, after=_NOT_NOW_SECONDS)
         finally:
             if not stays_in_hand:
-                self._release()
+                self._release(delivery)
 
     def _worked(self, delivery: Delivery, work: Callable[[], bool]) -> bool:
         try:
@@ -216,9 +228,25 @@ class Worker:
             self._give_up(delivery, UNEXPECTED, f"{type(error).__name__}: {database.one_line(error)}")
         return False
 
-    def _release(self) -> None:
+    def _release(self, delivery: Delivery) -> None:
+        self._pulse.let_go(delivery)
         with self._lock:
             self._in_hand -= 1
+
+    def _settled(self, delivery: Delivery) -> None:
+        """Where files are applied, they alone are progress: follow-ons may get on while no file does."""
+        if delivery.queue is Queue.FILES or Queue.FILES not in self._routes:
+            self._pulse.settled()
+
+    def _pause(self) -> Pause | None:
+        return next((pause for route in self._routes.values() if (pause := route.breaker.pause)), None)
+
+    def _hold_up(self, error: BaseException | None) -> None:
+        """Note what is in everybody's way; what fails for one delivery alone, others get past."""
+        if isinstance(error, LockTimeout):
+            self._pulse.held_up(PausedBy.LOCK, str(error))
+        elif isinstance(error, DependencyDown) and not isinstance(error, _OWN):
+            self._pulse.held_up(PausedBy.AWAY, str(error))
 
     def _turn(self, delivery: Delivery) -> Breaker:
         """Wait for the breaker's leave to try; one that was a probe before does not wait in the way of the others.
@@ -240,6 +268,8 @@ class Worker:
         self, delivery: Delivery, outcome: FileOutcome | FollowOnOutcome, breaker: Breaker, began: float
     ) -> bool:
         """Settle a delivery by its outcome, or hand it on to its tail; gives whether it stays in hand."""
+        if not isinstance(outcome, Applied | AlreadyApplied | NotServed | Postponed | Interrupted):
+            self._settled(delivery)
         match outcome:
             case Applied(file=file) | AlreadyApplied(file=file):
                 finish = partial(self._finish, delivery, file, outcome, breaker, began)
@@ -311,6 +341,7 @@ class Worker:
         archive_key: str | None,
     ) -> bool:
         (breaker.succeeded if isinstance(outcome, Applied) else breaker.undecided)()
+        self._settled(delivery)
         self._log(delivery, outcome, began, archive_key=archive_key)
         self._link.ack(delivery)
         return False
@@ -325,15 +356,23 @@ class Worker:
             wait=tenacity.wait_exponential_jitter(multiplier=0.25, max=15),
             stop=tenacity.stop_when_event_set(self._stop) | _HeldLongEnough(_left_to_hold(delivery)),
             sleep=tenacity.sleep_using_event(self._stop),
-            before_sleep=_log_wait,
+            before_sleep=self._wait_on,
             reraise=True,
         )
         return retrying(action)
+
+    def _wait_on(self, state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        self._hold_up(error)
+        # Who waits for another to be done is no trouble.
+        told = log.debug if isinstance(error, HeldByAnother) else log.warning
+        told("waiting", detail=str(error), retry_in_s=round(state.upcoming_sleep, 2))
 
     def _not_now(
         self, delivery: Delivery, error: FleetticketsError, delay: int, also: Mapping[str, Any] | None = None
     ) -> None:
         """Put a delivery that cannot be worked on aside, with no attempt spent, and the headers `also`."""
+        self._hold_up(error)
         if not self._stop.is_set():
             log.warning("not now", queue=delivery.queue.value, detail=str(error), retry_in_s=delay)
             self._put_aside(delivery, delay, also)
@@ -430,6 +469,16 @@ def _describe(outcome: FileOutcome) -> dict[str, Any]:
             assert_never(outcome)
 
 
+def _name(delivery: Delivery) -> str:
+    """What a person calls it: the key of its file, as it may read."""
+    if delivery.queue is Queue.FILES:
+        with suppress(Permanent):
+            for event in read_event(delivery.body):
+                if isinstance(event, ChangeFileArrived):
+                    return event.keys[0]
+    return f"a message of {delivery.queue.value}"
+
+
 def _left_to_hold(delivery: Delivery) -> float:
     """Seconds. It may have waited for its thread already, behind others that were held."""
     return max(0, HOLD_SECONDS - (datetime.now(UTC) - delivery.delivered_at).total_seconds())
@@ -457,10 +506,3 @@ class _HeldLongEnough(tenacity.stop.stop_base):
             case _:
                 limit = self._seconds
         return (state.seconds_since_start or 0) >= limit
-
-
-def _log_wait(state: tenacity.RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    # Who waits for another to be done is no trouble.
-    told = log.debug if isinstance(error, HeldByAnother) else log.warning
-    told("waiting", detail=str(error), retry_in_s=round(state.upcoming_sleep, 2))

@@ -19,9 +19,9 @@ from publisher.broker import channels, dead_letters
 from publisher.broker.dead_letters import DeadLetter, LettersInHand, Selection
 from publisher.broker.topology import Queue
 from publisher.errors import Misconfigured
-from publisher.program import AsJson, console, duration, stop_on_signals
+from publisher.program import AsJson, console, stop_on_signals
 from publisher.settings import BrokerSettings, load
-from publisher.terminal import printable
+from publisher.terminal import duration, printable
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 

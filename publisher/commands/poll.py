@@ -11,6 +11,7 @@ import typer
 
 from publisher.broker import channels, serving
 from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother
+from publisher.heartbeat import ProcessKind, Pulse
 from publisher.program import AsJson, Known, OfFeeds, stop_on_signals
 from publisher.settings import (
     BrokerSettings,
@@ -44,7 +45,8 @@ def poll(
     broker_settings, bucket_settings, work = load(BrokerSettings), load(BucketSettings), load(WorkSettings)
     known: Known = context.obj
     bucket = Bucket(bucket_settings, known.folders(feed or ()))
-    poller = Poller(bucket, work.prefetch, known.open_settled)
+    pulse = Pulse()
+    poller = Poller(bucket, work.prefetch, known.open_settled, pulse=pulse)
     if every is None:
         bucket.require()
         with channels.declared_channel(broker_settings, "poll") as channel:
@@ -63,15 +65,17 @@ def poll(
         bucket.require()
     attempts = channels.Reconnecting(stop)
     try:
-        for attempt in attempts:
-            with (
-                attempt,
-                channels.declared_channel(broker_settings, "poller") as channel,
-                channels.alone(channel, channels.POLL),
-            ):
-                serving.claim_if_allowed(channel, bucket.name)
-                attempts.held(attempt)
-                poller.poll_every(every, channel, stop, _log_poll)
+        with known.beating(ProcessKind.POLLER, pulse, feeds=[folder.feed for folder in bucket.folders]):
+            for attempt in attempts:
+                with (
+                    attempt,
+                    pulse.noting_absence(),
+                    channels.declared_channel(broker_settings, "poller") as channel,
+                    channels.alone(channel, channels.POLL),
+                ):
+                    serving.claim_if_allowed(channel, bucket.name)
+                    attempts.held(attempt)
+                    poller.poll_every(every, channel, stop, _log_poll)
     except FleetticketsError:
         if not stop.is_set():
             raise

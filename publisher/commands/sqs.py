@@ -9,7 +9,8 @@ import typer
 
 from publisher.broker import channels
 from publisher.errors import FleetticketsError
-from publisher.program import EXIT_FAILED, AsJson, stop_on_signals
+from publisher.heartbeat import ProcessKind, Pulse
+from publisher.program import EXIT_FAILED, AsJson, Known, stop_on_signals
 from publisher.settings import (
     BrokerSettings,
     SqsSettings,
@@ -20,6 +21,7 @@ from publisher.sources.sqs import Bridge, Carried, SqsQueue
 
 
 def carry_from_sqs(
+    context: typer.Context,
     once: Annotated[
         bool, typer.Option("--once", help="Carry over what is there and end, for cron; without it, run until SIGTERM.")
     ] = False,
@@ -32,14 +34,17 @@ def carry_from_sqs(
     """
     broker_settings, sqs_settings = load(BrokerSettings), load(SqsSettings)
     stop = stop_on_signals()
-    with Bridge(SqsQueue(sqs_settings)) as bridge:
+    known: Known = context.obj
+    pulse = Pulse()
+    with Bridge(SqsQueue(sqs_settings), pulse) as bridge:
         if once:
             with channels.declared_channel(broker_settings, "sqs") as channel:
                 batch = bridge.drain(channel, stop)
             _report_batch(batch, as_json=as_json)
             return
         try:
-            bridge.run(broker_settings, stop, partial(log_settings, broker_settings, sqs_settings), _log_batch)
+            with known.beating(ProcessKind.SQS, pulse):
+                bridge.run(broker_settings, stop, partial(log_settings, broker_settings, sqs_settings), _log_batch)
         except FleetticketsError:
             if not stop.is_set():
                 raise

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from publisher.program import stop_on_signals
+from publisher.heartbeat import ProcessKind, Pulse
+from publisher.program import Known, stop_on_signals
 from publisher.settings import (
     BrokerSettings,
     WebhookSettings,
@@ -15,6 +16,7 @@ from publisher.settings import (
 
 
 def webhook(
+    context: typer.Context,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8080,
 ) -> None:
@@ -32,4 +34,7 @@ def webhook(
     stop = stop_on_signals()
     listening = listen(host, port)
     log_settings(broker_settings, settings)
-    asyncio.run(serve(listening, broker_settings, settings, stop))
+    known: Known = context.obj
+    pulse = Pulse()
+    with known.beating(ProcessKind.WEBHOOK, pulse):
+        asyncio.run(serve(listening, broker_settings, settings, stop, pulse))

@@ -14,6 +14,7 @@ from publisher.arrivals.folders import Folder
 from publisher.arrivals.messages import ChangeFileArrived
 from publisher.broker import channels, publishing, serving
 from publisher.broker.topology import Queue
+from publisher.heartbeat import Pulse
 from publisher.store.bucket import Bucket, ObjectSummary, pages
 
 _OFFER_AGAIN_AFTER = 30.0
@@ -82,7 +83,9 @@ class Poller:
         prefetch: int,
         open_settled: OpenSettled = knowing_nothing,
         clock: Callable[[], float] = time.monotonic,
+        pulse: Pulse | None = None,
     ) -> None:
+        self._pulse = pulse or Pulse()
         self._bucket = bucket
         self._prefetch = prefetch
         self._open_settled = open_settled
@@ -189,7 +192,8 @@ class Poller:
         while not stop.is_set():
             due = self._clock() + seconds
             may_claim = may_claim and serving.claim_if_allowed(channel, self._bucket.name)
-            done = self.poll(channel, stop)
+            with self._pulse.at("a poll"):
+                done = self.poll(channel, stop)
             if done is not None:
                 report(done)
             while not stop.is_set() and (left := due - self._clock()) > 0:

@@ -28,6 +28,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from publisher import tls
 from publisher.broker import channels, publishing
 from publisher.errors import DependencyDown, Misconfigured
+from publisher.heartbeat import Pulse
 from publisher.settings import BrokerSettings, SqsSettings
 from publisher.store.bucket import verified_by
 
@@ -131,8 +132,9 @@ class Bridge:
     which is only ever replaced whole, and filled only while it is empty.
     """
 
-    def __init__(self, queue: SqsQueue) -> None:
+    def __init__(self, queue: SqsQueue, pulse: Pulse | None = None) -> None:
         self._queue = queue
+        self._pulse = pulse or Pulse()
         self._in_hand: list[SqsMessage] = []
         self._receiving: Future[None] | None = None
         self._ended = Event()
@@ -161,7 +163,7 @@ class Bridge:
         attempts = channels.Reconnecting(stop)
         has_begun = False
         for attempt in attempts:
-            with attempt, channels.declared_channel(settings, "sqs") as channel:
+            with attempt, self._pulse.noting_absence(), channels.declared_channel(settings, "sqs") as channel:
                 while not stop.is_set():
                     batch = self._carry(channel, stop, _LONG_POLL)
                     attempts.held(attempt)
@@ -190,10 +192,11 @@ class Bridge:
         messages = self._in_hand
         if not messages:
             return Carried(0, 0)
-        for message in messages:
-            publishing.publish(channel, publishing.arrival(message.body.encode()))
-        self._in_hand = []
-        return Carried(len(messages), self._delete(messages))
+        with self._pulse.at("a batch of SQS"):
+            for message in messages:
+                publishing.publish(channel, publishing.arrival(message.body.encode()))
+            self._in_hand = []
+            return Carried(len(messages), self._delete(messages))
 
     def _receive(self, channel: BlockingChannel, stop: Event, wait: int) -> None:
         """Wait for messages without keeping the broker's heartbeats or a signal waiting.

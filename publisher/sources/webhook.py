@@ -25,6 +25,7 @@ from publisher.arrivals.store_events import read_event
 from publisher.broker.confirming import UNCONFIRMED, AsyncLink
 from publisher.broker.publishing import Outgoing, arrival
 from publisher.errors import NotConfirmed, Permanent
+from publisher.heartbeat import PausedBy, Pulse
 from publisher.log import Sparing
 from publisher.settings import BrokerSettings, WebhookSettings
 from publisher.sources import http_limits, http_server
@@ -57,7 +58,8 @@ class Refusal(Exception):
 class Receiver:
     """Takes events in, a bounded number at once."""
 
-    def __init__(self, outlet: Outlet, settings: WebhookSettings, warnings: Sparing) -> None:
+    def __init__(self, outlet: Outlet, settings: WebhookSettings, warnings: Sparing, pulse: Pulse) -> None:
+        self._pulse = pulse
         self._outlet = outlet
         self._settings = settings
         self._warnings = warnings
@@ -74,17 +76,21 @@ class Receiver:
         if self._in_hand >= UNCONFIRMED:
             raise _try_again("busy", f"{UNCONFIRMED} events are in hand already")
         self._in_hand += 1
+        self._pulse.took(request, lambda: "an event")
         try:
             body = await self._read(request)
             began = time.perf_counter()
             try:
                 await self._outlet.publish(arrival(body))
             except NotConfirmed as error:
+                self._pulse.held_up(PausedBy.AWAY, str(error))
                 raise _try_again(error.reason, str(error)) from error
+            self._pulse.settled()
             metrics.CONFIRM_SECONDS.observe(time.perf_counter() - began)
             metrics.CONFIRMED.inc()
             self._note_what_is_no_event(body)
         finally:
+            self._pulse.let_go(request)
             self._in_hand -= 1
 
     def _require_token(self, header: str) -> None:
@@ -161,9 +167,9 @@ _EVENT: dict[str, Any] = {
 }
 
 
-def application(outlet: Outlet, settings: WebhookSettings, warnings: Sparing) -> ASGIApp:
+def application(outlet: Outlet, settings: WebhookSettings, warnings: Sparing, pulse: Pulse | None = None) -> ASGIApp:
     """The receiver as a web application."""
-    receiver = Receiver(outlet, settings, warnings)
+    receiver = Receiver(outlet, settings, warnings, pulse or Pulse())
     # No redirects: stores do not follow them. No pages: FastAPI's load their scripts from a host on the internet.
     app = FastAPI(
         title="fleettickets webhook", description=_DESCRIPTION, docs_url=None, redoc_url=None, redirect_slashes=False
@@ -216,7 +222,9 @@ def application(outlet: Outlet, settings: WebhookSettings, warnings: Sparing) ->
     return http_limits.OneRequestEach(app)
 
 
-async def serve(listening: socket.socket, broker: BrokerSettings, settings: WebhookSettings, stop: Event) -> None:
+async def serve(
+    listening: socket.socket, broker: BrokerSettings, settings: WebhookSettings, stop: Event, pulse: Pulse
+) -> None:
     """Receive events until SIGTERM or SIGINT, then finish the requests under way.
 
     `stop` is what the caller's handlers of these signals set; uvicorn passes the signals on to them at its end.
@@ -236,7 +244,7 @@ async def serve(listening: socket.socket, broker: BrokerSettings, settings: Webh
         refuse,
     )
     grace = int(settings.confirm_seconds) + RETRY_AFTER_SECONDS
-    server = http_server.Server(application(link, settings, warnings), limits, grace)
+    server = http_server.Server(application(link, settings, warnings, pulse), limits, grace)
 
     def end(_running: "asyncio.Task[None]") -> None:
         server.should_exit = True

@@ -51,3 +51,7 @@ SELECT set_config('TimeZone', 'Africa/Nairobi', false),
 -- name: keep_commits
 -- Of the other settings each keeps a commit through a crash of the server.
 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
+
+-- name: be_brief
+-- For who would rather not know than wait.
+SELECT set_config('statement_timeout', %(statement)s, false), set_config('lock_timeout', %(lock)s, false)

@@ -119,7 +119,7 @@ class Operator:
             self.complaints.append(f"{line} did not end within {RUN_SECONDS} s")
             return
         self.commands[arguments[0]] += 1
-        if ended.returncode not in {0, 1} or "Traceback" in ended.stderr:
+        if ended.returncode not in {0, 1, 3} or "Traceback" in ended.stderr:
             self.complaints.append(f"{line} ended with {ended.returncode}: {ended.stderr[-2000:]}")
         if arguments[0] == "verify" and ended.stdout:
             self._look_at(json.loads(ended.stdout)["discrepancies"])

@@ -149,7 +149,7 @@ class _Soak:
     def _unquiet(self) -> str:
         """Why `fleettickets status` does not show an end of the work; "" when it does."""
         ended = self._stage.run("status", "--json")
-        if ended.returncode:
+        if ended.returncode not in {0, 3}:  # a verdict on the past minutes is no work that is left
             return f"status ended with {ended.returncode}: {ended.stdout[-500:]}{ended.stderr[-500:]}"
         status = Stage.json(ended)
         database, files = status["database"], status["broker"]["queues"]["files"]

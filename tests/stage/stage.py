@@ -113,6 +113,8 @@ class Stage:
             "FLEETTICKETS_HISTORY_INTERVAL": "0.2",
             # Files of most tests name no more columns than they are about.
             "FLEETTICKETS_MISSING_COLUMNS": "allow",
+            # Beside many other tests an answer takes longer.
+            "FLEETTICKETS_STATUS_SECONDS": "30",
             # The files of tests are of one summer, however long ago that is.
             "FLEETTICKETS_KEEP_VERSIONS_DAYS": "36500",
             "NO_COLOR": "1",

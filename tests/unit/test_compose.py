@@ -16,7 +16,9 @@ from consumer.settings import (
     FeedsSettings,
     GazetteerSettings,
     GeocoderSettings,
+    HeartbeatSettings,
     HistorySettings,
+    VerdictSettings,
 )
 from publisher.broker import broker_users
 from publisher.settings import (
@@ -47,10 +49,12 @@ READS: dict[str, tuple[type[BaseSettings], ...]] = {
         HistorySettings,
         GeocoderSettings,
         GazetteerSettings,
+        HeartbeatSettings,
+        VerdictSettings,  # status is asked there
     ),
-    "poller": (BrokerSettings, BucketSettings, FeedsSettings, WorkSettings, DatabaseSettings),
+    "poller": (BrokerSettings, BucketSettings, FeedsSettings, WorkSettings, DatabaseSettings, HeartbeatSettings),
     "webhook": (BrokerSettings, WebhookSettings),
-    "api": (DatabaseSettings, ApiSettings, FeedsSettings),
+    "api": (DatabaseSettings, ApiSettings, FeedsSettings, HeartbeatSettings),
     "sqs": (BrokerSettings, SqsSettings),
 }
 AWS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}

@@ -21,7 +21,9 @@ from consumer.settings import (
     GeocoderChoice,
     GeocoderLimits,
     GeocoderSettings,
+    HeartbeatSettings,
     HistorySettings,
+    VerdictSettings,
 )
 from publisher.errors import Misconfigured
 from publisher.settings import (
@@ -239,8 +241,10 @@ ALL = (
     GeocoderChoice,
     GeocoderLimits,
     GeocoderSettings,
+    HeartbeatSettings,
     HistorySettings,
     SqsSettings,
+    VerdictSettings,
     WebhookSettings,
     WorkSettings,
 )
