@@ -21,7 +21,7 @@ def _is_written_out(given: object) -> object:
     return given
 
 
-Word = Annotated[str, StringConstraints(max_length=200, pattern="^[^\0]*$")]
+Word = Annotated[str, StringConstraints(max_length=400, pattern="^[^\0]*$")]
 Moment = Annotated[AwareDatetime, BeforeValidator(_is_written_out)]
 
 

@@ -115,8 +115,8 @@ WITH told AS MATERIALIZED (
     FROM (SELECT ticket_id, (row_number() OVER () - 1) / 500 AS nth FROM differing) AS counted
     GROUP BY nth
 ), several AS (
-    -- All that its file says of a ticket that moved is behind what was known of it, since a file is ahead of another one
-    -- with all its rows. Where a new ticket has its first row is told as well, by a row without a content before it.
+    -- All that its file says of a ticket that moved is behind what was known of it, since a file is ahead of another
+    -- one with all its rows. Where a new ticket has its first row is told as well, by a row without a content before.
     SELECT place, ticket_id, line, given.raw, lag(given.raw) OVER (PARTITION BY ticket_id ORDER BY line) AS before
     FROM (SELECT place, ticket_id, row.line, row.ctid AS at
           FROM wanted JOIN staging AS row USING (place, ticket_id)
@@ -126,8 +126,8 @@ WITH told AS MATERIALIZED (
           OFFSET 0) AS row
     CROSS JOIN LATERAL (SELECT raw FROM staging WHERE staging.ctid = row.at OFFSET 0) AS given
 ), replaced AS (
-    -- Where its feed has a history, each content that a ticket has had until then. Of when one was written, only that of
-    -- a ticket's first one is ever asked.
+    -- Where its feed has a history, each content that a ticket has had until then. Of when one was written, only that
+    -- of a ticket's first one is ever asked.
     INSERT INTO tickets.versions (feed, ticket_id, until_telling, until_line, until, raw, written_at)
     SELECT feed, ticket_id, telling_id, line, coalesce((head).key_time, '-infinity'), before, written_at
     FROM (

@@ -197,3 +197,12 @@ def test_who_follows_beside_many_writers_misses_nothing_and_sees_nothing_twice(p
         writer.join()
     assert (since, len(seen), len(set(seen))) == (90, 90, 90)
     assert looks > 5
+
+
+def test_what_is_asked_is_planned_for_what_it_is(reading: Pool) -> None:
+    """And not compiled: both would take longer, the one from the eleventh question of a connection on."""
+    with postgres.look(reading) as connection:
+        found = connection.execute(
+            "SELECT current_setting('jit') AS jit, current_setting('plan_cache_mode') AS plans"
+        ).fetchone()
+    assert found == {"jit": "off", "plans": "force_custom_plan"}
