@@ -1,5 +1,6 @@
 """Postgres behind psycopg: a pool of connections that are ready to stage files, and errors in our words."""
 
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -430,6 +431,14 @@ class Statement(NamedTuple):
     name: str
     parameters: Mapping[str, Any] = {}
     feed: Feed | None = None
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("error ignored terminating <psycopg.Pipeline")
+
+
+# What breaks a pipeline is raised; that the rest of it could not be read either is said by a warning beside.
+logging.getLogger("psycopg").addFilter(_is_news)
 
 
 def rows_of_each(connection: Connection, asked: Sequence[Statement]) -> list[list[DictRow]]:

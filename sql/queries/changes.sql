@@ -34,14 +34,15 @@ CROSS JOIN LATERAL (
 -- name: forget
 -- What is older than anybody is away who follows the changes; so many at once. The first ones of a feed are the oldest,
 -- and the last one stays, which the data are at.
-DELETE FROM ingest.changes AS change
-USING tickets.import_meta AS meta
-CROSS JOIN LATERAL (
-    SELECT feed, data_version, at
-    FROM ingest.changes
-    WHERE feed = meta.source
-    ORDER BY data_version
-    LIMIT 10000
-) AS oldest
-WHERE change.feed = oldest.feed AND change.data_version = oldest.data_version
-  AND oldest.data_version < meta.data_version AND oldest.at < clock_timestamp() - interval '3 days'
+DELETE FROM ingest.changes
+WHERE ctid = ANY (ARRAY(
+    SELECT place
+    FROM tickets.import_meta AS meta
+    CROSS JOIN LATERAL (
+        SELECT ctid AS place, data_version, at
+        FROM ingest.changes
+        WHERE feed = meta.source
+        ORDER BY data_version
+        LIMIT 10000
+    ) AS oldest
+    WHERE oldest.data_version < meta.data_version AND oldest.at < clock_timestamp() - interval '3 days'))

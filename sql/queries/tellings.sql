@@ -241,39 +241,41 @@ FROM (SELECT FROM {positions} AS known
 -- So many of those that ended before the bound. The last of them in a ticket stays without its content, as where what
 -- is known begins.
 WITH old AS MATERIALIZED (
-    SELECT ticket_id, until_telling, until_line
+    SELECT ctid AS at, ticket_id, until_telling, until_line
     FROM tickets.versions
     WHERE feed = %(feed)s AND raw IS NOT NULL AND until < %(bound)s
     ORDER BY until
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
 ), last_ones AS MATERIALIZED (
-    SELECT DISTINCT ON (ticket_id) ticket_id, until_telling, until_line, head
-    FROM old JOIN ingest.tellings ON telling_id = until_telling
+    SELECT DISTINCT ON (ticket_id) at, ticket_id, until_line, head
+    FROM old
+    CROSS JOIN LATERAL (SELECT head FROM ingest.tellings WHERE telling_id = until_telling OFFSET 0) AS telling
     ORDER BY ticket_id, head DESC, until_line DESC
 ), emptied AS (
-    UPDATE tickets.versions AS version SET raw = NULL, written_at = NULL
-    FROM last_ones
-    WHERE version.feed = %(feed)s
-      AND (version.ticket_id, version.until_telling, version.until_line)
-          = (last_ones.ticket_id, last_ones.until_telling, last_ones.until_line)
+    UPDATE tickets.versions SET raw = NULL, written_at = NULL WHERE ctid = ANY (ARRAY(SELECT at FROM last_ones))
+), begun_before AS MATERIALIZED (
+    -- Where what was known until now began.
+    SELECT version.at
+    FROM last_ones AS kept
+    CROSS JOIN LATERAL (
+        SELECT ctid AS at, until_telling, until_line FROM tickets.versions
+        WHERE versions.ticket_id = kept.ticket_id AND feed = %(feed)s AND raw IS NULL OFFSET 0
+    ) AS version
+    CROSS JOIN LATERAL (SELECT head FROM ingest.tellings WHERE telling_id = until_telling OFFSET 0) AS telling
+    WHERE (telling.head, version.until_line) < (kept.head, kept.until_line)
 ), dropped AS (
-    DELETE FROM tickets.versions AS version USING last_ones AS kept
-    WHERE version.feed = %(feed)s AND version.ticket_id = kept.ticket_id
-      AND (version.until_telling, version.until_line) <> (kept.until_telling, kept.until_line)
-      AND (version.raw IS NULL
-               AND ((SELECT head FROM ingest.tellings WHERE telling_id = version.until_telling), version.until_line)
-                   < (kept.head, kept.until_line)
-           OR EXISTS (SELECT FROM old WHERE old.ticket_id = version.ticket_id
-                        AND (old.until_telling, old.until_line) = (version.until_telling, version.until_line)))
+    DELETE FROM tickets.versions
+    WHERE ctid = ANY (ARRAY(SELECT at FROM begun_before
+                            UNION ALL (SELECT at FROM old EXCEPT SELECT at FROM last_ones)))
 ), untold AS (
     DELETE FROM ingest.told_rows
-    WHERE (telling_id, part) IN (SELECT telling_id, part FROM ingest.told_rows
-                                 WHERE feed = %(feed)s AND key_time < %(bound)s
-                                 LIMIT %(limit)s)
+    WHERE ctid = ANY (ARRAY(SELECT ctid FROM ingest.told_rows
+                            WHERE feed = %(feed)s AND key_time < %(bound)s
+                            LIMIT %(limit)s))
     RETURNING telling_id
 ), marked AS (
-    UPDATE ingest.tellings SET is_whole = false WHERE telling_id IN (SELECT telling_id FROM untold)
+    UPDATE ingest.tellings SET is_whole = false WHERE telling_id = ANY (ARRAY(SELECT telling_id FROM untold))
 )
 UPDATE ingest.histories SET since = greatest(since, %(bound)s), pruned = %(bound)s
 WHERE feed = %(feed)s AND pruned < %(bound)s AND (EXISTS (SELECT FROM old) OR EXISTS (SELECT FROM untold))

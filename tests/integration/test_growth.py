@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from consumer.files import tellings
+from consumer.postgres import database as postgres
 from consumer.postgres.database import Pool
 from tests.integration.change_files import ChangeFile, apply_to, apply_together
 from tests.stage.feeds import csv, ticket
@@ -38,6 +40,13 @@ def in_tens(pool: Pool, files: Sequence[ChangeFile]) -> None:
         apply_together(pool, files[place : place + 10])
 
 
+def sweep(pool: Pool) -> None:
+    """As a consumer does now and then; there is nothing to forget."""
+    with postgres.transaction(pool) as connection:
+        tellings.prune(connection, "inc", BEGAN - timedelta(days=1))
+        postgres.rows(connection, "changes", "forget")
+
+
 def reads(pool: Pool) -> Counter[str]:
     with pool.connection() as connection:
         connection.execute("SELECT pg_stat_force_next_flush()")
@@ -55,6 +64,7 @@ def test_one_more_file_reads_as_much_as_the_first_ones(
     for first in (FEW, FEW + MANY):
         before = reads(pool)
         applied(pool, [file(number, **kind) for number in range(first, first + FEW)])
+        sweep(pool)
         read.append(reads(pool) - before)
         applied(pool, [file(number, **kind) for number in range(first + FEW, MANY)])
     assert grown(read[0], read[1], FEW) == {}
