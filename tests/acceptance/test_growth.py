@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from tests.stage.feeds import csv, key_at, ticket
-from tests.stage.reads import grown, read_rows
+from tests.stage.reads import grown, keep_unanalyzed, read_rows
 from tests.stage.stage import Process, Stage, wait_until
 
 FEW, MANY = 30, 400
@@ -24,6 +24,7 @@ TELLS_SECONDS = 10.5
 
 @pytest.mark.promise("Bounded")
 def test_a_file_costs_what_the_first_ones_did(stage: Stage) -> None:
+    keep_unanalyzed(stage.connection)
     consumer = stage.start("consume")
     send(stage, consumer, range(FEW))
     first = read_for(stage, consumer, range(FEW, 2 * FEW))
