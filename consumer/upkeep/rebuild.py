@@ -38,9 +38,9 @@ _OF_THIS_ONE = (
     KeyInHand, LockTimeout, ObjectMissing, ObjectRefused, ObjectUnavailable, Permanent, SlowBody, StatementRefused,
 )  # fmt: skip
 """What is wrong with one file, or in its way, is no reason to leave the others unread."""
-_FILES, _ROWS = 500, 50_000
-"""At a time. All that is told behind a file is looked through for it, and as well for many; but while their rows are
-put in their places, files of the same tickets wait."""
+_FILES, _ROWS = 100, 50_000
+"""At a time. All that is told behind a file is looked through for it, and as well for many; but meanwhile files of
+their keys wait, and while their rows are put in their places, files of the same tickets."""
 
 
 class UnreadFile(View):
@@ -123,13 +123,14 @@ class Rebuild:
     def _read(self, feed: Feed, files: Sequence[UntoldFile]) -> "_ReadFiles":
         """Tell of files, but for those that somebody has told of meanwhile, or that are not to be waited for now."""
         with database.transaction(self.pool) as connection:
+            for file in files:  # before the first is read, so that who has to wait for one has read none
+                ledger.lock_key(connection, self.bucket.name, file.key)
             found: list[UntoldFile] = []
             rows = 0
             with connection.cursor() as cursor:
                 for file in files:
                     if self.stop.is_set():
                         break
-                    ledger.lock_key(connection, self.bucket.name, file.key)
                     sha256 = tellings.digest_of_untold(connection, file)
                     if sha256 is not None:
                         found.append(file)

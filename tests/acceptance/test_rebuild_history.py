@@ -91,13 +91,13 @@ def kill_after(stage: Stage, files: int) -> int:
 
 @pytest.mark.promise("Exactly once")
 def test_killed_at_any_moment_it_goes_on(stage: Stage) -> None:
-    files = 1_100  # more than are read in two transactions
+    files = 250  # more than are read in two transactions
     stage.bucket.put_all({
         key_at(place): csv([ticket(f"INC{place % 7}", owner=OWNERS[place // 7 % len(OWNERS)])])
         for place in range(files)
     })  # fmt: skip
     assert stage.run("drain", "--apply", **OFF).returncode == 0
-    found = [kill_after(stage, told) for told in (0, 1, 501)]
+    found = [kill_after(stage, told) for told in (0, 1, 101)]
     assert found[0] < found[1] < found[2] < files  # on its way each time
     assert rebuilt(stage)["files"] == files - found[-1]
     for number in range(7):

@@ -1,6 +1,6 @@
 """Every content that a ticket had, from which file and line on: any order of the same files tells the same."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +13,7 @@ from consumer.feeds.declared import packaged_feeds
 from consumer.files import ledger, tellings
 from consumer.files.outcomes import AlreadyApplied, Applied
 from consumer.postgres import database as postgres
-from consumer.postgres.database import Pool
+from consumer.postgres.database import Connection, Pool
 from consumer.settings import ApplySettings
 from consumer.upkeep import lineage
 from consumer.upkeep.lineage import Content
@@ -163,6 +163,36 @@ def test_what_is_too_old_is_forgotten_bit_by_bit_and_what_is_left_says_from_when
     with postgres.transaction(pool) as connection:
         tellings.prune(connection, "inc", bound)
     assert told(lineages(pool)["INC1"])[-2:] == [("C", 2, 2), ("A", 3, 2)]
+
+
+def killed(pool: Pool, act: Callable[[Connection], object]) -> None:
+    """Do it in a transaction whose connection ends right before the COMMIT, as with its process."""
+    with postgres.transaction(pool) as connection:
+        act(connection)
+        connection.close()
+
+
+def test_a_sweep_that_is_killed_has_forgotten_nothing_and_the_next_one_forgets_it(pool: Pool, apply: Any) -> None:
+    for minute, owner in enumerate("ABC"):
+        apply(a_file(minute, [("INC1", owner)]))
+    before = told(lineages(pool)["INC1"])
+
+    def forget(connection: Connection) -> None:
+        tellings.prune(connection, "inc", BEGAN + timedelta(minutes=1.5))
+
+    killed(pool, forget)
+    assert told(lineages(pool)["INC1"]) == before
+    for _ in range(2):  # what is forgotten is so once
+        with postgres.transaction(pool) as connection:
+            forget(connection)
+        assert told(lineages(pool)["INC1"]) == before[1:]
+
+
+def test_a_history_whose_first_transaction_is_killed_begins_with_the_next_one(pool: Pool, apply: Any) -> None:
+    apply(a_file(0, [("INC1", "A")]), settings=NOT_KEPT)
+    killed(pool, lambda connection: tellings.begin(connection, INC))
+    apply(a_file(1, [("INC1", "B")]))
+    assert told(lineages(pool)["INC1"]) == [("A", 0, 2), ("B", 1, 2)]
 
 
 @pytest.mark.promise("Exactly once")
