@@ -31,7 +31,9 @@ class FeedModel:
     """A column without which a file is refused; there are others, which no file is without."""
     closed_at: str | None = None
     closure: tuple[str, ...] = ()
-    """What is kept of a row whose ticket is closed; nothing is where `closed_at` is None."""
+    """What is kept of the first row of a closure; nothing is where `closed_at` is None."""
+    closure_later: tuple[str, ...] = ()
+    """And of its last row."""
     columns: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -63,9 +65,8 @@ INC = FeedModel(
     alarm="is_alarm",
     sentinel="EXPORT STOPPED",
     closed_at="closed_at",
-    closure=(
-        "cluster", "region", "location_name", "assigned_team", "owner", "sla_status", "mttr", "created_at_service",
-    ),
+    closure=("cluster", "region", "location_name", "assigned_team", "owner"),
+    closure_later=("sla_status", "mttr", "created_at_service"),
 )  # fmt: skip
 
 CRQ = FeedModel(

@@ -78,6 +78,7 @@ def tables(connection: Connection, feed: Feed, model: FeedModel) -> Tables:
     """Raises: DependencyDown."""
     folder, of_feed = feed.folder.changes, {"feed": feed.name}
     columns = (*model.texts, *model.times, *model.flags, *model.minutes, *(model.place or ()), "geo_source")
+    of_closure = (*model.closure, *model.closure_later)
     with database.translated_errors():
         tickets = database.rows(connection, "demo", "tickets", feed=feed)
         closures = database.rows(connection, "demo", "closures") if model.closed_at else []
@@ -85,7 +86,7 @@ def tables(connection: Connection, feed: Feed, model: FeedModel) -> Tables:
             raw={row["ticket_id"]: row["raw"] for row in tickets},
             typed={row["ticket_id"]: {name: row.get(name) for name in columns} for row in tickets},
             closures={
-                (row["ticket_id"], row["closed_at"]): {name: row[name] for name in model.closure} for row in closures
+                (row["ticket_id"], row["closed_at"]): {name: row[name] for name in of_closure} for row in closures
             },
             rejects={
                 (row["key"].removeprefix(folder), row["line"]): row["raw"]

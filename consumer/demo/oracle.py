@@ -217,11 +217,13 @@ class Oracle:
     def closures(self) -> dict[tuple[str, datetime], Values]:
         if (closed_at := self.model.closed_at) is None:
             return {}
-        return {
-            (row.ticket_id, row.typed[closed_at]): {name: row.typed[name] for name in self.model.closure}
-            for row in self._in_order()
-            if row.typed[closed_at] is not None
-        }
+        found: dict[tuple[str, datetime], Values] = {}
+        for row in self._in_order():
+            if row.typed[closed_at] is not None:
+                held = {name: row.typed[name] for name in self.model.closure}
+                closure = found.setdefault((row.ticket_id, row.typed[closed_at]), held)
+                closure |= {name: row.typed[name] for name in self.model.closure_later}
+        return found
 
     def sums(self) -> dict[str, int]:
         """What the ledger counts over all files."""

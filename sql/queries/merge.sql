@@ -154,32 +154,60 @@ FROM differing
 GROUP BY place
 
 -- name: merge_closures
--- From every row read, also from those that an older or a later row outranks: the set must not depend on order.
+-- From every row read, also from those that an older or a later row outranks: the set must not depend on order. Who
+-- held the ticket the first row of a closure tells, since later ones tell who has it by then; the rest the last one.
 WITH files AS (
     SELECT place, file.*
     FROM unnest(%(file_ids)s::bigint[]) WITH ORDINALITY AS given (file_id, place)
     JOIN ingest.ledger AS file USING (file_id)
     WHERE file_id = ANY(%(file_ids)s)
+), closures AS MATERIALIZED (
+    SELECT ticket_id, closed_at, place, line, at, first_place, first_line, first_at
+    FROM (SELECT ticket_id, closed_at, place, line, staging.ctid AS at,
+                 first_value(place) OVER in_order AS first_place, first_value(line) OVER in_order AS first_line,
+                 first_value(staging.ctid) OVER in_order AS first_at, lead(line) OVER in_order IS NULL AS is_last
+          FROM staging
+          WHERE closed_at IS NOT NULL
+          WINDOW in_order AS (PARTITION BY ticket_id, closed_at ORDER BY place, line)) AS told
+    WHERE is_last
 ), written AS (
     INSERT INTO tickets.closure_events AS known
         (ticket_id, closed_at, cluster, region, location_name, assigned_team, owner, sla_status, mttr,
-         created_at_service, position)
-    SELECT DISTINCT ON (ticket_id, closed_at)
-           ticket_id, closed_at, raw->>'cluster', raw->>'region', raw->>'location_name', raw->>'assigned_team',
-           raw->>'owner', raw->>'sla_status', round((raw->>'mttr')::numeric)::integer,
-           tickets.eat_ts(raw->>'created_at_service'),
-           ROW(epoch, key_time, key, object_time, etag, line)::ingest.position
-    FROM staging JOIN files USING (place)
-    WHERE closed_at IS NOT NULL
-    ORDER BY ticket_id, closed_at, place DESC, line DESC
+         created_at_service, position, first_position)
+    SELECT ticket_id, closed_at, first.raw->>'cluster', first.raw->>'region', first.raw->>'location_name',
+           first.raw->>'assigned_team', first.raw->>'owner', last.raw->>'sla_status',
+           round((last.raw->>'mttr')::numeric)::integer, tickets.eat_ts(last.raw->>'created_at_service'),
+           ROW(file.epoch, file.key_time, file.key, file.object_time, file.etag, closures.line)::ingest.position,
+           CASE WHEN first_at <> at
+                THEN ROW(begun.epoch, begun.key_time, begun.key, begun.object_time, begun.etag,
+                         first_line)::ingest.position END
+    FROM closures
+    JOIN files AS file ON file.place = closures.place
+    JOIN files AS begun ON begun.place = first_place
+    CROSS JOIN LATERAL (SELECT raw FROM staging WHERE staging.ctid = closures.at OFFSET 0) AS last
+    CROSS JOIN LATERAL (SELECT raw FROM staging WHERE staging.ctid = closures.first_at OFFSET 0) AS first
+    ORDER BY ticket_id, closed_at
     ON CONFLICT (ticket_id, closed_at) DO UPDATE
-    SET cluster = excluded.cluster, region = excluded.region, location_name = excluded.location_name,
-        assigned_team = excluded.assigned_team, owner = excluded.owner, sla_status = excluded.sla_status,
-        mttr = excluded.mttr, created_at_service = excluded.created_at_service, position = excluded.position
+    SET (cluster, region, location_name, assigned_team, owner, first_position) = (
+            SELECT cluster, region, location_name, assigned_team, owner,
+                   nullif(at, greatest(known.position, excluded.position))
+            FROM (VALUES (known.cluster, known.region, known.location_name, known.assigned_team, known.owner,
+                          coalesce(known.first_position, known.position)),
+                         (excluded.cluster, excluded.region, excluded.location_name, excluded.assigned_team,
+                          excluded.owner, coalesce(excluded.first_position, excluded.position)))
+                 AS held (cluster, region, location_name, assigned_team, owner, at)
+            ORDER BY at LIMIT 1),
+        (sla_status, mttr, created_at_service, position) = (
+            SELECT sla_status, mttr, created_at_service, at
+            FROM (VALUES (known.sla_status, known.mttr, known.created_at_service, known.position),
+                         (excluded.sla_status, excluded.mttr, excluded.created_at_service, excluded.position))
+                 AS reckoned (sla_status, mttr, created_at_service, at)
+            ORDER BY at DESC NULLS LAST LIMIT 1)
     WHERE known.position IS NULL OR known.position < excluded.position
-    RETURNING (position).key AS key
+       OR coalesce(excluded.first_position, excluded.position) < coalesce(known.first_position, known.position)
+    RETURNING ticket_id, closed_at
 )
-SELECT place, count(*) AS closures FROM written JOIN files USING (key) GROUP BY place
+SELECT place, count(*) AS closures FROM written JOIN closures USING (ticket_id, closed_at) GROUP BY place
 
 -- name: keep_rejects
 -- Some may be there from when the file was refused for them.

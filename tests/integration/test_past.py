@@ -1,5 +1,6 @@
 """The views of the past: days and weeks in East Africa, gaps, reopenings, late files, and who held what."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -108,6 +109,27 @@ def test_a_reopened_ticket_counts_with_each_closure_and_whoever_held_it_then(
         "SELECT team, closures, mttr_median::float8 FROM reporting.mttr_and_sla_by_team"
     ).fetchall()
     assert {tuple(row.values()) for row in teams if row["team"]} == {("Team 1", 1, 30.0), ("Team 2", 1, 90.0)}
+
+
+CLOSING = ticket("1", assigned_team="Team 1", owner="Ann", closed_at="2026-06-23 10:00", **CLOSED)
+HANDED_ON = CLOSING | {"assigned_team": "Team 2", "owner": "Ben", "mttr": "45"}
+RECKONED = HANDED_ON | {"assigned_team": "Team 3", "owner": "Cyn", "mttr": "60", "sla_status": "breached"}
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+def test_who_held_a_ticket_is_who_had_it_when_it_closed_and_not_who_got_it_since(
+    connection: Connection, apply: Apply, order: tuple[int, ...]
+) -> None:
+    files = [
+        ChangeFile("2026-06-23T120000", csv([CLOSING])),
+        ChangeFile("2026-06-24T120000", csv([HANDED_ON, HANDED_ON | {"mttr": "50"}])),
+        ChangeFile("2026-06-25T120000", csv([RECKONED])),
+    ]
+    applied = [apply(files[place]) for place in order]
+    found = connection.execute("SELECT team, owner, mttr_minutes, sla_status FROM reporting.who_closed").fetchall()
+    assert [tuple(row.values()) for row in found] == [("Team 1", "Ann", 60, "breached")]
+    wrote = [each.counts.closures for each in applied if isinstance(each, Applied)]
+    assert wrote == [1, 1, 0 if order[2] == 1 else 1], "between the first and the last row there is nothing to write"
 
 
 def figures(row: Mapping[str, Any]) -> tuple[Any, ...]:

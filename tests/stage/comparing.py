@@ -59,8 +59,8 @@ def tickets(stage: Stage) -> dict[str, dict[str, Any]]:
 
 
 def closures(stage: Stage) -> dict[tuple[str, datetime], dict[str, Any]]:
-    rows = stage.query("SELECT * FROM tickets.closure_events")
-    return {(row["ticket_id"], row["closed_at"]): {name: row[name] for name in INC.closure} for row in rows}
+    rows, names = stage.query("SELECT * FROM tickets.closure_events"), (*INC.closure, *INC.closure_later)
+    return {(row["ticket_id"], row["closed_at"]): {name: row[name] for name in names} for row in rows}
 
 
 def rejects(stage: Stage) -> set[tuple[str, int]]:

@@ -64,6 +64,12 @@ def test_closures_are_of_all_rows_also_of_outranked_ones() -> None:
     }
 
 
+def test_a_closure_has_its_holder_from_its_first_row_and_its_minutes_from_the_last() -> None:
+    later, first = file(20, "A,Thika,,2026-11-20 10:00,45,,"), file(0, "A,Nairobi,,2026-11-20 10:00,30,,")
+    (closure,) = foretell([later, first]).closures().values()
+    assert (closure["region"], closure["mttr"]) == ("nairobi", 45)
+
+
 def test_alarms_and_the_sentinel_are_dropped_and_counted() -> None:
     expected = foretell([file(0, "A,x,,,,T,", "EXPORT STOPPED: 2 of 9,,,,,,", "B,x,,,,0,")])
 
