@@ -94,9 +94,12 @@ SELECT set_config('enable_nestloop', 'on', true)
 -- ticket, which is looked for among all that were told since the earliest of these. What is there afterwards depends on
 -- which rows were put, and not on when. Nothing is put where a ticket that was never another says the same.
 WITH late AS MATERIALIZED (
-    SELECT staging.ticket_id, telling_id, staging.line, staging.ctid AS at
+    SELECT staging.ticket_id, telling_id, head, staging.line, staging.ctid AS at
     FROM staging
-    JOIN unnest(%(tellings)s::bigint[]) WITH ORDINALITY AS given (telling_id, place) USING (place)
+    JOIN (SELECT place, telling_id, head
+          FROM unnest(%(tellings)s::bigint[]) WITH ORDINALITY AS given (telling_id, place)
+          CROSS JOIN LATERAL (SELECT head FROM ingest.tellings AS known WHERE known.telling_id = given.telling_id
+                              OFFSET 0) AS telling) AS given USING (place)
     LEFT JOIN (SELECT place, ticket_id FROM moved JOIN staging USING (place, line)) AS in_order
         USING (place, ticket_id)
     WHERE reject_reason IS NULL AND in_order.place IS NULL
@@ -136,42 +139,43 @@ WITH late AS MATERIALIZED (
     JOIN writing USING (telling_id)
     WHERE known.written_at = told_at
     ORDER BY ticket_id, head DESC, row.line DESC
-), since AS MATERIALIZED (
-    SELECT telling_id, head FROM ingest.tellings
-    WHERE feed = %(feed)s
-      AND head >= (SELECT head FROM ingest.tellings WHERE telling_id = ANY (ARRAY(SELECT telling_id FROM late))
-                   ORDER BY head LIMIT 1)
-), told AS (
-    SELECT DISTINCT row.ticket_id, head, telling_id, row.line
-    FROM (SELECT * FROM ingest.told_rows WHERE telling_id = ANY (ARRAY(SELECT telling_id FROM since))) AS part
-    CROSS JOIN LATERAL unnest(ticket_ids, lines) AS row (ticket_id, line)
-    JOIN since USING (telling_id)
-    WHERE row.ticket_id IN (SELECT ticket_id FROM late)
-), in_order AS MATERIALIZED (
-    SELECT ticket_id, head, telling_id, line, lead(telling_id) OVER following AS next_telling,
-           lead(line) OVER following AS next_line
-    FROM told
-    WINDOW following AS (PARTITION BY ticket_id ORDER BY head, line)
-), said AS MATERIALIZED (
-    SELECT late.ticket_id, late.telling_id, late.line, in_order.head, next_telling, next_line, given.raw
+), asking AS MATERIALIZED (
+    SELECT late.ticket_id, late.telling_id, late.line, late.head, given.raw
     FROM late
-    JOIN in_order USING (ticket_id, telling_id, line)
     JOIN known USING (ticket_id)
     LEFT JOIN begun USING (ticket_id)
     CROSS JOIN LATERAL (SELECT raw FROM staging WHERE staging.ctid = late.at OFFSET 0) AS given
-    WHERE (is_there OR given.raw <> now_has OR begun.head IS NULL
-           OR (in_order.head, late.line) < (begun.head, begun.line))
-      -- What others told around it may be forgotten; what is known of its very place stands; and as the last row of
-      -- all, the ticket itself says it.
-      AND (in_order.head).key_time >= (SELECT pruned FROM ingest.histories WHERE feed = %(feed)s)
+    WHERE (is_there OR given.raw <> now_has OR begun.head IS NULL OR (late.head, late.line) < (begun.head, begun.line))
+      -- What others told around it may be forgotten; and what is known of its very place stands.
+      AND (late.head).key_time >= (SELECT pruned FROM ingest.histories WHERE feed = %(feed)s)
       AND (late.telling_id, late.line) IS DISTINCT FROM (begun.telling_id, begun.line)
       AND NOT EXISTS (SELECT FROM boundaries AS boundary
                       WHERE boundary.ticket_id = late.ticket_id
                         AND (boundary.telling_id, boundary.line) = (late.telling_id, late.line))
-      AND (next_telling IS NOT NULL
-           OR EXISTS (SELECT FROM boundaries AS boundary
-                      WHERE boundary.ticket_id = late.ticket_id
-                        AND (boundary.head, boundary.line) > (in_order.head, late.line)))
+), told AS (
+    SELECT DISTINCT told.*
+    FROM (SELECT (SELECT head FROM asking ORDER BY head LIMIT 1) AS first, array_agg(ticket_id) AS tickets,
+                 array_agg(last) AS last, array_agg(ROW((position).epoch, (position).key_time, (position).key,
+                                                        (position).object_time, (position).etag, 0)::ingest.position)
+                     AS ends
+          FROM (SELECT DISTINCT ON (ticket_id) ticket_id, head AS last FROM asking ORDER BY ticket_id, head DESC)
+              AS ticket
+          LEFT JOIN {positions} USING (ticket_id)) AS wanted
+    CROSS JOIN LATERAL ingest.told_from(%(feed)s, first, tickets, last, ends) AS told
+), in_order AS MATERIALIZED (
+    SELECT ticket_id, telling_id, line, lead(telling_id) OVER following AS next_telling,
+           lead(head) OVER following AS next_head, lead(line) OVER following AS next_line
+    FROM told
+    WINDOW following AS (PARTITION BY ticket_id ORDER BY head, line)
+), said AS MATERIALIZED (
+    -- As the last row of all, the ticket itself says it.
+    SELECT asking.*, next_telling, next_head, next_line
+    FROM asking
+    JOIN in_order USING (ticket_id, telling_id, line)
+    WHERE next_telling IS NOT NULL
+       OR EXISTS (SELECT FROM boundaries AS boundary
+                  WHERE boundary.ticket_id = asking.ticket_id
+                    AND (boundary.head, boundary.line) > (asking.head, asking.line))
 ), points AS (
     -- Where a content is known to begin: the first one with a row without `before`, or where it was written. That of
     -- which nothing tells where has no place, and was before all others.
@@ -184,9 +188,10 @@ WITH late AS MATERIALIZED (
     UNION ALL
     SELECT ticket_id, head, line, telling_id, 'said', raw FROM said
     UNION ALL
-    SELECT ticket_id, since.head, next_line, next_telling, 'the next', NULL
-    FROM said JOIN since ON since.telling_id = next_telling
-    WHERE NOT EXISTS (SELECT FROM said AS other
+    SELECT ticket_id, next_head, next_line, next_telling, 'the next', NULL
+    FROM said
+    WHERE next_telling IS NOT NULL
+      AND NOT EXISTS (SELECT FROM said AS other
                       WHERE other.ticket_id = said.ticket_id
                         AND (other.telling_id, other.line) = (said.next_telling, said.next_line))
 ), contents AS MATERIALIZED (

@@ -73,3 +73,17 @@ def test_one_more_file_reads_as_much_as_the_first_ones(
         read.append(reads(pool) - before)
         applied(pool, [file(number, **kind) for number in range(first + FEW, MANY)])
     assert grown(read[0], read[1], FEW) == {}
+
+
+@pytest.mark.promise("Bounded")
+def test_a_late_file_reads_what_is_near_it_and_not_all_behind_it(database: Database, pool: Pool) -> None:
+    with psycopg.connect(database.url, autocommit=True, row_factory=dict_row) as owner:
+        keep_unanalyzed(owner)
+    one_by_one(pool, [file(number) for number in range(2 * FEW) if number % 4])
+    read: list[Counter[str]] = []
+    for first in (0, FEW):
+        before = reads(pool)
+        one_by_one(pool, [file(number) for number in range(first, first + FEW, 4)])
+        read.append(reads(pool) - before)
+        one_by_one(pool, [file(number) for number in range(2 * FEW, 2 * FEW + MANY)] if not first else [])
+    assert grown(read[0], read[1], FEW // 4) == {}

@@ -58,9 +58,13 @@ def lineages(pool: Pool) -> dict[str, list[Content]]:
 
 
 def expected(files: Sequence[ChangeFile]) -> dict[str, list[tuple[str, float, int]]]:
-    """What the files say, read from the first to the last, with what only repeats the one before left out."""
+    """What the files say, read from the first to the last, with what only repeats the one before left out.
+
+    The same bytes once more under their key, with no others in between, are the same file.
+    """
     found: dict[str, list[tuple[str, float, int]]] = {ticket: [] for ticket in TICKETS}
-    for file in sorted(files, key=lambda file: (file.name, file.modified, file.etag)):
+    once = {(file.name, file.etag): file for file in files}.values()
+    for file in sorted(once, key=lambda file: (file.name, file.modified, file.etag)):
         moment = datetime.strptime(f"{file.name}+0300", "%Y-%m-%dT%H%M%S%z")
         for line, row in enumerate(file.bytes.decode().splitlines()[1:], 2):
             ticket, owner = row.split(",")
@@ -95,6 +99,18 @@ def test_a_content_that_a_late_file_interrupts_is_back_with_the_next_row_that_sa
     for minute, owner in ((1, "A"), (2, "A"), (3, "A"), (1.5, "B")):
         apply(a_file(minute, [("INC1", owner)]))
     assert told(lineages(pool)["INC1"]) == [("A", 1, 2), ("B", 1.5, 2), ("A", 2, 2)]
+
+
+@pytest.mark.promise("Late files count")
+def test_the_next_row_is_found_behind_however_many_files(pool: Pool, apply: Any) -> None:
+    between = [a_file(10 + number, [("INC2", "ABC"[number % 3])]) for number in range(200)]
+    files = [
+        a_file(1, [("INC1", "A"), ("INC3", "A")]), *between[:20], a_file(30.5, [("INC3", "A")]), *between[20:],
+        a_file(300, [("INC1", "A"), ("INC3", "B")]),
+    ]  # fmt: skip
+    for file in (*files, late := a_file(2, [("INC1", "B"), ("INC2", "C"), ("INC3", "C")])):
+        apply(file)
+    assert {ticket: told(contents) for ticket, contents in lineages(pool).items()} == expected([*files, late])
 
 
 @pytest.mark.promise("Order-free")
