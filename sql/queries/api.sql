@@ -24,7 +24,7 @@ SELECT json_build_object(
            'features', coalesce(json_agg(
                json_build_object(
                    'type', 'Feature', 'id', ticket_id, 'geometry', tickets.point_json(geom),
-                   'properties', to_jsonb(ticket) - '{{raw,geom,geog,latitude,longitude,ingested_at}}'::text[])
+                   'properties', (SELECT row_to_json(shown) FROM (SELECT {columns}) AS shown))
                ORDER BY ticket_id COLLATE "C"), '[]'))::text AS body
 FROM {as_of} (%(at)s) AS ticket
 WHERE closed_at IS NULL AND lower(normalized_status) IS DISTINCT FROM 'closed'

@@ -88,15 +88,27 @@ CREATE OR REPLACE FUNCTION {as_of} (at timestamptz) RETURNS SETOF {tickets}
 LANGUAGE sql STABLE PARALLEL SAFE AS {body}
 
 -- name: as_of
--- A row of a content of before is made as the table would.
+-- A row of a content of before is made as the table would. Many tickets were written at one moment, so what was told
+-- then is looked up once for all of them; whether a ticket was another is looked up by its id, since of all contents
+-- there may be very many more.
 SELECT ticket.*
 FROM {tickets} AS ticket
+CROSS JOIN LATERAL (
+    SELECT count(*) > 0 AS was_another, coalesce(max(until) > $1, false) AS is_another_since
+    FROM tickets.versions
+    WHERE feed = {name} AND versions.ticket_id = ticket.ticket_id
+) AS known
+LEFT JOIN (
+    SELECT told_at, max((head).key_time) <= $1 AS is_earlier, min((head).key_time) > $1 AS is_later
+    FROM ingest.tellings
+    WHERE feed = {name}
+    GROUP BY told_at
+) AS written ON told_at = ingested_at
 WHERE ingest.is_within_history({name}, $1)
-  AND NOT EXISTS (SELECT FROM tickets.versions AS later
-                  WHERE later.feed = {name} AND later.ticket_id = ticket.ticket_id AND later.until > $1)
-  AND (EXISTS (SELECT FROM tickets.versions AS known
-               WHERE known.feed = {name} AND known.ticket_id = ticket.ticket_id)
-       OR ingest.was_written_by({name}, ticket.ticket_id, ticket.ingested_at, $1))
+  AND NOT is_another_since
+  AND CASE WHEN was_another OR is_earlier THEN true
+           WHEN is_later THEN false
+           ELSE ingest.was_written_by({name}, ticket.ticket_id, ticket.ingested_at, $1) END
 UNION ALL
 SELECT (once.row).*
 FROM ingest.contents_as_of({name}, $1) AS past
