@@ -18,8 +18,8 @@ CLOSED = {"normalized_status": "closed", "closed_at": "2026-06-01 10:00:00"}
 DONE = '"archive_key": "'
 QUEUES = {"outbox_unsent", "outbox_unhandled", "ledger_unfinished"}
 """Indexes of what is open have entries of what is not any more until the next VACUUM, which they ask for themselves."""
-TELLS_SECONDS = 10.5
-"""After so long an idle session of the server has told what it has read."""
+TELLS_SECONDS = 15.0
+"""An idle session of the server tells what it has read after ten; and what follows a file is done a while after it."""
 
 
 @pytest.mark.promise("Bounded")
