@@ -9,7 +9,7 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from consumer.feeds.feed import Feed, Feeds, overlapping, sharing_a_relation
+from consumer.feeds.feed import Feed, Feeds, FollowOn, overlapping, sharing_a_relation
 from consumer.settings import FeedsSettings
 from publisher.errors import Misconfigured
 
@@ -62,7 +62,7 @@ def operators_files(settings: FeedsSettings) -> list[Path]:
 
 
 def require_apart(feeds: Iterable[Feed]) -> None:
-    """Raises: Misconfigured, when a key could be of two of them, or a table or index in the database."""
+    """Raises: Misconfigured, when a key could be of two of them, or a table or index in the database, or a closure."""
     feeds = list(feeds)
     if twice := overlapping(feeds):
         raise Misconfigured(
@@ -75,6 +75,14 @@ def require_apart(feeds: Iterable[Feed]) -> None:
             f"feeds {first.name!r} and {second.name!r} would both have {relation} in the database, where tables and "
             "indexes share their names: call one of them otherwise"
         )
+    reported = {feed.name for feed in packaged_feeds() if FollowOn.HISTORY in feed.follow_ons}
+    for feed in feeds:
+        if FollowOn.HISTORY in feed.follow_ons and feed.name not in reported:
+            raise Misconfigured(
+                f"{feed.name}.toml: follow_ons: 'history' is for {' and '.join(sorted(reported))} alone: closures, "
+                "daily snapshots and dashboard are of those tickets, and others would be counted among them; every "
+                "content of a ticket is kept for each feed without it"
+            )
 
 
 def read_feed(file: _File) -> Feed:

@@ -225,6 +225,15 @@ def test_a_feed_that_is_called_as_an_index_of_another_is_refused_before_anything
     assert stage.query("SELECT feed FROM ingest.feeds ORDER BY feed") == [{"feed": "crq"}, {"feed": "inc"}]
 
 
+def test_the_closures_of_another_feed_are_not_counted_among_those_of_the_dashboard(stage: Stage, folder: Path) -> None:
+    columns = "columns.id = 'text'\ncolumns.closed_at = 'timestamp'\n"
+    (folder / "city.toml").write_text(f"name='city'\nprefix='city/'\nid='id'\nfollow_ons=['history']\n{columns}")
+    for command in (["feeds", "check"], ["consume"], ["migrate"]):
+        refused = stage.run(*command)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert "city.toml: follow_ons: 'history' is for inc alone: closures, daily snapshots" in refused.stderr
+
+
 def test_a_feed_whose_index_is_called_as_a_table_that_is_there_is_refused(stage: Stage, declared: Path) -> None:
     """That of a feed which is declared nowhere any more: the index would be missing, and nothing would say so."""
     text = declared.read_text()
