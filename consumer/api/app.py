@@ -21,9 +21,17 @@ from consumer.api.answers import DATA_VERSION, Answers
 from consumer.api.limits import Rates, Turns
 from consumer.api.live import Live
 from consumer.api.ogc import FeaturesApi
-from consumer.api.parameters import FeedName, Filters, Moment, Word, feed_with_history, named_feed
+from consumer.api.parameters import (
+    FeedName,
+    Filters,
+    Moment,
+    Word,
+    feed_that_closes,
+    feed_with_history,
+    named_feed,
+)
 from consumer.api.problems import PROBLEM, Problem
-from consumer.api.reading import Reader, WholeTicket, question
+from consumer.api.reading import Reader, WholeTicket, question, ticket
 from consumer.feeds.feed import Feeds
 from consumer.settings import ApiSettings
 from publisher.errors import FleetticketsError, Permanent
@@ -45,7 +53,7 @@ _NO_PAGE = (
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
-_THIS_MACHINE = ("localhost", "127.0.0.1")
+_THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
 _GEOJSON, _JSON = "application/geo+json", "application/json"
 
 
@@ -103,7 +111,7 @@ def application(reader: Reader, live: Live, feeds: Feeds, settings: ApiSettings)
     if settings.tokens:
         allowed.append(Depends(HTTPBearer(auto_error=False)))  # so that the description says so
     for routes in (
-        _routes(answers, reader, turns, feeds),
+        _routes(answers, feeds),
         following.routes(answers, live, feeds),
         history.routes(answers, feeds),
         FeaturesApi(answers, feeds, str(settings.url or "")).routes(),
@@ -165,7 +173,7 @@ class _DataAlone:
         await self._app(scope, receive, send_on)
 
 
-def _routes(answers: Answers, reader: Reader, turns: Turns, feeds: Feeds) -> APIRouter:
+def _routes(answers: Answers, feeds: Feeds) -> APIRouter:
     routes = APIRouter(prefix="/api")
 
     @routes.get("/{feed}/dashboard", summary="Open and closed tickets, metrics, freshness")
@@ -187,7 +195,7 @@ def _routes(answers: Answers, reader: Reader, turns: Turns, feeds: Feeds) -> API
 
     @routes.get("/{feed}/as-of", summary="The tickets that were open at an instant, as GeoJSON")
     async def as_of(request: Request, feed: FeedName, filters: Annotated[AsOfFilters, Query()]) -> Response:
-        asked = question(feed_with_history(feeds, feed), "as_of", {"at": filters.at})
+        asked = question(feed_that_closes(feeds, feed), "as_of", {"at": filters.at})
         try:
             return await answers.give(request, asked, _GEOJSON)
         except Permanent as error:
@@ -200,15 +208,15 @@ def _routes(answers: Answers, reader: Reader, turns: Turns, feeds: Feeds) -> API
     @routes.get(
         "/{feed}/tickets/{ticket_id:path}",
         summary="One ticket, and the file and line that it is from",
-        responses={404: {"description": "No file has told of it.", **PROBLEM}},
+        responses={200: {"model": WholeTicket}, 404: {"description": "No file has told of it.", **PROBLEM}},
     )
-    async def ticket(
-        feed: FeedName, ticket_id: Annotated[Word, Path()], filters: Annotated[TicketFilters, Query()]
-    ) -> WholeTicket:
-        of = named_feed(feeds, feed)
-        found = await turns.take(lambda: reader.ticket(of, ticket_id, with_history=filters.history))
-        if not found.is_known:
-            raise Problem(HTTPStatus.NOT_FOUND, f"no file has told of a ticket {ticket_id[:100]!r} of {feed}")
-        return found
+    async def one_ticket(
+        request: Request,
+        feed: FeedName,
+        ticket_id: Annotated[Word, Path()],
+        filters: Annotated[TicketFilters, Query()],
+    ) -> Response:
+        asked = ticket(named_feed(feeds, feed), ticket_id, with_history=filters.history)
+        return await answers.give(request, asked, _JSON)
 
     return routes

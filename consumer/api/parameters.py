@@ -48,3 +48,11 @@ def feed_with_history(feeds: Feeds, name: str) -> Feed:
     if FollowOn.HISTORY not in feed.follow_ons:
         raise Problem(HTTPStatus.NOT_FOUND, f"{name} has no history, so no dashboard or map: see its tickets")
     return feed
+
+
+def feed_that_closes(feeds: Feeds, name: str) -> Feed:
+    """One whose columns tell which of its tickets are open. Raises: Problem."""
+    feed = named_feed(feeds, name)
+    if lacking := [column for column in ("closed_at", "normalized_status") if column not in feed.typed_columns]:
+        raise Problem(HTTPStatus.NOT_FOUND, f"{name} has no {' and no '.join(lacking)} to tell which tickets were open")
+    return feed

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
+from http import HTTPStatus
 from typing import Any, Literal
 
 from pydantic import Field
 
 from consumer.api.bodies import Bodies, Body, Stamp, tag_of
 from consumer.api.changes import ChangesPage, read_page
+from consumer.api.problems import Problem
 from consumer.feeds.feed import Feed
 from consumer.postgres import database
 from consumer.postgres.database import Connection, Pool
@@ -105,14 +107,6 @@ class Reader:
         with database.look(self._pool) as connection:
             return {row["feed"]: row["version"] for row in database.rows(connection, "changes", "versions")}
 
-    def ticket(self, feed: Feed, ticket_id: str, *, with_history: bool) -> WholeTicket:
-        """Raises: DependencyDown."""
-        with database.look(self._pool) as connection:
-            row = database.row(connection, "api", "ticket", {"ticket_id": ticket_id}, feed=feed)
-            life = explain_ticket(connection, ticket_id, feed, with_history=with_history)
-        found = row or {"values": None, "geometry": None}
-        return WholeTicket.model_validate(life.model_dump() | found)
-
     def require_ready(self) -> None:
         """Raises: Misconfigured, for a database that lacks a migration; DependencyDown."""
         with database.look(self._pool) as connection:
@@ -126,6 +120,20 @@ def question(of: Feed, statement: str, parameters: Parameters, file: Literal["ap
         return str(database.rows(connection, file, statement, parameters, feed=of)[0]["body"])
 
     return Question(of.name, (statement, *sorted(parameters.items())), make)
+
+
+def ticket(of: Feed, ticket_id: str, *, with_history: bool) -> Question:
+    """One ticket; making it raises a Problem where no file has told of it."""
+
+    def make(connection: Connection, _version: int) -> str:
+        row = database.row(connection, "api", "ticket", {"ticket_id": ticket_id}, feed=of)
+        life = explain_ticket(connection, ticket_id, of, with_history=with_history)
+        if not life.is_known:
+            raise Problem(HTTPStatus.NOT_FOUND, f"no file has told of a ticket {ticket_id[:100]!r} of {of.name}")
+        found = row or {"values": None, "geometry": None}
+        return WholeTicket.model_validate(life.model_dump() | found).model_dump_json()
+
+    return Question(of.name, ("ticket", ticket_id, with_history), make)
 
 
 def changes(of: Feed, since: int, limit: int) -> Question:

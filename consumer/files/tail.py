@@ -23,6 +23,8 @@ from publisher.store.bucket import Bucket, Move
 
 _LEFT_ALONE_SECONDS = 60
 """A file applied longer ago than this and not archived is nobody's any more; archiving it twice would do no harm."""
+_MOST_FORGOTTEN = 30
+"""Thousands of contents of a feed in one sweep, which is for other things as well."""
 log = structlog.get_logger()
 
 
@@ -161,8 +163,7 @@ class Tail:
     def sweep(self, stop: Event) -> None:
         """Finish what a crash left half-way and no delivery comes for: unsent requests, objects not yet archived.
 
-        And forget which tickets have changed, once that is days ago, and some of the contents of tickets that are kept
-        for no longer.
+        And forget which tickets have changed, once that is days ago, and contents of tickets that are kept no longer.
 
         `stop` ends it after the object in hand.
         Raises: DependencyDown.
@@ -186,5 +187,8 @@ class Tail:
             ledger.finish_relayed(connection)
             database.rows(connection, "changes", "forget")
         for folder in self._bucket.folders:
-            with database.transaction(self._pool) as connection:
-                tellings.prune(connection, folder.feed, datetime.now(UTC) - self._keeps_versions)
+            for _ in range(_MOST_FORGOTTEN):
+                with database.transaction(self._pool) as connection:
+                    has_more = tellings.prune(connection, folder.feed, datetime.now(UTC) - self._keeps_versions)
+                if stop.is_set() or not has_more:
+                    break

@@ -96,9 +96,10 @@ def settle_since(connection: Connection, feed: Feed, bound: datetime) -> datetim
     return found["since"] if found else None
 
 
-def prune(connection: Connection, feed: str, bound: datetime) -> None:
-    """Forget some of what ended before, of the feed of that name."""
-    database.rows(connection, "tellings", "prune", {"feed": feed, "bound": bound, "limit": _PRUNED})
+def prune(connection: Connection, feed: str, bound: datetime) -> bool:
+    """Forget some of what ended before, of the feed of that name. Gives whether there may be more of it."""
+    (found,) = database.rows(connection, "tellings", "prune", {"feed": feed, "bound": bound, "limit": _PRUNED})
+    return _PRUNED in (found["contents"], found["told"])
 
 
 def _begin_and_tell(connection: Connection, feed: Feed, file_ids: Sequence[int]) -> list[int]:

@@ -166,6 +166,9 @@ class Writer(View):
     bucket: str | None
     decision: str | None
     state: str | None
+    event_time: Moment | None = Field(description="When its notification says that the file was written.")
+    first_seen_at: Moment | None
+    first_seen_by: str | None = Field(description="What told of the file: notification, poller, drain or import.")
     applied_at: Moment | None
     archive_key: str | None
 

@@ -22,6 +22,9 @@ class Teller(View):
     file_id: int | None
     bucket: str | None
     decision: str | None = Field(description="late, where the file came after others of a later time.")
+    event_time: Moment | None = Field(description="When its notification says that the file was written.")
+    first_seen_at: Moment | None
+    first_seen_by: str | None = Field(description="What told of the file: notification, poller, drain or import.")
     archive_key: str | None
 
 

@@ -45,7 +45,7 @@ WHERE ticket_id = %(ticket_id)s
 -- The change that last wrote a ticket; without a file for a ticket that was there before the ledger.
 SELECT (known.position).epoch, (known.position).key_time, (known.position).key, (known.position).object_time,
        (known.position).etag, (known.position).line, file.file_id, file.bucket, file.decision, file.state,
-       file.applied_at, file.archive_key
+       file.event_time, file.first_seen_at, file.first_seen_by, file.applied_at, file.archive_key
 FROM {positions} AS known LEFT JOIN ingest.ledger AS file USING (file_id)
 WHERE known.ticket_id = %(ticket_id)s
 

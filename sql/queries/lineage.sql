@@ -18,7 +18,8 @@ WITH boundaries AS (
     WHERE content.raw IS NOT NULL
 )
 SELECT (head).epoch, nullif((head).key_time, '-infinity') AS key_time, (head).key, begun.line,
-       telling.file_id, file.bucket, file.decision, file.archive_key, begun.raw,
+       telling.file_id, file.bucket, file.decision, file.event_time, file.first_seen_at, file.first_seen_by,
+       file.archive_key, begun.raw,
        (SELECT bool_or(told.digest = jsonb_hash(begun.raw))
         FROM ingest.told_rows AS part
         CROSS JOIN LATERAL unnest(ticket_ids, lines, digests) AS told (ticket_id, line, digest)

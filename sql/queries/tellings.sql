@@ -281,9 +281,11 @@ WITH old AS MATERIALIZED (
     RETURNING telling_id
 ), marked AS (
     UPDATE ingest.tellings SET is_whole = false WHERE telling_id = ANY (ARRAY(SELECT telling_id FROM untold))
+), noted AS (
+    UPDATE ingest.histories SET since = greatest(since, %(bound)s), pruned = %(bound)s
+    WHERE feed = %(feed)s AND pruned < %(bound)s AND (EXISTS (SELECT FROM old) OR EXISTS (SELECT FROM untold))
 )
-UPDATE ingest.histories SET since = greatest(since, %(bound)s), pruned = %(bound)s
-WHERE feed = %(feed)s AND pruned < %(bound)s AND (EXISTS (SELECT FROM old) OR EXISTS (SELECT FROM untold))
+SELECT (SELECT count(*) FROM old) AS contents, (SELECT count(*) FROM untold) AS told
 
 -- name: count_untold
 SELECT count(*) AS files

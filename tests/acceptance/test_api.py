@@ -128,6 +128,7 @@ def test_a_ticket_is_told_with_the_line_that_it_is_from(api: Api) -> None:
     assert told["values"]["cluster"] == told["values"]["raw"]["cluster"] == "Westlands"
     assert told["geometry"] == {"type": "Point", "coordinates": [36.8108, -1.2676]}
     assert (told["writer"]["key"], told["writer"]["line"]) == (FIRST, 2)
+    assert (told["writer"]["first_seen_by"], told["writer"]["event_time"]) == ("drain", None)
     rejected = api.get("/api/inc/tickets/INC4").json()
     assert (rejected["values"], rejected["rejects"][0]["line"]) == (None, 5)
 
@@ -138,6 +139,7 @@ def test_a_ticket_has_its_history_where_that_is_asked_for(api: Api) -> None:
     assert (history["is_kept"], history["since"]) == (True, None)
     assert [(change["key"], change["line"], change["is_first"]) for change in history["changes"]] == [(FIRST, 3, True)]
     assert {"column": "cluster", "old": None, "new": "Karen"} in history["changes"][0]["values"]
+    assert history["changes"][0]["first_seen_by"] == "drain"
 
 
 def test_the_open_tickets_of_an_instant(tickets: Stage, api: Api) -> None:
@@ -148,7 +150,10 @@ def test_the_open_tickets_of_an_instant(tickets: Stage, api: Api) -> None:
     assert features["INC2"]["properties"]["cluster"] == "Karen"
     assert "INC3" not in features
     assert api.get("/api/inc/as-of?at=2020-01-01T00:00:00Z").json()["features"] == []
-    assert problem(api.get("/api/crq/as-of?at=2020-01-01T00:00:00Z"))[0] == 404
+    assert "no history of crq is kept" in problem(api.get("/api/crq/as-of?at=2020-01-01T00:00:00Z"))[1]
+    apply(tickets, key_at(10).replace("/inc/", "/crq/"), [ticket("CRQ1"), ticket("CRQ2", normalized_status="closed")])
+    found = api.get("/api/crq/as-of?at=2099-01-01T00:00:00Z").json()
+    assert [feature["id"] for feature in found["features"]] == ["CRQ1"]
     tickets.connection.execute("UPDATE ingest.histories SET since = '2021-01-01Z' WHERE feed = 'inc'")
     status, detail = problem(api.get("/api/inc/as-of?at=2020-02-02T00:00:00Z"))
     tickets.connection.execute("UPDATE ingest.histories SET since = '-infinity' WHERE feed = 'inc'")
@@ -170,13 +175,19 @@ def test_an_answer_stands_until_the_data_change(tickets: Stage, api: Api) -> Non
         # A minute may begin in between, and then it is asked once more.
         return ask(tag).status_code == 304 or ask(ask().headers["ETag"]).status_code == 304
 
-    tag = ask().headers["ETag"]
+    def of_ticket() -> tuple[str, str]:
+        answer = api.get("/api/inc/tickets/INC1")
+        return answer.headers["ETag"], answer.headers["Data-Version"]
+
+    tag, (of_one, version) = ask().headers["ETag"], of_ticket()
     assert known(tag)
     assert ask("*").content == b""
+    assert api.get("/api/inc/tickets/INC1", **{"If-None-Match": of_one}).status_code in (200, 304)
     apply(tickets, SECOND, [ticket("INC1", owner="somebody else")])
     again = ask(tag)
     assert again.status_code == 200
     assert again.json()["source_max_key"] == SECOND
+    assert (of_ticket()[0] != of_one, int(of_ticket()[1]) > int(version)) == (True, True)
     assert known(again.headers["ETag"])
 
 
@@ -226,7 +237,10 @@ def test_without_tokens_only_this_machine_is_answered(tickets: Stage) -> None:
     with served(tickets, FLEETTICKETS_API_TOKENS="") as api:
         assert api.get("/api/inc/map").status_code == 200
         # A page whose name leads here is another origin to nobody but us.
-        assert api.get("/api/inc/map", Host="page.example:8090").status_code == 400
+        for host in ("page.example:8090", "page.example", ""):
+            assert api.get("/api/inc/map", Host=host).status_code == 400
+        for host in ("[::1]:8090", "localhost", "127.0.0.1:1"):
+            assert api.get("/api/inc/map", Host=host).status_code == 200
 
 
 @pytest.mark.parametrize(

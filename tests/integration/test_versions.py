@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from threading import Event
 from typing import Any
 
 import pytest
@@ -12,11 +13,14 @@ from hypothesis import strategies as st
 from consumer.feeds.declared import packaged_feeds
 from consumer.files import ledger, tellings
 from consumer.files.outcomes import AlreadyApplied, Applied
+from consumer.files.tail import Tail
+from consumer.follow_ons.relay import Relay
 from consumer.postgres import database as postgres
 from consumer.postgres.database import Connection, Pool
 from consumer.settings import ApplySettings
 from consumer.upkeep import lineage
 from consumer.upkeep.lineage import Content
+from publisher.store.bucket import Bucket
 from tests.integration.change_files import ALLOWING, ChangeFile, apply_together
 from tests.integration.test_order_free_merge import as_stored, file_of, forget_everything, repeatable
 
@@ -179,6 +183,19 @@ def test_what_is_too_old_is_forgotten_bit_by_bit_and_what_is_left_says_from_when
     with postgres.transaction(pool) as connection:
         tellings.prune(connection, "inc", bound)
     assert told(lineages(pool)["INC1"])[-2:] == [("C", 2, 2), ("A", 3, 2)]
+
+
+def test_one_sweep_forgets_bit_by_bit_all_that_is_too_old(
+    pool: Pool, apply: Any, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for minute, owner in enumerate("ABCA"):
+        apply(a_file(minute, [("INC1", owner)]))
+    monkeypatch.setattr(tellings, "_PRUNED", 1)
+    relay = Relay(pool, lambda _outgoing: None, lambda _point: None)
+    Tail(pool, bucket, relay, lambda _point: None, keep_versions_days=1).sweep(Event())
+    assert told(lineages(pool)["INC1"]) == [("A", 3, 2)]
+    with postgres.transaction(pool) as connection:
+        assert connection.execute("SELECT FROM ingest.told_rows").fetchall() == []
 
 
 def killed(pool: Pool, act: Callable[[Connection], object]) -> None:
