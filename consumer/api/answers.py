@@ -21,6 +21,12 @@ _ALIKE = 64
 """Of two questions that happen to share one, the second waits for the first."""
 
 
+class GeoJson(Response):
+    """As RFC 7946 has it."""
+
+    media_type = "application/geo+json"
+
+
 class Answers:
     """Those to questions that many may ask: made by one for all. For the event loop alone."""
 

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from consumer.api import following, history, metrics, problems
 from consumer.api.access import Access
-from consumer.api.answers import DATA_VERSION, Answers
+from consumer.api.answers import DATA_VERSION, Answers, GeoJson
 from consumer.api.limits import Rates, Turns
 from consumer.api.live import Live
 from consumer.api.ogc import FeaturesApi
@@ -47,6 +47,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     400: {"description": "A parameter that there is none of, or a value that it cannot have.", **PROBLEM},
     429: {"description": "Too many requests of one token and address.", **PROBLEM},
     503: {"description": "The database does not answer, or has too much to do.", **PROBLEM},
+    "default": {"description": "Any other trouble.", **PROBLEM},
 }
 _HEALTH_SECONDS = 5
 _NO_PAGE = (
@@ -54,7 +55,7 @@ _NO_PAGE = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
 _THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
-_GEOJSON, _JSON = "application/geo+json", "application/json"
+_GEOJSON, _JSON = GeoJson.media_type, "application/json"
 
 
 class DashboardFilters(Filters):
@@ -184,7 +185,7 @@ def _routes(answers: Answers, feeds: Feeds) -> APIRouter:
         }  # fmt: skip
         return await answers.give(request, question(feed_with_history(feeds, feed), "dashboard", asked), _JSON)
 
-    @routes.get("/{feed}/map", summary="Open tickets that have a place, as GeoJSON")
+    @routes.get("/{feed}/map", summary="Open tickets that have a place, as GeoJSON", response_class=GeoJson)
     async def tickets_on_map(request: Request, feed: FeedName, _none: Annotated[Filters, Query()]) -> Response:
         return await answers.give(request, question(feed_with_history(feeds, feed), "map", {}), _GEOJSON)
 
@@ -193,7 +194,7 @@ def _routes(answers: Answers, feeds: Feeds) -> APIRouter:
         asked = question(feed_with_history(feeds, feed), "nearest", filters.model_dump())
         return await answers.give(request, asked, _JSON)
 
-    @routes.get("/{feed}/as-of", summary="The tickets that were open at an instant, as GeoJSON")
+    @routes.get("/{feed}/as-of", summary="The tickets that were open at an instant, as GeoJSON", response_class=GeoJson)
     async def as_of(request: Request, feed: FeedName, filters: Annotated[AsOfFilters, Query()]) -> Response:
         asked = question(feed_that_closes(feeds, feed), "as_of", {"at": filters.at})
         try:

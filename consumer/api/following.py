@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field, field_validator
 
 from consumer.api import packing, reading
-from consumer.api.answers import Answers
+from consumer.api.answers import Answers, GeoJson
 from consumer.api.changes import MAX_TICKETS
 from consumer.api.live import BEAT_SECONDS, Cursor, Live
 from consumer.api.parameters import FeedName, Filters, Word, named_feed
@@ -20,6 +20,12 @@ from publisher.sources import http_limits
 
 _TO_READ_SECONDS = 10.0
 """For an event, which one who follows has to have taken by then."""
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events."""
+
+    media_type = "text/event-stream"
 
 
 class ChangesFilters(Filters):
@@ -48,14 +54,16 @@ class EventFilters(Filters):
 def routes(answers: Answers, live: Live, feeds: Feeds) -> APIRouter:
     router = APIRouter(prefix="/api", responses=GONE)
 
-    @router.get("/{feed}/changes", summary="Tickets that have changed since a version, as GeoJSON")
+    @router.get(
+        "/{feed}/changes", summary="Tickets that have changed since a version, as GeoJSON", response_class=GeoJson
+    )
     async def changes(request: Request, feed: FeedName, filters: Annotated[ChangesFilters, Query()]) -> Response:
         asked = reading.changes(named_feed(feeds, feed), filters.since, filters.limit)
-        return await answers.give(request, asked, "application/geo+json")
+        return await answers.give(request, asked, GeoJson.media_type)
 
     @router.get(
-        "/events", summary="Tickets as they change, as server-sent events",
-        responses={200: {"description": "Events until one of both ends it.", "content": {"text/event-stream": {}}}},
+        "/events", summary="Tickets as they change, as server-sent events", response_class=EventStream,
+        responses={200: {"description": "Events until one of both ends it."}},
     )  # fmt: skip
     async def events(
         request: Request,
@@ -67,11 +75,11 @@ def routes(answers: Answers, live: Live, feeds: Feeds) -> APIRouter:
         is_packed = packing.is_taken(request.headers.get("accept-encoding", ""))
         following = await live.follow(_cursor(filters, last_event_id, feeds), filters.feed, is_packed=is_packed)
         if request.scope.get("is_head"):
-            return Response(media_type="text/event-stream")
+            return Response(media_type=EventStream.media_type)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Vary": "Accept-Encoding"}
         if is_packed:
             headers["Content-Encoding"] = "gzip"
-        return StreamingResponse(_in_time(request, following), headers=headers, media_type="text/event-stream")
+        return EventStream(_in_time(request, following), headers=headers)
 
     return router
 

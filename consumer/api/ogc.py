@@ -13,7 +13,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
-from consumer.api.answers import Answers
+from consumer.api.answers import Answers, GeoJson
 from consumer.api.parameters import Filters, Moment, Word
 from consumer.api.problems import Problem
 from consumer.api.reading import Page, items
@@ -23,7 +23,7 @@ _CORE = "http://www.opengis.net/spec/ogcapi-features-1/1.0/conf"
 CONFORMS_TO = (f"{_CORE}/core", f"{_CORE}/geojson")
 MAX_ITEMS = 10_000
 _CRS84 = "http://www.opengis.net/def/crs/OGC/1.3/CRS84"
-_JSON, _GEOJSON = "application/json", "application/geo+json"
+_JSON, _GEOJSON = "application/json", GeoJson.media_type
 _OPENAPI = "application/vnd.oai.openapi+json;version=3.1"
 _OPEN_ENDS = frozenset({"", ".."})
 _MOMENT: TypeAdapter[datetime] = TypeAdapter(Moment)
@@ -132,15 +132,15 @@ class FeaturesApi:
 
     def routes(self) -> APIRouter:
         router = APIRouter(prefix="/ogc", tags=["OGC API - Features"])
-        for path, answer, summary in (
-            ("", self.landing, "Where everything is"),
-            ("/conformance", self.conformance, "What of the standard is kept"),
-            ("/collections", self.collections, "Collections of tickets"),
-            ("/collections/{name}", self.collection, "One collection"),
-            ("/collections/{name}/items", self.items, "Tickets of a collection, as GeoJSON"),
-            ("/collections/{name}/items/{ticket_id:path}", self.item, "One ticket, as GeoJSON"),
+        for path, answer, kind, summary in (
+            ("", self.landing, JSONResponse, "Where everything is"),
+            ("/conformance", self.conformance, JSONResponse, "What of the standard is kept"),
+            ("/collections", self.collections, JSONResponse, "Collections of tickets"),
+            ("/collections/{name}", self.collection, JSONResponse, "One collection"),
+            ("/collections/{name}/items", self.items, GeoJson, "Tickets of a collection, as GeoJSON"),
+            ("/collections/{name}/items/{ticket_id:path}", self.item, GeoJson, "One ticket, as GeoJSON"),
         ):
-            router.add_api_route(path, answer, summary=summary, response_class=Response)
+            router.add_api_route(path, answer, summary=summary, response_class=kind)
         return router
 
     def landing(self, request: Request, _none: _NoFilters) -> Response:

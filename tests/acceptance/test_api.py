@@ -227,7 +227,23 @@ def test_nobody_reads_without_a_token(api: Api) -> None:
         assert "FLEETTICKETS_API_TOKENS" in detail
     assert Api(api.url, OTHER).get("/api/inc/map").status_code == 200
     assert requests.get(f"{api.url}/healthz", timeout=30).text == "ok\n"
-    assert "/api/{feed}/dashboard" in requests.get(f"{api.url}/openapi.json", timeout=30).json()["paths"]
+
+
+def test_it_describes_itself_as_it_answers(api: Api) -> None:
+    paths = requests.get(f"{api.url}/openapi.json", timeout=30).json()["paths"]
+    for path, query in (
+        ("/api/{feed}/dashboard", ""), ("/api/{feed}/map", ""), ("/api/{feed}/nearest", "?lat=0&lon=37"),
+        ("/api/{feed}/as-of", "?at=2099-01-01T00:00:00Z"), ("/api/{feed}/freshness", ""),
+        ("/api/{feed}/tickets/INC1", ""), ("/api/{feed}/changes", "?since=0"), ("/api/{feed}/history/who_closed", ""),
+        ("/ogc/collections", ""), ("/ogc/collections/inc-open/items", ""),
+    ):  # fmt: skip
+        described = paths[path.replace("INC1", "{ticket_id}").replace("who_closed", "{series}").replace(
+            "inc-open", "{name}")]["get"]["responses"]  # fmt: skip
+        for asked, status in ((query, "200"), ("?nothing=1", "400")):
+            answer = api.get(path.replace("{feed}", "inc") + asked)
+            assert str(answer.status_code) == status, answer.text
+            assert list(described[status]["content"]) == [answer.headers["Content-Type"]]
+        assert "422" not in described, "which is how the library would tell of what is 400 here"
 
 
 def test_without_tokens_only_this_machine_is_answered(tickets: Stage) -> None:
