@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg.types.json import set_json_loads
 
+from consumer.postgres.queries import statements
 from tests.bench.figures import Figure, Found
 from tests.bench.plain import HERE
 from tests.conftest import ROOT
@@ -36,6 +37,7 @@ GROWING = {
     "the map": "SELECT reporting.fn_tickets_for_map()",
     "the ten nearest": "SELECT json_agg(found) FROM reporting.fn_nearest_open(-1.3, 36.9) AS found",
     "a capture of the history": "SELECT tickets.capture_history()",
+    "the look that ends in a 304": statements("api")["stamp"].replace("%(feed)s", "'inc'"),
 }
 _FILL = (HERE / "reading.sql").read_bytes()
 
@@ -119,4 +121,5 @@ def _beside_young(name: str, past: int, rounds: Sequence[Mapping[str, Sequence[f
 
 
 def _ms(seconds: Sequence[float]) -> str:
-    return f"{statistics.median(seconds) * 1e3:.1f} ms"
+    ms = statistics.median(seconds) * 1e3
+    return f"{ms:.{1 if ms >= 1 else 2}f} ms"
