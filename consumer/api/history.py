@@ -1,6 +1,6 @@
 """What was: the series of the views in `reporting`, with their gaps."""
 
-from datetime import date, datetime
+from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from consumer.api.answers import Answers
-from consumer.api.parameters import FeedName, Filters, Moment, Word, feed_with_history
+from consumer.api.parameters import Day, FeedName, Filters, Moment, Word, feed_with_history
 from consumer.api.problems import PROBLEM, Problem
 from consumer.api.reading import question
 from consumer.feeds.feed import Feeds
@@ -33,8 +33,8 @@ _MOMENT: TypeAdapter[datetime] = TypeAdapter(Moment)
 class HistoryFilters(Filters):
     """Which days or weeks of a series, and of what."""
 
-    begin: date | None = Field(None, alias="from", description="The first day in East Africa Time: 2026-06-01.")
-    end: date | None = Field(None, alias="to", description="The first day that is left out. A week is its Monday.")
+    begin: Day | None = Field(None, alias="from", description="The first day in East Africa Time: 2026-06-01.")
+    end: Day | None = Field(None, alias="to", description="The first day that is left out. A week is its Monday.")
     cluster: Word | None = Field(None, description="In any case; `(none)` for those without one.")
     region: Word | None = Field(None, description="The same.")
     team: Word | None = Field(None, description="The same.")

@@ -1,6 +1,7 @@
 """What values of parameters are, and no others."""
 
 import re
+from datetime import date
 from http import HTTPStatus
 from typing import Annotated
 
@@ -11,18 +12,27 @@ from consumer.api.problems import Problem
 from consumer.feeds.feed import Feed, Feeds, FollowOn
 from publisher.errors import Misconfigured
 
-_WRITTEN_OUT = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}.*")
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+_TIME = re.compile(_DAY.pattern + r"[Tt ]\d{2}:\d{2}.*")
 
 
 def _is_written_out(given: object) -> object:
     """A number would be taken for seconds since 1970."""
-    if isinstance(given, str) and not _WRITTEN_OUT.fullmatch(given):
+    if isinstance(given, str) and not _TIME.fullmatch(given):
         raise ValueError("a time is as in 2026-06-25T00:00:00+03:00")
+    return given
+
+
+def _is_day(given: object) -> object:
+    """As for a time."""
+    if isinstance(given, str) and not _DAY.fullmatch(given):
+        raise ValueError("a day is as in 2026-06-25")
     return given
 
 
 Word = Annotated[str, StringConstraints(max_length=400, pattern="^[^\0]*$")]
 Moment = Annotated[AwareDatetime, BeforeValidator(_is_written_out)]
+Day = Annotated[date, BeforeValidator(_is_day)]
 
 
 class Filters(BaseModel):

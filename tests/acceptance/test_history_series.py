@@ -98,6 +98,8 @@ def test_closures_come_page_by_page(api: Api) -> None:
         ("inc/history/backlog_by_day?limit=1", 400, "limit: backlog_by_day has from, to"),
         ("inc/history/who_closed?from=2026-06-02&to=2026-06-01", 400, "from is later than to"),
         ("inc/history/who_closed?from=yesterday", 400, "from is 'yesterday'"),
+        ("inc/history/who_closed?from=0", 400, "a day is as in 2026-06-25"),
+        ("inc/history/who_closed?to=1782345600", 400, "a day is as in 2026-06-25"),
         ("inc/history/who_closed?after=INC1", 400, "is not from `next` of a page"),
         ("inc/history/who_closed?limit=10001", 400, "less than or equal to 10000"),
         ("inc/history/who_closed?owner=x", 400, "there is no such parameter"),
