@@ -25,6 +25,7 @@ from consumer.commands.verify import verify
 from consumer.demo.command import demo
 from publisher.commands.broker_users import make_broker_users
 from publisher.commands.dead_letters import letters
+from publisher.commands.health import ask_health
 from publisher.commands.notifications import set_notifications
 from publisher.commands.poll import poll
 from publisher.commands.sqs import carry_from_sqs
@@ -48,6 +49,7 @@ program.command("verify")(verify)
 program.command("explain")(explain)
 program.add_typer(rejects, name="rejects")
 program.command("doctor")(show_doctor)
+program.command("health")(ask_health)
 program.command("serve")(serve)
 program.command("drain")(drain)
 program.command("import-csv")(import_local_file)

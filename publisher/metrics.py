@@ -1,20 +1,183 @@
-"""Every metric of the publisher, before its use."""
+"""Every metric of every process, before its use. Each kind shows its own alone: a zero of another's would lie.
 
-from prometheus_client import Counter, Gauge, Histogram
+Counters add up over processes. A gauge is what one process has seen.
+"""
 
-RECEIVED = Counter("fleettickets_webhook_received", "Events posted, whatever became of them.")
-CONFIRMED = Counter("fleettickets_webhook_confirmed", "Events that the broker confirmed, answered with 200.")
+import math
+import platform
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+)
+
+from publisher.heartbeat import PausedBy, Pulse
+
+
+def _registry() -> CollectorRegistry:
+    made = CollectorRegistry()
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=made)
+    build = Info("fleettickets_build", "What runs here.", registry=made)
+    build.info({"version": version("fleettickets"), "python": platform.python_version()})
+    return made
+
+
+CONSUMER, WEBHOOK, SERVE = _registry(), _registry(), _registry()
+
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14_400)
+
+FILES = Counter(
+    "fleettickets_files", "Deliveries of change files, by what was decided.", ["decision"], registry=CONSUMER
+)
+FAILURES = Counter(
+    "fleettickets_failures",
+    "Tries that failed. retry: it is tried again; held: it waits, since everything fails for this reason; dead letter: "
+    "a person has to look.",
+    ["reason", "outcome"],
+    registry=CONSUMER,
+)
+ROWS = Counter(
+    "fleettickets_rows", "Rows of applied files, by what became of them.", ["feed", "outcome"], registry=CONSUMER
+)
+BYTES = Counter("fleettickets_bytes", "Bytes of applied files, as they are stored.", ["feed"], registry=CONSUMER)
+ARRIVALS = Counter(
+    "fleettickets_arrivals",
+    "Applied files by what told of them first: a notification, or the poller that finds what none told of.",
+    ["feed", "seen_by"],
+    registry=CONSUMER,
+)
+LAG = Histogram(
+    "fleettickets_lag_seconds",
+    "From when the store says that a file was written until its COMMIT. Stores tell whole seconds, or milliseconds in "
+    "a notification; their clock is theirs.",
+    ["feed"],
+    buckets=_SECONDS,
+    registry=CONSUMER,
+)
+STAGES = Histogram(
+    "fleettickets_stage_seconds",
+    "Where the time of applied files went. opened: from its delivery until the store began to give the bytes; staged: "
+    "all rows are in the database; committed: they take effect; archived: the object is in processed/, and the "
+    "requests are sent.",
+    ["stage"],
+    buckets=_SECONDS,
+    registry=CONSUMER,
+)
+IN_HAND = Gauge(
+    "fleettickets_in_hand_seconds", "How long the oldest of what is in hand has been; 0 for nothing.", registry=CONSUMER
+)
+PAUSED = Gauge("fleettickets_paused", "1 while it gets nowhere, by what is in the way.", ["by"], registry=CONSUMER)
+CONNECTED = Gauge("fleettickets_broker_connected", "1 while there is a connection to RabbitMQ.", registry=CONSUMER)
+LOOKUPS = Counter(
+    "fleettickets_geocode_lookups",
+    "Places looked up. hit; miss: the provider knows no such place, or there is none in the name; rejected: in another "
+    "city, or no finer than a city; unanswered: nothing of use came from the provider.",
+    ["outcome"],
+    registry=CONSUMER,
+)
+REQUESTS = Counter(
+    "fleettickets_geocoder_requests", "Requests sent to the provider, by this process.", registry=CONSUMER
+)
+PLACED = Counter("fleettickets_tickets_placed", "Tickets that got another place from the gazetteer.", registry=CONSUMER)
+QUOTA_LEFT = Gauge(
+    "fleettickets_geocoder_quota_left",
+    "Requests left of the day's after the last batch, of all consumers.",
+    registry=CONSUMER,
+)
+QUOTA_LEFT.set(math.nan)  # not known before the first, and zero would be an alarm
+TICKETS = Gauge(
+    "fleettickets_tickets",
+    "Tickets after the last batch, by where their place is from.",
+    ["source"],
+    registry=CONSUMER,
+)
+
+RECEIVED = Counter("fleettickets_webhook_received", "Events posted, whatever became of them.", registry=WEBHOOK)
+CONFIRMED = Counter(
+    "fleettickets_webhook_confirmed", "Events that the broker confirmed, answered with 200.", registry=WEBHOOK
+)
 REFUSED = Counter(
     "fleettickets_webhook_refused",
     "Events that were not answered with 200. token: missing or wrong; empty, too_large, slow, broken_off: the body; "
     "busy: too many at once; slow, no_http: the connection; connections: it made room for another; "
     "away, blocked, nacked, unroutable, late: the broker.",
     ["reason"],
+    registry=WEBHOOK,
 )
-NO_EVENT = Counter("fleettickets_webhook_no_event", "Confirmed ones that are no event: dead letters of the consumer.")
+NO_EVENT = Counter(
+    "fleettickets_webhook_no_event",
+    "Confirmed ones that are no event: dead letters of the consumer.",
+    registry=WEBHOOK,
+)
 CONFIRM_SECONDS = Histogram(
     "fleettickets_webhook_confirm_seconds",
     "From the whole body to the broker's confirm.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+    registry=WEBHOOK,
 )
-CONNECTED = Gauge("fleettickets_webhook_broker_connected", "1 while there is a connection to RabbitMQ.")
+WEBHOOK_CONNECTED = Gauge(
+    "fleettickets_webhook_broker_connected", "1 while there is a connection to RabbitMQ.", registry=WEBHOOK
+)
+
+ANSWERS = Counter("fleettickets_api_answers", "Requests answered, by status.", ["status"], registry=SERVE)
+ENDED = Counter(
+    "fleettickets_api_ended",
+    "Connections ended. slow: the request did not come in time, or its answer was not read; connections: there were "
+    "too many; no_http: something else came.",
+    ["reason"],
+    registry=SERVE,
+)
+FOLLOWERS = Gauge("fleettickets_api_followers", "Who follows the changes now.", registry=SERVE)
+EVENTS = Counter("fleettickets_api_events", "Pages of changes sent to followers, each to each.", registry=SERVE)
+PAGES = Counter("fleettickets_api_pages", "Pages of changes read for them.", registry=SERVE)
+
+STATE = CollectorRegistry()
+"""What `status` found: of all processes and of what they work with, and of no process by itself."""
+
+
+def _state(name: str, told: str, *labels: str) -> Gauge:
+    return Gauge(f"fleettickets_{name}", told, labels, registry=STATE)
+
+
+LOOKED_AT = _state("looked_at_timestamp_seconds", "When this was found out; old figures say nothing of now.")
+VERDICT = _state("verdict", "1 for the word that status begins with, 0 for the others.", "word")
+PART_ANSWERS = _state("part_answers", "1 for what answered, 0 for what did not.", "part")
+BACKLOG = _state("backlog_files", "Files that wait in changes/ and would be applied now, or at their next try.")
+OLDEST_WAITING = _state("oldest_waiting_seconds", "Since the first of these was stored; 0 where none waits.")
+SET_ASIDE = _state("set_aside_files", "Files that wait and would not be applied, by why.", "why")
+READY = _state("queue_ready_messages", "Messages that no consumer has in hand.", "queue")
+QUEUE_CONSUMERS = _state("queue_consumers", "Subscriptions.", "queue")
+DEAD_LETTERS = _state("dead_letters", "Messages that a person has to look at.", "queue")
+WATERMARK_AGE = _state("watermark_age_seconds", "Since the time in the highest key that was applied.", "feed")
+LAST_IMPORT = _state("last_import_seconds", "Since a file was applied.", "feed")
+UNFINISHED = _state("unfinished_files", "Files that are applied and not done, or were seen and not decided.", "state")
+OPEN_REQUESTS = _state("open_requests", "Follow-on requests for which nothing was done yet.", "kind")
+UNSENT_REQUESTS = _state("unsent_requests", "Of these, the due ones that the broker does not have.", "kind")
+OPEN_REJECTS = _state("open_rejects", "Rejected rows that still want mending.", "feed")
+REQUESTS_LEFT = _state("geocoder_requests_left_today", "Of the account that this process would use.")
+NOWHERE = _state("tickets_nowhere", "Tickets without a place.")
+PROCESSES = _state("processes", "Those that have given a sign of late, by kind.", "kind")
+HEARTBEAT = _state("heartbeat_seconds", "Since a process last gave a sign.", "kind", "host", "pid")
+
+
+def show_consumer(pulse: Pulse, is_connected: Callable[[], bool]) -> None:
+    """Have the gauges of a consumer tell how it stands when they are asked for."""
+
+    def is_paused(by: PausedBy) -> float:
+        pause = pulse.sign().pause
+        return float(pause is not None and pause.by is by)
+
+    IN_HAND.set_function(lambda: pulse.sign().in_hand_seconds or 0.0)
+    CONNECTED.set_function(lambda: float(is_connected()))
+    for by in PausedBy:
+        PAUSED.labels(by.value).set_function(partial(is_paused, by))

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from consumer.api import following, history, metrics, problems
+from consumer.api import following, history, problems
 from consumer.api.access import Access
 from consumer.api.answers import DATA_VERSION, Answers, GeoJson
 from consumer.api.limits import Rates, Turns
@@ -34,6 +34,7 @@ from consumer.api.problems import PROBLEM, Problem
 from consumer.api.reading import Reader, WholeTicket, question, ticket
 from consumer.feeds.feed import Feeds
 from consumer.settings import ApiSettings
+from publisher import metrics
 from publisher.errors import FleetticketsError, Permanent
 from publisher.sources import http_limits
 
@@ -119,7 +120,11 @@ def application(reader: Reader, live: Live, feeds: Feeds, settings: ApiSettings)
     ):
         app.include_router(routes, dependencies=allowed, responses=_ANSWERS)
 
-    @app.get("/healthz", summary="Whether the database answers, and is current", response_class=PlainTextResponse)
+    @app.get("/livez", summary="Whether it lives", response_class=PlainTextResponse)
+    async def live_at_all() -> Response:
+        return PlainTextResponse("ok\n")
+
+    @app.get("/readyz", summary="Whether the database answers, and is current", response_class=PlainTextResponse)
     async def health() -> Response:
         try:
             async with asyncio.timeout(_HEALTH_SECONDS):
@@ -133,7 +138,7 @@ def application(reader: Reader, live: Live, feeds: Feeds, settings: ApiSettings)
 
     @app.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
     async def show_metrics() -> Response:
-        return Response(generate_latest(metrics.REGISTRY), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(metrics.SERVE), media_type=CONTENT_TYPE_LATEST)
 
     if not settings.tokens:
         # A page could have its own name lead here, and read by the browser of whoever looks at it.

@@ -19,10 +19,11 @@ from typing import Final
 import structlog
 from starlette.concurrency import run_in_threadpool
 
-from consumer.api import metrics, packing
+from consumer.api import packing
 from consumer.api.problems import Problem
 from consumer.api.reading import Reader
 from consumer.feeds.feed import Feed, Feeds
+from publisher import metrics
 from publisher.errors import FleetticketsError
 from publisher.heartbeat import PausedBy, Pulse
 

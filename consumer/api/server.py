@@ -9,7 +9,6 @@ from threading import Event
 import structlog
 from anyio import to_thread
 
-from consumer.api import metrics
 from consumer.api.app import application
 from consumer.api.bodies import Bodies
 from consumer.api.live import Live
@@ -17,6 +16,7 @@ from consumer.api.reading import Reader
 from consumer.feeds.feed import Feeds
 from consumer.postgres.database import Pool
 from consumer.settings import ApiSettings
+from publisher import metrics
 from publisher.errors import DependencyDown
 from publisher.heartbeat import Pulse
 from publisher.log import Sparing

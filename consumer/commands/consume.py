@@ -2,13 +2,14 @@
 
 import contextlib
 import os
+from functools import partial
 from threading import Event
 from typing import Annotated
 
 import structlog
 import typer
 
-from consumer import fail_points, metrics
+from consumer import fail_points
 from consumer.commands.beating import beating
 from consumer.commands.served import served_feeds
 from consumer.feeds.feed import Feeds
@@ -35,10 +36,11 @@ from consumer.settings import (
 from consumer.work.breaker import Breaker
 from consumer.work.routes import Handle, routing_table
 from consumer.work.worker import Worker
-from publisher import program
+from publisher import metrics, program
 from publisher.broker.consuming import Link
 from publisher.broker.topology import RETRY_DELAYS, Queue
 from publisher.errors import DependencyDown, FleetticketsError
+from publisher.health import Health, show
 from publisher.heartbeat import ProcessKind, Pulse
 from publisher.settings import BrokerSettings, BucketSettings, WorkSettings, load, log_settings
 from publisher.store.bucket import Bucket
@@ -69,8 +71,11 @@ def consume(
         load(ApplySettings), load(HistorySettings), load(GazetteerSettings),
     )  # fmt: skip
     failure_settings = load(FailureSettings)
+    link, pulse = Link(broker_settings, bucket_settings.bucket), Pulse()
+    health = Health(partial(_why_not_ready, link, pulse))
     if metrics_port is not None:
-        metrics.serve(metrics_host, metrics_port)
+        metrics.show_consumer(pulse, lambda: link.is_connected)
+        show(metrics_host, metrics_port, metrics.CONSUMER, health)
     log_settings(
         database_settings, broker_settings, bucket_settings, work, apply_settings, history_settings,
         gazetteer_settings, failure_settings, *([geocoder_settings] if geocoder_settings else []),
@@ -78,9 +83,8 @@ def consume(
     limit = failure_settings.in_a_row
     stop = program.stop_on_signals()
     reached = fail_points.chosen(os.environ)
-    if not _wait_for_schema(database_settings, feeds, stop):
+    if not _wait_for_schema(database_settings, feeds, stop, health):
         return
-    pulse = Pulse()
     beats = beating(
         ProcessKind.CONSUMER, pulse, feeds=[feed.name for feed in feeds.served], queues=[name.value for name in queues]
     )
@@ -92,7 +96,6 @@ def consume(
         with contextlib.suppress(DependencyDown), database.transaction(pool) as connection:
             before[Queue.FILES] = ledger.failures_in_a_row(connection, UNEXPECTED, RETRY_DELAYS)
         breakers = {queue: Breaker(limit, failed_before=before.get(queue, 0)) for queue in queues}
-        link = Link(broker_settings, bucket_settings.bucket)
         # Slow bodies leave one of the files in hand to the others.
         slow = max(1, work.files_in_hand - 1)
         bucket = Bucket(bucket_settings, feeds.folders, connections=2 * work.files_in_hand + 2, slow=slow, stop=stop)
@@ -114,7 +117,7 @@ def consume(
             handlers[Queue.GEOCODE] = GeocodeHandler(pool, gazetteer, relay.send, reached).handle
         routes = routing_table(handlers, breakers, work, together)
         tail = Tail(pool, bucket, relay, reached, keep_versions_days=apply_settings.keep_versions_days)
-        Worker(link, routes, tail, work, stop, reached=reached, pulse=pulse).run()
+        Worker(link, routes, tail, work, stop, reached=reached, pulse=pulse, turned=health.turned).run()
     structlog.get_logger().info("stopped")
 
 
@@ -126,10 +129,17 @@ def _warn_of_bucket(bucket: Bucket) -> None:
         structlog.get_logger().error("bucket", detail=str(error))
 
 
-def _wait_for_schema(settings: DatabaseSettings, feeds: Feeds, stop: Event) -> bool:
+def _why_not_ready(link: Link, pulse: Pulse) -> str | None:
+    if pause := pulse.sign().pause:
+        return f"{pause.by}: {pause.why}"
+    return None if link.is_connected else "not connected to RabbitMQ"
+
+
+def _wait_for_schema(settings: DatabaseSettings, feeds: Feeds, stop: Event, health: Health) -> bool:
     """Wait for a migrated database; False when stopped before there is one."""
     delay = 0.5
     while not stop.is_set():
+        health.turned()
         try:
             with database.connect(settings, Role.INGEST) as connection:
                 migrate.require_migrated(connection)

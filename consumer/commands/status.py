@@ -2,9 +2,11 @@
 
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from prometheus_client import write_to_textfile
 from rich.markup import escape
 from rich.table import Table
 
@@ -13,6 +15,7 @@ from consumer.commands.served import served_feeds
 from consumer.postgres import database
 from consumer.postgres.database import Role
 from consumer.settings import DatabaseSettings, GeocoderChoice, GeocoderLimits, GeocoderSettings, VerdictSettings
+from consumer.upkeep.counting import tell_state
 from consumer.upkeep.judging import Thresholds
 from consumer.upkeep.rejects import OpenRejects
 from consumer.upkeep.status import (
@@ -30,7 +33,7 @@ from consumer.upkeep.status import (
     UndeclaredColumns,
     Wait,
 )
-from publisher import program
+from publisher import metrics, program
 from publisher.broker import channels
 from publisher.errors import Misconfigured
 from publisher.program import AsJson, OfFeeds
@@ -47,6 +50,10 @@ def show_status(
     watch: Annotated[
         bool, typer.Option("--watch", help="Show it anew until Ctrl-C, which ends with exit status 0.")
     ] = False,
+    textfile: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write what was found as Prometheus metrics, for node_exporter."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say whether files flow, and if not, why and what to do; below it stands all that was found.
@@ -75,11 +82,14 @@ def show_status(
     if watch:
         stop = program.stop_on_signals()
         while not stop.is_set():
-            _show(looking.status(limits), as_json=as_json, anew=True)
+            status = looking.status(limits)
+            _show(status, as_json=as_json, anew=True)
+            _write(status, textfile)
             stop.wait(_WATCH_SECONDS)
         return
     status = looking.status(limits)
     _show(status, as_json=as_json)
+    _write(status, textfile)
     if status.verdict.exit:
         raise typer.Exit(status.verdict.exit)
 
@@ -94,6 +104,17 @@ def _show(status: Status, *, as_json: bool, anew: bool = False) -> None:
         typer.echo(printable(line))
     typer.echo()
     _print_status(status)
+
+
+def _write(status: Status, textfile: Path | None) -> None:
+    """Whole, or not at all: whoever reads it meanwhile has the one before."""
+    if textfile is None:
+        return
+    tell_state(status)
+    try:
+        write_to_textfile(str(textfile), metrics.STATE)
+    except OSError as error:
+        raise Misconfigured(f"--textfile {textfile}: {error.strerror or error}") from error
 
 
 def _account() -> str | None:
@@ -121,12 +142,13 @@ def _print_status(status: Status) -> None:
 
 def _add_backlog(table: Table, bucket: BucketPart, database: DatabasePart | None) -> None:
     # Without the ledger, what was set aside cannot be told from what waits.
-    files, first = (database.backlog.files, database.backlog) if database else (bucket.waiting, bucket)
+    judged = database.backlog if database else None
+    files, first = (judged.files, judged) if judged else (bucket.waiting, bucket)
     age = first.oldest_waiting_seconds
     oldest = f", the oldest for {duration(age)}" if age is not None else ""
     table.add_row("backlog", f"{files} files wait in {bucket.bucket}{oldest}")
-    if database and database.backlog.set_aside:
-        aside = sorted(database.backlog.set_aside.items())
+    if judged and judged.set_aside:
+        aside = sorted(judged.set_aside.items())
         table.add_row("set aside", ", ".join(f"{count} {why}" for why, count in aside))
 
 

@@ -199,9 +199,18 @@ def _apply(
     )
     applied_at = {row["file_id"]: row["applied_at"] for row in found}
     return [
-        Applied(_ledger_file(file, applied_at[file.claim.file_id]), file.claim.decision, count, noted)
+        _applied(file, applied_at[file.claim.file_id], staged_at, count, noted)
         for file, count, noted in zip(files, counts, notes, strict=True)
     ]
+
+
+def _applied(
+    file: _Claimed, applied_at: datetime, staged_at: datetime, counts: Counts, notes: Mapping[str, Any]
+) -> Applied:
+    version, claim = file.version, file.claim
+    known = LedgerFile(claim.file_id, version.sighting.put, file.rows.sha256, "applied", applied_at)
+    opened_at = version.opened_at
+    return Applied(known, claim.decision, counts, notes, version.sighting, opened_at, staged_at, committed_at=staged_at)
 
 
 def _merge(connection: Connection, feed: Feed, files: Sequence[_Claimed], staged: Sequence[_Staged]) -> list[Counts]:
@@ -252,10 +261,6 @@ def _notes(connection: Connection, feed: Feed, files: Sequence[_Claimed]) -> lis
     new = ledger.record_undeclared(connection, feed.name, undeclared)
     found = [(file.rows.notes.as_dict(), new.get(file.claim.file_id)) for file in files]
     return [told | ({"new": first} if first else {}) for told, first in found]
-
-
-def _ledger_file(file: _Claimed, applied_at: datetime) -> LedgerFile:
-    return LedgerFile(file.claim.file_id, file.version.sighting.put, file.rows.sha256, "applied", applied_at)
 
 
 def _watermark(files: Sequence[_Claimed], inserted: int) -> database.Statement:

@@ -29,6 +29,7 @@ from consumer.files.outcomes import (
     Missing,
     NotServed,
     Spread,
+    committed,
 )
 from consumer.files.versions import Sighting, Trouble
 from consumer.postgres import database, feed_tables
@@ -114,7 +115,7 @@ class FilesHandler:
             log.info("one by one", files=len(plain), detail=f"{type(error).__name__}: {database.one_line(error)}")
             return [None] * len(deliveries)
         self._reached("after commit of several")
-        outcomes: dict[Delivery, FileOutcome | None] = dict(zip(plain, decided, strict=True))
+        outcomes: dict[Delivery, FileOutcome | None] = dict(zip(plain, map(committed, decided), strict=True))
         return [outcomes.get(delivery) for delivery in deliveries]
 
     def _plain(self, deliveries: Sequence[Delivery]) -> dict[Delivery, tuple[Arrival, ChangeFileKey]]:
@@ -218,6 +219,7 @@ class FilesHandler:
         try:
             with database.transaction(self._pool) as connection:
                 outcome = attempt(connection, candidate, self._reached)
+            outcome = committed(outcome)
         except FailsForThisOne as error:
             outcome = hold_back(sighting, error, was_read=sighting is not unread)
         except StatementRefused as error:

@@ -1,10 +1,11 @@
 """What may come of a delivery of the files queue, or of a file by hand. Values, each settled where it is matched."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, TypeVar
 
-from consumer.files.versions import Counts, LedgerFile
+from consumer.files.versions import Counts, LedgerFile, Sighting
 from publisher.broker import dead_letters
 from publisher.broker.topology import MAX_ATTEMPTS, RETRY_DELAYS
 
@@ -16,12 +17,26 @@ HELD_SECONDS = RETRY_DELAYS[2]
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """This delivery made the rows take effect; `notes` are what is to be known of its header."""
+    """This delivery made the rows take effect; `notes` are what is to be known of its header.
+
+    Its bytes began to come at `opened_at`, all its rows were in the database at `staged_at`, and they took effect at
+    `committed_at`; until then that is `staged_at` as well.
+    """
 
     file: LedgerFile
     decision: str
     counts: Counts
-    notes: Mapping[str, Any] = field(default_factory=dict)
+    notes: Mapping[str, Any]
+    sighting: Sighting
+    opened_at: datetime
+    staged_at: datetime
+    committed_at: datetime
+
+    @property
+    def lag_seconds(self) -> float:
+        """From when the store says that the file was written; none where its clock is ahead."""
+        written_at = self.sighting.event_time or self.sighting.object_time
+        return max(0.0, (self.committed_at - written_at).total_seconds())
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +108,13 @@ class Spread:
     arrivals: int
 
 
+Outcome = TypeVar("Outcome")
 Decided = Applied | AlreadyApplied | Duplicate | Failure
 """Of a version that somebody tried."""
 FileOutcome = Decided | Ignored | Missing | NotServed | Spread
 """Of a delivery."""
+
+
+def committed(outcome: Outcome) -> Outcome:
+    """The same, of a transaction that has just ended."""
+    return replace(outcome, committed_at=datetime.now(UTC)) if isinstance(outcome, Applied) else outcome

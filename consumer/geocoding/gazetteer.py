@@ -16,7 +16,6 @@ from time import monotonic
 
 import structlog
 
-from consumer import metrics
 from consumer.fail_points import Reached, nowhere
 from consumer.feeds.feed import Feed
 from consumer.geocoding import known_places
@@ -50,6 +49,7 @@ from consumer.postgres import database, dry_runs
 from consumer.postgres.database import Connection, Pool
 from consumer.postgres.lease import Lease
 from consumer.settings import GazetteerSettings, GeocoderSettings
+from publisher import metrics
 from publisher.errors import StatementRefused
 
 BATCH = 20

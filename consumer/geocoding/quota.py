@@ -7,10 +7,10 @@ from typing import Any, Literal, assert_never
 
 import structlog
 
-from consumer import metrics
 from consumer.postgres import database
 from consumer.postgres.database import Pool
 from consumer.settings import GeocoderSettings
+from publisher import metrics
 from publisher.errors import FleetticketsError
 
 Window = Literal["second", "minute", "day"]

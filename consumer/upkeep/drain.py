@@ -10,7 +10,7 @@ in the epoch that they were archived in, and stay where they are.
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
@@ -63,7 +63,8 @@ class Tried(Applied):
 
 
 def _tried(outcome: Applied, examples: Examples) -> Tried:
-    return Tried(outcome.file, outcome.decision, outcome.counts, outcome.notes, examples)
+    known = {each.name: getattr(outcome, each.name) for each in fields(outcome)}
+    return Tried(**known, examples=examples)
 
 
 Drained = Decided | NotAChangeFile

@@ -200,7 +200,7 @@ class Freshness(View):
 class DatabasePart(View):
     """What the ledger has."""
 
-    backlog: Backlog
+    backlog: Backlog | None = Field(description="None where the bucket does not answer.")
     feeds: dict[str, Freshness] = Field(description="By name, those that are served.")
     unfinished_files: dict[str, int] = Field(description="By state.")
     open_requests: dict[str, OpenRequests] = Field(description="By kind.")
@@ -491,7 +491,7 @@ def _database(connect: Connect, feeds: Sequence[Feed], geocoder: GeocoderAccount
         rejects, lately = open_rejects(connection, feeds), {feed.name: _lately(connection, feed) for feed in feeds}
         answered()
         return DatabasePart(
-            backlog=_backlog(_Files(), Counter()),
+            backlog=None,
             feeds=fresh,
             unfinished_files={
                 row["state"]: row["files"] for row in database.rows(connection, "status", "ledger_by_state")

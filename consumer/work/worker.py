@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from threading import Event, Lock, Semaphore, Thread
@@ -19,7 +18,6 @@ from typing import Any, TypeVar, assert_never
 import structlog
 import tenacity
 
-from consumer import metrics
 from consumer.fail_points import Reached
 from consumer.files.failures import outgoing
 from consumer.files.outcomes import (
@@ -41,6 +39,7 @@ from consumer.geocoding.quota import Stopped
 from consumer.postgres import database
 from consumer.work.breaker import Breaker, EverythingFails
 from consumer.work.routes import Route
+from consumer.work.telling import tell_failed, tell_file
 from publisher.arrivals import messages
 from publisher.arrivals.messages import ChangeFileArrived
 from publisher.arrivals.store_events import read_event
@@ -99,6 +98,7 @@ class Worker:
         *,
         reached: Reached,
         pulse: Pulse,
+        turned: Callable[[], None],
     ) -> None:
         self._link = link
         self._routes = routes
@@ -106,6 +106,7 @@ class Worker:
         self._stop = stop
         self._reached = reached
         self._pulse = pulse
+        self._turned = turned
         self._pulse.look_at(self._pause)
         self._lock = Lock()
         self._turns = Semaphore(max(1, settings.files_in_hand // 2))
@@ -123,7 +124,7 @@ class Worker:
         sweeper.start()
         prefetch = {queue: route.prefetch for queue, route in self._routes.items()}
         try:
-            self._link.run(prefetch, self._receive, self._stop, self._is_idle)
+            self._link.run(prefetch, self._receive, self._stop, self._is_idle, self._turned)
         except FleetticketsError:
             if not self._stop.is_set():
                 raise
@@ -282,7 +283,7 @@ class Worker:
                 self._put_aside(delivery, delay, {messages.LEFT: True})
             case Duplicate() | Ignored() | Missing() | Spread() | Failure():
                 breaker.undecided()
-                self._log(delivery, outcome, began)
+                tell_file(outcome, redelivered=delivery.redelivered, began=began)
                 self._link.ack(delivery)
             case HistoryCaptured(requests=0):
                 breaker.undecided()
@@ -342,7 +343,7 @@ class Worker:
     ) -> bool:
         (breaker.succeeded if isinstance(outcome, Applied) else breaker.undecided)()
         self._settled(delivery)
-        self._log(delivery, outcome, began, archive_key=archive_key)
+        tell_file(outcome, redelivered=delivery.redelivered, began=began, archive_key=archive_key)
         self._link.ack(delivery)
         return False
 
@@ -390,7 +391,7 @@ class Worker:
                 self._not_now(delivery, error, _NEXT_PROBE_SECONDS, also={messages.PROBED: True})
                 return
         failure = Failure("", reason, detail, attempts=messages.attempts(delivery.headers) + 1)
-        log.warning("failed", queue=delivery.queue.value, **_describe(failure))
+        tell_failed(delivery.queue.value, failure)
         self._send_on(delivery, outgoing(failure, delivery))
 
     def _send_on(self, delivery: Delivery, outgoing: Outgoing) -> None:
@@ -425,48 +426,6 @@ class Worker:
             except Exception:
                 log.exception("sweep")
             self._stop.wait(pause)
-
-    def _log(self, delivery: Delivery, outcome: FileOutcome, began: float, archive_key: str | None = None) -> None:
-        described = _describe(outcome)
-        metrics.FILES.labels(described["decision"]).inc()
-        log.info(
-            "file",
-            redelivered=delivery.redelivered,
-            seconds=round(monotonic() - began, 3),
-            **described,
-            **({"archive_key": archive_key} if archive_key else {}),
-        )
-
-
-def _describe(outcome: FileOutcome) -> dict[str, Any]:
-    match outcome:
-        case Applied(file, decision, counts, notes):
-            told = {"notes": dict(notes)} if notes else {}
-            return {"key": file.key, "file_id": file.file_id, "decision": decision, **asdict(counts), **told}
-        case AlreadyApplied(file):
-            return {
-                "key": file.key,
-                "file_id": file.file_id,
-                "decision": "duplicate",
-                "reason": f"was {file.state}",
-            }
-        case Duplicate(key, reason):
-            return {"key": key, "decision": "duplicate", "reason": reason}
-        case Ignored(reason, key):
-            return {"key": key, "decision": "ignored", "reason": reason}
-        case NotServed(key):
-            return {"key": key, "decision": "not served"}
-        case Missing(key):
-            return {"key": key, "decision": "missing"}
-        case Spread(arrivals):
-            return {"decision": "spread", "count": arrivals}
-        case Failure(key, reason, detail, attempts):
-            return {
-                "key": key, "decision": "rejected", "reason": reason, "detail": detail, "attempts": attempts,
-                "retry_in_s": outcome.retry_in,
-            }  # fmt: skip
-        case _:
-            assert_never(outcome)
 
 
 def _name(delivery: Delivery) -> str:

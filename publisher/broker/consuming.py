@@ -79,6 +79,11 @@ class Link:
         self._running: _Running | None = None
         self._spreading = Lock()
 
+    @property
+    def is_connected(self) -> bool:
+        running = self._running
+        return running is not None and running.link.is_connected
+
     def publish(self, outgoing: Outgoing) -> None:
         """From any other thread: publish and wait until the broker has the message in a queue, on disk.
 
@@ -149,8 +154,9 @@ class Link:
         receive: Callable[[Delivery], None],
         stop: Event,
         is_idle: Callable[[], bool],
+        turned: Callable[[], None],
     ) -> None:
-        """Serve until `stop` is set and the work in hand has been settled.
+        """Serve until `stop` is set and the work in hand has been settled; `turned` is called twice a second.
 
         Hands `prefetch[queue]` deliveries of each queue at a time to `receive`.
 
@@ -167,13 +173,14 @@ class Link:
             subscriptions=subscriptions,
             bucket=self._bucket if Queue.FILES in prefetch else None,
         )
-        asyncio.run(self._run(link, stop, is_idle))
+        asyncio.run(self._run(link, stop, is_idle, turned))
 
-    async def _run(self, link: AsyncLink, stop: Event, is_idle: Callable[[], bool]) -> None:
+    async def _run(self, link: AsyncLink, stop: Event, is_idle: Callable[[], bool], turned: Callable[[], None]) -> None:
         self._running = _Running(asyncio.get_running_loop(), link, stop)
         running = asyncio.create_task(link.run())
         try:
             while not (stop.is_set() and is_idle()):
+                turned()
                 await asyncio.wait((running,), timeout=_LOOK_UP_SECONDS)
                 if running.done():
                     running.result()

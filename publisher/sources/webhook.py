@@ -199,7 +199,11 @@ def application(outlet: Outlet, settings: WebhookSettings, warnings: Sparing, pu
         """Needs no token and asks nothing of the broker: a store may give a target up that does not answer this."""
         return {"service": "fleettickets webhook"}
 
-    @app.get("/healthz", summary="Whether events can be taken", responses={503: {"description": "The reason."}})
+    @app.get("/livez", summary="Whether it lives", response_class=PlainTextResponse)
+    async def live() -> Response:
+        return PlainTextResponse("ok\n")
+
+    @app.get("/readyz", summary="Whether events can be taken", responses={503: {"description": "The reason."}})
     async def health() -> Response:
         try:
             outlet.require_broker()
@@ -209,7 +213,7 @@ def application(outlet: Outlet, settings: WebhookSettings, warnings: Sparing, pu
 
     @app.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
     async def show_metrics() -> Response:
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(metrics.WEBHOOK), media_type=CONTENT_TYPE_LATEST)
 
     @app.exception_handler(Refusal)
     async def refuse(request: Request, refusal: Exception) -> Response:
@@ -231,7 +235,7 @@ async def serve(
     Raises: Misconfigured, when the broker refuses us from the start.
     """
     link = AsyncLink(broker, "webhook", settings.confirm_seconds)
-    metrics.CONNECTED.set_function(lambda: float(link.is_connected))
+    metrics.WEBHOOK_CONNECTED.set_function(lambda: float(link.is_connected))
     warnings = Sparing()
 
     def refuse(reason: str, detail: str, client: str) -> None:

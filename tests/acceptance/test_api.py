@@ -216,7 +216,7 @@ def test_the_head_of_an_answer_can_be_had_alone(api: Api) -> None:
     answer = api.session.head(f"{api.url}/api/inc/map", timeout=30)
     assert (answer.status_code, answer.content) == (200, b"")
     assert answer.headers["ETag"]
-    assert requests.head(f"{api.url}/healthz", timeout=30).status_code == 200
+    assert requests.head(f"{api.url}/readyz", timeout=30).status_code == 200
 
 
 def test_nobody_reads_without_a_token(api: Api) -> None:
@@ -226,7 +226,7 @@ def test_nobody_reads_without_a_token(api: Api) -> None:
         assert (status, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
         assert "FLEETTICKETS_API_TOKENS" in detail
     assert Api(api.url, OTHER).get("/api/inc/map").status_code == 200
-    assert requests.get(f"{api.url}/healthz", timeout=30).text == "ok\n"
+    assert requests.get(f"{api.url}/readyz", timeout=30).text == "ok\n"
 
 
 def test_it_describes_itself_as_it_answers(api: Api) -> None:
@@ -330,7 +330,7 @@ def test_a_database_that_is_away_is_said_and_met_again(tickets: Stage) -> None:
         status, detail = problem(answer)
         assert (status, answer.headers["Retry-After"]) == (503, "5")
         assert "database" in detail
-        health = requests.get(f"{api.url}/healthz", timeout=30)
+        health = requests.get(f"{api.url}/readyz", timeout=30)
         assert (health.status_code, "127.0.0.1" in health.text) == (503, False)
         proxy.restore()
         wait_until(lambda: api.get("/api/inc/map").status_code == 200, "the database is there again")

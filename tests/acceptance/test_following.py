@@ -200,7 +200,7 @@ def test_all_connections_at_work_is_said_soon_and_health_still_answers(stage: St
             status, detail = problem(answer)
             assert (status, answer.headers["Retry-After"]) == (503, "2")
             assert "FLEETTICKETS_API_CONNECTIONS" in detail
-            assert requests.get(f"{api.url}/healthz", timeout=30).text == "ok\n"
+            assert requests.get(f"{api.url}/readyz", timeout=30).text == "ok\n"
         assert waiting.result(60) == 200
         assert api.get("/api/inc/dashboard").status_code == 200
         apply(stage, key_at(2), [ticket("INC2")])
@@ -215,7 +215,7 @@ def test_one_who_asks_too_often_is_told_so(stage: Stage) -> None:
         assert (status, answer.headers["Retry-After"]) == (429, "1")
         assert "FLEETTICKETS_API_RATE" in detail
         assert Api(api.url, "another-token-of-it").get("/api/inc/freshness").status_code == 200
-        assert requests.get(f"{api.url}/healthz", timeout=30).status_code == 200
+        assert requests.get(f"{api.url}/readyz", timeout=30).status_code == 200
 
 
 def test_the_head_of_the_events_ends(api: Api) -> None:

@@ -134,13 +134,13 @@ def test_nothing_shows_where_all_is_well(keeper: Keeper) -> None:
     ]
     stage.executes = False
     receiver = f"http://127.0.0.1:{port}"
-    wait_until(lambda: _status(f"{receiver}/healthz") == 200, "the receiver is connected")
+    wait_until(lambda: _status(f"{receiver}/readyz") == 200, "the receiver is connected")
     for token, status in ((TOKEN, 200), ("Zwrong1", 401), ("", 401)):
         sent = {"Authorization": f"Bearer {token}"} if token else {}
         answer = requests.post(receiver, data=stage.bucket.event(GOOD), headers=sent, timeout=30)
         assert answer.status_code == status
         keeper.seen[f"answer {status}"] = f"{answer.headers}{answer.text}"
-    for page in ("metrics", "healthz", "openapi.json"):
+    for page in ("metrics", "readyz", "openapi.json"):
         keeper.seen[page] = requests.get(f"{receiver}/{page}", timeout=30).text
     stage.wait_for("done", GOOD)
     stage.wait_for("failed", BAD)

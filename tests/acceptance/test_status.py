@@ -71,7 +71,7 @@ def test_what_flows_is_said_to_flow_and_each_process_to_live(stage: Stage) -> No
 
     def answers() -> bool:
         with contextlib.suppress(requests.ConnectionError):
-            return requests.get(f"http://127.0.0.1:{port}/healthz", timeout=10).ok
+            return requests.get(f"http://127.0.0.1:{port}/readyz", timeout=10).ok
         return False
 
     wait_until(answers, "the API is up")

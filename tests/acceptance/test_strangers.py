@@ -82,7 +82,7 @@ def test_few_descriptors_are_enough_for_the_store(shared_stage: Stage) -> None:
 
 
 def test_no_page_sends_a_browser_to_another_host(receiver: Receiver) -> None:
-    for path in ("/", "/docs", "/redoc", "/openapi.json", "/healthz", "/metrics", "/nowhere"):
+    for path in ("/", "/docs", "/redoc", "/openapi.json", "/readyz", "/metrics", "/nowhere"):
         answer = requests.get(f"{receiver.url}{path}", timeout=10)
         assert answer.status_code == (404 if path in {"/docs", "/redoc", "/nowhere"} else 200)
         assert "://" not in answer.text

@@ -39,7 +39,7 @@ class Endpoint:
 
     def healthy(self) -> bool:
         try:
-            return requests.get(f"{self.url}/healthz", timeout=10).ok
+            return requests.get(f"{self.url}/readyz", timeout=10).ok
         except requests.ConnectionError:
             return False
 

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 from psycopg.types.json import Jsonb
 
-from consumer import metrics
 from consumer.geocoding import gazetteer as gazetteer_module
 from consumer.geocoding import known_places
 from consumer.geocoding.gazetteer import Batch
 from consumer.geocoding.known_places import PlaceKind, Point
 from consumer.postgres import database as postgres
 from consumer.postgres.database import Pool
+from publisher import metrics
 from tests.doubles.geocoder import (
     LocationIQ,
 )
@@ -62,7 +62,7 @@ def test_a_place_that_changes_moves_its_tickets_and_no_others(pool: Pool, provid
 
 def test_tickets_are_counted_by_source_also_when_a_source_has_none_left(pool: Pool, provider: LocationIQ) -> None:
     def counted(source: str) -> float | None:
-        return metrics.REGISTRY.get_sample_value("fleettickets_tickets", {"source": source})
+        return metrics.CONSUMER.get_sample_value("fleettickets_tickets", {"source": source})
 
     tickets(pool, Nowhere=1)
     look_up(gazetteer(pool, provider))

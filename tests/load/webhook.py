@@ -120,7 +120,7 @@ def event(number: int) -> bytes:
 
 def is_healthy(port: int) -> bool:
     try:
-        return requests.get(f"http://127.0.0.1:{port}/healthz", timeout=5).ok
+        return requests.get(f"http://127.0.0.1:{port}/readyz", timeout=5).ok
     except requests.ConnectionError:
         return False
 

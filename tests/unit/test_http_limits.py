@@ -301,7 +301,7 @@ def test_only_an_event_that_was_taken_keeps_its_connection() -> None:
         writer.write(POST + b"Content-Length: 2\r\n\r\n{}")
         assert b"connection: close" in await exhausted(reader)
         writer.close()
-        health = RIGHT.replace(b"POST /", b"GET /healthz") + b"\r\n"
+        health = RIGHT.replace(b"POST /", b"GET /readyz") + b"\r\n"
         for request in (GET_METRICS, health, GET_METRICS.replace(b"metrics", b"nowhere"), RIGHT + b"\r\n"):
             reader, writer = await served.connect()
             writer.write(request)

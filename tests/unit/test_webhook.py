@@ -181,8 +181,8 @@ def test_a_store_can_probe_without_a_token_even_while_the_broker_is_away() -> No
 
 
 def test_health_is_that_of_the_broker() -> None:
-    assert ask(Broker(), "GET", "/healthz").status_code == 200
-    unwell = ask(Broker("blocked"), "GET", "/healthz")
+    assert ask(Broker(), "GET", "/readyz").status_code == 200
+    unwell = ask(Broker("blocked"), "GET", "/readyz")
     assert unwell.status_code == 503
     assert "not now" in unwell.text
 

@@ -1,0 +1,104 @@
+"""What became of deliveries of files, told to the log and counted: one line and one count for each."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any, assert_never
+
+import structlog
+
+from consumer.files.outcomes import (
+    AlreadyApplied,
+    Applied,
+    Duplicate,
+    Failure,
+    FileOutcome,
+    Ignored,
+    Missing,
+    NotServed,
+    Spread,
+)
+from publisher import metrics
+
+_NO_ROWS = {"read", "closures", "never"}
+"""What of the counts is not of rows, or is all of them."""
+log = structlog.get_logger()
+
+
+def tell_file(outcome: FileOutcome, *, redelivered: bool, began: float, archive_key: str | None = None) -> None:
+    """Of a delivery that is done; it was begun when the monotonic clock said `began`."""
+    described = _describe(outcome)
+    metrics.FILES.labels(described["decision"]).inc()
+    match outcome:
+        case Applied():
+            described["lag_s"] = round(outcome.lag_seconds, 3)
+            _count_applied(outcome)
+        case Failure():
+            count_failure(outcome)
+    log.info(
+        "file",
+        redelivered=redelivered,
+        seconds=round(monotonic() - began, 3),
+        **described,
+        **({"archive_key": archive_key} if archive_key else {}),
+    )
+
+
+def tell_failed(queue: str, failure: Failure) -> None:
+    """Of a message that failed outside any file."""
+    count_failure(failure)
+    log.warning("failed", queue=queue, **_describe(failure))
+
+
+def count_failure(failure: Failure) -> None:
+    outcome = "held" if failure.is_held else "dead letter" if failure.retry_in is None else "retry"
+    metrics.FAILURES.labels(failure.reason, outcome).inc()
+
+
+def _count_applied(applied: Applied) -> None:
+    sighting, feed = applied.sighting, applied.sighting.feed.name
+    metrics.BYTES.labels(feed).inc(sighting.size)
+    metrics.ARRIVALS.labels(feed, sighting.seen_by).inc()
+    for outcome, rows in asdict(applied.counts).items():
+        if outcome not in _NO_ROWS:
+            metrics.ROWS.labels(feed, outcome).inc(rows)
+    metrics.LAG.labels(feed).observe(applied.lag_seconds)
+    times = {
+        "opened": applied.opened_at, "staged": applied.staged_at, "committed": applied.committed_at,
+        "archived": datetime.now(UTC),
+    }  # fmt: skip
+    before = sighting.seen_at
+    for stage, at in times.items():
+        metrics.STAGES.labels(stage).observe(max(0.0, (at - before).total_seconds()))
+        before = at
+
+
+def _describe(outcome: FileOutcome) -> dict[str, Any]:
+    match outcome:
+        case Applied(file, decision, counts, notes):
+            told = {"notes": dict(notes)} if notes else {}
+            return {"key": file.key, "file_id": file.file_id, "decision": decision, **asdict(counts), **told}
+        case AlreadyApplied(file):
+            return {
+                "key": file.key,
+                "file_id": file.file_id,
+                "decision": "duplicate",
+                "reason": f"was {file.state}",
+            }
+        case Duplicate(key, reason):
+            return {"key": key, "decision": "duplicate", "reason": reason}
+        case Ignored(reason, key):
+            return {"key": key, "decision": "ignored", "reason": reason}
+        case NotServed(key):
+            return {"key": key, "decision": "not served"}
+        case Missing(key):
+            return {"key": key, "decision": "missing"}
+        case Spread(arrivals):
+            return {"decision": "spread", "count": arrivals}
+        case Failure(key, reason, detail, attempts):
+            return {
+                "key": key, "decision": "rejected", "reason": reason, "detail": detail, "attempts": attempts,
+                "retry_in_s": outcome.retry_in,
+            }  # fmt: skip
+        case _:
+            assert_never(outcome)

@@ -1,0 +1,32 @@
+"""`health`."""
+
+from typing import Annotated
+
+import requests
+import typer
+
+from publisher.program import EXIT_FAILED
+
+_SECONDS = 5
+
+
+def ask_health(
+    port: Annotated[int, typer.Argument(min=1, max=65535, help="Where it shows them: --metrics-port, or --port.")],
+    host: Annotated[str, typer.Option(help="Where it runs.")] = "127.0.0.1",
+    live: Annotated[
+        bool, typer.Option("--live", help="Ask whether it lives, and not whether it has all that it works with.")
+    ] = False,
+) -> None:
+    """Ask a process that runs for long how it is; for a container's health check.
+
+    Exit status 0 when it is well, 1 when it is not, or does not answer within five seconds.
+    """
+    page = "livez" if live else "readyz"
+    try:
+        answer = requests.get(f"http://{host}:{port}/{page}", timeout=_SECONDS)
+    except requests.RequestException:
+        typer.echo(f"nothing answers at {host} port {port}", err=True)
+        raise typer.Exit(EXIT_FAILED) from None
+    typer.echo(answer.text.strip(), err=not answer.ok)
+    if not answer.ok:
+        raise typer.Exit(EXIT_FAILED)

@@ -1,0 +1,143 @@
+"""What runs for long says whether it lives and can work, and counts what it does: over HTTP, and to systemd."""
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.doubles.proxy import Proxy
+from tests.doubles.receiver import free_port
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.stage import Process, Stage, wait_until
+
+
+class Watched:
+    """A consumer that shows how it is."""
+
+    def __init__(self, stage: Stage, **environment: str) -> None:
+        self.port = free_port()
+        self.process: Process = stage.start("consume", "--metrics-port", str(self.port), **environment)
+        wait_until(lambda: self.get("livez").startswith("200"), "it lives")
+
+    def get(self, page: str) -> str:
+        try:
+            answer = requests.get(f"http://127.0.0.1:{self.port}/{page}", timeout=10)
+        except requests.ConnectionError:
+            return "nothing"
+        return f"{answer.status_code} {answer.text.strip()}"
+
+    def sample(self, name: str, **labels: str) -> float | None:
+        """Of a metric, by the labels that are given; added up over the others."""
+        shown = requests.get(f"http://127.0.0.1:{self.port}/metrics", timeout=10).text
+        found = [
+            sample.value
+            for family in text_string_to_metric_families(shown)
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        ]
+        return sum(found) if found else None
+
+
+@pytest.fixture
+def watched(stage: Stage) -> Iterator[Watched]:
+    consumer = Watched(stage)
+    yield consumer
+    consumer.process.stop()
+
+
+def test_a_consumer_that_works_is_live_and_ready(stage: Stage, watched: Watched) -> None:
+    wait_until(lambda: watched.get("readyz") == "200 ok", "it is connected")
+    assert watched.get("livez") == "200 ok"
+    assert watched.get("elsewhere") == "404 /metrics, /livez and /readyz"
+    asked = stage.run("health", str(watched.port))
+    assert (asked.returncode, asked.stdout) == (0, "ok\n")
+    nobody = stage.run("health", str(free_port()), "--live")
+    assert (nobody.returncode, nobody.stderr.startswith("nothing answers at 127.0.0.1 port")) == (1, True)
+
+
+def test_it_counts_what_it_does(stage: Stage, watched: Watched) -> None:
+    good, bad = key_at(0), key_at(1)
+    body = csv([ticket("INC1"), ticket("INC2"), ticket("INC3", mttr="soon")])
+    stage.bucket.put(good, body)
+    stage.bucket.put(bad, b"nothing that is a ticket\n")
+    stage.announce(good, bad)
+    stage.wait_for("done", good)
+    stage.wait_for("failed", bad)
+    wait_until(lambda: watched.sample("fleettickets_lag_seconds_count", feed="inc") == 1, "the file is counted")
+    assert {
+        outcome: watched.sample("fleettickets_rows_total", feed="inc", outcome=outcome)
+        for outcome in ("inserted", "updated", "rejected")
+    } == {"inserted": 2, "updated": 0, "rejected": 1}
+    assert watched.sample("fleettickets_bytes_total", feed="inc") == len(body)
+    assert watched.sample("fleettickets_arrivals_total", seen_by="notification") == 1
+    assert watched.sample("fleettickets_failures_total", outcome="dead letter") == 1
+    for stage_of_file in ("opened", "staged", "committed", "archived"):
+        assert watched.sample("fleettickets_stage_seconds_count", stage=stage_of_file) == 1
+    assert (watched.sample("fleettickets_paused"), watched.sample("fleettickets_in_hand_seconds")) == (0, 0)
+    assert watched.sample("fleettickets_build_info") == 1
+    (logged,) = (line for line in watched.process.output().splitlines() if good in line and '"event": "file"' in line)
+    # Of the time that its event has, which is one of days ago.
+    assert watched.sample("fleettickets_lag_seconds_sum") == pytest.approx(json.loads(logged)["lag_s"], abs=0.001)
+
+
+def test_without_its_broker_it_lives_and_is_not_ready(stage: Stage) -> None:
+    with Proxy(stage.environment["RABBITMQ_URL"]) as proxy:
+        watched = Watched(stage, RABBITMQ_URL=proxy.url)
+        wait_until(lambda: watched.get("readyz") == "200 ok", "it is connected")
+        proxy.refuse()
+        wait_until(lambda: watched.get("readyz").startswith("503"), "it says that it is not ready")
+        assert watched.get("livez") == "200 ok"
+        assert watched.sample("fleettickets_broker_connected") == 0
+        asked = stage.run("health", str(watched.port))
+        assert (asked.returncode, asked.stdout) == (1, "")
+        assert "not connected to RabbitMQ" in asked.stderr
+        proxy.restore()
+        wait_until(lambda: watched.get("readyz") == "200 ok", "it is connected again")
+        watched.process.stop()
+
+
+def test_systemd_is_told_by_the_loop_that_works(stage: Stage, tmp_path: Path) -> None:
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(address)
+        listening.settimeout(30)
+        consumer = stage.start("consume", NOTIFY_SOCKET=address)
+        assert listening.recv(100) == b"READY=1\nWATCHDOG=1"
+        assert [listening.recv(100) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+        consumer.stop()
+
+
+def test_what_status_found_is_written_as_metrics_too(stage: Stage, tmp_path: Path) -> None:
+    written = tmp_path / "fleettickets.prom"
+
+    def found(**environment: str) -> dict[tuple[str, ...], float]:
+        asked = stage.run("status", "--json", "--textfile", str(written), **environment)
+        state = json.loads(asked.stdout)
+        samples = {
+            (sample.name.removeprefix("fleettickets_"), *sample.labels.values()): sample.value
+            for family in text_string_to_metric_families(written.read_text())
+            for sample in family.samples
+        }
+        assert samples["verdict", state["verdict"]["word"]] == 1
+        return samples
+
+    stage.bucket.put(key_at(0), csv([ticket("INC1", mttr="soon"), ticket("INC2")]))
+    waiting = found()
+    assert (waiting["backlog_files",], waiting["oldest_waiting_seconds",] < 60) == (1, True)
+    assert ("watermark_age_seconds", "inc") not in waiting
+    assert stage.run("drain", "--apply").returncode == 0
+    drained = found()
+    assert (drained["backlog_files",], drained["open_rejects", "inc"]) == (0, 1)
+    assert drained["watermark_age_seconds", "inc"] > 0
+    assert drained["part_answers", "broker"] == 1
+    alone = found(RUSTFS_ENDPOINT=f"http://127.0.0.1:{free_port()}", RABBITMQ_URL=f"amqp://127.0.0.1:{free_port()}")
+    assert alone["backlog_files",] != alone["backlog_files",], "not a number: nobody knows"
+    assert (alone["part_answers", "bucket"], alone["part_answers", "broker"]) == (0, 0)
+    assert alone["part_answers", "database"] == 1
+    assert ("queue_ready_messages", "files") not in alone
+    refused = stage.run("status", "--textfile", str(tmp_path / "nowhere" / "x.prom"))
+    assert (refused.returncode, "No such file or directory" in refused.stderr) == (2, True)
