@@ -6,11 +6,11 @@ from typing import Any
 
 import httpx
 import pytest
-from prometheus_client import REGISTRY
 
 from publisher.broker.publishing import Outgoing
 from publisher.errors import Misconfigured, NotConfirmed
 from publisher.log import Sparing
+from publisher.metrics import WEBHOOK
 from publisher.settings import WebhookSettings
 from publisher.sources import http_server, webhook
 
@@ -55,7 +55,7 @@ def ask(broker: Broker, method: str, path: str, token: str = TOKEN, **request: A
 
 
 def counted(name: str, **labels: str) -> float:
-    return REGISTRY.get_sample_value(f"fleettickets_webhook_{name}_total", labels) or 0.0
+    return WEBHOOK.get_sample_value(f"fleettickets_webhook_{name}_total", labels) or 0.0
 
 
 @pytest.mark.parametrize("path", ["/", "/events", "/events/"])
