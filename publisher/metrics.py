@@ -5,7 +5,7 @@ Counters add up over processes. A gauge is what one process has seen.
 
 import math
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from importlib.metadata import version
 
@@ -170,8 +170,17 @@ PROCESSES = _state("processes", "Those that have given a sign of late, by kind."
 HEARTBEAT = _state("heartbeat_seconds", "Since a process last gave a sign.", "kind", "host", "pid")
 
 
-def show_consumer(pulse: Pulse, is_connected: Callable[[], bool]) -> None:
-    """Have the gauges of a consumer tell how it stands when they are asked for."""
+def show_consumer(pulse: Pulse, is_connected: Callable[[], bool], feeds: Iterable[str], rows: Iterable[str]) -> None:
+    """Have the gauges of a consumer tell how it stands when they are asked for.
+
+    What it counts of its feeds begins at zero: of a count that begins at another number nobody sees by how much it
+    grew.
+    """
+    for feed in feeds:
+        LAG.labels(feed)
+        BYTES.labels(feed)
+        for outcome in rows:
+            ROWS.labels(feed, outcome)
 
     def is_paused(by: PausedBy) -> float:
         pause = pulse.sign().pause

@@ -35,6 +35,7 @@ from consumer.settings import (
 )
 from consumer.work.breaker import Breaker
 from consumer.work.routes import Handle, routing_table
+from consumer.work.telling import ROW_OUTCOMES
 from consumer.work.worker import Worker
 from publisher import metrics, program
 from publisher.broker.consuming import Link
@@ -74,7 +75,7 @@ def consume(
     link, pulse = Link(broker_settings, bucket_settings.bucket), Pulse()
     health = Health(partial(_why_not_ready, link, pulse))
     if metrics_port is not None:
-        metrics.show_consumer(pulse, lambda: link.is_connected)
+        metrics.show_consumer(pulse, lambda: link.is_connected, [feed.name for feed in feeds.served], ROW_OUTCOMES)
         show(metrics_host, metrics_port, metrics.CONSUMER, health)
     log_settings(
         database_settings, broker_settings, bucket_settings, work, apply_settings, history_settings,

@@ -1,6 +1,6 @@
 """What became of deliveries of files, told to the log and counted: one line and one count for each."""
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, assert_never
@@ -18,10 +18,11 @@ from consumer.files.outcomes import (
     NotServed,
     Spread,
 )
+from consumer.files.versions import Counts
 from publisher import metrics
 
-_NO_ROWS = {"read", "closures", "never"}
-"""What of the counts is not of rows, or is all of them."""
+ROW_OUTCOMES = tuple(count.name for count in fields(Counts) if count.name not in {"read", "closures", "never"})
+"""What of the counts is of rows, and not of all of them."""
 log = structlog.get_logger()
 
 
@@ -59,9 +60,8 @@ def _count_applied(applied: Applied) -> None:
     sighting, feed = applied.sighting, applied.sighting.feed.name
     metrics.BYTES.labels(feed).inc(sighting.size)
     metrics.ARRIVALS.labels(feed, sighting.seen_by).inc()
-    for outcome, rows in asdict(applied.counts).items():
-        if outcome not in _NO_ROWS:
-            metrics.ROWS.labels(feed, outcome).inc(rows)
+    for outcome in ROW_OUTCOMES:
+        metrics.ROWS.labels(feed, outcome).inc(getattr(applied.counts, outcome))
     metrics.LAG.labels(feed).observe(applied.lag_seconds)
     times = {
         "opened": applied.opened_at, "staged": applied.staged_at, "committed": applied.committed_at,

@@ -20,6 +20,8 @@ from postgres import Postgres
 from processes import StackError
 from rabbitmq import RabbitMQ
 
+_OF_TESTS = {"prometheus": Path("/usr/bin/prometheus")}
+
 
 class Service(Protocol):
     name: str
@@ -133,7 +135,8 @@ class Services:
         return [service for service in self._services if not given(service)]
 
     def _packages(self) -> dict[str, Path]:
-        return {name: file for service in self._own() for name, file in service.packages.items()}
+        """Of the services, and of what only tests start."""
+        return _OF_TESTS | {name: file for service in self._own() for name, file in service.packages.items()}
 
     def _start(self, services: list[Service]) -> dict[str, StackError]:
         """Give what did not come up, and why."""

@@ -1,0 +1,120 @@
+"""Each alert of docs/alerts.yml fires when the real thing breaks, and no other while all is well."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.doubles.prometheus import Prometheus
+from tests.doubles.proxy import Proxy
+from tests.doubles.receiver import free_port
+from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.stage import Process, Stage, wait_until
+
+LATE = "FleetticketsSlow"
+"""Fires whenever a file is applied here: the events that tests make up are of days ago."""
+
+
+class Watch:
+    """A consumer and what looks at it."""
+
+    def __init__(self, stage: Stage, prometheus: Prometheus, port: int) -> None:
+        self.stage = stage
+        self.prometheus = prometheus
+        self.port = port
+
+    def consume(self, **environment: str) -> Process:
+        return self.stage.start("consume", "--metrics-port", str(self.port), **environment)
+
+    def look(self, **environment: str) -> None:
+        # Ends with what the verdict says.
+        assert self.stage.run("status", "--textfile", str(self.prometheus.textfile), **environment).returncode < 4
+
+    def wait_for(self, *alerts: str, **environment: str) -> None:
+        """Until exactly these fire."""
+
+        def firing() -> bool:
+            self.look(**environment)
+            return self.prometheus.firing() - {LATE} == set(alerts)
+
+        wait_until(firing, f"{alerts} alone fire, and not {self.prometheus.firing()}", 60)
+
+
+@pytest.fixture
+def watch(stage: Stage, tmp_path: Path) -> Iterator[Watch]:
+    port = free_port()
+    with Prometheus(tmp_path, port) as prometheus:
+        yield Watch(stage, prometheus, port)
+
+
+@contextmanager
+def consuming(watch: Watch, **environment: str) -> Iterator[None]:
+    consumer = watch.consume(**environment)
+    try:
+        yield
+    finally:
+        consumer.stop()
+
+
+def test_nothing_fires_while_all_is_well_and_nobody_looking_does(watch: Watch) -> None:
+    wait_until(lambda: "FleetticketsNotLookedAt" in watch.prometheus.firing(), "nobody has ever looked")
+    with consuming(watch):
+        watch.wait_for()
+        key = key_at(0)
+        watch.stage.bucket.put(key, csv([ticket("INC1")]))
+        watch.stage.announce(key)
+        watch.stage.wait_for("done", key)
+        watch.wait_for()
+        wait_until(lambda: LATE in watch.prometheus.firing(), "its event was of days ago")
+        wait_until(lambda: "FleetticketsNotLookedAt" in watch.prometheus.firing(), "nobody looks any more")
+
+
+def test_a_consumer_that_is_gone_and_files_that_wait(watch: Watch) -> None:
+    with consuming(watch):
+        watch.wait_for()
+    watch.wait_for("FleetticketsDown")
+    watch.stage.bucket.put(key_at(0), csv([ticket("INC1")]))
+    watch.wait_for("FleetticketsDown", "FleetticketsDoesNotFlow", FLEETTICKETS_STUCK_SECONDS="1")
+    with consuming(watch):
+        watch.stage.announce(key_at(0))
+        watch.wait_for(FLEETTICKETS_STUCK_SECONDS="1")
+
+
+def test_a_backlog_that_is_late(watch: Watch) -> None:
+    with consuming(watch):
+        watch.stage.bucket.put(key_at(0), csv([ticket("INC1")]))  # of which nobody tells
+        watch.wait_for("FleetticketsLate", FLEETTICKETS_LATE_SECONDS="0.1", FLEETTICKETS_STUCK_SECONDS="0.1",
+                       FLEETTICKETS_MISSING_SECONDS="600")  # fmt: skip
+
+
+def test_a_broker_that_is_away(watch: Watch) -> None:
+    with Proxy(watch.stage.environment["RABBITMQ_URL"]) as proxy, consuming(watch, RABBITMQ_URL=proxy.url):
+        watch.wait_for()
+        proxy.refuse()
+        watch.wait_for("FleetticketsWaits", "FleetticketsCannotLook", RABBITMQ_URL=proxy.url)
+
+
+def test_a_file_that_is_no_ticket_and_rows_that_are_none(watch: Watch) -> None:
+    with consuming(watch):
+        watch.wait_for()
+        good = [ticket(f"INC{row}") for row in range(20)]
+        watch.stage.bucket.put(key_at(0), csv([*good, *[ticket("X", mttr="?")] * 3]))
+        watch.stage.announce(key_at(0))
+        watch.stage.wait_for("done", key_at(0))
+        watch.look()
+        wait_until(lambda: "FleetticketsRejects" in watch.prometheus.firing(), "three of 23 are rejected")
+        key = key_at(3)
+        watch.stage.bucket.put(key, b"nothing that is a ticket\n")
+        watch.stage.announce(key)
+        watch.stage.wait_for("failed", key)
+        watch.look()
+        wait_until(lambda: "FleetticketsDeadLetters" in watch.prometheus.firing(), "there is a dead letter")
+
+
+def test_requests_that_are_not_sent(watch: Watch) -> None:
+    watch.stage.bucket.put(key_at(0), csv([ticket("INC1")]))
+    assert watch.stage.run("drain", "--apply").returncode == 0
+    watch.stage.connection.execute("UPDATE ingest.outbox SET sent_at = NULL, handled_at = NULL, due_at = now()")
+    watch.look()
+    wait_until(lambda: "FleetticketsRequestsNotSent" in watch.prometheus.firing(), "no consumer sends them")
