@@ -159,7 +159,7 @@ class HeartbeatSettings(BaseSettings):
 
 
 class VerdictSettings(BaseSettings):
-    """What `status` calls late or stuck, and how long it waits for an answer itself; all in seconds but the last."""
+    """What `status` calls late or stuck, and how long who looks waits for an answer; all in seconds but the last."""
 
     model_config = FROM_ENVIRONMENT
 

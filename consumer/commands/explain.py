@@ -8,7 +8,7 @@ from consumer.commands.printing import print_fields, print_json, shown, words_of
 from consumer.commands.served import served_feeds
 from consumer.postgres import database, migrate
 from consumer.postgres.database import Role
-from consumer.settings import DatabaseSettings
+from consumer.settings import DatabaseSettings, VerdictSettings
 from consumer.upkeep import explain as explaining
 from consumer.upkeep.explain import Life, Reject, Request, StoredObject, TicketLife, Version
 from consumer.upkeep.lineage import Lineage, TicketChange
@@ -39,15 +39,17 @@ def explain(
     With --history each change of it as well: the file, its line and instant, and each column with what it was before
     and what it became, in the order of the files' own times, whenever they came.
 
-    Exit status 1 when nothing is known of it or a part cannot be read.
+    Exit status 1 when nothing is known of it or a part cannot be read. No part is waited for longer than
+    FLEETTICKETS_STATUS_SECONDS.
     """
     if (key is None) == (ticket is None):
         raise Misconfigured("say which: a KEY, or --ticket ID")
     if history and ticket is None:
         raise Misconfigured("--history goes with --ticket")
     feeds = served_feeds(feed)
+    patience = load(VerdictSettings).answer_seconds
     if ticket is not None:
-        with database.connect(load(DatabaseSettings), Role.READ) as connection:
+        with _connect(patience) as connection, database.naming_holders(connection):
             migrate.require_migrated(connection)
             bare = ticket.replace("\0", "")
             tickets = [explaining.explain_ticket(connection, bare, one, with_history=history) for one in feeds]
@@ -64,11 +66,12 @@ def explain(
         return
     life = explaining.explain_key(
         # A setting that is missing is as bad as what it would lead to, and no worse: the rest is told.
-        lambda: database.connect(load(DatabaseSettings), Role.READ),
+        lambda: _connect(patience),
         Bucket(load(BucketSettings), feeds.folders),
         lambda: channels.confirming_channel(load(BrokerSettings), "explain", channels.LOOKING_HEARTBEAT),
         feeds,
         key or "",
+        answer_seconds=patience,
     )
     if as_json:
         print_json(life)
@@ -76,6 +79,10 @@ def explain(
         _print_life(life)
     if life.faults or not life.is_known:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _connect(patience: float) -> database.Connection:
+    return database.connect(load(DatabaseSettings), Role.READ, purpose="explain", patience=patience)
 
 
 def _print_life(life: Life) -> None:

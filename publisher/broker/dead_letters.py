@@ -246,15 +246,15 @@ def dead_letter(queue: Queue, body: bytes, failure: LastFailure) -> Outgoing:
 
 
 @contextmanager
-def browsing(channel: BlockingChannel, queue: Queue) -> Iterator[LettersInHand]:
+def browsing(channel: BlockingChannel, queue: Queue, patience: float = _PATIENT_SECONDS) -> Iterator[LettersInHand]:
     """Every dead letter of a queue, in no order to rely on. What is not settled by the end is put back.
 
     AMQP shows a message only to who takes it, and one that is put back is the next to be given. So to see all is to
-    have all in hand, and nobody else sees any meanwhile: one process at a time has them, and the others wait or are
-    told, where they would find too few.
+    have all in hand, and nobody else sees any meanwhile: one process at a time has them, and the others wait for
+    `patience` seconds or are told, where they would find too few.
     Raises: HeldByAnother, DependencyDown, Misconfigured.
     """
-    with channels.alone(channel, _LOCK, _PATIENT_SECONDS):
+    with channels.alone(channel, _LOCK, patience):
         held = LettersInHand(channel, queue)
         try:
             yield held

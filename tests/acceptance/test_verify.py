@@ -33,10 +33,16 @@ def test_what_a_file_on_its_way_looks_like_is_looked_at_twice(stage: Stage, monk
 
     def kinds() -> list[str]:
         progress = verify.OnProgress(lambda _listed: None, lambda _read, _of: None)
-        with database.connect(load(DatabaseSettings), Role.READ) as connection:
-            verification = verify.verify(
-                connection, S3Bucket(load(BucketSettings), FEEDS.folders), FEEDS.served, None, progress, old_seconds=-60
-            )
+        verification = verify.verify(
+            lambda: database.connect(load(DatabaseSettings), Role.READ),
+            S3Bucket(load(BucketSettings), FEEDS.folders),
+            FEEDS,
+            None,
+            progress,
+            answer_seconds=30,
+            old_seconds=-60,
+        )
+        assert not verification.faults
         return [kind.value for kind in verification.discrepancies]
 
     stage.bucket.put(key_at(1), csv([ticket("INC1")]))
@@ -66,9 +72,24 @@ def test_consumers_at_work_raise_no_alarm(stage: Stage) -> None:
 def test_a_mistake_is_one_line(shared_stage: Stage) -> None:
     ended = shared_stage.run("verify", "--limit", "5")
     assert (ended.returncode, ended.stderr) == (2, "fleettickets: --since and --limit go with --content\n")
-    nowhere = shared_stage.run("verify", DATABASE_URL="postgresql://postgres@nowhere.invalid:5432/fleettickets")
-    assert nowhere.returncode == 1
-    assert len(nowhere.stderr.splitlines()) == 1
+
+
+def test_what_cannot_be_looked_at_is_told_with_a_status_of_its_own(shared_stage: Stage) -> None:
+    stage = shared_stage
+    for part, name, nowhere in (
+        ("database", "DATABASE_URL", "postgresql://postgres@nowhere.invalid:5432/fleettickets"),
+        ("bucket", "RUSTFS_ENDPOINT", "http://127.0.0.1:1"),
+        ("broker", "RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:1/%2f"),
+    ):
+        ended = stage.run("verify", "--json", **{name: nowhere})
+        found = stage.json(ended)
+        assert (ended.returncode, list(found["faults"]), found["accounted_for"]) == (3, [part], None), ended.stderr
+        shown = stage.run("verify", **{name: nowhere})
+        assert (shown.returncode, f"{part} cannot be looked at: " in shown.stdout) == (3, True), shown.stderr
+    stage.bucket.put(f"{PROCESSED}foreign.csv", b"what is this")
+    ended = stage.run("verify", "--json", RABBITMQ_URL="amqp://guest:guest@127.0.0.1:1/%2f")
+    found = stage.json(ended)
+    assert (ended.returncode, list(found["discrepancies"]), list(found["faults"])) == (1, ["unrecorded"], ["broker"])
 
 
 def test_failed_files_without_object_or_letter_are_lost_and_a_refused_object_ends_no_verification(stage: Stage) -> None:
