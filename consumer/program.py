@@ -16,6 +16,7 @@ from consumer.commands.migrate import migrate_database
 from consumer.commands.preview import preview
 from consumer.commands.rebuild_history import rebuild_history
 from consumer.commands.rejects import rejects
+from consumer.commands.replaying import replays_of_ledger
 from consumer.commands.reseed import reseed
 from consumer.commands.serve import serve
 from consumer.commands.served import served_folders
@@ -68,7 +69,7 @@ letters.command("discard")(discard_letters)
 program.add_typer(letters, name="dead-letters")
 
 
-KNOWN = Known(served_folders, settled_by_ledger, beating)
+KNOWN = Known(served_folders, settled_by_ledger, replays_of_ledger, beating)
 
 
 def main() -> None:

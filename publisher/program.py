@@ -16,6 +16,7 @@ from rich.table import Table
 
 from publisher import log
 from publisher.arrivals.folders import Folder
+from publisher.broker.replays import OpenReplays
 from publisher.errors import FleetticketsError, Misconfigured
 from publisher.heartbeat import Beating
 from publisher.sources.poller import OpenSettled
@@ -24,6 +25,7 @@ from publisher.terminal import fitting, printable
 EXIT_FAILED = 1
 EXIT_MISCONFIGURED = 2
 EXIT_COULD_NOT_LOOK = 3
+EXIT_UNDECIDED = 3
 _ENDLESS = 10_000
 
 OfFeeds = Annotated[
@@ -41,6 +43,8 @@ class Known:
     """Of the feeds of these names, or of all that are served. Raises: Misconfigured."""
     open_settled: OpenSettled
     """What is known of files that wait."""
+    replays: OpenReplays
+    """What becomes of dead letters that are sent back."""
     beating: Beating
     """Has what runs for long say now and then that it lives."""
 
@@ -65,7 +69,7 @@ def console() -> Console:
 
 
 def say(text: str, below: str = "") -> None:
-    """Print a line. On a terminal it goes on below its edge, behind `below`; nothing is cut, nor padded for a script."""
+    """Print a line, nothing cut or padded. At the edge of a terminal it goes on in the next one, behind `below`."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     typer.echo(fitting(text, width, below))
 

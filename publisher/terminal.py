@@ -1,4 +1,4 @@
-"""What is shown to a person: strangers' words, which must neither steer a terminal nor look like ours; times; lines. Pure."""
+"""What is shown to a person: strangers' words, which must not steer a terminal or look like ours. Pure."""
 
 import textwrap
 from collections.abc import Iterable

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from functools import partial
 from threading import Event
 from typing import Annotated
 
@@ -32,10 +33,12 @@ from consumer.settings import (
     GeocoderSettings,
     HistorySettings,
 )
+from consumer.upkeep.discards import MendedLetters
 from consumer.work.breaker import Breaker
 from consumer.work.routes import Handle, routing_table
 from consumer.work.worker import Worker
 from publisher import program
+from publisher.broker import channels
 from publisher.broker.consuming import Link
 from publisher.broker.depths import Depths
 from publisher.broker.topology import RETRY_DELAYS, Queue
@@ -120,7 +123,12 @@ def consume(
             handlers[Queue.GEOCODE] = GeocodeHandler(pool, gazetteer, relay.send, reached).handle
         routes = routing_table(handlers, breakers, work, together)
         tail = Tail(pool, bucket, relay, reached, keep_versions_days=apply_settings.keep_versions_days)
-        Worker(link, routes, tail, work, stop, reached=reached, pulse=pulse).run()
+        letters = MendedLetters(
+            pool,
+            partial(channels.confirming_channel, broker_settings, "mended letters", channels.LOOKING_HEARTBEAT),
+            bucket.name,
+        )
+        Worker(link, routes, tail, work, stop, settle_letters=letters.settle, reached=reached, pulse=pulse).run()
     structlog.get_logger().info("stopped")
 
 

@@ -14,13 +14,13 @@ from consumer.postgres import database
 from consumer.postgres.database import Role
 from consumer.settings import DatabaseSettings, VerdictSettings
 from consumer.upkeep import verify as verifying
-from consumer.upkeep.verify import READERS, Contents, OnProgress, Verification
+from consumer.upkeep.verify import READERS, Contents, Discrepancy, DiscrepancyKind, OnProgress, Verification
 from publisher.broker import channels
 from publisher.errors import Misconfigured
-from publisher.program import EXIT_COULD_NOT_LOOK, EXIT_FAILED, AsJson, OfFeeds
+from publisher.program import EXIT_COULD_NOT_LOOK, EXIT_FAILED, AsJson, OfFeeds, say
 from publisher.settings import BrokerSettings, BucketSettings, load
 from publisher.store.bucket import Bucket
-from publisher.terminal import printable
+from publisher.terminal import by_folder, printable
 
 _LONG_AGO = 3650 * 86400
 
@@ -107,25 +107,20 @@ def _progress() -> Progress:
 
 def _print_verification(verification: Verification, *, with_letters: bool) -> None:
     for kind, found in verification.discrepancies.items():
-        typer.echo(f"{kind.value}: {found.count} - {found.meaning}")
-        for example in found.examples:
-            typer.echo(f"    {printable(example.subject)}: {printable(example.detail)}")
-        if found.count > len(found.examples):
-            typer.echo(f"    and {found.count - len(found.examples)} more")
-        typer.echo(f"    what to do: {found.do}")
+        _print_discrepancy(kind, found)
     for part, fault in verification.faults.items():
-        typer.echo(f"{part} cannot be looked at: {printable(fault)}")
+        say(f"{part} cannot be looked at: {printable(fault)}", "    ")
     if verification.objects is None or verification.notes is None:
         typer.echo("nothing was compared")
         return
     read = f", {verification.contents_read} contents read" if verification.contents_read else ""
-    typer.echo(
+    say(
         f"{verification.objects.changes} objects in changes/, {verification.objects.processed} in processed/, "
         f"{verification.notes.ledger_rows} ledger rows{read}, {verification.seconds} s"
     )
     notes = [f"{count} {name.replace('_', ' ')}" for name, count in verification.notes if count]
     if worth_knowing := [note for note in notes if not note.endswith("ledger rows")]:
-        typer.echo(f"accounted for: {', '.join(worth_knowing)}")
+        say(f"accounted for: {', '.join(worth_knowing)}", "    ")
     if not with_letters:
         typer.echo("not looked at: dead letters and queues")
     total = sum(found.count for found in verification.discrepancies.values())
@@ -133,3 +128,16 @@ def _print_verification(verification: Verification, *, with_letters: bool) -> No
         typer.echo("everything is accounted for, as far as it could be looked at")
     else:
         typer.echo(f"{total} discrepancies" if total else "everything is accounted for")
+
+
+def _print_discrepancy(kind: DiscrepancyKind, found: Discrepancy) -> None:
+    say(f"{kind.value}: {found.count} - {found.meaning}", "    ")
+    for folder, named in by_folder((example.subject, example) for example in found.examples).items():
+        if folder:
+            typer.echo(f"    {printable(folder)}")
+        before = "        " if folder else "    "
+        for name, example in named:
+            say(f"{before}{printable(name)}: {printable(example.detail)}", f"{before}    ")
+    if found.count > len(found.examples):
+        typer.echo(f"    and {found.count - len(found.examples)} more")
+    say(f"    what to do: {found.do}", "        ")

@@ -26,6 +26,7 @@ from publisher.broker import dead_letters
 from publisher.broker.topology import Queue
 from publisher.errors import FleetticketsError, Misconfigured
 from publisher.store.bucket import Bucket
+from publisher.terminal import moment
 
 _SHOWN = 20
 """How many rejected rows are shown of each file."""
@@ -125,6 +126,7 @@ class Letter(View):
     reason: str
     error: str
     attempts: int
+    replays: int = Field(description="How often a person has sent it back to work.")
     dead_at: Moment | None
 
 
@@ -337,6 +339,7 @@ def _read_letters(
                             "reason": letter.reason,
                             "error": letter.error,
                             "attempts": letter.attempts,
+                            "replays": letter.replays,
                             "dead_at": letter.dead_at,
                         }
                     )
@@ -406,7 +409,7 @@ def _next_of_absent(life: Life, here: list[Version], judged: ChangeFileKey | Not
 def _next_of_failed(life: Life, version: Version) -> str:
     if version.retry_at is not None:
         overdue = version.retry_at < datetime.now(UTC)
-        return "its retry is due" if overdue else f"it is tried again at {version.retry_at:%Y-%m-%d %H:%M:%S %Z}"
+        return "its retry is due" if overdue else f"it is tried again at {moment(version.retry_at)}"
     if life.dead_letters:
         replay = f"fleettickets dead-letters replay --key {quote(life.key)}"
         lets_off = (

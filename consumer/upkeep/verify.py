@@ -86,7 +86,7 @@ MEANING = {
     ),
     DiscrepancyKind.LETTER_OF_APPLIED_FILE: (
         "a dead letter whose file was applied after all",
-        "fleettickets dead-letters replay --key KEY is harmless and clears it",
+        "start a consumer: it settles it; one of a program of before: fleettickets dead-letters replay --key KEY",
     ),
     DiscrepancyKind.LETTER_WITHOUT_FAILURE: (
         "a dead letter of a file that the ledger does not have as failed",

@@ -291,7 +291,7 @@ def test_a_bad_file_whose_consumer_was_killed_can_be_replayed_once_it_is_good(st
     wait_until(lambda: stage.query("SELECT 1 FROM ingest.ledger WHERE dead_lettered_at IS NOT NULL"), "a dead letter")
     wait_until(lambda: stage.broker.ready(DEAD_FILES) == 2, "both letters")
     stage.bucket.put(file.key, file.body)
-    assert len(stage.ask("dead-letters", "replay", "--all")["replayed"]) == 2
+    assert len(stage.ask("dead-letters", "replay", "--wait", "0", "--all")["replayed"]) == 2
     stage.wait_for("done", file.key)
     wait_until(lambda: stage.broker.ready(FILES) == 0, "every letter is settled")
     healthy.stop()
