@@ -2,6 +2,7 @@
 
 import typer
 
+from consumer.commands.acknowledge import acknowledge
 from consumer.commands.beating import beating
 from consumer.commands.capture_history import capture_history
 from consumer.commands.consume import consume
@@ -47,6 +48,7 @@ program.command("consume")(consume)
 program.command("status")(show_status)
 program.command("verify")(verify)
 program.command("explain")(explain)
+program.command("acknowledge")(acknowledge)
 program.add_typer(rejects, name="rejects")
 program.command("doctor")(show_doctor)
 program.command("serve")(serve)

@@ -175,6 +175,14 @@ class VerdictSettings(BaseSettings):
     """So many times the exporter's usual pause, and it is called silent."""
 
 
+class ArchiveSettings(BaseSettings):
+    """For how many days the bucket keeps what was archived; None is for good. The rule itself is the bucket's."""
+
+    model_config = FROM_ENVIRONMENT
+
+    days: float | None = Field(None, validation_alias="FLEETTICKETS_KEEP_ARCHIVE_DAYS", gt=0, le=36_500)
+
+
 class GeocoderLimits(BaseSettings):
     """How many requests all consumers together may send."""
 

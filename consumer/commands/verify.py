@@ -12,7 +12,7 @@ from consumer.commands.printing import print_json
 from consumer.commands.served import served_feeds
 from consumer.postgres import database
 from consumer.postgres.database import Role
-from consumer.settings import DatabaseSettings, VerdictSettings
+from consumer.settings import ArchiveSettings, DatabaseSettings, VerdictSettings
 from consumer.upkeep import verify as verifying
 from consumer.upkeep.verify import READERS, Contents, Discrepancy, DiscrepancyKind, OnProgress, Verification
 from publisher.broker import channels
@@ -20,7 +20,7 @@ from publisher.errors import Misconfigured
 from publisher.program import EXIT_COULD_NOT_LOOK, EXIT_FAILED, AsJson, OfFeeds, say
 from publisher.settings import BrokerSettings, BucketSettings, load
 from publisher.store.bucket import Bucket
-from publisher.terminal import by_folder, printable
+from publisher.terminal import by_folder, moment, printable
 
 _LONG_AGO = 3650 * 86400
 
@@ -82,6 +82,7 @@ def verify(  # noqa: PLR0917 - its parameters are its options
             ),
             answer_seconds=patience,
             old_seconds=old,
+            archive_days=load(ArchiveSettings).days,
             contents=Contents(since, limit) if content else None,
             examples=examples,
         )
@@ -121,6 +122,12 @@ def _print_verification(verification: Verification, *, with_letters: bool) -> No
     notes = [f"{count} {name.replace('_', ' ')}" for name, count in verification.notes if count]
     if worth_knowing := [note for note in notes if not note.endswith("ledger rows")]:
         say(f"accounted for: {', '.join(worth_knowing)}", "    ")
+    for loss in verification.acknowledged:
+        when = moment(loss.acknowledged_at)
+        say(
+            f"    {printable(loss.subject)}: {printable(loss.reason)} ({printable(loss.acknowledged_by)}, {when})",
+            "        ",
+        )
     if not with_letters:
         typer.echo("not looked at: dead letters and queues")
     total = sum(found.count for found in verification.discrepancies.values())

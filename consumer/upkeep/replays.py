@@ -7,7 +7,7 @@ from consumer.postgres import database
 from consumer.postgres.database import Connection
 from publisher.broker import dead_letters
 from publisher.broker.dead_letters import DeadLetter
-from publisher.broker.replays import Fate, Outcome
+from publisher.broker.replays import Fate, Replayed
 from publisher.broker.topology import Queue
 from publisher.terminal import moment
 
@@ -37,9 +37,9 @@ class LedgerOfReplays:
             self._before[place] = self._standings(bucket, [place[1]]).get(place[1], {})
         return True
 
-    def outcomes(self) -> dict[str, Outcome]:
+    def outcomes(self) -> dict[str, Replayed]:
         """Of each letter. Raises: DependencyDown."""
-        found: dict[tuple[str, str], Outcome] = {}
+        found: dict[tuple[str, str], Replayed] = {}
         for bucket in {bucket for bucket, _ in self._before}:
             keys = [key for one, key in self._before if one == bucket]
             now = self._standings(bucket, keys)
@@ -56,22 +56,22 @@ class LedgerOfReplays:
         return standings
 
 
-def outcome(before: _Standing, now: _Standing) -> Outcome:
+def outcome(before: _Standing, now: _Standing) -> Replayed:
     """What a replay has come to, by what has changed since of its key."""
     changed = [row for number, row in now.items() if before.get(number, {}).get("mark") != row["mark"]]
     for row in changed:
         if row["applied_at"] != before.get(row["file_id"], {}).get("applied_at"):
             told = f"{row['rows_inserted']} new, {row['rows_updated']} updated, {row['rows_rejected']} rejected"
-            return Outcome(Fate.APPLIED, f"{row['decision']}, {told}")
+            return Replayed(Fate.APPLIED, f"{row['decision']}, {told}")
     for row in changed:
         why = f"{row['reason']}: {row['last_error']}"
         match row["state"]:
             case "failed" if row["retry_at"] is not None:
-                return Outcome(Fate.UNDECIDED, f"{why}; it is tried again at {moment(row['retry_at'])}")
+                return Replayed(Fate.UNDECIDED, f"{why}; it is tried again at {moment(row['retry_at'])}")
             case "failed" if row["dead_lettered_at"] is not None:
-                return Outcome(Fate.FAILED, why)
+                return Replayed(Fate.FAILED, why)
             case "failed" | "seen":
-                return Outcome(Fate.UNDECIDED, "it is in somebody's hand")
+                return Replayed(Fate.UNDECIDED, "it is in somebody's hand")
     for row in changed:
-        return Outcome(Fate.NOTHING, row["reason"] or row["decision"])
-    return Outcome(Fate.UNDECIDED, "nobody has decided it yet")
+        return Replayed(Fate.NOTHING, row["reason"] or row["decision"])
+    return Replayed(Fate.UNDECIDED, "nobody has decided it yet")

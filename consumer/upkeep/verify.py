@@ -21,7 +21,7 @@ from consumer.postgres.database import Connection
 from consumer.upkeep import deadlines, inventory
 from consumer.upkeep.deadlines import Answered
 from consumer.upkeep.inventory import Listed
-from consumer.upkeep.views import Connect, OpenChannel, View
+from consumer.upkeep.views import Connect, Moment, OpenChannel, View
 from publisher.arrivals.store_events import NOT_AN_EVENT
 from publisher.broker import channels, dead_letters
 from publisher.broker.dead_letters import DeadLetter
@@ -65,7 +65,7 @@ MEANING = {
     ),
     DiscrepancyKind.LOST: (
         "the ledger has it, and the bucket has it no more",
-        "put it back from a copy of the bucket; its rows are in the database if it was applied",
+        "put it back from a copy of the bucket; where there is none: fleettickets acknowledge KEY --reason WHY",
     ),
     DiscrepancyKind.SIZE_DIFFERS: ("the archived object has another size than was applied", "put it back from a copy"),
     DiscrepancyKind.CONTENT_DIFFERS: (
@@ -161,6 +161,19 @@ class Notes(View):
     missing: int = Field(description="Files that were announced and never seen.")
     passed_over: int = Field(description="Changed files that the policy does not apply.")
     gone_before_archived: int = Field(description="Applied files whose object went away before it was archived.")
+    expired: int = Field(description="Archived objects that the bucket's own rule has deleted.")
+    acknowledged_losses: int = Field(description="Versions of which somebody has said why their object is gone.")
+
+
+class AcknowledgedLoss(View):
+    """A version whose object is gone, and what somebody says of it."""
+
+    subject: str = Field(description="The object's key.")
+    key: str = Field(description="The key in changes/ that it belongs to.")
+    reason: str
+    acknowledged_by: str = Field(description="The user and the host of the command.")
+    login: str = Field(description="Of the database.")
+    acknowledged_at: Moment
 
 
 class Verification(View):
@@ -171,6 +184,7 @@ class Verification(View):
     objects: Listed | None = None
     contents_read: int = Field(0, description="Archived objects whose bytes were compared.")
     notes: Notes | None = None
+    acknowledged: list[AcknowledgedLoss] = Field([], description="The last losses that somebody has looked into.")
     undeclared_feeds: list[str] = Field([], description="Feeds of the database that are declared nowhere any more.")
     faults: dict[str, str] = Field({}, description="Of bucket, database and broker, what could not be looked at: why.")
     seconds: float = Field(description="How long it took.")
@@ -202,14 +216,15 @@ def verify(
     *,
     answer_seconds: float,
     old_seconds: float = OLD_SECONDS,
+    archive_days: float | None = None,
     contents: Contents | None = None,
     examples: int = 10,
 ) -> Verification:
     """Compare everything; without `open_channel` the dead letters are left out.
 
     Each answer of bucket and broker, and each lock, is waited for that long; a statement of the database may take its
-    time. Without bucket or database nothing is compared, without broker all but the letters. Changes nothing but
-    temporary tables of its connection.
+    time. Without bucket or database nothing is compared, without broker all but the letters. An archived object that is
+    older than `archive_days` need not be there. Changes nothing but temporary tables of its connection.
     Raises: Misconfigured.
     """
     began = time.monotonic()
@@ -225,6 +240,7 @@ def verify(
                 open_channel,
                 old_seconds=old_seconds,
                 answer_seconds=answer_seconds,
+                archive_days=archive_days,
                 progress=progress,
             )
             return verification.run(contents, examples)
@@ -243,6 +259,7 @@ class _Verification:
         *,
         old_seconds: float,
         answer_seconds: float,
+        archive_days: float | None,
         progress: OnProgress,
     ) -> None:
         self._connection = connection
@@ -260,6 +277,7 @@ class _Verification:
             "folders": [folder for feed in self._feeds for folder in (feed.folder.changes, feed.folder.processed)],
             "began": began,
             "old": began - timedelta(seconds=old_seconds),
+            "expires": None if archive_days is None else began - timedelta(days=archive_days),
         }
 
     def run(self, contents: Contents | None, examples: int) -> Verification:
@@ -282,6 +300,7 @@ class _Verification:
             objects=objects,
             contents_read=contents_read,
             notes=Notes(**self._one("notes")),
+            acknowledged=[AcknowledgedLoss(**row) for row in self._run("acknowledged", examples=examples)],
             undeclared_feeds=[other.feed for other in feed_tables.folders_of_others(self._connection, self._declared)],
             faults=self._faults,
             seconds=round(time.monotonic() - began, 1),

@@ -20,7 +20,7 @@ class Fate(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Replayed:
     """Of one letter, with a few words on it."""
 
     fate: Fate
@@ -36,7 +36,7 @@ class Replays(Protocol):
         Raises: FleetticketsError.
         """
 
-    def outcomes(self) -> dict[str, Outcome]:
+    def outcomes(self) -> dict[str, Replayed]:
         """By the ids of the letters that were begun.
 
         Raises: FleetticketsError.

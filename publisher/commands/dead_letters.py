@@ -17,7 +17,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from publisher.arrivals import messages
 from publisher.broker import channels, dead_letters
 from publisher.broker.dead_letters import DeadLetter, Group, LettersInHand, Selection
-from publisher.broker.replays import Fate, Outcome, Replays
+from publisher.broker.replays import Fate, Replayed, Replays
 from publisher.broker.topology import Queue
 from publisher.errors import Misconfigured
 from publisher.program import EXIT_FAILED, EXIT_UNDECIDED, AsJson, Known, say, stop_on_signals
@@ -306,7 +306,7 @@ class Shown:
         else:
             typer.echo(f"{self._done} {letter.id} {printable(letter.key or '(no key)')}")
 
-    def end(self, letter_id: str, outcome: Outcome) -> None:
+    def end(self, letter_id: str, outcome: Replayed) -> None:
         """Tell what became of one of them."""
         if self._as_json:
             (letter,) = (one for one in self._letters if one["id"] == letter_id)

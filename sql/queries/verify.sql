@@ -49,8 +49,9 @@ WHERE object.is_archived
 
 -- name: find_lost
 -- Archived before the listing began, so it had to be in it. A reason says that the object was gone or replaced before
--- it could be archived. A version that failed needs an object too, unless a later one was applied or somebody let go
--- of it: whatever its key has in changes/, or its own bytes in the archive.
+-- it could be archived. What was archived before `expires` the bucket's own rule may have deleted. A version that
+-- failed needs an object too, unless a later one was applied or somebody let go of it: whatever its key has in
+-- changes/, or its own bytes in the archive. What somebody has acknowledged is told elsewhere.
 INSERT INTO findings (look, kind, subject, key, detail)
 SELECT %(look)s, 'lost', coalesce(file.archive_key, file.key), file.key,
        format('applied %%s, %%s bytes, sha256 %%s', ingest.told(file.applied_at), file.size, file.sha256)
@@ -60,6 +61,9 @@ WHERE file.bucket = %(bucket)s AND file.prefix = ANY(%(prefixes)s)
   AND file.state IN ('archived', 'done') AND file.applied_at IS NOT NULL
   AND coalesce(file.archived_at, file.applied_at) < %(began)s
   AND object.object_key IS NULL AND (file.archive_key IS NOT NULL OR file.reason IS NULL)
+  AND (%(expires)s::timestamptz IS NULL OR coalesce(file.archived_at, file.applied_at) >= %(expires)s)
+  AND NOT EXISTS (SELECT FROM ingest.losses AS known
+                  WHERE known.bucket = file.bucket AND known.key = file.key AND known.etag = file.etag)
 UNION ALL
 SELECT %(look)s, 'lost', file.key, file.key, format('%%s, never applied, %%s', file.state, file.reason)
 FROM ingest.ledger AS file
@@ -72,6 +76,8 @@ WHERE file.bucket = %(bucket)s AND file.prefix = ANY(%(prefixes)s)
                   WHERE object.key = file.key
                     AND (NOT object.is_archived OR object.etag = file.etag OR file.etag = ''))
   AND NOT ingest.is_superseded(file)
+  AND NOT EXISTS (SELECT FROM ingest.losses AS known
+                  WHERE known.bucket = file.bucket AND known.key = file.key AND known.etag = file.etag)
 
 -- name: find_size_differs
 INSERT INTO findings (look, kind, subject, key, detail)
@@ -356,7 +362,22 @@ SELECT (SELECT count(*) FROM bucket_objects AS object
        count(*) FILTER (WHERE decision = 'missing') AS missing,
        count(*) FILTER (WHERE decision = 'changed' AND state = 'done' AND applied_at IS NULL) AS passed_over,
        count(*) FILTER (WHERE applied_at IS NOT NULL AND archive_key IS NULL AND reason IS NOT NULL
-                          AND state IN ('archived', 'done')) AS gone_before_archived
-FROM (SELECT file.*, file.state = 'failed' AND ingest.is_superseded(file) AS is_superseded
+                          AND state IN ('archived', 'done')) AS gone_before_archived,
+       count(*) FILTER (WHERE is_expired) AS expired,
+       (SELECT count(*) FROM ingest.losses AS known WHERE known.bucket = %(bucket)s) AS acknowledged_losses
+FROM (SELECT file.*, file.state = 'failed' AND ingest.is_superseded(file) AS is_superseded,
+             CASE WHEN archive_key IS NOT NULL AND archived_at < %(expires)s::timestamptz
+                  THEN NOT EXISTS (SELECT FROM bucket_objects AS object WHERE object.object_key = file.archive_key)
+                  ELSE false END AS is_expired
       FROM ingest.ledger AS file) AS file
 WHERE bucket = %(bucket)s AND prefix = ANY(%(prefixes)s)
+
+-- name: acknowledged
+-- The losses that somebody has looked into, the last first.
+SELECT coalesce(file.archive_key, known.key) AS subject, known.key, known.reason, known.acknowledged_by, known.login,
+       known.acknowledged_at
+FROM ingest.losses AS known
+LEFT JOIN ingest.ledger AS file USING (bucket, key, etag)
+WHERE known.bucket = %(bucket)s
+ORDER BY known.acknowledged_at DESC, known.key
+LIMIT %(examples)s

@@ -16,7 +16,7 @@ from publisher.store.bucket import Bucket as S3Bucket
 from tests.stage.broker import DEAD_FILES, FILES
 from tests.stage.feeds import csv, key_at, ticket
 from tests.stage.stage import Stage, wait_until
-from tests.stage.store import PROCESSED
+from tests.stage.store import CHANGES, PROCESSED
 from tests.stage.verifying import findings
 
 BROKEN = b"number,owner\nINC1,Otieno\n"
@@ -168,3 +168,55 @@ def test_a_failed_file_that_a_consumer_has_in_hand_needs_no_letter(stage: Stage)
     with stage.another_has(key):
         assert findings(stage) == {}
     assert findings(stage) == {"failed_without_letter": [key]}
+
+
+def test_a_loss_that_is_acknowledged_is_told_apart_with_its_reason_and_a_later_one_is_a_loss_again(
+    stage: Stage,
+) -> None:
+    key, kept = key_at(1), key_at(2)
+    stage.bucket.put_all({key: csv([ticket("A")]), kept: csv([ticket("B")])})
+    stage.ask("drain", "--apply")
+    gone = key.replace(CHANGES, PROCESSED)
+    stage.bucket.s3.delete_object(Bucket=stage.bucket.name, Key=gone)
+    assert findings(stage) == {"lost": [gone]}
+    for named, reason, status, why in (
+        (kept, "a test", 1, "is not lost: the bucket has"),
+        (key_at(3), "a test", 1, "is not lost: the ledger has no version"),
+        (gone, " ", 2, "--reason is empty"),
+    ):
+        ended = stage.run("acknowledge", gone, named, "--reason", reason)
+        assert (ended.returncode, len(ended.stderr.splitlines()), why in ended.stderr) == (status, 1, True)
+    assert findings(stage) == {"lost": [gone]}, "nothing is kept where one of them is none"
+    told = stage.ask("acknowledge", gone, "--reason", "deleted by hand\x1b[2J")["acknowledged"]
+    assert [(loss["key"], loss["object_key"]) for loss in told] == [(key, gone)]
+    assert findings(stage) == {}
+    verified = stage.ask("verify")
+    assert verified["notes"]["acknowledged_losses"] == 1
+    (loss,) = verified["acknowledged"]
+    assert (loss["subject"], loss["reason"]) == (gone, "deleted by hand\x1b[2J")
+    assert "@" in loss["acknowledged_by"]
+    shown = stage.run("verify").stdout
+    assert f"{gone}: deleted by hand\\x1b[2J (" in shown
+    stage.bucket.put(key, csv([ticket("A", owner="later")]))
+    stage.ask("drain", "--apply")
+    later = stage.one("SELECT max(archive_key) FROM ingest.ledger WHERE key = %s AND decision = 'changed'", key)
+    stage.bucket.s3.delete_object(Bucket=stage.bucket.name, Key=later)
+    assert findings(stage) == {"lost": [later]}
+
+
+def test_what_a_rule_of_the_bucket_deletes_is_not_lost_unless_it_is_gone_too_soon(stage: Stage) -> None:
+    old, young = key_at(1), key_at(2)
+    stage.bucket.put_all({old: csv([ticket("A")]), young: csv([ticket("B")])})
+    stage.ask("drain", "--apply")
+    stage.connection.execute(
+        "UPDATE ingest.ledger SET archived_at = archived_at - interval '31 days', "
+        "applied_at = applied_at - interval '31 days' WHERE key = %s",
+        [old],
+    )
+    gone = [key.replace(CHANGES, PROCESSED) for key in (old, young)]
+    for key in gone:
+        stage.bucket.s3.delete_object(Bucket=stage.bucket.name, Key=key)
+    assert findings(stage) == {"lost": gone}
+    stage.environment["FLEETTICKETS_KEEP_ARCHIVE_DAYS"] = "30"
+    assert findings(stage) == {"lost": gone[1:]}
+    assert stage.json(stage.run("verify", "--json"))["notes"]["expired"] == 1
