@@ -2,6 +2,7 @@
 
 import typer
 
+from consumer.commands.acknowledge import acknowledge
 from consumer.commands.beating import beating
 from consumer.commands.capture_history import capture_history
 from consumer.commands.consume import consume
@@ -16,6 +17,7 @@ from consumer.commands.migrate import migrate_database
 from consumer.commands.preview import preview
 from consumer.commands.rebuild_history import rebuild_history
 from consumer.commands.rejects import rejects
+from consumer.commands.replaying import replays_of_ledger
 from consumer.commands.reseed import reseed
 from consumer.commands.serve import serve
 from consumer.commands.served import served_folders
@@ -47,6 +49,7 @@ program.command("consume")(consume)
 program.command("status")(show_status)
 program.command("verify")(verify)
 program.command("explain")(explain)
+program.command("acknowledge")(acknowledge)
 program.add_typer(rejects, name="rejects")
 program.command("doctor")(show_doctor)
 program.command("health")(ask_health)
@@ -70,7 +73,7 @@ letters.command("discard")(discard_letters)
 program.add_typer(letters, name="dead-letters")
 
 
-KNOWN = Known(served_folders, settled_by_ledger, beating)
+KNOWN = Known(served_folders, settled_by_ledger, replays_of_ledger, beating)
 
 
 def main() -> None:

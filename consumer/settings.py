@@ -159,7 +159,7 @@ class HeartbeatSettings(BaseSettings):
 
 
 class VerdictSettings(BaseSettings):
-    """What `status` calls late or stuck, and how long it waits for an answer itself; all in seconds but the last."""
+    """What `status` calls late or stuck, and how long who looks waits for an answer; all in seconds but the last."""
 
     model_config = FROM_ENVIRONMENT
 
@@ -173,6 +173,14 @@ class VerdictSettings(BaseSettings):
     """How long files may wait while they are worked off: more is an exit status of its own."""
     silent_times: float = Field(6, validation_alias="FLEETTICKETS_SILENT_TIMES", ge=1, le=10_000)
     """So many times the exporter's usual pause, and it is called silent."""
+
+
+class ArchiveSettings(BaseSettings):
+    """For how many days the bucket keeps what was archived; None is for good. The rule itself is the bucket's."""
+
+    model_config = FROM_ENVIRONMENT
+
+    days: float | None = Field(None, validation_alias="FLEETTICKETS_KEEP_ARCHIVE_DAYS", gt=0, le=36_500)
 
 
 class GeocoderLimits(BaseSettings):

@@ -1,6 +1,7 @@
 """How every command of the program runs and ends: one line for an error, codes for cron, signals, progress."""
 
 import _thread
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -11,16 +12,20 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from publisher import log
 from publisher.arrivals.folders import Folder
+from publisher.broker.replays import OpenReplays
 from publisher.errors import FleetticketsError, Misconfigured
 from publisher.heartbeat import Beating
 from publisher.sources.poller import OpenSettled
-from publisher.terminal import printable
+from publisher.terminal import fitting, printable
 
 EXIT_FAILED = 1
 EXIT_MISCONFIGURED = 2
+EXIT_COULD_NOT_LOOK = 3
+EXIT_UNDECIDED = 3
 _ENDLESS = 10_000
 
 OfFeeds = Annotated[
@@ -38,6 +43,8 @@ class Known:
     """Of the feeds of these names, or of all that are served. Raises: Misconfigured."""
     open_settled: OpenSettled
     """What is known of files that wait."""
+    replays: OpenReplays
+    """What becomes of dead letters that are sent back."""
     beating: Beating
     """Has what runs for long say now and then that it lives."""
 
@@ -59,6 +66,27 @@ def run(program: typer.Typer, known: Known) -> NoReturn:
 def console() -> Console:
     """A console that cuts and wraps nothing where a script or a pager reads."""
     return Console() if sys.stdout.isatty() else Console(width=_ENDLESS)
+
+
+def say(text: str, below: str = "") -> None:
+    """Print a line, nothing cut or padded. At the edge of a terminal it goes on in the next one, behind `below`."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    typer.echo(fitting(text, width, below))
+
+
+def say_pairs(pairs: Sequence[tuple[str, str]], before: str = "") -> None:
+    """Names and what is to be said of each, beside each other."""
+    width = max((len(name) for name, _ in pairs), default=0)
+    for name, text in pairs:
+        say(f"{before}{name:<{width}}  {text}", " " * (len(before) + width + 2))
+
+
+def show(table: Table) -> None:
+    """Print a table, with nothing behind the last word of a line."""
+    shown = console()
+    with shown.capture() as captured:
+        shown.print(table)
+    typer.echo("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()), nl=False)
 
 
 def progress(*, as_json: bool, in_bytes: bool = False) -> Progress:

@@ -33,12 +33,15 @@ from consumer.settings import (
     GeocoderSettings,
     HistorySettings,
 )
+from consumer.upkeep.discards import MendedLetters
 from consumer.work.breaker import Breaker
 from consumer.work.routes import Handle, routing_table
 from consumer.work.telling import ROW_OUTCOMES
 from consumer.work.worker import Worker
 from publisher import metrics, program
+from publisher.broker import channels
 from publisher.broker.consuming import Link
+from publisher.broker.depths import Depths
 from publisher.broker.topology import RETRY_DELAYS, Queue
 from publisher.errors import DependencyDown, FleetticketsError
 from publisher.health import Health, show
@@ -59,7 +62,7 @@ def consume(
     """Apply change files as they arrive, archive them, capture history and geocode. Runs until SIGTERM or SIGINT.
 
     Any number may run at once. A signal finishes the files in hand and exits 0; anything not begun goes back. Without
-    GEOCODER_API_KEY, geocode requests wait in their queue.
+    GEOCODER_API_KEY the requests for places wait, one message for all of them.
     """
     queues = list(dict.fromkeys(queue or Queue))
     with_geocoder = bool(queue) or load(GeocoderChoice).is_made
@@ -91,7 +94,11 @@ def consume(
     )
     # One connection for each file being applied or archived and one more for each that is long, one for history, one
     # for the sweep, one to geocode.
-    with beats, database.open_pool(database_settings, size=3 * work.files_in_hand + 3) as pool:
+    with (
+        beats,
+        database.open_pool(database_settings, size=3 * work.files_in_hand + 3) as pool,
+        contextlib.closing(Depths(broker_settings)) as depths,
+    ):
         before: dict[Queue, int] = {}
         # It was there a moment ago, and is waited for again.
         with contextlib.suppress(DependencyDown), database.transaction(pool) as connection:
@@ -101,7 +108,8 @@ def consume(
         slow = max(1, work.files_in_hand - 1)
         bucket = Bucket(bucket_settings, feeds.folders, connections=2 * work.files_in_hand + 2, slow=slow, stop=stop)
         _warn_of_bucket(bucket)
-        relay = Relay(pool, link.publish, reached)
+        # What nobody takes up here may be taken up nowhere: then one message waits, and not one for each file.
+        relay = Relay(pool, link.publish, reached, lambda kind: kind not in queues and depths.waits(kind))
         handlers: dict[Queue, Handle] = {}
         together = None
         if Queue.FILES in queues:
@@ -118,7 +126,15 @@ def consume(
             handlers[Queue.GEOCODE] = GeocodeHandler(pool, gazetteer, relay.send, reached).handle
         routes = routing_table(handlers, breakers, work, together)
         tail = Tail(pool, bucket, relay, reached, keep_versions_days=apply_settings.keep_versions_days)
-        Worker(link, routes, tail, work, stop, reached=reached, pulse=pulse, turned=health.turned).run()
+        letters = MendedLetters(
+            pool,
+            partial(channels.confirming_channel, broker_settings, "mended letters", channels.LOOKING_HEARTBEAT),
+            bucket.name,
+        )
+        Worker(
+            link, routes, tail, work, stop,
+            settle_letters=letters.settle, reached=reached, pulse=pulse, turned=health.turned,
+        ).run()  # fmt: skip
     structlog.get_logger().info("stopped")
 
 

@@ -215,7 +215,7 @@ def _print_list(listed: list[dict[str, Any]], gone: list[dict[str, Any]]) -> Non
     for feed in gone:
         prefix = escape(printable(feed["prefix"] or "/"))
         table.add_row(feed["name"], prefix, "nowhere any more", "no", feed["table"], _shown(feed))
-    program.console().print(table)
+    program.show(table)
     if gone:
         names = ", ".join(feed["name"] for feed in gone)
         typer.echo(f"declared nowhere any more: {names}; rows stay as they are, and files wait in changes/")

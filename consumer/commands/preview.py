@@ -113,4 +113,4 @@ def _print_columns(columns: list[ColumnJudged]) -> None:
         kept = {"id": "the id", "typed": "typed", "raw": "in raw alone", "dropped": "not kept"}[column.kept]
         cells = (f"    {name}", f"-> {column.column}", kept, ", ".join(column.remarks))
         table.add_row(*(escape(printable(cell)) for cell in cells))
-    program.console().print(table)
+    program.show(table)

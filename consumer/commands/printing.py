@@ -1,18 +1,16 @@
 """Values as JSON for a script, and as lines for a person."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from consumer.upkeep.effects import ChangedTicket, RejectedKind
 from consumer.upkeep.views import View
 from publisher import program
-from publisher.terminal import printable
+from publisher.terminal import moment, printable
 
 _NOTES = {
     "missing": "columns missing",
@@ -29,13 +27,16 @@ def print_json(view: View) -> None:
     typer.echo(json.dumps(view.model_dump(mode="json")))
 
 
-def print_fields(view: View, leaving_out: set[str]) -> None:
+def print_fields(view: View, leaving_out: set[str], to_the_millisecond: Collection[str] = ()) -> None:
     """Each that has a value and is no zero count, one below the other."""
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in view:
-        if value not in (None, "", 0) and name not in leaving_out:
-            table.add_row(f"    {name}", escape(printable(shown(value))))
-    program.console().print(table)
+    program.say_pairs(
+        [
+            (name, printable(shown(value, milliseconds=name in to_the_millisecond)))
+            for name, value in view
+            if value not in (None, "", 0) and name not in leaving_out
+        ],
+        "    ",
+    )
 
 
 def words_of_notes(notes: Mapping[str, Any]) -> Iterator[str]:
@@ -57,9 +58,9 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
-def shown(value: object) -> str:
-    """Times in UTC, to the second."""
-    return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if isinstance(value, datetime) else str(value)
+def shown(value: object, *, milliseconds: bool = False) -> str:
+    """Times in EAT and UTC."""
+    return moment(value, milliseconds=milliseconds) if isinstance(value, datetime) else str(value)
 
 
 def words_of_rejected(kinds: Iterable[RejectedKind]) -> Iterator[str]:

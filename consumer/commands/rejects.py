@@ -218,7 +218,7 @@ def _print_groups(found: list[RejectGroup], *, with_settled: bool) -> None:
             _ago(one.oldest), _ago(one.newest), escape(printable(one.reason)),
             escape(printable(f"{one.key} line {one.line}")),
         )  # fmt: skip
-    program.console().print(table)
+    program.show(table)
     typer.echo("\nthe rows: rejects show --group GROUP; to hand them on: rejects export --group GROUP --csv FILE")
 
 

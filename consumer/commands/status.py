@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 from prometheus_client import write_to_textfile
-from rich.markup import escape
-from rich.table import Table
 
 from consumer.commands.printing import print_json, shown, words_of_notes
 from consumer.commands.served import served_feeds
@@ -101,7 +99,7 @@ def _show(status: Status, *, as_json: bool, anew: bool = False) -> None:
     if anew:
         program.console().clear()  # of a terminal alone
     for line in (status.verdict.line, status.verdict.advice):
-        typer.echo(printable(line))
+        program.say(printable(line))
     typer.echo()
     _print_status(status)
 
@@ -125,10 +123,20 @@ def _account() -> str | None:
         return None
 
 
+class _Rows:
+    """What there is to say, each under its name."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, str]] = []
+
+    def add_row(self, name: str, text: str) -> None:
+        self.rows.append((name, text))
+
+
 def _print_status(status: Status) -> None:
-    table = Table(show_header=False, box=None)
+    table = _Rows()
     for part, fault in status.faults.items():
-        table.add_row(part, f"cannot be read: {escape(printable(fault))}")
+        table.add_row(part, f"cannot be read: {printable(fault)}")
     if status.bucket:
         _add_backlog(table, status.bucket, status.database)
     for name, queue in status.broker.queues.items() if status.broker else ():
@@ -137,10 +145,10 @@ def _print_status(status: Status) -> None:
         )
     if status.database:
         _add_database(table, status.database)
-    program.console().print(table)
+    program.say_pairs(table.rows)
 
 
-def _add_backlog(table: Table, bucket: BucketPart, database: DatabasePart | None) -> None:
+def _add_backlog(table: _Rows, bucket: BucketPart, database: DatabasePart | None) -> None:
     # Without the ledger, what was set aside cannot be told from what waits.
     judged = database.backlog if database else None
     files, first = (judged.files, judged) if judged else (bucket.waiting, bucket)
@@ -152,7 +160,7 @@ def _add_backlog(table: Table, bucket: BucketPart, database: DatabasePart | None
         table.add_row("set aside", ", ".join(f"{count} {why}" for why, count in aside))
 
 
-def _add_database(table: Table, found: DatabasePart) -> None:
+def _add_database(table: _Rows, found: DatabasePart) -> None:
     for feed, fresh in found.feeds.items():
         _add_freshness(table, feed, fresh)
     unfinished = ", ".join(f"{count} {state}" for state, count in found.unfinished_files.items())
@@ -172,20 +180,20 @@ def _add_database(table: Table, found: DatabasePart) -> None:
         _add_file(table, file)
     if error := found.last_error:
         told = ": ".join(filter(None, (error.reason, error.last_error)))
-        table.add_row("last error", escape(printable(f"{error.key}: {told}")))
+        table.add_row("last error", printable(f"{error.key}: {told}"))
 
 
-def _add_freshness(table: Table, feed: str, found: Freshness) -> None:
+def _add_freshness(table: _Rows, feed: str, found: Freshness) -> None:
     if found.watermark is None:
         table.add_row(f"{feed} watermark", "none yet, no file was applied")
         return
     age = duration(found.watermark_age_seconds)
-    table.add_row(f"{feed} watermark", f"{escape(printable(found.watermark))}, {age} old")
+    table.add_row(f"{feed} watermark", f"{printable(found.watermark)}, {age} old")
     ago = duration(found.last_import_seconds)
     table.add_row(f"{feed} tickets", f"{found.tickets}, last import {ago} ago")
 
 
-def _add_rejects(table: Table, feed: str, found: OpenRejects) -> None:
+def _add_rejects(table: _Rows, feed: str, found: OpenRejects) -> None:
     if found.rows and found.oldest:
         more = " or more" if found.newest_alone else ""
         refused = f" ({found.of_refused_files} the first ones of refused files)" if found.of_refused_files else ""
@@ -196,15 +204,15 @@ def _add_rejects(table: Table, feed: str, found: OpenRejects) -> None:
         )
 
 
-def _add_undeclared(table: Table, found: UndeclaredColumns) -> None:
+def _add_undeclared(table: _Rows, found: UndeclaredColumns) -> None:
     for column in found.newest[:_SHOWN_COLUMNS]:
         first = f"first in {column.key}, {shown(column.first_seen_at)}"
-        table.add_row(f"{column.feed} undeclared", escape(printable(f"{column.name}: {first}")))
+        table.add_row(f"{column.feed} undeclared", printable(f"{column.name}: {first}"))
     if found.count > _SHOWN_COLUMNS:
         table.add_row("undeclared", f"and {found.count - _SHOWN_COLUMNS} columns more")
 
 
-def _add_lately(table: Table, feed: str, found: Lately) -> None:
+def _add_lately(table: _Rows, feed: str, found: Lately) -> None:
     told = []
     if found.files_without_columns:
         missing, newest = ", ".join(found.missing_columns), found.newest_without
@@ -212,34 +220,34 @@ def _add_lately(table: Table, feed: str, found: Lately) -> None:
     if found.dates_never:
         told.append(f"{found.dates_never} dates that mean never")
     if told:
-        table.add_row(f"{feed}, {LATELY_DAYS} days", escape(printable("; ".join(told))))
+        table.add_row(f"{feed}, {LATELY_DAYS} days", printable("; ".join(told)))
 
 
-def _add_stages(table: Table, found: Stages) -> None:
+def _add_stages(table: _Rows, found: Stages) -> None:
     seconds = found.model_dump(exclude={"files", "delivered"}, exclude_none=True)
     if found.files and seconds:
         told = ", ".join(f"{stage} {1e3 * took:.0f}" for stage, took in seconds.items())
         table.add_row("stages", f"{told} ms, each from the one before, in the middle of the last {found.files} files")
 
 
-def _add_file(table: Table, file: LastFile) -> None:
+def _add_file(table: _Rows, file: LastFile) -> None:
     told = [f"{file.rows_inserted} new, {file.rows_updated} updated, {file.rows_rejected} rejected"]
     if file.lines_read is not None:
         told[0] += f" ({file.lines_rejected} of {file.lines_read} lines)"
     if file.dates_never:
         told.append(f"{file.dates_never} dates that mean never")
     told += words_of_notes(file.notes.model_dump()) if file.notes else ()
-    table.add_row("last file", escape(printable(f"{file.key}: {file.decision}, {file.state}, {'; '.join(told)}")))
+    table.add_row("last file", printable(f"{file.key}: {file.decision}, {file.state}, {'; '.join(told)}"))
 
 
-def _add_wait(table: Table, wait: Wait) -> None:
+def _add_wait(table: _Rows, wait: Wait) -> None:
     where = f" on {wait.relation}" if wait.relation else ""
     by = f"{wait.held_by_user}, pid {wait.held_by}" if wait.held_by else "nobody any more"
     told = f"{wait.application} (pid {wait.pid}) for {duration(wait.seconds)}{where}; held by {by}"
-    table.add_row("waits for a lock", escape(printable(told)))
+    table.add_row("waits for a lock", printable(told))
 
 
-def _add_geocoding(table: Table, found: Geocoding) -> None:
+def _add_geocoding(table: _Rows, found: Geocoding) -> None:
     if found.share_with_place is not None:
         places = [f"{count} by {source}" for source, count in found.tickets_by_source.items()]
         if found.tickets_nowhere:
@@ -255,4 +263,4 @@ def _add_geocoding(table: Table, found: Geocoding) -> None:
     paused = f"; paused until {found.paused_until.isoformat()}: {found.paused_by}" if found.paused_until else ""
     asked = f"{found.requests_today} requests today, {found.requests_left_today} left"
     turn = f"; asked by {found.looked_up_by}" if found.looked_up_by else ""
-    table.add_row("geocoder", escape(printable(f"{asked}{paused}{turn}")))
+    table.add_row("geocoder", printable(f"{asked}{paused}{turn}"))

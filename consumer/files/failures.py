@@ -53,13 +53,23 @@ def outgoing(failure: Failure, delivery: Delivery) -> Outgoing:
     history = messages.history(delivery.headers, also=tried)
     if delay is not None:
         headers = {messages.AGAIN: "retry", messages.ATTEMPTS: failure.attempts, messages.HISTORY: history}
+        if replayed := messages.replays(delivery.headers):
+            headers[messages.REPLAYS] = replayed
         if (released := released_by(delivery)) is not None:
             # What a person released stays released until it is decided.
             headers |= {messages.AGAIN: "replay", messages.ETAG: released}
             if lets_off(delivery):
                 headers[messages.ALLOWED] = messages.MISSING_COLUMNS
         return publishing.retry(queue, body, headers, delay=delay)
-    last = LastFailure(failure.key, failure.reason, failure.detail, failure.attempts, history, failure.etag)
+    last = LastFailure(
+        failure.key,
+        failure.reason,
+        failure.detail,
+        failure.attempts,
+        history,
+        failure.etag,
+        messages.replays(delivery.headers),
+    )
     return dead_letters.dead_letter(queue, body, last)
 
 

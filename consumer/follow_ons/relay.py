@@ -32,11 +32,21 @@ class Relay:
     open while the broker is waited for: two processes at once, and one after a crash between publishing and marking,
     send the same requests again under the same message id. Marked is what was read; a request that is asked anew
     meanwhile has another number, and is sent by whoever asks.
+
+    Whoever takes a message does what is asked for by then, whichever requests it names. So where one `waits` in the
+    queue of a kind, it stands for those as well that are committed already, and there is no second one.
     """
 
-    def __init__(self, pool: Pool, publish: Callable[[Outgoing], None], reached: Reached) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        publish: Callable[[Outgoing], None],
+        reached: Reached,
+        waits: Callable[[Queue], bool] = lambda _kind: False,
+    ) -> None:
         self._pool = pool
         self._publish = publish
+        self._waits = waits
         self._reached = reached
         self._sending = Lock()
         self._stuck: set[Queue] = set()
@@ -81,7 +91,8 @@ class Relay:
         """Whether the broker takes them."""
         body = _MESSAGES[kind](tuple(requests)).model_dump_json().encode()
         try:
-            self._publish(publishing.request(kind, body, message_id=f"{kind.value}-{requests[0]}"))
+            if not self._waits(kind):
+                self._publish(publishing.request(kind, body, message_id=f"{kind.value}-{requests[0]}"))
         except NotConfirmed as error:
             self._stuck.add(kind)
             do = "files go on, their requests stay in the outbox; sent when the queue takes them"

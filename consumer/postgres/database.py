@@ -155,12 +155,17 @@ class Role(StrEnum):
 
 
 def connect(
-    settings: DatabaseSettings, role: Role | None, *, purpose: str = "", patience: float | None = None
+    settings: DatabaseSettings,
+    role: Role | None,
+    *,
+    purpose: str = "",
+    patience: float | None = None,
+    works_long: bool = False,
 ) -> Connection:
     """One connection in autocommit mode, for the commands; without a role, with all that the login may do.
 
-    The server shows it by its purpose. With `patience` no statement takes more seconds, and none waits nearly so long
-    for a lock, so that who has the lock can still be asked.
+    The server shows it by its purpose. With `patience` no statement takes more seconds, unless the work is a long one,
+    and none waits nearly so long for a lock, so that who has the lock can still be asked.
     Raises: DatabaseDown, StatementRefused; Misconfigured behind a pooler that gives each transaction another session.
     """
     with translated_errors():
@@ -177,7 +182,8 @@ def connect(
             _begin_session(connection, role)
             if patience is not None:
                 lock = patience * _PART_OF_PATIENCE
-                brief = {"statement": f"{patience * 1e3:.0f}ms", "lock": f"{lock * 1e3:.0f}ms"}
+                statement = 0 if works_long else patience
+                brief = {"statement": f"{statement * 1e3:.0f}ms", "lock": f"{lock * 1e3:.0f}ms"}
                 connection.execute(statements("session")["be_brief"], brief)
         except BaseException:
             connection.close()

@@ -4,16 +4,23 @@ A server can take a connection and be silent for ever, and no library ends all w
 no sign for its seconds is left alone; its thread ends by itself or with the process.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from threading import Event, Thread
 from time import monotonic
 from typing import Generic, TypeVar
 
 from publisher.errors import DependencyDown
 
+_PART = 0.6
 Found = TypeVar("Found")
 Answered = Callable[[], None]
 """Called by a part for each answer that it got: it is at work, however much there is to ask."""
+
+
+def before(seconds: float) -> float:
+    """How long a part may wait for somebody else, so that it can still say for whom."""
+    return seconds * _PART
 
 
 class NoAnswer(DependencyDown):
@@ -61,3 +68,13 @@ class Look(Generic[Found]):
 
     def _answer(self) -> None:
         self._answered_at = monotonic()
+
+
+def each_in_time(part: str, seconds: float, asked: Iterable[Found]) -> Iterator[Found]:
+    """The same, each of them an answer that is waited for no longer.
+
+    Raises: NoAnswer; what reading it raises.
+    """
+    left = iter(asked)
+    while answer := Look(part, seconds, lambda _answered: list(islice(left, 1))).found():
+        yield from answer

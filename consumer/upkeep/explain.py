@@ -16,7 +16,8 @@ from consumer.files.header import COLUMNS_MISSING
 from consumer.postgres import database
 from consumer.postgres.database import Connection
 from consumer.postgres.migrate import require_migrated
-from consumer.upkeep import lineage
+from consumer.upkeep import deadlines, lineage
+from consumer.upkeep.deadlines import Answered, Look
 from consumer.upkeep.drain import bucket_of_local
 from consumer.upkeep.lineage import Lineage
 from consumer.upkeep.views import Connect, FileNotes, Moment, OpenChannel, View
@@ -25,6 +26,7 @@ from publisher.broker import dead_letters
 from publisher.broker.topology import Queue
 from publisher.errors import FleetticketsError, Misconfigured
 from publisher.store.bucket import Bucket
+from publisher.terminal import moment
 
 _SHOWN = 20
 """How many rejected rows are shown of each file."""
@@ -124,6 +126,7 @@ class Letter(View):
     reason: str
     error: str
     attempts: int
+    replays: int = Field(description="How often a person has sent it back to work.")
     dead_at: Moment | None
 
 
@@ -205,31 +208,54 @@ class TicketLife(View):
         return bool(self.ticket or self.writer or self.closures or self.rejects)
 
 
-def explain_key(connect: Connect, bucket: Bucket, open_channel: OpenChannel, feeds: Feeds, given: str) -> Life:
+def explain_key(
+    connect: Connect,
+    bucket: Bucket,
+    open_channel: OpenChannel,
+    feeds: Feeds,
+    given: str,
+    *,
+    answer_seconds: float,
+) -> Life:
     """Ask everybody about the file `given` by its key in changes/ or processed/, or by its bare name.
 
+    All are asked at once, and none is waited for that does not answer.
     Raises: Misconfigured, also for a bare name that files of several feeds have.
     """
-    lives = [_life(connect, bucket, open_channel, feed, key) for feed, key in _change_keys(feeds, bucket, given)]
+    keys = _change_keys(feeds, bucket, given)
+    names = [key for _, key in keys]
+    patience = deadlines.before(answer_seconds)
+    letters = Look(
+        "broker", answer_seconds, lambda answered: _read_letters(open_channel, bucket, names, patience, answered)
+    )
+    looks: list[dict[str, Look[dict[str, Any]]]] = [
+        {
+            "bucket": Look("bucket", answer_seconds, partial(_read_bucket, bucket, key)),
+            "database": Look("database", answer_seconds, partial(_read_ledger, connect, feed, key)),
+        }
+        for feed, key in keys
+    ]
+    lives = [_life(key, parts, letters, bucket) for (_, key), parts in zip(keys, looks, strict=True)]
     known = [life for life in lives if life.is_known]
     if len(known) > 1:
         raise Misconfigured(f"several have that name: {' and '.join(life.key for life in known)}; say which")
     return known[0] if known else lives[0]
 
 
-def _life(connect: Connect, bucket: Bucket, open_channel: OpenChannel, feed: Feed, key: str) -> Life:
+def _life(
+    key: str, parts: dict[str, Look[dict[str, Any]]], letters: Look[dict[str, list[dict[str, Any]]]], bucket: Bucket
+) -> Life:
     known: dict[str, Any] = {"changes": None, "processed": [], "versions": [], "dead_letters": []}
     faults: dict[str, str] = {}
-    parts = {
-        "bucket": partial(_read_bucket, bucket, key),
-        "database": partial(_read_ledger, connect, feed, key),
-        "broker": partial(_read_letters, open_channel, bucket, key),
-    }
-    for name, read in parts.items():
+    for name, part in parts.items():
         try:
-            known |= read()
+            known |= part.found()
         except FleetticketsError as error:
             faults[name] = str(error)
+    try:
+        known["dead_letters"] = letters.found()[key]
+    except FleetticketsError as error:
+        faults["broker"] = str(error)
     life = Life(key=key, next="", faults=faults, **known)
     return life if faults else life.model_copy(update={"next": _next(life, bucket)})
 
@@ -266,21 +292,24 @@ def _change_keys(feeds: Feeds, bucket: Bucket, given: str) -> list[tuple[Feed, s
     return [(one, one.folder.changes + given) for one in feeds]
 
 
-def _read_bucket(bucket: Bucket, key: str) -> dict[str, Any]:
+def _read_bucket(bucket: Bucket, key: str, answered: Answered) -> dict[str, Any]:
     waiting = bucket.head(key)
+    answered()
     return {
         "changes": asdict(waiting) if waiting else None,
         "processed": [asdict(found) for found in bucket.archives_of(key)],
     }
 
 
-def _read_ledger(connect: Connect, feed: Feed, key: str) -> dict[str, Any]:
-    with connect() as connection, database.translated_errors():
+def _read_ledger(connect: Connect, feed: Feed, key: str, answered: Answered) -> dict[str, Any]:
+    with connect() as connection, database.translated_errors(), database.naming_holders(connection):
         require_migrated(connection)
+        answered()
         key = key.replace("\0", "")
         named = {"key": key, "name": key.removeprefix(feed.folder.changes), "local": bucket_of_local(feed)}
         versions = database.rows(connection, "explain", "versions", named, feed=feed)
         for version in versions:
+            answered()
             parameters = {"file_id": version["file_id"], "limit": _SHOWN}
             version["rejects"] = database.rows(connection, "explain", "rejects", parameters, feed=feed)
             version["reject_kinds"] = _reject_kinds(connection, version)
@@ -296,21 +325,29 @@ def _reject_kinds(connection: Connection, version: dict[str, Any]) -> dict[str, 
     return {row["kind"]: row["rows"] for row in database.rows(connection, "explain", "reject_kinds", parameters)}
 
 
-def _read_letters(open_channel: OpenChannel, bucket: Bucket, key: str) -> dict[str, Any]:
-    with open_channel() as channel, dead_letters.browsing(channel, Queue.FILES) as letters:
-        return {
-            "dead_letters": [
-                {
-                    "id": letter.id,
-                    "reason": letter.reason,
-                    "error": letter.error,
-                    "attempts": letter.attempts,
-                    "dead_at": letter.dead_at,
-                }
-                for letter in letters
-                if letter.key == key and dead_letters.bucket_of(letter) in {None, bucket.name}
-            ]
-        }
+def _read_letters(
+    open_channel: OpenChannel, bucket: Bucket, keys: list[str], patience: float, answered: Answered
+) -> dict[str, list[dict[str, Any]]]:
+    """Of each of the keys."""
+    found: dict[str, list[dict[str, Any]]] = {key: [] for key in keys}
+    with open_channel() as channel:
+        answered()
+        with dead_letters.browsing(channel, Queue.FILES, patience) as letters:
+            for letter in letters:
+                answered()
+                if letter.key in found and dead_letters.bucket_of(letter) in {None, bucket.name}:
+                    found[letter.key].append(
+                        {
+                            "id": letter.id,
+                            "reason": letter.reason,
+                            "error": letter.error,
+                            "attempts": letter.attempts,
+                            "replays": letter.replays,
+                            "dead_at": letter.dead_at,
+                        }
+                    )
+            answered()
+    return found
 
 
 def _next(life: Life, bucket: Bucket) -> str:
@@ -375,7 +412,7 @@ def _next_of_absent(life: Life, here: list[Version], judged: ChangeFileKey | Not
 def _next_of_failed(life: Life, version: Version) -> str:
     if version.retry_at is not None:
         overdue = version.retry_at < datetime.now(UTC)
-        return "its retry is due" if overdue else f"it is tried again at {version.retry_at:%Y-%m-%d %H:%M:%S %Z}"
+        return "its retry is due" if overdue else f"it is tried again at {moment(version.retry_at)}"
     if life.dead_letters:
         replay = f"fleettickets dead-letters replay --key {quote(life.key)}"
         lets_off = (

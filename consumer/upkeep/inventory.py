@@ -3,16 +3,17 @@
 So a bucket of any size is compared with a ledger of any length by the database, and neither is held in our memory.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from pydantic import Field
 
 from consumer.postgres import database
 from consumer.postgres.database import Connection
 from consumer.postgres.queries import statements
+from consumer.upkeep import deadlines
 from consumer.upkeep.views import View
 from publisher.arrivals.keys import ChangeFileKey, read_key
-from publisher.store.bucket import Bucket, ObjectSummary
+from publisher.store.bucket import Bucket, ObjectSummary, pages
 
 
 class Listed(View):
@@ -23,16 +24,28 @@ class Listed(View):
 
 
 def take(
-    connection: Connection, bucket: Bucket, counted: Callable[[int], None], *, with_changes: bool = True
+    connection: Connection,
+    bucket: Bucket,
+    counted: Callable[[int], None],
+    *,
+    with_changes: bool = True,
+    seconds: float | None = None,
 ) -> Listed:
     """Fill the table with all objects of `processed/`, and of `changes/`; `counted(objects)` is called now and again.
 
-    `changes/` comes first: a file that moves meanwhile is then seen in one place at least.
+    `changes/` comes first: a file that moves meanwhile is then seen in one place at least. With
+    `seconds` no page of the listing is waited for longer.
     Raises: DependencyDown, psycopg.Error.
     """
     _begin(connection)
-    changes = _copy(connection, bucket, bucket.waiting(), counted) if with_changes else 0
-    processed = _copy(connection, bucket, bucket.archived(), lambda done: counted(changes + done))
+
+    def listed(objects: Iterable[ObjectSummary]) -> Iterator[ObjectSummary]:
+        listing = pages(objects)
+        for page in listing if seconds is None else deadlines.each_in_time("bucket", seconds, listing):
+            yield from page
+
+    changes = _copy(connection, bucket, listed(bucket.waiting()), counted) if with_changes else 0
+    processed = _copy(connection, bucket, listed(bucket.archived()), lambda done: counted(changes + done))
     database.rows(connection, "inventory", "index_objects")
     database.rows(connection, "inventory", "analyze_objects")
     return Listed(changes=changes, processed=processed)

@@ -5,27 +5,29 @@ listing has to show is one older than it; what is found then is looked at again,
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from pydantic import Field
 
-from consumer.feeds.feed import Feed, FollowOn
-from consumer.postgres import database
+from consumer.feeds.feed import Feeds, FollowOn
+from consumer.postgres import database, feed_tables, migrate
 from consumer.postgres.database import Connection
-from consumer.upkeep import inventory
+from consumer.upkeep import deadlines, inventory
+from consumer.upkeep.deadlines import Answered
 from consumer.upkeep.inventory import Listed
-from consumer.upkeep.views import OpenChannel, View
+from consumer.upkeep.views import Connect, Moment, OpenChannel, View
 from publisher.arrivals.store_events import NOT_AN_EVENT
 from publisher.broker import channels, dead_letters
-from publisher.broker.channels import Channel
+from publisher.broker.dead_letters import DeadLetter
 from publisher.broker.topology import RETRY_DELAYS, Queue, retry_exchange
-from publisher.errors import DependencyDown, HeldByAnother, ObjectMissing, Refused
-from publisher.store.bucket import Bucket, ObjectSummary
+from publisher.errors import DependencyDown, ObjectMissing, Refused
+from publisher.store.bucket import BUCKET, Bucket, ObjectSummary
 
 OLD_SECONDS = 900
 """Longer than anything takes that goes well: the longest retry delay and the longest hold are ten minutes."""
@@ -63,7 +65,7 @@ MEANING = {
     ),
     DiscrepancyKind.LOST: (
         "the ledger has it, and the bucket has it no more",
-        "put it back from a copy of the bucket; its rows are in the database if it was applied",
+        "put it back from a copy of the bucket; where there is none: fleettickets acknowledge KEY --reason WHY",
     ),
     DiscrepancyKind.SIZE_DIFFERS: ("the archived object has another size than was applied", "put it back from a copy"),
     DiscrepancyKind.CONTENT_DIFFERS: (
@@ -84,7 +86,7 @@ MEANING = {
     ),
     DiscrepancyKind.LETTER_OF_APPLIED_FILE: (
         "a dead letter whose file was applied after all",
-        "fleettickets dead-letters replay --key KEY is harmless and clears it",
+        "start a consumer: it settles it; one of a program of before: fleettickets dead-letters replay --key KEY",
     ),
     DiscrepancyKind.LETTER_WITHOUT_FAILURE: (
         "a dead letter of a file that the ledger does not have as failed",
@@ -116,6 +118,8 @@ MEANING = {
 _LETTER_KINDS = frozenset({DiscrepancyKind.LETTER_OF_APPLIED_FILE, DiscrepancyKind.LETTER_WITHOUT_FAILURE})
 _OF_ONE_FEED = frozenset({DiscrepancyKind.ROWS_MISSING, DiscrepancyKind.CLOSURE_MISSING})
 _BY_CONTENT = DiscrepancyKind.CONTENT_DIFFERS
+_PARTS = {database.DATABASE: "database", channels.BROKER: "broker", BUCKET: "bucket"}
+"""How those are called that a comparison needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,16 +161,32 @@ class Notes(View):
     missing: int = Field(description="Files that were announced and never seen.")
     passed_over: int = Field(description="Changed files that the policy does not apply.")
     gone_before_archived: int = Field(description="Applied files whose object went away before it was archived.")
+    expired: int = Field(description="Archived objects that the bucket's own rule has deleted.")
+    acknowledged_losses: int = Field(description="Versions of which somebody has said why their object is gone.")
+
+
+class AcknowledgedLoss(View):
+    """A version whose object is gone, and what somebody says of it."""
+
+    subject: str = Field(description="The object's key.")
+    key: str = Field(description="The key in changes/ that it belongs to.")
+    reason: str
+    acknowledged_by: str = Field(description="The user and the host of the command.")
+    login: str = Field(description="Of the database.")
+    acknowledged_at: Moment
 
 
 class Verification(View):
     """Whether every object and every row is accounted for, and each that is not."""
 
-    accounted_for: bool
-    discrepancies: dict[DiscrepancyKind, Discrepancy]
-    objects: Listed
-    contents_read: int = Field(description="Archived objects whose bytes were compared.")
-    notes: Notes
+    accounted_for: bool | None = Field(description="Null where nothing was found, and not everything looked at.")
+    discrepancies: dict[DiscrepancyKind, Discrepancy] = Field({}, description="By kind.")
+    objects: Listed | None = None
+    contents_read: int = Field(0, description="Archived objects whose bytes were compared.")
+    notes: Notes | None = None
+    acknowledged: list[AcknowledgedLoss] = Field([], description="The last losses that somebody has looked into.")
+    undeclared_feeds: list[str] = Field([], description="Feeds of the database that are declared nowhere any more.")
+    faults: dict[str, str] = Field({}, description="Of bucket, database and broker, what could not be looked at: why.")
     seconds: float = Field(description="How long it took.")
 
 
@@ -188,25 +208,45 @@ class _Queues:
 
 
 def verify(
-    connection: Connection,
+    connect: Connect,
     bucket: Bucket,
-    feeds: Sequence[Feed],
+    feeds: Feeds,
     open_channel: OpenChannel | None,
     progress: OnProgress,
     *,
+    answer_seconds: float,
     old_seconds: float = OLD_SECONDS,
+    archive_days: float | None = None,
     contents: Contents | None = None,
     examples: int = 10,
 ) -> Verification:
     """Compare everything; without `open_channel` the dead letters are left out.
 
-    Changes nothing but temporary tables of `connection`.
-    Raises: DependencyDown, Misconfigured, Refused.
+    Each answer of bucket and broker, and each lock, is waited for that long; a statement of the database may take its
+    time. Without bucket or database nothing is compared, without broker all but the letters. An archived object that is
+    older than `archive_days` need not be there. Changes nothing but temporary tables of its connection.
+    Raises: Misconfigured.
     """
-    with database.translated_errors():
-        return _Verification(connection, bucket, feeds, open_channel, old_seconds=old_seconds, progress=progress).run(
-            contents, examples
-        )
+    began = time.monotonic()
+    try:
+        with connect() as connection, database.translated_errors(), database.naming_holders(connection):
+            migrate.require_migrated(connection)
+            feed_tables.require(connection, feeds.served)
+            deadlines.Look("bucket", answer_seconds, lambda _answered: bucket.require()).found()
+            verification = _Verification(
+                connection,
+                bucket,
+                feeds,
+                open_channel,
+                old_seconds=old_seconds,
+                answer_seconds=answer_seconds,
+                archive_days=archive_days,
+                progress=progress,
+            )
+            return verification.run(contents, examples)
+    except (DependencyDown, Refused) as error:
+        part = _PARTS.get(error.dependency, error.dependency)
+        return Verification(accounted_for=None, faults={part: str(error)}, seconds=round(time.monotonic() - began, 1))
 
 
 class _Verification:
@@ -214,24 +254,30 @@ class _Verification:
         self,
         connection: Connection,
         bucket: Bucket,
-        feeds: Sequence[Feed],
+        feeds: Feeds,
         open_channel: OpenChannel | None,
         *,
         old_seconds: float,
+        answer_seconds: float,
+        archive_days: float | None,
         progress: OnProgress,
     ) -> None:
         self._connection = connection
         self._bucket = bucket
-        self._feeds = feeds
+        self._declared = [feed.name for feed in feeds.declared]
+        self._feeds = feeds.served
+        self._answer_seconds = answer_seconds
+        self._faults: dict[str, str] = {}
         self._open_channel = open_channel
         self._progress = progress
         began: datetime = database.rows(connection, "verify", "now")[0]["now"]
         self._parameters: dict[str, Any] = {
             "bucket": bucket.name,
-            "prefixes": [feed.prefix for feed in feeds],
-            "folders": [folder for feed in feeds for folder in (feed.folder.changes, feed.folder.processed)],
+            "prefixes": [feed.prefix for feed in self._feeds],
+            "folders": [folder for feed in self._feeds for folder in (feed.folder.changes, feed.folder.processed)],
             "began": began,
             "old": began - timedelta(seconds=old_seconds),
+            "expires": None if archive_days is None else began - timedelta(days=archive_days),
         }
 
     def run(self, contents: Contents | None, examples: int) -> Verification:
@@ -239,7 +285,7 @@ class _Verification:
         for table in ("create_findings", "create_letters", "create_contents"):
             self._run(table)
         queues = self._read_broker()
-        objects = inventory.take(self._connection, self._bucket, self._progress.listed)
+        objects = self._list()
         self._judge(1, queues)
         if self._one("count_findings", look=1)["findings"]:
             self._look_again()
@@ -249,13 +295,19 @@ class _Verification:
             for counted in self._run("counts")
         }
         return Verification(
-            accounted_for=not discrepancies,
+            accounted_for=False if discrepancies else None if self._faults else True,
             discrepancies=discrepancies,
             objects=objects,
             contents_read=contents_read,
             notes=Notes(**self._one("notes")),
+            acknowledged=[AcknowledgedLoss(**row) for row in self._run("acknowledged", examples=examples)],
+            undeclared_feeds=[other.feed for other in feed_tables.folders_of_others(self._connection, self._declared)],
+            faults=self._faults,
             seconds=round(time.monotonic() - began, 1),
         )
+
+    def _list(self) -> Listed:
+        return inventory.take(self._connection, self._bucket, self._progress.listed, seconds=self._answer_seconds)
 
     def _discrepancy(self, kind: DiscrepancyKind, count: int, examples: int) -> Discrepancy:
         meaning, do = MEANING[kind]
@@ -293,7 +345,7 @@ class _Verification:
         time.sleep(_PAUSE_SECONDS)
         queues = self._read_broker()
         if self._one("count_findings", look=1)["findings"] > _LIST_AGAIN:
-            inventory.take(self._connection, self._bucket, self._progress.listed)
+            self._list()
         else:
             self._refresh_suspects()
         self._judge(2, queues)
@@ -322,30 +374,49 @@ class _Verification:
             return error
 
     def _read_broker(self) -> _Queues:
+        """What letters and queues there are; what cannot be asked is a fault, and the rest is compared."""
         if self._open_channel is None:
             return _Queues()
-        with self._open_channel() as channel:
-            try:
-                self._read_letters(channel)
-                letters_are_read = True
-            except HeldByAnother:  # by a long replay, which has some of them in hand
-                letters_are_read = False
+        self._run("forget_letters")
+        asked = partial(self._ask_broker, self._open_channel)
+        try:
+            letters, queues = deadlines.Look("broker", self._answer_seconds, asked).found()
+        except DependencyDown as error:
+            self._faults["broker"] = str(error)
+            return _Queues()
+        with self._connection.transaction():
+            for key, dead_at in letters.items():
+                self._run("keep_letter", key=key, dead_at=dead_at)
+        return queues
+
+    def _ask_broker(self, open_channel: OpenChannel, answered: Answered) -> tuple[dict[str, datetime | None], _Queues]:
+        """The keys of ours that have letters, each with when the oldest died, and what is in the queues."""
+        with open_channel() as channel:
+            answered()
+            letters: dict[str, datetime | None] = {}
+            patience = deadlines.before(self._answer_seconds)
+            with dead_letters.browsing(channel, Queue.FILES, patience) as held:
+                for letter in held:
+                    answered()
+                    if self._is_ours(letter):
+                        key = letter.key.replace("\0", "")
+                        times = [time for time in (letters.get(key), letter.dead_at) if time is not None]
+                        letters[key] = min(times, default=None)
+                answered()
+            answered()
             ready = {queue: channels.queue_depth(channel, queue.broker_name)[0] for queue in Queue}
             dead = {queue: channels.queue_depth(channel, queue.dead_letters)[0] for queue in Queue}
+            answered()
             # All queues share these: whose messages wait there is not to be seen without taking them.
             waiting = sum(channels.queue_depth(channel, retry_exchange(delay))[0] for delay in RETRY_DELAYS)
         empty = [queue.value for queue in Queue if not ready[queue] and not dead[queue] and not waiting]
-        return _Queues(letters_are_read, files_queue_is_empty=not ready[Queue.FILES], empty=empty)
+        return letters, _Queues(letters_are_read=True, files_queue_is_empty=not ready[Queue.FILES], empty=empty)
 
-    def _read_letters(self, channel: Channel) -> None:
-        self._run("forget_letters")
-        with dead_letters.browsing(channel, Queue.FILES) as letters, self._connection.transaction():
-            for letter in letters:
-                if letter.reason == NOT_AN_EVENT:
-                    continue  # a letter of a body: its good records have messages of their own, and no replay mends it
-                is_ours = dead_letters.bucket_of(letter) in {None, self._bucket.name}
-                if is_ours and any(letter.key.startswith(feed.folder.changes) for feed in self._feeds):
-                    self._run("keep_letter", key=letter.key.replace("\0", ""), dead_at=letter.dead_at)
+    def _is_ours(self, letter: DeadLetter) -> bool:
+        if letter.reason == NOT_AN_EVENT:
+            return False  # a letter of a body: its good records have messages of their own, and no replay mends it
+        is_of_bucket = dead_letters.bucket_of(letter) in {None, self._bucket.name}
+        return is_of_bucket and any(letter.key.startswith(feed.folder.changes) for feed in self._feeds)
 
     def _read_contents(self, contents: Contents | None) -> int:
         self._run("choose_by_etag")

@@ -96,6 +96,7 @@ class Worker:
         settings: WorkSettings,
         stop: Event,
         *,
+        settle_letters: Callable[[], None],
         reached: Reached,
         pulse: Pulse,
         turned: Callable[[], None],
@@ -104,6 +105,7 @@ class Worker:
         self._routes = routes
         self._tail = tail
         self._stop = stop
+        self._settle_letters = settle_letters
         self._reached = reached
         self._pulse = pulse
         self._turned = turned
@@ -419,6 +421,7 @@ class Worker:
         while not self._stop.is_set():
             try:
                 self._tail.sweep(self._stop)
+                self._settle_letters()
                 pause = _SWEEP_SECONDS
             except DependencyDown as error:
                 pause = min(2 * pause, _LONGEST_SWEEP_SECONDS)

@@ -18,13 +18,14 @@ KEY = "fleettickets-key"
 ETAG = "fleettickets-etag"  # the version of the key that failed, as it was read; of a replay, the one that it releases
 DEAD_AT = "fleettickets-dead-at"
 HISTORY = "fleettickets-history"  # one line for each failed try and each replay, oldest first
+REPLAYS = "fleettickets-replays"  # how often a person has sent it back to work
 ALLOWED = "fleettickets-allowed"  # of a replay: what a person lets the version that it releases do
 LEFT = "fleettickets-left"  # it was in the hands of one who does not serve its feed
 PROBED = "fleettickets-probed"  # it was tried while everything failed, and goes behind what was not
 
 MISSING_COLUMNS = "missing columns"
 """A value of ALLOWED: columns that the exporter always writes may be missing, and are empty then."""
-_MAX_ATTEMPTS = 1000
+_MAX_COUNT = 1000
 _HISTORY_LINES = 20
 _LINE_CHARACTERS = 300
 _ETAG_CHARACTERS = 200
@@ -34,9 +35,17 @@ _ETAG_CHARACTERS = 200
 
 def attempts(headers: Mapping[str, Any]) -> int:
     """The failed tries that a message has behind it, as far as its headers can be believed."""
-    claimed = headers.get(ATTEMPTS)
+    return _count(headers.get(ATTEMPTS))
+
+
+def replays(headers: Mapping[str, Any]) -> int:
+    """How often a person has sent it back to work, as far as its headers can be believed."""
+    return _count(headers.get(REPLAYS))
+
+
+def _count(claimed: object) -> int:
     # Python takes a truth for a number.
-    return min(max(claimed, 0), _MAX_ATTEMPTS) if isinstance(claimed, int) and claimed is not True else 0
+    return min(max(claimed, 0), _MAX_COUNT) if isinstance(claimed, int) and claimed is not True else 0
 
 
 def kept(headers: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,6 +54,8 @@ def kept(headers: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {AGAIN: again} if again in ("retry", "replay") else {}
     if counted := attempts(headers):
         found[ATTEMPTS] = counted
+    if replayed := replays(headers):
+        found[REPLAYS] = replayed
     if lines := lines_of(headers):
         found[HISTORY] = lines
     if named := etag(headers):

@@ -51,6 +51,8 @@ class LastFailure:
     history: list[str]
     etag: str | None = None
     """Of the version that failed; None for a message that is about no file."""
+    replays: int = 0
+    """How often a person has sent it back to work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class DeadLetter:
     error: str
     fingerprint: str
     attempts: int
+    replays: int
+    """How often a person has sent it back to work."""
     dead_at: datetime | None
     body: bytes
     headers: Mapping[str, Any] = field(default_factory=dict)
@@ -242,19 +246,21 @@ def dead_letter(queue: Queue, body: bytes, failure: LastFailure) -> Outgoing:
     }
     if failure.etag is not None:
         headers[messages.ETAG] = failure.etag
+    if failure.replays:
+        headers[messages.REPLAYS] = failure.replays
     return Outgoing(DEAD, queue.value, body, headers)
 
 
 @contextmanager
-def browsing(channel: BlockingChannel, queue: Queue) -> Iterator[LettersInHand]:
+def browsing(channel: BlockingChannel, queue: Queue, patience: float = _PATIENT_SECONDS) -> Iterator[LettersInHand]:
     """Every dead letter of a queue, in no order to rely on. What is not settled by the end is put back.
 
     AMQP shows a message only to who takes it, and one that is put back is the next to be given. So to see all is to
-    have all in hand, and nobody else sees any meanwhile: one process at a time has them, and the others wait or are
-    told, where they would find too few.
+    have all in hand, and nobody else sees any meanwhile: one process at a time has them, and the others wait for
+    `patience` seconds or are told, where they would find too few.
     Raises: HeldByAnother, DependencyDown, Misconfigured.
     """
-    with channels.alone(channel, _LOCK, _PATIENT_SECONDS):
+    with channels.alone(channel, _LOCK, patience):
         held = LettersInHand(channel, queue)
         try:
             yield held
@@ -285,6 +291,7 @@ def replay(
     selection: Selection,
     report: Callable[[DeadLetter], None],
     *,
+    begin: Callable[[DeadLetter], object] = lambda _letter: None,
     allows_missing: bool = False,
     per_second: float | None = None,
     stop: Event | None = None,
@@ -292,8 +299,8 @@ def replay(
     """Send the selected dead letters back to their work queue: publish, wait for the confirm, only then settle.
 
     A crash in between leaves a letter in both places, and the ledger makes the second arrival harmless. With
-    `allows_missing` their files may lack columns that the exporter always writes. `stop` ends it after the letter in
-    hand.
+    `allows_missing` their files may lack columns that the exporter always writes. `begin` is told of each letter before
+    anybody else can have it, `report` afterwards. `stop` ends it after the letter in hand.
     Raises: HeldByAnother, DependencyDown, Misconfigured, NoSuchLetter.
     """
     replayed = 0
@@ -305,12 +312,14 @@ def replay(
             ours = _of_ours(letter.headers)
             headers: dict[str, Any] = {
                 messages.AGAIN: "replay",
+                messages.REPLAYS: letter.replays + 1,
                 messages.HISTORY: messages.history(ours, also="replayed by hand"),
             }
             if named := messages.etag(ours):
                 headers[messages.ETAG] = named
             if allows_missing:
                 headers[messages.ALLOWED] = messages.MISSING_COLUMNS
+            begin(letter)
             publishing.publish(channel, publishing.request(queue, letter.body, headers))
             held.settle(letter)
             replayed += 1
@@ -344,6 +353,7 @@ def _letter(taken: int, queue: Queue, body: bytes, headers: Mapping[str, Any]) -
         error=error,
         fingerprint=str(ours.get(messages.FINGERPRINT) or fingerprint(reason, error))[:_FINGERPRINT_CHARACTERS],
         attempts=max(messages.attempts(ours), 1),
+        replays=messages.replays(ours),
         dead_at=dead_at,
         body=body,
         headers=headers,

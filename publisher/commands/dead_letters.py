@@ -2,27 +2,31 @@
 
 import json
 import re
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
+from threading import Event
 from typing import Annotated, Any
 
 import typer
 from pika.adapters.blocking_connection import BlockingChannel
-from rich.markup import escape
-from rich.table import Table
 
 from publisher.arrivals import messages
 from publisher.broker import channels, dead_letters
-from publisher.broker.dead_letters import DeadLetter, LettersInHand, Selection
+from publisher.broker.dead_letters import DeadLetter, Group, LettersInHand, Selection
+from publisher.broker.replays import Fate, Replayed, Replays
 from publisher.broker.topology import Queue
 from publisher.errors import Misconfigured
-from publisher.program import AsJson, console, stop_on_signals
+from publisher.program import EXIT_FAILED, EXIT_UNDECIDED, AsJson, Known, say, stop_on_signals
 from publisher.settings import BrokerSettings, load
-from publisher.terminal import duration, printable
+from publisher.terminal import by_folder, duration, moment, printable
 
+_WAIT_SECONDS = 60.0
+_LOOK_SECONDS = 0.3
+_BESIDE = " " * 10
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -78,6 +82,7 @@ def describe(letter: DeadLetter) -> dict[str, Any]:
         "error": letter.error,
         "group": letter.fingerprint,
         "attempts": letter.attempts,
+        "replays": letter.replays,
         "dead_at": _iso(letter.dead_at),
     }
 
@@ -123,22 +128,33 @@ def list_letters(
     elif not found and not groups:
         typer.echo(f"no dead letters in {queue.dead_letters}{'' if chosen == Selection() else ' that fit'}")
     elif each:
-        table = Table("id", "dead since", "group", "attempts", "reason", "key", box=None)
-        for letter in found:
-            table.add_row(
-                letter["id"], (letter["dead_at"] or "unknown")[:19], letter["group"], str(letter["attempts"]),
-                escape(printable(letter["reason"])), escape(printable(letter["key"] or "(no key)")),
-            )  # fmt: skip
-        console().print(table)
+        _print_each(found)
     else:
-        table = Table("group", "letters", "oldest", "newest", "reason", "oldest's key and error", box=None)
-        for one in groups:
-            table.add_row(
-                one.fingerprint, str(one.letters), _ago(one.oldest), _ago(one.newest), escape(printable(one.reason)),
-                escape(printable(f"{one.key or '(no key)'}: {one.error}")),
-            )  # fmt: skip
-        console().print(table)
-        typer.echo("\none by one: --each; whole: dead-letters show ID; back to work: dead-letters replay --group GROUP")
+        _print_groups(groups)
+        say("one by one: --each; whole: dead-letters show ID; back to work: dead-letters replay --group GROUP")
+
+
+def _print_each(found: list[dict[str, Any]]) -> None:
+    """A folder once, and its names below it, those that died first before the others."""
+    for folder, named in by_folder((letter["key"], letter) for letter in found).items():
+        typer.echo(printable(folder or "(no key)"))
+        for name, letter in named:
+            if name:
+                typer.echo(f"  {printable(name)}")
+            say(
+                f"    {letter['id']}  dead since {_shown(letter['dead_at'])}, {letter['attempts']} attempts, "
+                f"{replayed(letter['replays'])}, group {printable(letter['group'])}",
+                "    ",
+            )
+            say(f"    {printable(letter['reason'])}", "    ")
+
+
+def _print_groups(groups: list[Group]) -> None:
+    for one in groups:
+        say(f"{one.fingerprint}  {one.letters} letters: {printable(one.reason)}", "    ")
+        say(f"    the oldest {_ago(one.oldest)}, the newest {_ago(one.newest)}", "    ")
+        say(f"    {printable(one.key or '(no key)')}: {printable(one.error)}", "    ")
+    typer.echo()
 
 
 @letters.command("show")
@@ -159,17 +175,21 @@ def show_letter(
     for name, value in shown.items():
         match value:
             case list():
-                typer.echo("".join(f"history   {printable(line)}\n" for line in value), nl=False)
+                for line in value:
+                    say(f"history   {printable(line)}", _BESIDE)
             case dict():
-                typer.echo(
-                    "".join(f"header    {printable(f'{key}: {text}')}\n" for key, text in value.items()), nl=False
-                )
+                for key, text in value.items():
+                    say(f"header    {printable(f'{key}: {text}')}", _BESIDE)
+            case _ if name == "body":
+                typer.echo(f"{name:9} {printable(value, lines=True)}")
             case _:
-                typer.echo(f"{name:9} {printable(str(value), lines=name == 'body')}")
+                said = _shown(value) if name == "dead_at" else str(value)
+                say(f"{name:9} {printable(said)}", _BESIDE)
 
 
 @letters.command("replay")
 def replay_letters(
+    context: typer.Context,
     *,
     queue: OfQueue = Queue.FILES,
     letter_id: OfId = None,
@@ -189,14 +209,21 @@ def replay_letters(
             help="Files may lack columns that the exporter always writes: those become empty in the tickets they name.",
         ),
     ] = False,
+    wait: Annotated[
+        float,
+        typer.Option("--wait", min=0, metavar="SECONDS", help="For what becomes of them; 0 does not wait."),
+    ] = _WAIT_SECONDS,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Send dead letters back to their work queue, to be tried once more.
+    """Send dead letters back to their work queue, to be tried once more, and tell what became of them.
 
     Each is published and confirmed before it leaves the dead letters, so an interruption loses none. What dies again
     meanwhile stays for the next time. SIGTERM and SIGINT end it after the letter in hand. What was done is told
     also when an error ends it. An --id or --key that no letter has is exit status 1.
+
+    With DATABASE_URL it waits until each file is decided: exit status 1 when one failed again, 3 when one is not
+    decided in time.
     """
     chosen = required(Selection(letter_id, key, group, older_than, newer_than, limit), every=every_letter)
     if allow_missing and queue is not Queue.FILES:
@@ -208,15 +235,59 @@ def replay_letters(
         ):
             for letter in chosen.of(held):
                 outcome.add(letter)
-    else:
-        stop = stop_on_signals()
-        with (
-            channels.declared_channel(load(BrokerSettings), "replay") as channel,
-            telling("replayed", as_json=as_json) as outcome,
-        ):
+        return
+    stop = stop_on_signals()
+    known: Known = context.obj
+    with (
+        known.replays() if wait and queue is Queue.FILES else nullcontext() as replays,
+        telling("replayed", as_json=as_json) as outcome,
+    ):
+        begun: set[str] = set()
+
+        def begin(letter: DeadLetter) -> None:
+            if replays is not None and replays.begin(letter):
+                begun.add(letter.id)
+
+        with channels.declared_channel(load(BrokerSettings), "replay") as channel:
             dead_letters.replay(
-                channel, queue, chosen, outcome.add, allows_missing=allow_missing, per_second=rate, stop=stop
+                channel,
+                queue,
+                chosen,
+                outcome.add,
+                begin=begin,
+                allows_missing=allow_missing,
+                per_second=rate,
+                stop=stop,
             )
+            _, consumers = channels.queue_depth(channel, queue.broker_name)
+        if replays is None or not begun:
+            return
+        if not consumers:
+            typer.echo("nobody takes them up, since no consumer runs: fleettickets consume", err=True)
+        status = _await(replays, begun, outcome, time.monotonic() + (wait if consumers else 0), stop)
+    if status:
+        raise typer.Exit(status)
+
+
+def _await(replays: Replays, begun: set[str], outcome: "Shown", until: float, stop: Event) -> int:
+    """Tell what becomes of letters, each as soon as it is decided; gives the exit status.
+
+    Raises: FleetticketsError.
+    """
+    open_ones, failed = set(begun), False
+    while True:
+        found = replays.outcomes()
+        is_over = time.monotonic() >= until or stop.is_set()
+        for letter in sorted(open_ones):
+            one = found[letter]
+            if one.fate is not Fate.UNDECIDED or is_over:
+                outcome.end(letter, one)
+            if one.fate is not Fate.UNDECIDED:
+                open_ones.discard(letter)
+                failed = failed or one.fate is Fate.FAILED
+        if not open_ones or is_over:
+            return EXIT_FAILED if failed else EXIT_UNDECIDED if open_ones else 0
+        stop.wait(_LOOK_SECONDS)
 
 
 class Shown:
@@ -235,6 +306,14 @@ class Shown:
         else:
             typer.echo(f"{self._done} {letter.id} {printable(letter.key or '(no key)')}")
 
+    def end(self, letter_id: str, outcome: Replayed) -> None:
+        """Tell what became of one of them."""
+        if self._as_json:
+            (letter,) = (one for one in self._letters if one["id"] == letter_id)
+            letter |= {"outcome": outcome.fate.value, "detail": outcome.detail}
+        else:
+            say(f"{outcome.fate.value} {letter_id}: {printable(outcome.detail)}", "    ")
+
     def conclude(self) -> None:
         if self._as_json:
             typer.echo(json.dumps({self._done.replace(" ", "_"): self._letters}))
@@ -252,12 +331,23 @@ def telling(done: str, *, as_json: bool) -> Iterator[Shown]:
         shown.conclude()
 
 
-def _ago(moment: datetime | None) -> str:
-    return "unknown" if moment is None else f"{duration((datetime.now(UTC) - moment).total_seconds())} ago"
+def _ago(when: datetime | None) -> str:
+    if when is None:
+        return "unknown"
+    return f"{duration((datetime.now(UTC) - when).total_seconds())} ago, {moment(when)}"
 
 
-def _iso(moment: datetime | None) -> str | None:
-    return moment.isoformat(timespec="milliseconds") if moment else None
+def replayed(times: int) -> str:
+    """In words."""
+    return f"replayed {times} times" if times > 1 else "replayed once" if times else "never replayed"
+
+
+def _shown(told: str | None) -> str:
+    return moment(datetime.fromisoformat(told), milliseconds=True) if told else "unknown"
+
+
+def _iso(when: datetime | None) -> str | None:
+    return when.isoformat(timespec="milliseconds") if when else None
 
 
 def _text(body: bytes) -> str:

@@ -3,10 +3,12 @@
 import contextlib
 import json
 from dataclasses import asdict
+from functools import partial
 from threading import Event
 from typing import Annotated
 
 import structlog
+import tenacity
 import typer
 
 from publisher.broker import channels, serving
@@ -74,8 +76,7 @@ def poll(
                     channels.alone(channel, channels.POLL),
                 ):
                     serving.claim_if_allowed(channel, bucket.name)
-                    attempts.held(attempt)
-                    poller.poll_every(every, channel, stop, _log_poll)
+                    poller.poll_every(every, channel, stop, partial(_polled, attempts, attempt))
     except FleetticketsError:
         if not stop.is_set():
             raise
@@ -90,5 +91,7 @@ def _report(done: Poll | None, *, as_json: bool) -> None:
         typer.echo(f"waiting {done.waiting}{aside}, already queued {done.queued}, published {done.published}")
 
 
-def _log_poll(done: Poll) -> None:
+def _polled(attempts: channels.Reconnecting, attempt: tenacity.AttemptManager, done: Poll) -> None:
+    # Only now is it known that broker and store are both there: while one is away, the pauses grow.
+    attempts.held(attempt)
     structlog.get_logger().info("poll", **asdict(done))

@@ -9,3 +9,10 @@ ON CONFLICT DO NOTHING
 UPDATE ingest.ledger SET discarded_at = clock_timestamp()
 WHERE bucket = %(bucket)s AND key = %(key)s AND (%(etag)s::text IS NULL OR etag = %(etag)s) AND state = 'failed'
   AND dead_lettered_at IS NOT NULL AND %(queue)s = 'files'
+
+-- name: mended
+-- Versions that became dead letters, and another one of their key was applied since.
+SELECT file_id, key, etag, dead_lettered_at
+FROM ingest.ledger AS file
+WHERE bucket = %(bucket)s AND state = 'failed' AND dead_lettered_at IS NOT NULL AND discarded_at IS NULL
+  AND ingest.is_superseded(file)

@@ -64,6 +64,7 @@ DECLARE
         'INSERT, UPDATE ON ingest.ignored_events, ingest.geocoder_requests, ingest.geocoder_pause',
         'INSERT ON ingest.ledger, ingest.outbox, ingest.epochs, ingest.rejects, ingest.discards',
         'INSERT ON ingest.undeclared_columns',
+        'INSERT, UPDATE ON ingest.losses',
         'INSERT, UPDATE, DELETE ON ingest.changes', -- what is too old for who follows them
         'UPDATE ON ingest.key_slots, ingest.locks, ingest.leases', -- which is the right to lock them
         'DELETE ON ingest.geocoder_requests', -- what the limits ask about no more

@@ -38,7 +38,7 @@ CREATE TEMPORARY TABLE contents (
 -- name: find_unrecorded
 INSERT INTO findings (look, kind, subject, key, detail)
 SELECT %(look)s, 'unrecorded', object.object_key, object.key,
-       format('%%s bytes, archived %%s', object.size, object.modified)
+       format('%%s bytes, archived %%s', object.size, ingest.told(object.modified))
 FROM bucket_objects AS object
 JOIN ingest.epochs AS first_epoch ON first_epoch.feed = object.feed AND first_epoch.epoch = 1
 WHERE object.is_archived
@@ -49,17 +49,21 @@ WHERE object.is_archived
 
 -- name: find_lost
 -- Archived before the listing began, so it had to be in it. A reason says that the object was gone or replaced before
--- it could be archived. A version that failed needs an object too, unless a later one was applied or somebody let go
--- of it: whatever its key has in changes/, or its own bytes in the archive.
+-- it could be archived. What was archived before `expires` the bucket's own rule may have deleted. A version that
+-- failed needs an object too, unless a later one was applied or somebody let go of it: whatever its key has in
+-- changes/, or its own bytes in the archive. What somebody has acknowledged is told elsewhere.
 INSERT INTO findings (look, kind, subject, key, detail)
 SELECT %(look)s, 'lost', coalesce(file.archive_key, file.key), file.key,
-       format('applied %%s, %%s bytes, sha256 %%s', file.applied_at, file.size, file.sha256)
+       format('applied %%s, %%s bytes, sha256 %%s', ingest.told(file.applied_at), file.size, file.sha256)
 FROM ingest.ledger AS file
 LEFT JOIN bucket_objects AS object ON object.object_key = file.archive_key
 WHERE file.bucket = %(bucket)s AND file.prefix = ANY(%(prefixes)s)
   AND file.state IN ('archived', 'done') AND file.applied_at IS NOT NULL
   AND coalesce(file.archived_at, file.applied_at) < %(began)s
   AND object.object_key IS NULL AND (file.archive_key IS NOT NULL OR file.reason IS NULL)
+  AND (%(expires)s::timestamptz IS NULL OR coalesce(file.archived_at, file.applied_at) >= %(expires)s)
+  AND NOT EXISTS (SELECT FROM ingest.losses AS known
+                  WHERE known.bucket = file.bucket AND known.key = file.key AND known.etag = file.etag)
 UNION ALL
 SELECT %(look)s, 'lost', file.key, file.key, format('%%s, never applied, %%s', file.state, file.reason)
 FROM ingest.ledger AS file
@@ -72,6 +76,8 @@ WHERE file.bucket = %(bucket)s AND file.prefix = ANY(%(prefixes)s)
                   WHERE object.key = file.key
                     AND (NOT object.is_archived OR object.etag = file.etag OR file.etag = ''))
   AND NOT ingest.is_superseded(file)
+  AND NOT EXISTS (SELECT FROM ingest.losses AS known
+                  WHERE known.bucket = file.bucket AND known.key = file.key AND known.etag = file.etag)
 
 -- name: find_size_differs
 INSERT INTO findings (look, kind, subject, key, detail)
@@ -84,7 +90,8 @@ WHERE file.bucket = %(bucket)s AND file.prefix = ANY(%(prefixes)s) AND object.si
 -- In turn: applied and not archived; archived with nothing left to relay and not done; archived and still in changes/,
 -- unless it is another put, which the policy for changed files passes over.
 INSERT INTO findings (look, kind, subject, key, detail)
-SELECT %(look)s, 'tail_unfinished', file.key, file.key, format('applied %%s, still %%s', file.applied_at, file.state)
+SELECT %(look)s, 'tail_unfinished', file.key, file.key,
+       format('applied %%s, still %%s', ingest.told(file.applied_at), file.state)
 FROM ingest.ledger AS file
 WHERE file.bucket = %(bucket)s AND file.prefix = ANY(%(prefixes)s)
   AND (file.state = 'applied' AND file.applied_at < %(old)s
@@ -93,7 +100,7 @@ WHERE file.bucket = %(bucket)s AND file.prefix = ANY(%(prefixes)s)
                        WHERE request.file_id = file.file_id AND request.sent_at IS NULL AND request.handled_at IS NULL))
 UNION ALL
 SELECT %(look)s, 'tail_unfinished', file.key, file.key,
-       format('archived %%s, still in changes/', file.archived_at)
+       format('archived %%s, still in changes/', ingest.told(file.archived_at))
 FROM bucket_objects AS object
 JOIN ingest.ledger AS file ON file.bucket = %(bucket)s AND file.key = object.key AND file.etag = object.etag
 WHERE NOT object.is_archived AND object.modified < %(old)s AND file.prefix = ANY(%(prefixes)s)
@@ -103,7 +110,7 @@ WHERE NOT object.is_archived AND object.modified < %(old)s AND file.prefix = ANY
 -- name: find_waiting_too_long
 -- Nobody has this version, or its retry never came. One that was missing and is there is nobody's either.
 INSERT INTO findings (look, kind, subject, key, detail)
-SELECT %(look)s, 'waiting_too_long', object.object_key, object.key, format('since %%s', object.modified)
+SELECT %(look)s, 'waiting_too_long', object.object_key, object.key, format('since %%s', ingest.told(object.modified))
 FROM bucket_objects AS object
 WHERE NOT object.is_archived AND object.key_time IS NOT NULL AND object.modified < %(old)s
   AND NOT EXISTS (SELECT FROM ingest.ledger AS file
@@ -131,12 +138,12 @@ WHERE file.bucket = %(bucket)s AND file.prefix = ANY(%(prefixes)s) AND file.stat
                   WHERE held.slot = ingest.key_slot(%(bucket)s, file.key))
 
 -- name: find_letter_of_applied_file
--- Dead letters whose key has an applied version and no failure that came after it.
+-- Dead letters whose key has an applied version and no failure that came after it, and that no consumer has settled.
 INSERT INTO findings (look, kind, subject, key, detail)
-SELECT %(look)s, 'letter_of_applied_file', letter.key, letter.key, format('dead since %%s', letter.dead_at)
+SELECT %(look)s, 'letter_of_applied_file', letter.key, letter.key, format('dead since %%s', ingest.told(letter.dead_at))
 FROM letters AS letter
 WHERE EXISTS (SELECT FROM ingest.ledger AS applied
-              WHERE applied.bucket = %(bucket)s AND applied.key = letter.key AND applied.applied_at IS NOT NULL)
+              WHERE applied.bucket = %(bucket)s AND applied.key = letter.key AND applied.applied_at < %(old)s)
   AND NOT EXISTS (SELECT FROM ingest.ledger AS failed
                   WHERE failed.bucket = %(bucket)s AND failed.key = letter.key AND failed.state = 'failed'
                     AND NOT EXISTS (SELECT FROM ingest.ledger AS later
@@ -145,7 +152,7 @@ WHERE EXISTS (SELECT FROM ingest.ledger AS applied
 
 -- name: find_letter_without_failure
 INSERT INTO findings (look, kind, subject, key, detail)
-SELECT %(look)s, 'letter_without_failure', letter.key, letter.key, format('dead since %%s', letter.dead_at)
+SELECT %(look)s, 'letter_without_failure', letter.key, letter.key, format('dead since %%s', ingest.told(letter.dead_at))
 FROM letters AS letter
 WHERE (letter.dead_at IS NULL OR letter.dead_at < %(old)s)
   AND NOT EXISTS (SELECT FROM ingest.ledger AS file
@@ -155,7 +162,7 @@ WHERE (letter.dead_at IS NULL OR letter.dead_at < %(old)s)
 -- name: find_request_unsent
 INSERT INTO findings (look, kind, subject, key, detail)
 SELECT %(look)s, 'request_unsent', format('%%s request %%s', request.kind, request.request_id),
-       coalesce(file.key, 'the rest of a batch'), format('made %%s', request.created_at)
+       coalesce(file.key, 'the rest of a batch'), format('made %%s', ingest.told(request.created_at))
 FROM ingest.outbox AS request LEFT JOIN ingest.ledger AS file USING (file_id)
 WHERE request.sent_at IS NULL AND request.handled_at IS NULL AND greatest(request.created_at, request.due_at) < %(old)s
 
@@ -163,7 +170,7 @@ WHERE request.sent_at IS NULL AND request.handled_at IS NULL AND greatest(reques
 -- In turn: sent long ago, not handled, and in no queue any more; and never made, by a file whose rows changed tickets.
 INSERT INTO findings (look, kind, subject, key, detail)
 SELECT %(look)s, 'request_lost', format('%%s request %%s', request.kind, request.request_id),
-       coalesce(file.key, 'the rest of a batch'), format('sent %%s', request.sent_at)
+       coalesce(file.key, 'the rest of a batch'), format('sent %%s', ingest.told(request.sent_at))
 FROM ingest.outbox AS request LEFT JOIN ingest.ledger AS file USING (file_id)
 WHERE request.handled_at IS NULL AND request.sent_at < %(old)s AND request.kind = ANY(%(empty_queues)s::text[])
 UNION ALL
@@ -186,7 +193,7 @@ FROM {positions} AS known LEFT JOIN {tickets} AS ticket USING (ticket_id)
 WHERE ticket.ticket_id IS NULL
 UNION ALL
 SELECT %(look)s, 'rows_missing', format('position of ticket %%s', ticket.ticket_id), NULL,
-       format('the ticket was written %%s', ticket.ingested_at)
+       format('the ticket was written %%s', ingest.told(ticket.ingested_at))
 FROM {tickets} AS ticket LEFT JOIN {positions} AS known USING (ticket_id)
 WHERE known.ticket_id IS NULL
   AND ticket.ingested_at >= (SELECT began_at FROM ingest.epochs WHERE feed = %(feed)s AND epoch = 1)
@@ -225,7 +232,7 @@ WHERE owned.rows < file.moved
 -- only once that is late.
 INSERT INTO findings (look, kind, subject, key, detail)
 SELECT %(look)s, 'closure_missing', format('ticket %%s', ticket.ticket_id), (written.position).key,
-       format('closed %%s', ticket.closed_at)
+       format('closed %%s', ingest.told(ticket.closed_at))
 FROM {tickets} AS ticket LEFT JOIN {positions} AS written USING (ticket_id)
 WHERE ticket.closed_at IS NOT NULL
   AND NOT EXISTS (SELECT FROM tickets.closure_events AS known
@@ -355,7 +362,22 @@ SELECT (SELECT count(*) FROM bucket_objects AS object
        count(*) FILTER (WHERE decision = 'missing') AS missing,
        count(*) FILTER (WHERE decision = 'changed' AND state = 'done' AND applied_at IS NULL) AS passed_over,
        count(*) FILTER (WHERE applied_at IS NOT NULL AND archive_key IS NULL AND reason IS NOT NULL
-                          AND state IN ('archived', 'done')) AS gone_before_archived
-FROM (SELECT file.*, file.state = 'failed' AND ingest.is_superseded(file) AS is_superseded
+                          AND state IN ('archived', 'done')) AS gone_before_archived,
+       count(*) FILTER (WHERE is_expired) AS expired,
+       (SELECT count(*) FROM ingest.losses AS known WHERE known.bucket = %(bucket)s) AS acknowledged_losses
+FROM (SELECT file.*, file.state = 'failed' AND ingest.is_superseded(file) AS is_superseded,
+             CASE WHEN archive_key IS NOT NULL AND archived_at < %(expires)s::timestamptz
+                  THEN NOT EXISTS (SELECT FROM bucket_objects AS object WHERE object.object_key = file.archive_key)
+                  ELSE false END AS is_expired
       FROM ingest.ledger AS file) AS file
 WHERE bucket = %(bucket)s AND prefix = ANY(%(prefixes)s)
+
+-- name: acknowledged
+-- The losses that somebody has looked into, the last first.
+SELECT coalesce(file.archive_key, known.key) AS subject, known.key, known.reason, known.acknowledged_by, known.login,
+       known.acknowledged_at
+FROM ingest.losses AS known
+LEFT JOIN ingest.ledger AS file USING (bucket, key, etag)
+WHERE known.bucket = %(bucket)s
+ORDER BY known.acknowledged_at DESC, known.key
+LIMIT %(examples)s

@@ -70,7 +70,7 @@ def test_other_bytes_under_a_known_key(
 
     # Polled again it stays decided; only a replay, on purpose, lets the quarantined version in.
     stage.run("poll")
-    stage.run("dead-letters", "replay", "--all")
+    stage.run("dead-letters", "replay", "--wait", "0", "--all")
     if dead:
         wait_until(lambda: versions(stage) == [("new", "done"), ("changed", "done")], "the replay is applied")
     wait_until(lambda: stage.broker.held(FILES) == 0, "every delivery is settled")
@@ -119,7 +119,7 @@ def test_a_replay_stays_one_through_its_retries(quarantining: Stage) -> None:
     stage.announce(KEY)
     wait_until(lambda: stage.broker.ready(DEAD_FILES) == 1, "the other bytes are quarantined")
     with nothing_can_be_claimed(stage):
-        assert len(stage.ask("dead-letters", "replay", "--key", KEY)["replayed"]) == 1
+        assert len(stage.ask("dead-letters", "replay", "--wait", "0", "--key", KEY)["replayed"]) == 1
         wait_until(lambda: waits(stage, 30), "it failed for another reason, the second time in all")
     hurry(stage, 30)
     wait_until(lambda: versions(stage) == [("new", "done"), ("changed", "done")], "what was released is applied")
@@ -132,7 +132,7 @@ def test_a_replay_releases_the_version_that_its_letter_is_about_and_no_other(qua
     wait_until(lambda: stage.broker.ready(DEAD_FILES) == 1, "the other bytes are quarantined")
     (letter,) = stage.ask("dead-letters", "list", "--each")
     stage.bucket.put(KEY, THIRD)  # which nobody has looked at
-    assert len(stage.ask("dead-letters", "replay", "--id", letter["id"])["replayed"]) == 1
+    assert len(stage.ask("dead-letters", "replay", "--wait", "0", "--id", letter["id"])["replayed"]) == 1
     wait_until(lambda: stage.broker.held(FILES) == 0 and stage.broker.ready(FILES) == 0, "the replay is settled")
     assert owners(stage)["A"] == "first"
     (third,) = stage.ask("dead-letters", "list", "--each")
@@ -144,7 +144,7 @@ def test_a_replay_releases_the_version_that_its_letter_is_about_and_no_other(qua
     wait_until(lambda: stage.broker.held(FILES) == 0 and stage.broker.ready(FILES) == 0, "that is settled")
     assert stage.broker.ready(DEAD_FILES) == 1
     assert owners(stage)["A"] == "first"
-    assert len(stage.ask("dead-letters", "replay", "--id", third["id"])["replayed"]) == 1
+    assert len(stage.ask("dead-letters", "replay", "--wait", "0", "--id", third["id"])["replayed"]) == 1
     wait_until(lambda: owners(stage)["A"] == "third", "its own letter releases it")
 
 
@@ -207,7 +207,7 @@ def test_bytes_that_return_are_quarantined_like_any_others(stage: Stage) -> None
         assert stage.broker.ready(DEAD_FILES) == 1
         assert owners(stage)["A"] != owner
         assert stage.run("verify", "--old", "0").returncode == 0
-        assert len(stage.ask("dead-letters", "replay", "--all")["replayed"]) == 1
+        assert len(stage.ask("dead-letters", "replay", "--wait", "0", "--all")["replayed"]) == 1
         wait_until(lambda owner=owner: stage.one(A_IS.format(owner)), "the replay is applied")  # type: ignore[misc]
     consumer.stop()
 
@@ -249,7 +249,7 @@ def test_bytes_that_failed_and_return_after_others_are_taken_up(stage: Stage) ->
     dead = "SELECT count(*) = 1 FROM ingest.ledger WHERE state = 'failed' AND dead_lettered_at IS NOT NULL"
     delivered(stage, bad, until=dead, what="it is a dead letter")
     delivered(stage, OTHER, until=APPLIED.format(1), what="the mended one is done")
-    stage.ask("dead-letters", "replay", "--all")
+    stage.ask("dead-letters", "replay", "--wait", "0", "--all")
     wait_until(lambda: stage.broker.held(FILES) == 0 and stage.broker.ready(DEAD_FILES) == 0, "the replay is settled")
     assert stage.ask("status")["database"]["unfinished_files"] == {}
     again = """SELECT count(*) = 1 FROM ingest.ledger WHERE state = 'failed'
@@ -259,7 +259,7 @@ def test_bytes_that_failed_and_return_after_others_are_taken_up(stage: Stage) ->
     assert stage.ask("status")["database"]["unfinished_files"] == {"failed": 1}
     strict.stop()
     lenient = stage.start("consume", FLEETTICKETS_MAX_REJECT_SHARE="1")
-    stage.ask("dead-letters", "replay", "--all")
+    stage.ask("dead-letters", "replay", "--wait", "0", "--all")
     wait_until(lambda: stage.one(A_IS.format("first")), "the replay is applied")
     wait_until(lambda: stage.one(SETTLED), "and archived")
     lenient.stop()

@@ -69,7 +69,7 @@ def test_replay_of_a_key_sends_only_that_one_and_applies_it_once_the_file_is_goo
     broken(stage, mended, other)
     good = csv([ticket("MENDED")])
     stage.bucket.put(mended, good)
-    stage.ask("dead-letters", "replay", "--key", mended)
+    stage.ask("dead-letters", "replay", "--wait", "0", "--key", mended)
     stage.wait_for("done", mended)
     assert stage.one("SELECT count(*) FROM tickets.inc WHERE ticket_id = 'MENDED'") == 1
     assert stage.bucket.read(mended.replace(CHANGES, PROCESSED)) == good
@@ -84,7 +84,7 @@ def test_replay_of_a_file_that_is_still_broken_comes_back_with_one_more_attempt(
     broken(stage, key)
     first = listed(stage, key)
     assert first["attempts"] == 1
-    stage.ask("dead-letters", "replay", "--key", key)
+    stage.ask("dead-letters", "replay", "--wait", "0", "--key", key)
     wait_until(lambda: (key, "2") in dead(stage), "the second attempt is a dead letter")
     assert [attempts for found, attempts in dead(stage) if found == key] == ["2"]
     assert stage.ledger(key)["attempts"] == 2
@@ -97,6 +97,58 @@ def test_replay_of_a_file_that_is_still_broken_comes_back_with_one_more_attempt(
         "try 2 failed",
     ]
     assert stage.bucket.read(key) == BROKEN
+
+
+def outcome(stage: Stage, status: int, *arguments: str) -> dict[str, Any]:
+    """Of the only letter that is replayed, by a command that ends with the status."""
+    ended = stage.run("dead-letters", "replay", *arguments, "--json")
+    assert ended.returncode == status, (ended.stdout, ended.stderr)
+    (told,) = stage.json(ended)["replayed"]
+    return dict(told)
+
+
+def test_a_replay_waits_and_tells_what_became_of_the_file(shared_stage: Stage) -> None:
+    stage, key = shared_stage, key_at(45)
+    broken(stage, key)
+    told = outcome(stage, 1, "--key", key)
+    assert (told["outcome"], told["replays"]) == ("failed again", 0)
+    assert told["detail"].startswith("no ticket_id: ")
+    assert listed(stage, key)["replays"] == 1
+    with stage.another_has(key):
+        assert outcome(stage, 3, "--key", key, "--wait", "1")["outcome"] == "undecided"
+    wait_until(lambda: (key, "3") in dead(stage), "it has failed again meanwhile")
+    assert listed(stage, key)["replays"] == 2
+    (letter,) = stage.json(stage.run("explain", key, "--json"))["dead_letters"]
+    assert letter["replays"] == 2
+    assert "replayed 2 times" in stage.run("dead-letters", "list", "--each", "--key", key).stdout
+    stop_consumers(stage)
+    lonely = stage.run("dead-letters", "replay", "--key", key)
+    assert (lonely.returncode, "no consumer runs" in lonely.stderr) == (3, True)
+    running_consumer(stage)
+    wait_until(lambda: (key, "4") in dead(stage), "it has failed once more")
+    stage.bucket.put(key, csv([ticket("TOLD")]))
+    shown = stage.run("dead-letters", "replay", "--key", key)
+    assert shown.returncode == 0, shown.stderr
+    assert ": new, 1 new, 0 updated, 0 rejected" in shown.stdout.splitlines()[1]
+    assert shown.stdout.splitlines()[1].startswith("applied ")
+
+
+@pytest.mark.promise("No silent decision")
+def test_a_file_that_is_mended_under_its_key_settles_its_letter(shared_stage: Stage) -> None:
+    stage, mended, other = shared_stage, key_at(46), key_at(47)
+    broken(stage, mended, other)
+    stage.bucket.put(mended, csv([ticket("SETTLED")]))
+    stage.announce(mended)
+    stage.wait_for("done", mended)
+    assert "letter_of_applied_file" not in stage.json(stage.run("verify", "--json"))["discrepancies"]
+    # Not by a look at the queue, which would have the letters in hand.
+    kept_ones = "SELECT reason, died_of, body FROM ingest.discards WHERE key = %s"
+    wait_until(lambda: stage.query(kept_ones, mended), "the letter is settled")
+    wait_until(lambda: mended not in {key for key, _ in dead(stage)}, "and gone")
+    assert other in {key for key, _ in dead(stage)}
+    (kept,) = stage.query(kept_ones, mended)
+    assert (kept["reason"][:8], kept["died_of"]) == ("mended: ", "no ticket_id")
+    assert mended.encode() in kept["body"]
 
 
 def test_a_broken_file_delivered_several_times_at_once_is_one_dead_letter(shared_stage: Stage) -> None:
@@ -174,10 +226,10 @@ def test_a_dry_run_an_age_and_a_limit_choose_and_leave_the_rest(shared_stage: St
     order = [key for key, _ in dead(stage)]
     dry = stage.ask("dead-letters", "replay", "--all", "--dry-run")["would_replay"]
     assert [letter["key"] for letter in dry] == order
-    assert stage.ask("dead-letters", "replay", "--older-than", "1h")["replayed"] == []
+    assert stage.ask("dead-letters", "replay", "--wait", "0", "--older-than", "1h")["replayed"] == []
     assert len(dead(stage)) == 4
     oldest_first = [letter["key"] for letter in stage.ask("dead-letters", "list", "--each")]
-    replayed = stage.ask("dead-letters", "replay", "--newer-than", "1h", "--limit", "3")["replayed"]
+    replayed = stage.ask("dead-letters", "replay", "--wait", "0", "--newer-than", "1h", "--limit", "3")["replayed"]
     assert [letter["key"] for letter in replayed] == oldest_first[:3]
     assert [key for key, _ in dead(stage)] == oldest_first[3:]
     assert stage.broker.ready(FILES) == 3
@@ -210,7 +262,7 @@ def test_each_look_finds_a_letter_by_its_id_and_the_oldest_are_the_oldest(shared
         listed[0]["dead_at"],
         listed[-1]["dead_at"],
     ]
-    arguments = ("dead-letters", "replay", "--limit", "2")
+    arguments = ("dead-letters", "replay", "--wait", "0", "--limit", "2")
     for _ in range(2):
         assert stage.ask(*arguments, "--dry-run")["would_replay"] == listed[:2]
     assert stage.ask(*arguments)["replayed"] == listed[:2]
@@ -225,7 +277,7 @@ def test_an_id_chooses_one_letter_for_replay_and_for_discard(shared_stage: Stage
     lay(stage, 1, 2, 2, 4)  # two of them died in the same millisecond
     listed = stage.ask("dead-letters", "list", "--each")
     assert len(set(ids(listed))) == 4
-    assert stage.run("dead-letters", "replay", "--id", listed[2]["id"]).stdout.splitlines() == [
+    assert stage.run("dead-letters", "replay", "--wait", "0", "--id", listed[2]["id"]).stdout.splitlines() == [
         f"replayed {listed[2]['id']} {listed[2]['key']}",
         "replayed: 1",
     ]
@@ -239,7 +291,7 @@ def test_an_id_chooses_one_letter_for_replay_and_for_discard(shared_stage: Stage
 def test_a_letter_that_is_named_and_not_there_is_said_and_no_other_choice_has_to_find_one(shared_stage: Stage) -> None:
     stage = shared_stage
     (key,) = lay(stage, 1)
-    replay, discard = ("dead-letters", "replay"), ("dead-letters", "discard", "--reason", "a test")
+    replay, discard = ("dead-letters", "replay", "--wait", "0"), ("dead-letters", "discard", "--reason", "a test")
     for arguments, words in (
         (("dead-letters", "show", "abc"), "id 'abc'"),
         ((*replay, "--id", "abc"), "id 'abc'"),
@@ -267,7 +319,7 @@ def test_a_rate_is_kept(shared_stage: Stage) -> None:
     stage = shared_stage
     lay(stage, *range(6))
     began = time.monotonic()
-    assert len(stage.ask("dead-letters", "replay", "--all", "--rate", "4")["replayed"]) == 6
+    assert len(stage.ask("dead-letters", "replay", "--wait", "0", "--all", "--rate", "4")["replayed"]) == 6
     assert time.monotonic() - began >= 5 / 4
 
 
@@ -275,7 +327,7 @@ def test_one_process_has_the_letters_at_a_time_and_the_others_are_told(shared_st
     """They would find too few: what one has in hand, the broker shows to nobody."""
     stage = shared_stage
     first, _ = lay(stage, 1, 2)
-    slow = stage.start("dead-letters", "replay", "--all", "--rate", "0.01")
+    slow = stage.start("dead-letters", "replay", "--wait", "0", "--all", "--rate", "0.01")
     wait_until(lambda: "replayed " in slow.output(), "it waits before the second")
     commands = [("replay", "--all"), ("discard", "--all", "--reason", "a test"), ("list",), ("show", "0" * 12)]
     with ThreadPoolExecutor(3) as threads:
@@ -297,13 +349,13 @@ def test_a_replay_killed_before_it_settles_leaves_the_letter(shared_stage: Stage
     stage = shared_stage
     (key,) = lay(stage, 1)
     with Proxy(stage.broker.url, losing=lost) as proxy:
-        doomed = stage.start("dead-letters", "replay", "--all", RABBITMQ_URL=proxy.url)
+        doomed = stage.start("dead-letters", "replay", "--wait", "0", "--all", RABBITMQ_URL=proxy.url)
         assert proxy.lost.wait(30)
         doomed.kill()
     wait_until(lambda: stage.broker.ready(DEAD_FILES) == 1, "the letter is back")
     assert stage.broker.ready(FILES) == published
     stage.bucket.put(key, csv([ticket(f"INC {published}")]))
-    assert stage.run("dead-letters", "replay", "--all").returncode == 0
+    assert stage.run("dead-letters", "replay", "--wait", "0", "--all").returncode == 0
     assert stage.broker.ready(FILES) == published + 1
     consumer = running_consumer(stage)
     there = "SELECT count(*) FROM tickets.inc WHERE ticket_id = %s"
@@ -318,7 +370,7 @@ def test_a_replay_that_an_error_ends_tells_what_it_sent(shared_stage: Stage) -> 
     stage = shared_stage
     keys = lay(stage, 4, 3, 2, 1)
     with Proxy(stage.broker.url, losing=keys[2].encode(), after=True) as proxy:
-        ended = stage.run("dead-letters", "replay", "--all", "--json", RABBITMQ_URL=proxy.url)
+        ended = stage.run("dead-letters", "replay", "--wait", "0", "--all", "--json", RABBITMQ_URL=proxy.url)
     assert ended.returncode == 1
     assert "rabbitmq is not available" in ended.stderr
     assert [letter["key"] for letter in stage.json(ended)["replayed"]] == keys[:2]
@@ -349,7 +401,7 @@ def test_a_replay_beside_consumers_ends_although_every_letter_comes_back(shared_
     empty(stage)
     keys = [key_at(number) for number in range(130, 140)]
     broken(stage, *keys)
-    assert len(stage.ask("dead-letters", "replay", "--all", "--rate", "20")["replayed"]) == len(keys)
+    assert len(stage.ask("dead-letters", "replay", "--wait", "0", "--all", "--rate", "20")["replayed"]) == len(keys)
     wait_until(lambda: sorted(dead(stage)) == sorted((key, "2") for key in keys), "each is back once")
 
 
@@ -360,12 +412,12 @@ def test_an_interrupted_replay_is_taken_up_by_the_next(shared_stage: Stage, numb
     keys = [key_at(1000 + 100 * number + minutes) for minutes in range(8)]
     broken(stage, *keys)
     stage.bucket.put_all({key: csv([ticket(f"INC {key}")]) for key in keys})
-    replay = stage.start("dead-letters", "replay", "--all", "--rate", "4")
+    replay = stage.start("dead-letters", "replay", "--wait", "0", "--all", "--rate", "4")
     wait_until(lambda: replay.output().count("replayed ") >= 3, "some are replayed")
     replay.signal(number)
     assert replay.wait() == (-signal.SIGKILL if number == signal.SIGKILL else 0)
     wait_until(lambda: stage.broker.ready(DEAD_FILES) > 0, "the others are back among the dead letters")
-    assert stage.run("dead-letters", "replay", "--all").returncode == 0
+    assert stage.run("dead-letters", "replay", "--wait", "0", "--all").returncode == 0
     stage.wait_for("done", *keys)
     wait_until(lambda: stage.broker.held(FILES) == 0, "every delivery is settled")
     assert stage.one("SELECT count(*) FROM tickets.inc WHERE ticket_id = ANY(%s)", [f"INC {key}" for key in keys]) == 8

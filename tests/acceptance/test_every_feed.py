@@ -178,7 +178,7 @@ def test_a_file_without_the_feeds_id_is_a_dead_letter_that_can_be_mended(stage: 
     (letter,) = stage.ask("dead-letters", "list", "--each")
     assert (letter["key"], letter["reason"]) == (key, f"no {feed.id}")
     stage.bucket.put(key, body(feed, ("A", "a")))
-    assert len(stage.ask("dead-letters", "replay", "--all")["replayed"]) == 1
+    assert len(stage.ask("dead-letters", "replay", "--wait", "0", "--all")["replayed"]) == 1
     wait_until(lambda: owners(stage, feed) == {"A": "a"}, "what is there now is applied")
     consumer.stop()
 

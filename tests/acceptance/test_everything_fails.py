@@ -79,7 +79,7 @@ def test_a_replay_in_the_meantime_is_not_forgotten(stage: Stage) -> None:
     wait_until(lambda: stage.query("SELECT 1 FROM ingest.ledger WHERE dead_lettered_at IS NOT NULL"), "a dead letter")
     # The same version, now for another reason: that an object cannot be read is no property of its bytes.
     execute(stage, DENY.replace("tickets.inc", "ingest.ledger").replace("BEFORE INSERT OR UPDATE", "BEFORE UPDATE"))
-    stage.ask("dead-letters", "replay", "--all")
+    stage.ask("dead-letters", "replay", "--wait", "0", "--all")
     wait_until(lambda: SAYS in consumer.output(), "the consumer says that everything fails")
     wait_until(lambda: "not now" in consumer.output(), "the message is put aside")
     execute(stage, "DROP TRIGGER deny ON ingest.ledger")

@@ -255,13 +255,21 @@ def test_sigterm_ends_a_batch_whose_provider_hangs(stage: Stage, provider: Locat
     )
 
 
-def test_without_a_key_requests_wait_and_files_do_not(stage: Stage) -> None:
-    stage.start("consume")
-    apply(stage, actionable("INC"))
-    wait_until(lambda: stage.broker.ready(GEOCODE) == 1, "the request waits")
+def test_without_a_key_one_request_waits_for_all_and_files_do_not(stage: Stage, provider: LocationIQ) -> None:
+    keyless = stage.start("consume")
+    for number in range(5):
+        apply(stage, actionable(f"INC{number}", cluster="Westlands"), minutes=number)
+    assert stage.broker.ready(GEOCODE) == 1
     ended = stage.run("consume", "--queue", "geocode")
     assert ended.returncode == 2
     assert "GEOCODER_API_KEY" in ended.stderr
+    consume(stage, provider, "--queue", "geocode")
+    settle(stage)
+    assert {source for _, _, source in places(stage).values()} == {"cluster"}
+    # The one before is in nobody's queue any more, and the broker tells of none that is.
+    apply(stage, actionable("LATER", location_name="Sarit Centre"), minutes=9)
+    settle(stage)
+    keyless.stop()
 
 
 def test_a_point_set_by_hand_outlives_every_answer(stage: Stage, provider: LocationIQ) -> None:

@@ -48,12 +48,12 @@ def test_a_file_without_columns_is_a_dead_letter_until_a_person_lets_it_go(stage
     assert stage.query(TICKET) == [AS_IT_WAS]
 
     # Replayed as it is, it is refused once more.
-    stage.run("dead-letters", "replay", "--key", key_at(10))
+    stage.run("dead-letters", "replay", "--wait", "0", "--key", key_at(10))
     wait_until(lambda: stage.ledger(key_at(10))["attempts"] == 2, "it was tried")
     assert stage.query(TICKET) == [AS_IT_WAS]
 
     wait_until(lambda: stage.broker.ready(DEAD_FILES) == 1, "the letter is back")
-    assert stage.run("dead-letters", "replay", "--key", key_at(10), "--allow-missing").returncode == 0
+    assert stage.run("dead-letters", "replay", "--wait", "0", "--key", key_at(10), "--allow-missing").returncode == 0
     stage.wait_for("done", key_at(10))
     assert stage.query(TICKET) == [{"owner": "second", "is_closed": False, "cluster": None}]
     assert stage.ledger(key_at(10))["notes"]["missing"] == ["cluster", "closed_at"]
@@ -64,7 +64,7 @@ def test_what_was_let_go_is_one_version_and_not_what_is_put_in_its_place(stage: 
     applied(stage, key_at(0), CLOSED)
     refused(stage, key_at(10), LACKING)
     stage.bucket.put(key_at(10), LACKING.replace(b"second", b"third"))
-    assert stage.run("dead-letters", "replay", "--key", key_at(10), "--allow-missing").returncode == 0
+    assert stage.run("dead-letters", "replay", "--wait", "0", "--key", key_at(10), "--allow-missing").returncode == 0
     wait_until(lambda: len(stage.query("SELECT FROM ingest.ledger WHERE attempts > 0")) == 2, "the other was tried")
     assert stage.query(TICKET) == [AS_IT_WAS]
     consumer.stop()
@@ -91,7 +91,7 @@ def test_what_a_person_let_go_is_let_go_after_a_crash_too(stage: Stage, consumer
     refused(stage, key_at(10), LACKING)
     consumer.stop()
     doomed = stage.start("consume", FLEETTICKETS_FAIL_POINT=point, **REFUSE)
-    assert stage.run("dead-letters", "replay", "--key", key_at(10), "--allow-missing").returncode == 0
+    assert stage.run("dead-letters", "replay", "--wait", "0", "--key", key_at(10), "--allow-missing").returncode == 0
     assert doomed.wait() == -signal.SIGKILL
     consumer = stage.start("consume", **REFUSE)
     stage.wait_for("done", key_at(10))
@@ -172,7 +172,7 @@ def test_a_refused_file_keeps_its_first_rejects_and_how_many_there_are_of_each_k
     # Applied after all, with a share that takes it, it has all of them.
     consumer.stop()
     consumer = stage.start("consume", FLEETTICKETS_MAX_REJECT_SHARE="1", **REFUSE)
-    stage.run("dead-letters", "replay", "--all")
+    stage.run("dead-letters", "replay", "--wait", "0", "--all")
     stage.wait_for("done", key_at(0))
     assert stage.one("SELECT count(*) FROM ingest.rejects") == 170
     consumer.stop()
@@ -206,7 +206,7 @@ def test_what_a_person_let_go_is_applied_from_the_archive_too(stage: Stage, cons
     assert "dead-letters replay --key" in stage.ask("explain", key_at(10))["next"]
     assert "--allow-missing" in stage.ask("explain", key_at(10))["next"]
     assert "columns missing: cluster, closed_at" in stage.run("status").stdout
-    assert stage.run("dead-letters", "replay", "--key", key_at(10), "--allow-missing").returncode == 0
+    assert stage.run("dead-letters", "replay", "--wait", "0", "--key", key_at(10), "--allow-missing").returncode == 0
     stage.wait_for("done", key_at(10))
     consumer.stop()
     expected = stage.query(TICKET)

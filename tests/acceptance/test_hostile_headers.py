@@ -83,7 +83,7 @@ def test_no_dead_letter_keeps_the_others_from_being_seen(stage: Stage) -> None:
         assert stage.ask("dead-letters", "show", letter["id"])["body"]
     assert stage.run("verify", "--json").returncode in {0, 1}
     assert len(stage.ask("dead-letters", "discard", "--limit", "20", "--reason", "tests")["discarded"]) == 20
-    assert len(stage.ask("dead-letters", "replay", "--all")["replayed"]) == taken - 20
+    assert len(stage.ask("dead-letters", "replay", "--wait", "0", "--all")["replayed"]) == taken - 20
     assert (stage.broker.ready(FILES), stage.broker.ready(DEAD_FILES)) == (taken - 20, 0)
 
 
@@ -165,7 +165,7 @@ def test_a_message_that_dies_in_the_broker_tells_nothing_of_itself_but_its_body(
     assert "2020-01-01" not in str(letters)
     assert [group["letters"] for group in stage.ask("dead-letters", "list")] == [count, 1]
     assert stage.ask("dead-letters", "show", letters[0]["id"])["history"] == []
-    assert stage.run("dead-letters", "replay", "--key", other).returncode == 1
+    assert stage.run("dead-letters", "replay", "--wait", "0", "--key", other).returncode == 1
     assert stage.broker.ready(FILES) == 0
     stage.ask("dead-letters", "discard", "--id", letters[0]["id"], "--reason", "forged")
     assert stage.one("SELECT key FROM ingest.discards") == quarantined

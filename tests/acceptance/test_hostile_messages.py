@@ -98,7 +98,7 @@ def test_a_strangers_header_neither_releases_a_quarantined_file_nor_repeats_a_de
     assert stage.one("SELECT count(*) FROM tickets.inc WHERE ticket_id = 'SECOND'") == 0
     assert stage.broker.ready(DEAD_FILES) == 2
     # A person's replay still does it.
-    stage.ask("dead-letters", "replay", "--key", key)
+    stage.ask("dead-letters", "replay", "--wait", "0", "--key", key)
     wait_until(lambda: stage.one("SELECT count(*) FROM tickets.inc WHERE ticket_id = 'SECOND'") == 1, "it is released")
     consumer.stop()
 

@@ -151,6 +151,28 @@ def test_one_poll_runs_at_a_time_and_a_dead_one_is_in_nobodys_way(stage: Stage) 
     wait_until(lambda: stage.run("poll").stdout, "the broker has freed the lock", timeout=45)
 
 
+def test_while_the_store_is_away_a_poller_asks_less_and_less_often(stage: Stage) -> None:
+    backlog(stage, 2)
+    with FaultyStore(stage.environment["RUSTFS_ENDPOINT"]) as store:
+        loop = stage.start("poll", "--every", "0.2", RUSTFS_ENDPOINT=store.url)
+        wait_until(lambda: polls(loop) >= 2, "it polls")
+        store.fault("GET", "", 503)
+
+        def pauses() -> list[float]:
+            lines = map(json.loads, loop.output().splitlines())
+            return [line["retry_in_s"] for line in lines if line["event"] == "waiting"]
+
+        wait_until(lambda: len(pauses()) >= 4, "four attempts")
+        assert pauses()[3] >= 4 > pauses()[0], "each pause is twice the one before, and up to a second more"
+        store.heal()
+        before = polls(loop)
+        wait_until(lambda: polls(loop) > before, "it polls again")
+        store.fault("GET", "", 503)
+        wait_until(lambda: len(pauses()) >= 5, "it is away again")
+        assert pauses()[4] < 2, "once it has polled, the pauses begin anew"
+    loop.stop()
+
+
 @pytest.mark.promise("Nothing lost")
 def test_a_lost_event_costs_no_more_than_the_next_poll(stage: Stage) -> None:
     stage.bucket.notify(stage.broker)

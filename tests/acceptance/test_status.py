@@ -3,8 +3,6 @@
 import contextlib
 import json
 import signal
-import socket
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -12,6 +10,7 @@ import requests
 
 from tests.doubles.receiver import Receiver, free_port
 from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.silence import silent_server
 from tests.stage.stage import Stage, wait_until
 
 SOON = {"FLEETTICKETS_STUCK_SECONDS": "1"}
@@ -49,13 +48,6 @@ def wait_for_verdict(stage: Stage, word: str, *told: str, **environment: str) ->
 
 def processes(stage: Stage) -> dict[str, dict[str, Any]]:
     return {row["kind"]: row for row in stage.json(stage.run("status", "--json"))["processes"]}
-
-
-@contextlib.contextmanager
-def silent_server() -> Iterator[int]:
-    """It takes connections, and never says a word."""
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
-        yield listening.getsockname()[1]
 
 
 def test_what_flows_is_said_to_flow_and_each_process_to_live(stage: Stage) -> None:

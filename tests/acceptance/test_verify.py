@@ -16,7 +16,7 @@ from publisher.store.bucket import Bucket as S3Bucket
 from tests.stage.broker import DEAD_FILES, FILES
 from tests.stage.feeds import csv, key_at, ticket
 from tests.stage.stage import Stage, wait_until
-from tests.stage.store import PROCESSED
+from tests.stage.store import CHANGES, PROCESSED
 from tests.stage.verifying import findings
 
 BROKEN = b"number,owner\nINC1,Otieno\n"
@@ -33,10 +33,16 @@ def test_what_a_file_on_its_way_looks_like_is_looked_at_twice(stage: Stage, monk
 
     def kinds() -> list[str]:
         progress = verify.OnProgress(lambda _listed: None, lambda _read, _of: None)
-        with database.connect(load(DatabaseSettings), Role.READ) as connection:
-            verification = verify.verify(
-                connection, S3Bucket(load(BucketSettings), FEEDS.folders), FEEDS.served, None, progress, old_seconds=-60
-            )
+        verification = verify.verify(
+            lambda: database.connect(load(DatabaseSettings), Role.READ),
+            S3Bucket(load(BucketSettings), FEEDS.folders),
+            FEEDS,
+            None,
+            progress,
+            answer_seconds=30,
+            old_seconds=-60,
+        )
+        assert not verification.faults
         return [kind.value for kind in verification.discrepancies]
 
     stage.bucket.put(key_at(1), csv([ticket("INC1")]))
@@ -66,9 +72,24 @@ def test_consumers_at_work_raise_no_alarm(stage: Stage) -> None:
 def test_a_mistake_is_one_line(shared_stage: Stage) -> None:
     ended = shared_stage.run("verify", "--limit", "5")
     assert (ended.returncode, ended.stderr) == (2, "fleettickets: --since and --limit go with --content\n")
-    nowhere = shared_stage.run("verify", DATABASE_URL="postgresql://postgres@nowhere.invalid:5432/fleettickets")
-    assert nowhere.returncode == 1
-    assert len(nowhere.stderr.splitlines()) == 1
+
+
+def test_what_cannot_be_looked_at_is_told_with_a_status_of_its_own(shared_stage: Stage) -> None:
+    stage = shared_stage
+    for part, name, nowhere in (
+        ("database", "DATABASE_URL", "postgresql://postgres@nowhere.invalid:5432/fleettickets"),
+        ("bucket", "RUSTFS_ENDPOINT", "http://127.0.0.1:1"),
+        ("broker", "RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:1/%2f"),
+    ):
+        ended = stage.run("verify", "--json", **{name: nowhere})
+        found = stage.json(ended)
+        assert (ended.returncode, list(found["faults"]), found["accounted_for"]) == (3, [part], None), ended.stderr
+        shown = stage.run("verify", **{name: nowhere})
+        assert (shown.returncode, f"{part} cannot be looked at: " in shown.stdout) == (3, True), shown.stderr
+    stage.bucket.put(f"{PROCESSED}foreign.csv", b"what is this")
+    ended = stage.run("verify", "--json", RABBITMQ_URL="amqp://guest:guest@127.0.0.1:1/%2f")
+    found = stage.json(ended)
+    assert (ended.returncode, list(found["discrepancies"]), list(found["faults"])) == (1, ["unrecorded"], ["broker"])
 
 
 def test_failed_files_without_object_or_letter_are_lost_and_a_refused_object_ends_no_verification(stage: Stage) -> None:
@@ -147,3 +168,55 @@ def test_a_failed_file_that_a_consumer_has_in_hand_needs_no_letter(stage: Stage)
     with stage.another_has(key):
         assert findings(stage) == {}
     assert findings(stage) == {"failed_without_letter": [key]}
+
+
+def test_a_loss_that_is_acknowledged_is_told_apart_with_its_reason_and_a_later_one_is_a_loss_again(
+    stage: Stage,
+) -> None:
+    key, kept = key_at(1), key_at(2)
+    stage.bucket.put_all({key: csv([ticket("A")]), kept: csv([ticket("B")])})
+    stage.ask("drain", "--apply")
+    gone = key.replace(CHANGES, PROCESSED)
+    stage.bucket.s3.delete_object(Bucket=stage.bucket.name, Key=gone)
+    assert findings(stage) == {"lost": [gone]}
+    for named, reason, status, why in (
+        (kept, "a test", 1, "is not lost: the bucket has"),
+        (key_at(3), "a test", 1, "is not lost: the ledger has no version"),
+        (gone, " ", 2, "--reason is empty"),
+    ):
+        ended = stage.run("acknowledge", gone, named, "--reason", reason)
+        assert (ended.returncode, len(ended.stderr.splitlines()), why in ended.stderr) == (status, 1, True)
+    assert findings(stage) == {"lost": [gone]}, "nothing is kept where one of them is none"
+    told = stage.ask("acknowledge", gone, "--reason", "deleted by hand\x1b[2J")["acknowledged"]
+    assert [(loss["key"], loss["object_key"]) for loss in told] == [(key, gone)]
+    assert findings(stage) == {}
+    verified = stage.ask("verify")
+    assert verified["notes"]["acknowledged_losses"] == 1
+    (loss,) = verified["acknowledged"]
+    assert (loss["subject"], loss["reason"]) == (gone, "deleted by hand\x1b[2J")
+    assert "@" in loss["acknowledged_by"]
+    shown = stage.run("verify").stdout
+    assert f"{gone}: deleted by hand\\x1b[2J (" in shown
+    stage.bucket.put(key, csv([ticket("A", owner="later")]))
+    stage.ask("drain", "--apply")
+    later = stage.one("SELECT max(archive_key) FROM ingest.ledger WHERE key = %s AND decision = 'changed'", key)
+    stage.bucket.s3.delete_object(Bucket=stage.bucket.name, Key=later)
+    assert findings(stage) == {"lost": [later]}
+
+
+def test_what_a_rule_of_the_bucket_deletes_is_not_lost_unless_it_is_gone_too_soon(stage: Stage) -> None:
+    old, young = key_at(1), key_at(2)
+    stage.bucket.put_all({old: csv([ticket("A")]), young: csv([ticket("B")])})
+    stage.ask("drain", "--apply")
+    stage.connection.execute(
+        "UPDATE ingest.ledger SET archived_at = archived_at - interval '31 days', "
+        "applied_at = applied_at - interval '31 days' WHERE key = %s",
+        [old],
+    )
+    gone = [key.replace(CHANGES, PROCESSED) for key in (old, young)]
+    for key in gone:
+        stage.bucket.s3.delete_object(Bucket=stage.bucket.name, Key=key)
+    assert findings(stage) == {"lost": gone}
+    stage.environment["FLEETTICKETS_KEEP_ARCHIVE_DAYS"] = "30"
+    assert findings(stage) == {"lost": gone[1:]}
+    assert stage.json(stage.run("verify", "--json"))["notes"]["expired"] == 1

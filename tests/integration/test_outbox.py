@@ -1,7 +1,7 @@
 """The relay sends everything, waits for the broker with nothing open, and marks what it has read."""
 
 import threading
-from collections.abc import Callable  # noqa: TC003
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,6 +13,7 @@ from consumer.postgres import database as postgres
 from consumer.postgres.database import Pool
 from publisher.arrivals.messages import CaptureHistory, GeocodeTickets
 from publisher.broker.publishing import Outgoing
+from publisher.broker.topology import Queue
 from publisher.errors import NotConfirmed
 from tests.integration.change_files import ChangeFile
 from tests.stage.stage import wait_until
@@ -40,8 +41,8 @@ class Broker:
         self.taken.append((outgoing.routing_key, made.model_validate_json(outgoing.body).requests))
 
 
-def relay(pool: Pool, broker: Broker) -> Relay:
-    return Relay(pool, broker.publish, nowhere)
+def relay(pool: Pool, broker: Broker, waits: Callable[[Queue], bool] = lambda _kind: False) -> Relay:
+    return Relay(pool, broker.publish, nowhere, waits)
 
 
 def unsent(pool: Pool) -> list[str]:
@@ -147,3 +148,16 @@ def test_threads_that_relay_at_once_send_each_request_once(pool: Pool, apply: An
         go_on.set()
         assert first.result(60) + sum(other.result(60) for other in others) == 2
     assert sorted(broker.asked) == ["geocode", "history"]
+
+
+def test_where_a_message_of_the_kind_waits_it_stands_for_what_comes_later(pool: Pool, apply: Any) -> None:
+    broker = Broker()
+    waiting: set[Queue] = set()
+    relays = relay(pool, broker, waiting.__contains__)
+    apply(ChangeFile("2026-06-25T142000", FILE.format(1)))
+    relays.send()
+    waiting.add(Queue.GEOCODE)
+    apply(ChangeFile("2026-06-25T142100", FILE.format(2)))
+    relays.send()
+    assert [kind for kind, _ in broker.taken] == ["geocode", "history", "history"]
+    assert unsent(pool) == []

@@ -141,7 +141,7 @@ class _Soak:
             if not why and replayed:
                 return True
             if not why:
-                replayed = self._stage.run("dead-letters", "replay", "--all").returncode == 0
+                replayed = self._stage.run("dead-letters", "replay", "--wait", "0", "--all").returncode == 0
             time.sleep(0.3)
         verdict.lost.append(f"not quiet {QUIET_SECONDS} s after the last fault: {why}")
         return False

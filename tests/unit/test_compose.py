@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings
 from consumer.settings import (
     ApiSettings,
     ApplySettings,
+    ArchiveSettings,
     DatabaseSettings,
     FailureSettings,
     FeedsSettings,
@@ -51,6 +52,7 @@ READS: dict[str, tuple[type[BaseSettings], ...]] = {
         GazetteerSettings,
         HeartbeatSettings,
         VerdictSettings,  # status is asked there
+        ArchiveSettings,  # and verify
     ),
     "poller": (BrokerSettings, BucketSettings, FeedsSettings, WorkSettings, DatabaseSettings, HeartbeatSettings),
     "webhook": (BrokerSettings, WebhookSettings),

@@ -29,7 +29,7 @@ def test_failures_of_another_kind_are_another_group() -> None:
 
 def letter(number: int, age: timedelta | None, *, key: str = "key", mark: str = "aaaaaaaa") -> DeadLetter:
     dead_at = None if age is None else NOW - age
-    return DeadLetter(f"id{number}", number, Queue.FILES, key, "reason", f"error {number}", mark, 1, dead_at, b"")
+    return DeadLetter(f"id{number}", number, Queue.FILES, key, "reason", f"error {number}", mark, 1, 0, dead_at, b"")
 
 
 NOW = datetime.now(UTC)

@@ -34,4 +34,5 @@ def test_a_history_that_a_stranger_wrote_is_no_reason_to_fail(senseless: object)
 
 def test_what_is_put_aside_with_no_attempt_spent_comes_back_as_what_it_was() -> None:
     ours = {messages.AGAIN: "replay", messages.ATTEMPTS: 3, messages.HISTORY: ["a try"], messages.ETAG: "an etag"}
+    ours |= {messages.REPLAYS: 2}
     assert messages.kept(ours | {"x-death": [], messages.REASON: "of an earlier death"}) == ours

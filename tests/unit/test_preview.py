@@ -29,7 +29,8 @@ def shown(capsys: pytest.CaptureFixture[str], verdict: str = "fine", **values: A
 def test_the_first_line_says_what_becomes_of_the_file(capsys: pytest.CaptureFixture[str]) -> None:
     first = "2026-06-25T142000.csv: "
     fine = shown(capsys, decision="late")
-    assert fine == f"{first}fine; it would be applied as late, of 2026-06-25 11:20:00 UTC\nnothing was changed\n"
+    when = "2026-06-25 14:20:00 EAT (11:20:00 UTC)"
+    assert fine == f"{first}fine; it would be applied as late, of {when}\nnothing was changed\n"
     refused = shown(capsys, "refused", reason="columns missing", detail="closed_at")
     assert refused.startswith(f"{first}refused, columns missing: closed_at\n")
     assert shown(capsys, "nothing to do", reason="it was applied before").startswith(f"{first}nothing to do, it was")

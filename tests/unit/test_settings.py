@@ -13,6 +13,7 @@ from consumer.postgres.database import address
 from consumer.settings import (
     ApiSettings,
     ApplySettings,
+    ArchiveSettings,
     DatabaseChoice,
     DatabaseSettings,
     FailureSettings,
@@ -220,16 +221,21 @@ def test_what_is_wrong_with_the_geocoder_is_named(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("days", ["0", "-1", "1e9", "inf", "nan", "for good"])
 def test_days_that_no_calendar_has_are_refused(monkeypatch: pytest.MonkeyPatch, days: str) -> None:
-    for name in ("FLEETTICKETS_KEEP_PLACES_DAYS", "FLEETTICKETS_KEEP_MISSES_DAYS"):
+    for name, kind in (
+        ("FLEETTICKETS_KEEP_PLACES_DAYS", GazetteerSettings),
+        ("FLEETTICKETS_KEEP_MISSES_DAYS", GazetteerSettings),
+        ("FLEETTICKETS_KEEP_ARCHIVE_DAYS", ArchiveSettings),
+    ):
         with monkeypatch.context() as patch:
             patch.setenv(name, days)
             with pytest.raises(Misconfigured, match=name):
-                load(GazetteerSettings)
+                load(kind)
 
 
 ALL = (
     ApiSettings,
     ApplySettings,
+    ArchiveSettings,
     BrokerSettings,
     BrokerUsersSettings,
     BucketSettings,

@@ -1,0 +1,50 @@
+"""Objects that are gone, acknowledged by a person: from then on `verify` tells them apart."""
+
+from consumer.postgres import database
+from consumer.postgres.database import Connection
+from consumer.upkeep.views import View
+from publisher.errors import FleetticketsError
+from publisher.store.bucket import Bucket
+
+
+class NotLost(FleetticketsError):
+    """Nothing of this file is gone that the ledger has."""
+
+    def __init__(self, key: str, why: str) -> None:
+        super().__init__(f"{key!r} is not lost: {why}")
+        self.key = key
+
+
+class Loss(View):
+    """A version of a file whose object is gone."""
+
+    key: str
+    etag: str
+    object_key: str
+
+
+def lost_versions(connection: Connection, bucket: Bucket, key: str) -> list[Loss]:
+    """Those of a file, by its key or that of its archived object, whose object the bucket does not have.
+
+    Raises: NotLost, DependencyDown, Refused.
+    """
+    with database.translated_errors():
+        parameters = {"bucket": bucket.name, "key": key.replace("\0", "")}
+        candidates = [Loss(**row) for row in database.rows(connection, "losses", "candidates", parameters)]
+    if not candidates:
+        raise NotLost(key, "the ledger has no version of it that needs an object")
+    lost = [loss for loss in candidates if bucket.head(loss.object_key) is None]
+    if not lost:
+        raise NotLost(key, f"the bucket has {candidates[0].object_key!r}")
+    return lost
+
+
+def acknowledge(connection: Connection, bucket: Bucket, losses: list[Loss], reason: str, by: str) -> None:
+    """Keep the reason, and who says so; once more, the last word counts.
+
+    Raises: DependencyDown, Refused.
+    """
+    with database.translated_errors(), connection.transaction():
+        for loss in losses:
+            version = {"bucket": bucket.name, "key": loss.key, "etag": loss.etag}
+            database.rows(connection, "losses", "acknowledge", version | {"reason": reason, "by": by})
