@@ -38,6 +38,8 @@ class Known:
     """Of the feeds of these names, or of all that are served. Raises: Misconfigured."""
     open_settled: OpenSettled
     """What is known of files that wait."""
+    require_database: Callable[[], None]
+    """At the start of who does without a database as well, and asks it where there is one. Raises: Misconfigured."""
     beating: Beating
     """Has what runs for long say now and then that it lives."""
 

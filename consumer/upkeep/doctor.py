@@ -124,17 +124,19 @@ def _postgres(feeds: Feeds, settings: DatabaseSettings) -> Iterator[Finding]:
         else:
             yield Finding.ok("postgres", f"version {server['version']}")
         yield _postgis(server["postgis"], server["postgis_to_be_had"])
-        steps = migrate.status(connection)
+        steps, ahead = migrate.status(connection), migrate.ahead(connection)
         pending = [step.name for step in steps if step.how is None]
         edited = [step.name for step in steps if step.edited and step.how == "run"]
-        if pending:
+        if ahead:
+            yield Finding.wrong("migrations", f"ahead of this program: {', '.join(ahead)}", migrate.BACK)
+        elif pending:
             yield Finding.wrong("migrations", f"pending: {', '.join(pending)}", "run: fleettickets migrate")
         elif edited:
             yield Finding.wrong("migrations", f"edited since: {', '.join(edited)}", "undo that, add a new file")
         else:
             yield Finding.ok("migrations", f"current, {len(steps)} of {len(steps)}")
             feed_tables.require(connection, feeds.served)
-    if not pending:
+    if not pending and not ahead:
         rights = _rights(settings)
         yield rights
         yield from _other_roles(settings)
