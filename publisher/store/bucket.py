@@ -3,6 +3,7 @@
 import hashlib
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from functools import cache
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from threading import Event, Semaphore
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import boto3
 import botocore.session
@@ -24,7 +25,7 @@ from botocore.utils import parse_timestamp
 from urllib3.exceptions import HTTPError
 
 from publisher import tls
-from publisher.arrivals.folders import Folder, folder_of
+from publisher.arrivals.folders import CHANGES, Folder, folder_of
 from publisher.errors import (
     DependencyDown,
     Misconfigured,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         CopySourceTypeDef,
         GetObjectOutputTypeDef,
         HeadObjectOutputTypeDef,
+        ListObjectsV2OutputTypeDef,
         ObjectIdentifierTypeDef,
         ObjectTypeDef,
     )
@@ -59,6 +61,8 @@ _PAGE = 1000
 """Objects to a listing request, where the store does not give less."""
 _BESIDE = 8
 """Other objects that a listing around some keys may come by."""
+_DEEP, _LISTINGS = 4, 40
+"""Where folders are looked for: the names of a path, and requests at the most."""
 _MOMENT_SECONDS = 0.25
 """Between a look and the delete that it is for."""
 _SILENT_SECONDS = 20
@@ -312,6 +316,36 @@ class Bucket:
                     f"{error.detail}"
                 ) from error
             raise
+
+    def is_empty(self, folder: Folder) -> bool:
+        """Whether a feed has nothing that waits and nothing in its archive.
+
+        Raises: DependencyDown, ObjectRefused.
+        """
+        return not any(self._listing(prefix, 1).get("Contents") for prefix in (folder.changes, folder.processed))
+
+    def other_changes(self, folders: Iterable[Folder]) -> list[str]:
+        """Folders called `changes/`, in any case, that are none of these.
+
+        Of those that lie deep, and of a bucket with very many folders, not all are found.
+        Raises: DependencyDown; ObjectRefused, where no more may be listed than the feeds' own.
+        """
+        known = {folder.changes for folder in folders}
+        found: list[str] = []
+        looked_at, to_come = 0, deque([""])
+        while to_come and looked_at < _LISTINGS:
+            looked_at += 1
+            for prefix in self._listing(to_come.popleft(), _PAGE, Delimiter="/").get("CommonPrefixes", []):
+                name = prefix["Prefix"]
+                if name.casefold().endswith(f"/{CHANGES}") or name.casefold() == CHANGES:
+                    found += [] if name in known else [name]
+                elif name.count("/") < _DEEP:
+                    to_come.append(name)
+        return found
+
+    def _listing(self, prefix: str, keys: int, **options: Any) -> "ListObjectsV2OutputTypeDef":
+        with self._translated_errors(prefix):
+            return self._s3.list_objects_v2(Bucket=self.name, Prefix=prefix, MaxKeys=keys, **options)
 
     def waiting(self) -> Iterator[ObjectSummary]:
         """Every object in `changes/`, folder by folder, in the order of the keys; one request per thousand.
