@@ -21,7 +21,7 @@ from consumer.commands.replaying import replays_of_ledger
 from consumer.commands.reseed import reseed
 from consumer.commands.serve import serve
 from consumer.commands.served import served_folders
-from consumer.commands.settling import settled_by_ledger
+from consumer.commands.settling import require_database, settled_by_ledger
 from consumer.commands.status import show_status
 from consumer.commands.verify import verify
 from consumer.demo.command import demo
@@ -73,7 +73,7 @@ letters.command("discard")(discard_letters)
 program.add_typer(letters, name="dead-letters")
 
 
-KNOWN = Known(served_folders, settled_by_ledger, replays_of_ledger, beating)
+KNOWN = Known(served_folders, settled_by_ledger, replays_of_ledger, require_database, beating)
 
 
 def main() -> None:

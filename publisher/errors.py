@@ -9,6 +9,15 @@ class Misconfigured(FleetticketsError):
     """The operator has to change something; nothing was touched."""
 
 
+class WrongSchema(Misconfigured):
+    """The database is not of this version of the program: `found` says how, and `advice` what to do."""
+
+    def __init__(self, found: str, advice: str) -> None:
+        super().__init__(f"the database {found}; {advice}")
+        self.found = found
+        self.advice = advice
+
+
 class Permanent(FleetticketsError):
     """Trying again cannot help: dead letter. `reason` is a short stable word for grouping."""
 

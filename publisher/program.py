@@ -45,6 +45,8 @@ class Known:
     """What is known of files that wait."""
     replays: OpenReplays
     """What becomes of dead letters that are sent back."""
+    require_database: Callable[[], None]
+    """At the start of who does without a database as well, and asks it where there is one. Raises: Misconfigured."""
     beating: Beating
     """Has what runs for long say now and then that it lives."""
 

@@ -1,12 +1,13 @@
 """Typed settings from the environment and a `.env` file, checked once, before anything is touched."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import structlog
 from pydantic import AmqpDsn, AnyUrl, Field, HttpUrl, SecretStr, TypeAdapter, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
 from publisher import tls
 from publisher.errors import Misconfigured
@@ -165,14 +166,15 @@ def log_settings(*groups: BaseSettings) -> None:
     """
     told = {
         type(group).__name__.removesuffix("Settings").lower(): {
-            name: _masked(name, getattr(group, name)) for name in type(group).model_fields
+            name: masked(name, getattr(group, name)) for name in type(group).model_fields
         }
         for group in groups
     }
     structlog.get_logger().info("settings", **told)
 
 
-def _masked(name: str, value: object) -> object:
+def masked(name: str, value: object) -> object:
+    """The value of a field as it may be shown."""
     match value:
         case SecretStr() if name.endswith("url"):
             return _masked_url(value.get_secret_value())
@@ -183,7 +185,7 @@ def _masked(name: str, value: object) -> object:
         case Path():
             return str(value)
         case tuple():
-            return [_masked(name, each) for each in value]
+            return [masked(name, each) for each in value]
         case _:
             return value
 
@@ -197,13 +199,32 @@ def _masked_url(url: str) -> str:
     ).geturl()
 
 
+_NO_TEXT = ".env is no text in UTF-8"
+
 AnySettings = TypeVar("AnySettings", bound=BaseSettings)
+
+
+class Complaint(NamedTuple):
+    """What is wrong with one setting."""
+
+    name: str
+    what: str
+    is_missing: bool
+
+
+class Unfit(Misconfigured):
+    """A group of settings cannot be used as it is."""
+
+    def __init__(self, complaints: Sequence[Complaint]) -> None:
+        told = "; ".join(f"{complaint.name} {complaint.what}" for complaint in complaints)
+        super().__init__(f"{told} (environment or .env file)")
+        self.complaints = complaints
 
 
 def load(kind: type[AnySettings], **given: Any) -> AnySettings:
     """Read one group of settings; a missing or wrong one is one line that names it.
 
-    Raises: Misconfigured.
+    Raises: Unfit.
     """
     try:
         return kind(**given)
@@ -212,6 +233,22 @@ def load(kind: type[AnySettings], **given: Any) -> AnySettings:
         complaints = []
         for fault in error.errors(include_url=False, include_input=False):
             name = str(fault["loc"][0]) if fault["loc"] else "settings"
-            what = "is not set" if fault["type"] == "missing" else f"is wrong: {fault['msg']}"
-            complaints.append(f"{names.get(name, name)} {what}")
-        raise Misconfigured("; ".join(complaints) + " (environment or .env file)") from None
+            is_missing = fault["type"] == "missing"
+            what = "is not set" if is_missing else f"is wrong: {fault['msg']}"
+            complaints.append(Complaint(names.get(name, name), what, is_missing))
+        raise Unfit(complaints) from None
+    except UnicodeDecodeError:
+        raise Misconfigured(_NO_TEXT) from None
+
+
+def written() -> tuple[dict[str, str | None], dict[str, str | None]]:
+    """What is set in the environment, and in `.env`, by names in capitals; an empty line is none.
+
+    Raises: Misconfigured.
+    """
+    try:
+        sources = EnvSettingsSource(TlsSettings), DotEnvSettingsSource(TlsSettings)
+    except UnicodeDecodeError:
+        raise Misconfigured(_NO_TEXT) from None
+    environment, file = ({name.upper(): value for name, value in source.env_vars.items()} for source in sources)
+    return environment, file

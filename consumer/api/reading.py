@@ -14,7 +14,7 @@ from consumer.api.problems import Problem
 from consumer.feeds.feed import Feed
 from consumer.postgres import database
 from consumer.postgres.database import Connection, Pool
-from consumer.postgres.migrate import require_migrated
+from consumer.postgres.migrate import require_not_behind
 from consumer.upkeep.explain import TicketLife, explain_ticket
 
 _ANTIMERIDIAN = 180.0
@@ -110,7 +110,7 @@ class Reader:
     def require_ready(self) -> None:
         """Raises: Misconfigured, for a database that lacks a migration; DependencyDown."""
         with database.look(self._pool) as connection:
-            require_migrated(connection)
+            require_not_behind(connection)
 
 
 def question(of: Feed, statement: str, parameters: Parameters, file: Literal["api", "past"] = "api") -> Question:

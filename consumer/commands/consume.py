@@ -43,7 +43,7 @@ from publisher.broker import channels
 from publisher.broker.consuming import Link
 from publisher.broker.depths import Depths
 from publisher.broker.topology import RETRY_DELAYS, Queue
-from publisher.errors import DependencyDown, FleetticketsError
+from publisher.errors import DependencyDown, FleetticketsError, Misconfigured
 from publisher.health import Health, show
 from publisher.heartbeat import ProcessKind, Pulse
 from publisher.settings import BrokerSettings, BucketSettings, WorkSettings, load, log_settings
@@ -107,7 +107,7 @@ def consume(
         # Slow bodies leave one of the files in hand to the others.
         slow = max(1, work.files_in_hand - 1)
         bucket = Bucket(bucket_settings, feeds.folders, connections=2 * work.files_in_hand + 2, slow=slow, stop=stop)
-        _warn_of_bucket(bucket)
+        _look_at_bucket(bucket)
         # What nobody takes up here may be taken up nowhere: then one message waits, and not one for each file.
         relay = Relay(pool, link.publish, reached, lambda kind: kind not in queues and depths.waits(kind))
         handlers: dict[Queue, Handle] = {}
@@ -138,10 +138,15 @@ def consume(
     structlog.get_logger().info("stopped")
 
 
-def _warn_of_bucket(bucket: Bucket) -> None:
-    """Say early what is wrong with the bucket. No reason to end: it may be mended while files wait."""
+def _look_at_bucket(bucket: Bucket) -> None:
+    """Say early what is wrong with the bucket; a store that is away is waited for, with files in hand.
+
+    Raises: Misconfigured, where settings and bucket do not fit together.
+    """
     try:
         bucket.require()
+    except Misconfigured:
+        raise
     except FleetticketsError as error:
         structlog.get_logger().error("bucket", detail=str(error))
 

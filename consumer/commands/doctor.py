@@ -4,11 +4,13 @@ from typing import Annotated
 
 import typer
 
+from consumer.commands.judged_settings import judged_settings
 from consumer.commands.printing import print_json
-from consumer.commands.served import served_feeds
-from consumer.settings import DatabaseSettings, GeocoderChoice, GeocoderSettings
+from consumer.feeds.declared import declared_feeds
+from consumer.settings import DatabaseSettings, FeedsSettings, GeocoderChoice, GeocoderSettings, VerdictSettings
 from consumer.upkeep import doctor
 from consumer.upkeep.doctor import Examined
+from consumer.upkeep.findings import Effective, Examination, Finding, Origin
 from publisher.errors import Misconfigured
 from publisher.program import EXIT_FAILED, AsJson, OfFeeds
 from publisher.settings import AnySettings, BrokerSettings, BucketSettings, load
@@ -24,21 +26,36 @@ def show_doctor(
 ) -> None:
     """Examine each dependency: version, what it can do, and what to do if it cannot.
 
-    One line each for Postgres, PostGIS, migrations, RabbitMQ with its queues as they are in force, the store and what
-    it does with conditional copies and deletes, and the bucket's notifications. The store is tried with a small object
-    in doctor/ beside changes/, which is removed again. Exit status 1 when anything is wrong.
+    First what is set and where, then one line each for what any command would refuse of it; Postgres, PostGIS,
+    migrations; RabbitMQ with its queues as they are in force; the store and what it does with conditional copies and
+    deletes, and folders of the bucket that nobody serves; the bucket's notifications; who is at work. One cause is one
+    line: what cannot be looked at for another one is left out. The store is tried with a small object in doctor/
+    beside changes/, which is removed again. Exit status 1 when anything is wrong.
     """
+    judged, effective = judged_settings()
+    feeds = None
+    if _loaded(FeedsSettings):
+        try:
+            feeds = declared_feeds(load(FeedsSettings))
+        except Misconfigured as error:
+            judged.append(Finding.wrong("feeds", str(error), "mend the declaration, or what names it; docs/feeds.md"))
+    limits = _loaded(VerdictSettings)
     examined = Examined(
-        database=_settings(DatabaseSettings),
-        broker=_settings(BrokerSettings),
-        bucket=_settings(BucketSettings),
-        geocoder=_settings(GeocoderSettings) if load(GeocoderChoice).is_made else None,
-        feeds=served_feeds(feed),
+        database=_loaded(DatabaseSettings),
+        broker=_loaded(BrokerSettings),
+        bucket=_loaded(BucketSettings),
+        geocoder=_loaded(GeocoderSettings),
+        has_geocoder=load(GeocoderChoice).is_made,
+        feeds=feeds.narrowed(feed or ()) if feeds else None,
+        missing_seconds=limits.missing_seconds if limits else None,
     )
-    examination = doctor.examine(examined, poller_only=poller_only)
+    examination = Examination(
+        findings=[*judged, *doctor.examine(examined, poller_only=poller_only)], settings=effective
+    )
     if as_json:
         print_json(examination)
     else:
+        _print_settings(examination.settings)
         width = max(len(finding.about) for finding in examination.findings)
         for finding in examination.findings:
             do = f"; {finding.do}" if finding.do else ""
@@ -47,9 +64,19 @@ def show_doctor(
         raise typer.Exit(EXIT_FAILED)
 
 
-def _settings(kind: type[AnySettings]) -> AnySettings | Misconfigured:
-    """A mistake in one group leaves the others to be looked at."""
+def _print_settings(settings: list[Effective]) -> None:
+    """Those that are set; the rest is in the README as well."""
+    chosen = [one for one in settings if one.origin in {Origin.ENVIRONMENT, Origin.FILE}]
+    width = max((len(one.name) for one in chosen), default=0)
+    for one in chosen:
+        typer.echo(printable(f"{one.name:{width}}  {one.origin.value:11}  {one.value or ''}").rstrip())
+    others = len(settings) - len(chosen)
+    typer.echo(f"{others} other settings are as by default, or not set: doctor --json has them\n")
+
+
+def _loaded(kind: type[AnySettings]) -> AnySettings | None:
+    """A mistake in one group leaves the others to be looked at; it is told by itself."""
     try:
         return load(kind)
-    except Misconfigured as error:
-        return error
+    except Misconfigured:
+        return None

@@ -25,7 +25,11 @@ def migrate_database(
     """
     with database.connect(load(DatabaseSettings), None) as connection:
         if only_status:
-            _show_steps(migrate.status(connection), as_json=as_json)
+            steps = migrate.status(connection)
+            _show_steps(steps, migrate.ahead(connection), as_json=as_json)
+            migrate.require_not_ahead(connection)
+            if any(step.how is None or step.edited for step in steps):
+                raise typer.Exit(EXIT_FAILED)
             return
         done: list[dict[str, str]] = []
 
@@ -45,12 +49,14 @@ def _tell_of_warning(found: Diagnostic) -> None:
         typer.echo(f"note: {found.message_primary}", err=True)
 
 
-def _show_steps(steps: list[migrate.Step], *, as_json: bool) -> None:
+def _show_steps(steps: list[migrate.Step], ahead: list[str], *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps([{"name": step.name, "how": step.how, "edited": step.edited} for step in steps]))
+        told = [{"name": step.name, "how": step.how, "edited": step.edited, "is_ours": True} for step in steps]
+        told += [{"name": name, "how": "run", "edited": False, "is_ours": False} for name in ahead]
+        typer.echo(json.dumps(told))
     else:
         for step in steps:
             when = f"{step.how} {step.applied_at:%Y-%m-%d %H:%M:%S %Z}" if step.applied_at else "pending"
             typer.echo(f"{step.name:28} {when}{'  EDITED since' if step.edited else ''}")
-    if any(step.how is None or step.edited for step in steps):
-        raise typer.Exit(EXIT_FAILED)
+        for name in ahead:
+            typer.echo(f"{name:28} of a newer version of the program")

@@ -1,14 +1,17 @@
 """`serve`."""
 
 import asyncio
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
 from consumer.commands.beating import beating
 from consumer.commands.served import served_feeds
-from consumer.postgres import database
+from consumer.postgres import database, migrate
+from consumer.postgres.database import Role
 from consumer.settings import ApiSettings, DatabaseSettings
+from publisher.errors import DependencyDown
 from publisher.heartbeat import ProcessKind, Pulse
 from publisher.program import stop_on_signals
 from publisher.settings import load, log_settings
@@ -34,6 +37,9 @@ def serve(
     require_tokens(settings.tokens, host)
     stop = stop_on_signals()
     listening = listen(host, port)
+    # A database that is away, or not migrated yet, is waited for.
+    with suppress(DependencyDown), database.connect(database_settings, Role.READ, purpose="api") as connection:
+        migrate.require_not_ahead(connection)
     log_settings(database_settings, settings)
     # One more for the health, and two for who follows the changes: neither waits for those who ask.
     connections = settings.connections + 3

@@ -1,17 +1,28 @@
 """What `poll` asks the ledger, beside a consumer's database."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, suppress
 
 import structlog
 
 from consumer.postgres import database
-from consumer.postgres.database import Role
+from consumer.postgres.database import Connection, Role
+from consumer.postgres.migrate import require_not_ahead
 from consumer.settings import ApplySettings, DatabaseChoice, DatabaseSettings
 from consumer.upkeep.verdicts import Ledger
+from publisher.errors import DependencyDown
 from publisher.settings import load
 from publisher.sources.poller import Settled, nothing_settled
+
+
+def require_database() -> None:
+    """What no later poll could do anything about; a database that is away is no reason not to poll.
+
+    Raises: Misconfigured.
+    """
+    if load(DatabaseChoice).is_made:
+        with suppress(DependencyDown), _connect() as connection:
+            require_not_ahead(connection)
 
 
 @contextmanager
@@ -24,9 +35,12 @@ def settled_by_ledger(bucket: str) -> Iterator[Settled]:
         yield nothing_settled
         return
     passes_over = load(ApplySettings).changed_policy == "ignore"
-    connect = partial(database.connect, load(DatabaseSettings), Role.READ)
-    with Ledger(connect, bucket, passes_over=passes_over) as ledger:
+    with Ledger(_connect, bucket, passes_over=passes_over) as ledger:
         yield lambda page: [verdict is not None for verdict in ledger.verdicts(page)]
         if ledger.fault is not None:
             detail, so = str(ledger.fault), "everything that waits is offered"
             structlog.get_logger().warning("the ledger cannot be asked", detail=detail, so=so)
+
+
+def _connect() -> Connection:
+    return database.connect(load(DatabaseSettings), Role.READ)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -40,6 +41,19 @@ _PART_OF_PATIENCE = 0.6
 """For a connection, or for a lock: what is left is for saying who has it."""
 _DATA = "22"
 """The class of SQLSTATE for values: out of range, with a NUL, no time that there is. What brought them is at fault."""
+
+_REFUSALS = (
+    (re.compile(r'database "[^"]*" does not exist|no such database'), "has no such database"),
+    (re.compile(r"no pg_hba\.conf entry"), "lets this user not in from here: see its pg_hba.conf"),
+    (
+        re.compile(
+            r'authentication failed|role "[^"]*" does not exist|no such user|no password supplied'
+            r"|not permitted to log in|permission denied for database"
+        ),
+        "refuses this user or password",
+    ),
+)
+"""What PostgreSQL and PgBouncer say to who may not come in. In another language it is taken for one that is away."""
 
 _NETWORK = {
     "keepalives": 1,
@@ -127,15 +141,41 @@ def refusing_everybody() -> Iterator[None]:
         raise DatabaseDown(DATABASE, error.detail) from error
 
 
+class _Server:
+    """Where the database of this process is: of a connection that is lost later, psycopg does not say it."""
+
+    address = ""
+
+
+_server = _Server()
+
+
 def _away(error: BaseException) -> DatabaseDown:
     detail = tls.explained(one_line(error), "DATABASE_URL", f"{tls.CA_FILE}, or in sslrootcert in DATABASE_URL")
-    return DatabaseDown(DATABASE, detail)
+    return DatabaseDown(DATABASE, f"{detail} ({_server.address})" if _server.address else detail)
+
+
+def _refusal(error: psycopg.OperationalError) -> Misconfigured | None:
+    """What a server that is there says of user, password and database, in whose words alone it is to be known."""
+    told = str(error)
+    for pattern, meaning in _REFUSALS:
+        if pattern.search(told):
+            return Misconfigured(f"DATABASE_URL: postgres at {_server.address} {meaning}")
+    return None
+
+
+def _told_address(given: Mapping[str, Any]) -> str:
+    """Host and port, of each server where there are several; what the URL leaves out libpq takes from PG*."""
+    hosts = str(given.get("host") or given.get("hostaddr") or os.environ.get("PGHOST") or "its socket").split(",")
+    ports = str(given.get("port") or os.environ.get("PGPORT") or "5432").split(",")
+    return ", ".join(f"{host}:{ports[min(at, len(ports) - 1)]}" for at, host in enumerate(hosts))
 
 
 def address(settings: DatabaseSettings) -> str:
     """What libpq is told: the URL, and for what it leaves open our ways with a silent network and with the CA."""
     url = settings.database_url.get_secret_value()
     given = conninfo_to_dict(url)
+    _server.address = _told_address(given)
     ours: dict[str, Any] = dict(_NETWORK)
     mode = given.get("sslmode") or os.environ.get("PGSSLMODE")
     # Where TLS is a mere preference, libpq would answer a certificate that fails with plain text.
@@ -166,17 +206,21 @@ def connect(
 
     The server shows it by its purpose. With `patience` no statement takes more seconds, unless the work is a long one,
     and none waits nearly so long for a lock, so that who has the lock can still be asked.
-    Raises: DatabaseDown, StatementRefused; Misconfigured behind a pooler that gives each transaction another session.
+    Raises: DatabaseDown, StatementRefused; Misconfigured where the server refuses user, password or database, and
+    behind a pooler that gives each transaction another session.
     """
     with translated_errors():
-        connection = psycopg.Connection.connect(
-            address(settings),
-            autocommit=True,
-            row_factory=dict_row,
-            # libpq takes whole seconds, and two at the least.
-            connect_timeout=_CONNECT_SECONDS if patience is None else max(2, int(patience * _PART_OF_PATIENCE)),
-            application_name=f"fleettickets {purpose}".rstrip(),
-        )
+        try:
+            connection = psycopg.Connection.connect(
+                address(settings),
+                autocommit=True,
+                row_factory=dict_row,
+                # libpq takes whole seconds, and two at the least.
+                connect_timeout=_CONNECT_SECONDS if patience is None else max(2, int(patience * _PART_OF_PATIENCE)),
+                application_name=f"fleettickets {purpose}".rstrip(),
+            )
+        except psycopg.OperationalError as error:
+            raise _refusal(error) or error from error.__cause__
         try:
             _require_own_session(connection, settings)
             _begin_session(connection, role)

@@ -13,19 +13,34 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import resources
+from importlib.metadata import version
 from typing import Literal, LiteralString
 
 import structlog
 from psycopg import errors
+from psycopg.rows import DictRow
 
 from consumer.feeds.feed import Feed
 from consumer.postgres import database, feed_tables
 from consumer.postgres.database import DATABASE, Connection
 from publisher.arrivals.keys import ChangeFileKey, read_key
-from publisher.errors import DatabaseDown, DependencyDown, HeldByAnother, Misconfigured, Permanent, StatementRefused
+from publisher.errors import (
+    DatabaseDown,
+    DependencyDown,
+    HeldByAnother,
+    Misconfigured,
+    Permanent,
+    StatementRefused,
+    WrongSchema,
+)
 
 _TURN_SECONDS = 600
 """A migration of a large database takes minutes; somebody else's that takes longer is told and not waited for."""
+
+BACK = "run the newer version again, or restore the database from before it (docs/operations.md, Going back)"
+"""What to do where the database is ahead."""
+
+_VERSION = version("fleettickets")
 
 _WITH_OLD_TABLES = "15_adopted_tables"
 _WITH_SERVER_WIDE_ROLES, _WITH_OWN_ROLES = "17_roles", "22_roles"
@@ -75,10 +90,7 @@ def status(connection: Connection) -> list[Step]:
 
     Raises: DependencyDown.
     """
-    with database.translated_errors():
-        known = database.row(connection, "migrations", "log_exists")
-        logged = database.rows(connection, "migrations", "read_log") if known and known["exists"] else []
-    log = {entry["name"]: entry for entry in logged}
+    log = _log(connection)
     return [
         Step(
             migration.name,
@@ -90,11 +102,43 @@ def status(connection: Connection) -> list[Step]:
     ]
 
 
-def require_migrated(connection: Connection) -> None:
-    """Raises: Misconfigured, when something is pending or rows are hidden from this login; DependencyDown."""
+def _log(connection: Connection) -> dict[str, DictRow]:
+    with database.translated_errors():
+        known = database.row(connection, "migrations", "log_exists")
+        logged = database.rows(connection, "migrations", "read_log") if known and known["exists"] else []
+    return {entry["name"]: entry for entry in logged}
+
+
+def ahead(connection: Connection) -> list[str]:
+    """The migrations that another version of the program has done here, and which this one does not have.
+
+    Raises: DependencyDown.
+    """
+    return sorted(_log(connection).keys() - {migration.name for migration in all_migrations()})
+
+
+def require_not_ahead(connection: Connection) -> None:
+    """Raises: WrongSchema, when the program was taken back to an older version than the database; DependencyDown."""
+    if unknown := ahead(connection):
+        first, *others = unknown
+        more = f" and {len(others)} more" if others else ""
+        raise WrongSchema(f"is ahead of this program: it has {first}{more}, which is not in version {_VERSION}", BACK)
+
+
+def require_not_behind(connection: Connection) -> None:
+    """All that what runs already asks again and again: an upgrade migrates first, and replaces it then.
+
+    Raises: WrongSchema, when something is pending; DependencyDown.
+    """
     pending = next((step.name for step in status(connection) if step.how is None), None)
     if pending:
-        raise Misconfigured(f"the database lacks migration {pending}; run: fleettickets migrate")
+        raise WrongSchema(f"lacks migration {pending}", "run: fleettickets migrate")
+
+
+def require_migrated(connection: Connection) -> None:
+    """Raises: WrongSchema; Misconfigured, when rows are hidden from this login; DependencyDown."""
+    require_not_ahead(connection)
+    require_not_behind(connection)
     with database.translated_errors():
         hidden = database.row(connection, "roles", "filtered") or {}
     if hidden["tables"]:
@@ -212,6 +256,7 @@ def _check(connection: Connection) -> None:
     for step in steps:
         if step.edited and step.how == "run":
             raise Misconfigured(f"migration {step.name} was changed after it was run; undo that and add a new file")
+    require_not_ahead(connection)
     if any(step.name == _WITH_OLD_TABLES and step.how is None for step in steps):
         database.rows(connection, "adoption", "check_adoption")
 

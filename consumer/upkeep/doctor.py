@@ -1,22 +1,21 @@
 """Each dependency: its version, what it can do, and what to do if it cannot. Changes nothing that anybody else sees."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from psycopg import errors
-from pydantic import Field
 
 from consumer.feeds.feed import Feeds
 from consumer.geocoding.locationiq import Geocoder
 from consumer.postgres import database, feed_tables, migrate
 from consumer.postgres.database import Role
 from consumer.settings import DatabaseSettings, GeocoderSettings
+from consumer.upkeep.at_work import at_work
+from consumer.upkeep.findings import Finding, Level
 from consumer.upkeep.rehearsal import rehearse
-from consumer.upkeep.views import View
 from publisher.broker import broker_users, channels, management, topology
 from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother, Misconfigured, Permanent, Refused
 from publisher.settings import BrokerSettings, BucketSettings
@@ -27,94 +26,69 @@ from publisher.store.notifications import Notifications
 
 _OLDEST_POSTGRES = 140000
 _OLDEST_RABBITMQ = (3, 10)
+_NAMED = 3
+_TOPOLOGY, _MISSING = "topology", "missing: "
 
 LookedAt = TypeVar("LookedAt")
 
 
-class Level(StrEnum):
-    """How a finding counts: only what is wrong makes the whole unfit."""
-
-    OK = "ok"
-    NOTE = "note"
-    WRONG = "wrong"
-
-
-class Finding(View):
-    """One line: what was looked at, what was found, and what to do unless it is fine."""
-
-    about: str = Field(description="The dependency, or the part of it, that was looked at.")
-    level: Level
-    found: str = Field(description="A version, a state, or what is wrong, for a person.")
-    do: str = Field("", description="What to do; empty where all is fine.")
-
-    @classmethod
-    def ok(cls, about: str, found: str) -> Self:
-        return cls(about=about, level=Level.OK, found=found)
-
-    @classmethod
-    def note(cls, about: str, found: str, do: str) -> Self:
-        return cls(about=about, level=Level.NOTE, found=found, do=do)
-
-    @classmethod
-    def wrong(cls, about: str, found: str, do: str) -> Self:
-        return cls(about=about, level=Level.WRONG, found=found, do=do)
-
-
-class Examination(View):
-    """What was found of every dependency."""
-
-    findings: list[Finding] = Field(description="In the order looked at: database, broker, store, geocoder.")
-
-    @property
-    def is_fit(self) -> bool:
-        """Whether nothing is wrong; notes are no harm."""
-        return all(finding.level is not Level.WRONG for finding in self.findings)
-
-
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """Where each dependency is, or the mistake in its settings, which is a finding too; no geocoder is None."""
+    """Where each dependency is; None where a mistake in the settings is told already. No geocoder is None, too."""
 
-    database: DatabaseSettings | Misconfigured
-    broker: BrokerSettings | Misconfigured
-    bucket: BucketSettings | Misconfigured
-    geocoder: GeocoderSettings | Misconfigured | None
-    feeds: Feeds
+    database: DatabaseSettings | None
+    broker: BrokerSettings | None
+    bucket: BucketSettings | None
+    geocoder: GeocoderSettings | None
+    has_geocoder: bool
+    feeds: Feeds | None
+    missing_seconds: float | None
+    """From when on a process that gives no sign is missed."""
 
 
-def examine(examined: Examined, *, poller_only: bool) -> Examination:
-    """Look at every dependency by itself; one that is away leaves the others readable.
+def examine(examined: Examined, *, poller_only: bool) -> list[Finding]:
+    """Look at every dependency by itself; one that is away leaves the others readable, and is one line.
 
     `poller_only` says that the bucket is not meant to announce anything.
     """
-    return Examination(
-        findings=[
-            *_part("postgres", examined.database, partial(_postgres, examined.feeds)),
-            *_part("rabbitmq", examined.broker, _rabbitmq),
-            *_part("store", examined.bucket, partial(_store, examined.feeds)),
-            *_part("notifications", examined.bucket, partial(_notifications, examined.feeds, poller_only=poller_only)),
-            *_part("geocoder", examined.geocoder, _geocoder),
-        ]
-    )
+    postgres = _part("postgres", examined.database, partial(_postgres, examined.feeds))
+    rabbitmq = _part("rabbitmq", examined.broker, _rabbitmq)
+    findings = postgres + rabbitmq
+    if _is_fine(rabbitmq, "rabbitmq"):
+        findings += _part("management", examined.broker, partial(_management, _missing(rabbitmq)))
+    if examined.feeds is not None:
+        store = _part("store", examined.bucket, partial(_store, examined.feeds))
+        findings += store
+        if _is_fine(store, "store"):
+            look = partial(_notifications, examined.feeds, poller_only=poller_only)
+            findings += _part("notifications", examined.bucket, look)
+    if _is_fine(postgres, "migrations") and examined.missing_seconds is not None:
+        broker = examined.broker if _is_fine(rabbitmq, "rabbitmq") else None
+        findings += _part("processes", examined.database, partial(at_work, broker, examined.missing_seconds))
+    if not examined.has_geocoder:
+        wait = "requests to find places wait in their queue until GEOCODER_API_KEY is set"
+        findings.append(Finding.note("geocoder", "there is none", wait))
+    return findings + _part("geocoder", examined.geocoder, _geocoder)
 
 
-def _part(
-    about: str, settings: LookedAt | Misconfigured, look: Callable[[LookedAt], Iterator[Finding]]
-) -> list[Finding]:
+def _part(about: str, settings: LookedAt | None, look: Callable[[LookedAt], Iterator[Finding]]) -> list[Finding]:
     """What was found until the part could not be looked at any further, and why it could not."""
     findings: list[Finding] = []
     try:
-        if isinstance(settings, Misconfigured):
-            raise settings
-        findings.extend(look(settings))
+        if settings is not None:
+            findings.extend(look(settings))
     except Misconfigured as error:
-        findings.append(Finding.wrong(about, str(error), "set it in the environment or in .env"))
+        findings.append(Finding.wrong(about, str(error), "change that, then ask again"))
     except FleetticketsError as error:
         findings.append(Finding.wrong(about, str(error), "see that it runs and can be reached from here"))
     return findings
 
 
-def _postgres(feeds: Feeds, settings: DatabaseSettings) -> Iterator[Finding]:
+def _is_fine(findings: Iterable[Finding], about: str) -> bool:
+    return any(finding.about == about and finding.level is Level.OK for finding in findings)
+
+
+def _postgres(feeds: Feeds | None, settings: DatabaseSettings) -> Iterator[Finding]:
     with database.connect(settings, Role.READ) as connection, database.translated_errors():
         server = database.row(connection, "doctor", "server") or {}
         if server["number"] < _OLDEST_POSTGRES:
@@ -123,22 +97,28 @@ def _postgres(feeds: Feeds, settings: DatabaseSettings) -> Iterator[Finding]:
             yield Finding.wrong("postgres", "a standby, which cannot be written to", "name the primary")
         else:
             yield Finding.ok("postgres", f"version {server['version']}")
-        yield _postgis(server["postgis"], server["postgis_to_be_had"])
-        steps = migrate.status(connection)
+        steps, ahead = migrate.status(connection), migrate.ahead(connection)
         pending = [step.name for step in steps if step.how is None]
         edited = [step.name for step in steps if step.edited and step.how == "run"]
-        if pending:
-            yield Finding.wrong("migrations", f"pending: {', '.join(pending)}", "run: fleettickets migrate")
+        if server["postgis"] or not (pending and server["postgis_to_be_had"]):  # else migrating brings it
+            yield _postgis(server["postgis"], server["postgis_to_be_had"])
+        if ahead:
+            yield Finding.wrong("migrations", f"ahead of this program: {', '.join(ahead)}", migrate.BACK)
+        elif pending:
+            more = f" and {len(pending) - _NAMED} more" if len(pending) > _NAMED else ""
+            named = f"{', '.join(pending[:_NAMED])}{more}"
+            yield Finding.wrong("migrations", f"pending: {named}", "run: fleettickets migrate")
         elif edited:
             yield Finding.wrong("migrations", f"edited since: {', '.join(edited)}", "undo that, add a new file")
         else:
             yield Finding.ok("migrations", f"current, {len(steps)} of {len(steps)}")
-            feed_tables.require(connection, feeds.served)
-    if not pending:
+            if feeds is not None:
+                feed_tables.require(connection, feeds.served)
+    if not pending and not ahead:
         rights = _rights(settings)
         yield rights
         yield from _other_roles(settings)
-        if rights.level is not Level.WRONG:
+        if rights.level is not Level.WRONG and feeds is not None:
             yield _merge(feeds, settings)
 
 
@@ -216,18 +196,35 @@ def _rabbitmq(settings: BrokerSettings) -> Iterator[Finding]:
         else:
             yield Finding.ok("rabbitmq", version)
         outcome = topology.compare(channel)
+    missing = [difference for difference in outcome.differences if difference.what == topology.MISSING]
+    if missing:
+        yield Finding.wrong(
+            _TOPOLOGY, f"{_MISSING}{', '.join(dict.fromkeys(one.name for one in missing))}", missing[0].do
+        )
     for difference in outcome.differences:
-        yield Finding.wrong(f"{difference.kind} {difference.name}", difference.what, difference.do)
+        if difference.what != topology.MISSING:
+            yield Finding.wrong(f"{difference.kind} {difference.name}", difference.what, difference.do)
     if not outcome.differences:
         agreed = f"{len(outcome.agreed)} exchanges and quorum queues, arguments as declared"
-        yield Finding.ok("topology", agreed)
+        yield Finding.ok(_TOPOLOGY, agreed)
+
+
+def _missing(findings: Iterable[Finding]) -> set[str]:
+    """The exchanges and queues that are told as missing."""
+    told = [one.found.removeprefix(_MISSING) for one in findings if one.about == _TOPOLOGY]
+    return {name for names in told for name in names.split(", ")}
+
+
+def _management(missing: Container[str], settings: BrokerSettings) -> Iterator[Finding]:
     if settings.management_url is None:
         yield Finding.note("bindings", "not looked at", "set RABBITMQ_MANAGEMENT_URL to have them compared")
         return
-    unbound = management.unbound(settings, topology.bindings())
+    # What is bound to something missing is missing with it.
+    wanted = [one for one in topology.bindings() if one.exchange not in missing and one.queue not in missing]
+    unbound = management.unbound(settings, wanted)
     for difference in unbound:
         yield Finding.wrong(f"binding {difference.name}", difference.what, difference.do)
-    if not unbound:
+    if not unbound and not missing:
         yield Finding.ok("bindings", "all in force")
     for difference in management.overridden(settings):
         yield Finding.wrong(f"{difference.kind} {difference.name}", difference.what, difference.do)
@@ -250,8 +247,10 @@ def _steering(settings: BrokerSettings) -> Finding:
 
 
 def _store(feeds: Feeds, settings: BucketSettings) -> Iterator[Finding]:
-    Bucket(settings, feeds.folders).require()
+    bucket = Bucket(settings, feeds.folders)
+    bucket.require()
     yield Finding.ok("store", f"bucket {settings.bucket} can be listed")
+    yield from _folders(feeds, bucket)
     try:
         keeps, *_ = [try_conditions(settings, folder) for folder in feeds.folders]
     except Refused as error:
@@ -265,6 +264,28 @@ def _store(feeds: Feeds, settings: BucketSettings) -> Iterator[Finding]:
         else:
             do = "nothing, if the exporter never writes a key twice within milliseconds; see docs/architecture.md"
             yield Finding.note(f"conditional {what}", "ignored by this store", do)
+
+
+def _folders(feeds: Feeds, bucket: Bucket) -> Iterator[Finding]:
+    """Feeds under whose prefix nothing was ever stored, while the bucket has something elsewhere."""
+    empty = [feed.folder for feed in feeds if bucket.is_empty(feed.folder)]
+    if not empty:
+        return
+    named = ", ".join(folder.prefix or "its root" for folder in empty)
+    try:
+        others = bucket.other_changes(feed.folder for feed in feeds.declared)
+    except (Refused, DependencyDown):  # a right to list no more than it needs
+        others = []
+    elsewhere = f"while {', '.join(others)} has something"
+    if len(empty) == len(feeds.served):
+        if others:
+            do = "see where the exporter writes: a feed's prefix stands in its declaration, docs/feeds.md"
+            yield Finding.wrong("prefix", f"the bucket has nothing below {named}, {elsewhere}", do)
+        return
+    do = "nothing, if its exporter has not begun; else see where it writes, or serve others: FLEETTICKETS_FEEDS"
+    full = ", ".join(feed.prefix or "its root" for feed in feeds if feed.folder not in empty)
+    told = elsewhere if others else f"while {full} has something"
+    yield Finding.note("prefix", f"the bucket has nothing below {named}, {told}", do)
 
 
 def _notifications(feeds: Feeds, settings: BucketSettings, *, poller_only: bool) -> Iterator[Finding]:
@@ -300,11 +321,7 @@ def _announced(configuration: dict[str, Any], feeds: Feeds, *, poller_only: bool
     return Finding.wrong(about, found, do)
 
 
-def _geocoder(settings: GeocoderSettings | None) -> Iterator[Finding]:
-    if settings is None:
-        wait = "requests to find places wait in their queue until GEOCODER_API_KEY is set"
-        yield Finding.note("geocoder", "there is none", wait)
-        return
+def _geocoder(settings: GeocoderSettings) -> Iterator[Finding]:
     left = Geocoder(settings).balance()
     told = "" if left is None else f": {left} requests left today"
     yield Finding.ok("geocoder", f"{settings.url.host} takes the key{told}")

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from publisher.errors import WrongSchema
 from publisher.heartbeat import PausedBy, ProcessKind
 from publisher.terminal import duration
 
@@ -36,6 +37,7 @@ class Word(StrEnum):
     PAUSED = "PAUSED"
     SILENT = "SILENT"
     NOT_ANNOUNCED = "NOT ANNOUNCED"
+    WRONG_SCHEMA = "WRONG SCHEMA"
     COULD_NOT_LOOK = "COULD NOT LOOK"
 
 
@@ -132,6 +134,8 @@ class Facts:
     """What was found; None of what did not answer, and why in `faults`, by the name of the part."""
 
     faults: Mapping[str, str] = field(default_factory=dict)
+    wrong_schema: WrongSchema | None = None
+    """Nothing of this version can be started on such a database, and nothing of it was read."""
     backlog: Backlogged | None = None
     queue: FilesQueue | None = None
     processes: Sequence[ProcessSeen] | None = None
@@ -185,6 +189,11 @@ class _Case:
         alike = [one for one in self.facts.processes or () if one.kind is process.kind]
         number = f" {alike.index(process) + 1}" if len(alike) > 1 else ""
         return f"{process.kind}{number} ({process.host}, pid {process.pid})"
+
+
+def _wrong_schema(case: _Case) -> Judgement | None:
+    wrong = case.facts.wrong_schema
+    return _not_flowing(Word.WRONG_SCHEMA, f"the database {wrong.found}", wrong.advice) if wrong else None
 
 
 def _everything_fails(case: _Case) -> Judgement | None:
@@ -376,6 +385,7 @@ def _worth_knowing(case: _Case) -> Iterable[str]:
 
 
 _IN_ORDER: Sequence[Callable[[_Case], Judgement | None]] = (
+    _wrong_schema,
     _everything_fails,
     _without_service,
     _no_consumer,

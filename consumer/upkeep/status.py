@@ -34,7 +34,7 @@ from consumer.upkeep.verdicts import Ledger, Verdict
 from consumer.upkeep.views import Connect, FileNotes, Moment, OpenChannel, View
 from publisher.broker import channels
 from publisher.broker.topology import Queue
-from publisher.errors import FleetticketsError
+from publisher.errors import FleetticketsError, WrongSchema
 from publisher.heartbeat import PausedBy, ProcessKind
 from publisher.store.bucket import Bucket, ObjectSummary, pages
 
@@ -293,7 +293,7 @@ class Looking:
             # One that still does not answer is not asked for a second time.
             if name not in self._looks or self._looks[name].is_over:
                 self._looks[name] = Look(name, self._answer_seconds, read)
-        faults: dict[str, str] = {}
+        faults: dict[str, FleetticketsError] = {}
         in_bucket: _InBucket | None = self._found("bucket", faults)
         in_broker: BrokerPart | None = self._found("broker", faults)
         processes: ProcessesPart | None = self._found("processes", faults)
@@ -312,19 +312,23 @@ class Looking:
             bucket=in_bucket.part if in_bucket else None,
             broker=in_broker,
             database=in_database,
-            faults=faults,
+            faults=_told(faults),
         )
 
-    def _found(self, name: str, faults: dict[str, str]) -> Any:
+    def _found(self, name: str, faults: dict[str, FleetticketsError]) -> Any:
         try:
             return self._looks[name].found()
         except FleetticketsError as error:
-            faults[name] = str(error)
+            faults[name] = error
             return None
 
 
+def _told(faults: dict[str, FleetticketsError]) -> dict[str, str]:
+    return {part: str(error) for part, error in faults.items()}
+
+
 def _facts(
-    faults: dict[str, str],
+    faults: dict[str, FleetticketsError],
     in_bucket: "_InBucket | None",
     in_broker: BrokerPart | None,
     processes: ProcessesPart | None,
@@ -333,7 +337,8 @@ def _facts(
     queue = in_broker.queues[Queue.FILES.value] if in_broker else None
     leaving_out = {"version", "feeds", "started_at"}
     return Facts(
-        faults=faults,
+        faults=_told(faults),
+        wrong_schema=next((error for error in faults.values() if isinstance(error, WrongSchema)), None),
         backlog=in_bucket.to_judge if in_bucket else None,
         queue=FilesQueue(**queue.model_dump()) if queue else None,
         processes=[ProcessSeen(**one.model_dump(exclude=leaving_out)) for one in processes.processes]

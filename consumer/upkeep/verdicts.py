@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from consumer.postgres import database
-from consumer.postgres.migrate import require_migrated
+from consumer.postgres.migrate import require_not_behind
 from consumer.upkeep.views import Connect
 from publisher.errors import FleetticketsError
 from publisher.store.bucket import ObjectSummary
@@ -39,7 +39,7 @@ class Ledger:
     def __enter__(self) -> Self:
         try:
             self._connection = self._opened.enter_context(self._connect())
-            require_migrated(self._connection)
+            require_not_behind(self._connection)
         except FleetticketsError as error:
             self._fail(error)
         return self

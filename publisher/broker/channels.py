@@ -16,7 +16,7 @@ import pika.exceptions
 import structlog
 import tenacity
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
-from pika.adapters.utils.connection_workflow import AMQPConnectorException
+from pika.adapters.utils.connection_workflow import AMQPConnectorException, AMQPConnectorPhaseErrorBase
 
 from publisher import tls
 from publisher.broker import header_tables, topology
@@ -55,14 +55,30 @@ def translated_errors() -> Iterator[None]:
         raise lost(error) from error
 
 
+class _Server:
+    """Where the broker of this process is: pika's errors do not say it."""
+
+    address = ""
+
+
+_server = _Server()
+
+
 def lost(error: BaseException) -> DependencyDown:
     """What an error of pika says of the connection, and what to do where it is TLS that fails."""
-    return DependencyDown(BROKER, tls.explained(describe(error), "RABBITMQ_URL"))
+    return away(tls.explained(describe(error), "RABBITMQ_URL"))
+
+
+def away(detail: str) -> DependencyDown:
+    """The broker does not do what it should, and where it is."""
+    return DependencyDown(BROKER, f"{detail} ({_server.address})" if _server.address else detail)
 
 
 def describe(error: BaseException) -> str:
     """One line for an error of pika, whose own text is often empty."""
     inner = error.args[0] if error.args and isinstance(error.args[0], BaseException) else error
+    if isinstance(inner, AMQPConnectorPhaseErrorBase):  # whose own text is empty
+        inner = inner.exception
     text = " ".join(str(inner).split())
     return f"{type(inner).__name__}: {text}"[:300] if text else type(inner).__name__
 
@@ -96,6 +112,7 @@ def parameters(settings: BrokerSettings, purpose: str) -> pika.URLParameters:
         raise Misconfigured("RABBITMQ_URL is wrong: amqp[s]://user:password@host:port/vhost?option=value") from None
     if found.ssl_options is not None:
         found.ssl_options = _verifying(settings, found)
+    _server.address = f"{found.host}:{found.port}"
     header_tables.install()
     found.blocked_connection_timeout = _BLOCKED_SECONDS
     found.client_properties = {"connection_name": f"fleettickets {purpose}"}
@@ -118,13 +135,14 @@ def _verifying(settings: BrokerSettings, given: pika.URLParameters) -> pika.SSLO
 def _refusal(error: BaseException | None) -> Misconfigured | None:
     # The library takes whatever ends a connection in these phases for a refusal; a broker that refuses says so.
     is_said = "ConnectionClosedByBroker" in str(error)
+    at = f"rabbitmq at {_server.address}"
     match error:
         case pika.exceptions.ProbableAuthenticationError() if is_said:
-            return Misconfigured("RABBITMQ_URL: the broker refuses this user or password")
+            return Misconfigured(f"RABBITMQ_URL: {at} refuses this user or password")
         case pika.exceptions.AuthenticationError():
-            return Misconfigured("RABBITMQ_URL: the broker takes no user and password in the way they are sent")
+            return Misconfigured(f"RABBITMQ_URL: {at} takes no user and password in the way they are sent")
         case pika.exceptions.ProbableAccessDeniedError() if is_said:
-            return Misconfigured("RABBITMQ_URL: no such virtual host, or no access to it")
+            return Misconfigured(f"RABBITMQ_URL: {at} has no such virtual host, or gives no access to it")
     return None
 
 

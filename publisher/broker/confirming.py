@@ -173,7 +173,7 @@ class AsyncLink:
             if lost.done():
                 lost.result()
             if not opened.done():
-                raise DependencyDown(channels.BROKER, f"no connection within {_OPENING_SECONDS} s")
+                raise channels.away(f"no connection within {_OPENING_SECONDS} s")
             self._connection, self._lost = connection, lost
             if self._bucket is not None:
                 await self._hold(serving.claim_of(self._bucket), connection, lost)
@@ -227,15 +227,13 @@ class AsyncLink:
             lost.result()
         if not held.done():
             self._claim_unanswered = True
-            raise DependencyDown(channels.BROKER, f"queue {claim.name} does not answer within {_OPENING_SECONDS} s")
+            raise channels.away(f"queue {claim.name} does not answer within {_OPENING_SECONDS} s")
 
     @staticmethod
     def _lose_with(channel: Channel, lost: "asyncio.Future[None]") -> None:
         channel.add_on_close_callback(lambda _, error: _fail(lost, channels.lost(error)))
         # The broker may end a consumer without any error: after a time-out (4.3), or with its queue.
-        channel.add_on_cancel_callback(
-            lambda _frame: _fail(lost, DependencyDown(channels.BROKER, "the broker ended the consumer"))
-        )
+        channel.add_on_cancel_callback(lambda _frame: _fail(lost, channels.away("the broker ended the consumer")))
 
     def _subscribe(
         self, connection: AsyncioConnection, subscription: Subscription, lost: "asyncio.Future[None]"

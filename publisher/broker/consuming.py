@@ -19,11 +19,11 @@ from pika.spec import Basic, BasicProperties
 
 from publisher.arrivals import messages
 from publisher.arrivals.store_events import MAX_BYTES
-from publisher.broker import topology
+from publisher.broker import channels, topology
 from publisher.broker.confirming import AsyncLink, Subscription
 from publisher.broker.publishing import CONFIRM_SECONDS, Outgoing
 from publisher.broker.topology import Queue
-from publisher.errors import DependencyDown, NotConfirmed
+from publisher.errors import NotConfirmed
 from publisher.settings import BrokerSettings
 
 log = structlog.get_logger()
@@ -186,7 +186,7 @@ class Link:
                     running.result()
                 if stop.is_set():
                     if not link.is_connected:
-                        raise DependencyDown("rabbitmq", "not connected")
+                        raise channels.away("not connected")
                     link.stop_consuming()
         finally:
             # What was acked last goes out before the connection closes: the loop has it already, and keeps the order.

@@ -13,7 +13,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from publisher.broker import channels
 from publisher.broker.topology import CLAIM, EVENTS, Asking, MayNotDeclare, QuorumQueue
-from publisher.errors import DependencyDown, HeldByAnother, Misconfigured
+from publisher.errors import HeldByAnother, Misconfigured
 
 _GRACE_SECONDS = 5
 """For consumers that were stopped a moment ago, and which the broker may still count."""
@@ -50,7 +50,7 @@ def claim(channel: BlockingChannel, bucket: str, *, anew: bool = False) -> None:
             elif time.monotonic() <= end:
                 channel.connection.process_data_events(time_limit=_LOOK_SECONDS)
             elif consumers is None:
-                raise DependencyDown(channels.BROKER, refusal or f"queue {ours.name} is there and cannot be looked at")
+                raise channels.away(refusal or f"queue {ours.name} is there and cannot be looked at")
             else:
                 raise Misconfigured(
                     f"the virtual host of RABBITMQ_URL serves bucket {other!r}, and {consumers} of its consumers run: "
@@ -71,7 +71,7 @@ def _replace(channel: BlockingChannel, asking: Asking, ours: QuorumQueue, *, ane
                 asking.refusal(lambda asked: asked.queue_delete(ours.name))
                 asking.refusal(ours.declare)
     except HeldByAnother as error:
-        raise DependencyDown(channels.BROKER, str(error)) from error
+        raise channels.away(str(error)) from error
 
 
 def _consumers(asking: Asking, queue: str) -> int | None:

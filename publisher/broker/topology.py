@@ -171,6 +171,9 @@ def mqtt_binding(topic: str) -> Binding:
     return Binding(MQTT, Queue.FILES.broker_name, key)
 
 
+MISSING = "missing"
+
+
 class MayNotDeclare(Misconfigured):
     """The broker's user may not declare what we need."""
 
@@ -233,7 +236,7 @@ def compare(channel: BlockingChannel) -> Outcome:
         for declared in declarations():
             difference: Difference | None = None
             if asking.refusal(partial(declared.declare, passive=True)):
-                difference = Difference(declared.kind, declared.name, "missing", "run: fleettickets topology")
+                difference = Difference(declared.kind, declared.name, MISSING, "run: fleettickets topology")
             # A passive declaration compares no arguments. Repeating what exists changes nothing.
             elif refusal := asking.refusal(declared.declare):
                 difference = _different(declared, refusal)

@@ -46,6 +46,7 @@ def poll(
     """
     broker_settings, bucket_settings, work = load(BrokerSettings), load(BucketSettings), load(WorkSettings)
     known: Known = context.obj
+    known.require_database()
     bucket = Bucket(bucket_settings, known.folders(feed or ()))
     pulse = Pulse()
     poller = Poller(bucket, work.prefetch, known.open_settled, pulse=pulse)

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from functools import cache
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from threading import Event, Semaphore
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import boto3
 import botocore.session
@@ -24,7 +25,7 @@ from botocore.utils import parse_timestamp
 from urllib3.exceptions import HTTPError
 
 from publisher import tls
-from publisher.arrivals.folders import Folder, folder_of
+from publisher.arrivals.folders import CHANGES, Folder, folder_of
 from publisher.errors import (
     DependencyDown,
     Misconfigured,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         CopySourceTypeDef,
         GetObjectOutputTypeDef,
         HeadObjectOutputTypeDef,
+        ListObjectsV2OutputTypeDef,
         ObjectIdentifierTypeDef,
         ObjectTypeDef,
     )
@@ -59,6 +61,8 @@ _PAGE = 1000
 """Objects to a listing request, where the store does not give less."""
 _BESIDE = 8
 """Other objects that a listing around some keys may come by."""
+_DEEP, _LISTINGS = 4, 40
+"""Where folders are looked for: the names of a path, and requests at the most."""
 _MOMENT_SECONDS = 0.25
 """Between a look and the delete that it is for."""
 _SILENT_SECONDS = 20
@@ -72,6 +76,17 @@ _SLOW_SECONDS = 10
 _MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
 _TRY_AGAIN = frozenset({408, 429})
 _CHANGED = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict"})
+_ALL = "RUSTFS_ENDPOINT, RUSTFS_ACCESS_KEY, RUSTFS_SECRET_KEY, RUSTFS_REGION, RUSTFS_BUCKET"
+_UNFIT = {
+    "InvalidAccessKeyId": ("RUSTFS_ACCESS_KEY", "has no such key"),
+    "SignatureDoesNotMatch": ("RUSTFS_SECRET_KEY", "has another secret for this access key"),
+    "NoSuchBucket": ("RUSTFS_BUCKET", "has no bucket {bucket!r}"),
+    "AccessDenied": ("RUSTFS_ACCESS_KEY", "gives this key no right to bucket {bucket!r}"),
+    "AuthorizationHeaderMalformed": ("RUSTFS_REGION", "is of another region"),
+    "PermanentRedirect": ("RUSTFS_REGION", "is of another region"),
+    "RequestTimeTooSkewed": ("the clock of this machine", "has another time"),
+}
+"""The one setting that is wrong, and what of it, by what the store answers."""
 _NO_ETAG = '"00000000000000000000000000000000"'
 _SUFFIX = re.compile(r"~[0-9a-f]{12}(?=\.[^.]*$|$)")
 """What a copy's name gets where the plain name is taken by other bytes."""
@@ -172,7 +187,8 @@ class SlowBodies:
 class OpenObject:
     """An object being read: what the GET said of it, and the bytes still to come."""
 
-    def __init__(self, summary: ObjectSummary, body: StreamingBody, slow_bodies: SlowBodies) -> None:
+    def __init__(self, summary: ObjectSummary, body: StreamingBody, slow_bodies: SlowBodies, where: str) -> None:
+        self._where = where
         self.summary = summary
         self._slow_bodies = slow_bodies
         self._is_slow = False
@@ -192,7 +208,8 @@ class OpenObject:
         try:
             found = self._stream.read1(amount)
         except (BotoCoreError, HTTPError, OSError) as error:
-            raise ObjectUnavailable(BUCKET, f"reading {self.summary.key!r} broke off: {_one_line(error)}") from error
+            told = f"reading {self.summary.key!r} broke off: {_one_line(error)} ({self._where})"
+            raise ObjectUnavailable(BUCKET, told) from error
         waited = time.monotonic() - began
         self._waited_in_all += waited
         self._waited += waited
@@ -200,14 +217,16 @@ class OpenObject:
         self._paced += len(found)
         if not found and self._read < self.summary.size:
             raise ObjectUnavailable(
-                BUCKET, f"reading {self.summary.key!r} broke off after {self._read:,} of {self.summary.size:,} bytes"
+                BUCKET,
+                f"reading {self.summary.key!r} broke off after {self._read:,} of {self.summary.size:,} bytes "
+                f"({self._where})",
             )
         if found and self._waited > _PACED_SECONDS:
             if self._paced < _LEAST_PACE * self._waited and self._read < self.summary.size:
                 raise ObjectUnavailable(
                     BUCKET,
                     f"reading {self.summary.key!r} is too slow: {self._paced:,} bytes in {self._waited:.0f} s, after "
-                    f"{self._read - self._paced:,} of {self.summary.size:,}",
+                    f"{self._read - self._paced:,} of {self.summary.size:,} ({self._where})",
                 )
             self._waited, self._paced = 0.0, 0
         return found
@@ -286,6 +305,7 @@ class Bucket:
     ) -> None:
         self.name = settings.bucket
         self.folders = tuple(folders)
+        self._where = f"{settings.endpoint.host}:{settings.endpoint.port}"
         self._slow_bodies = SlowBodies(slow, stop or Event())
         self._s3 = s3_client(settings, connections)
         # Copies and deletes are not for the client to repeat. One whose answer was lost is done, and by the time of
@@ -307,11 +327,40 @@ class Bucket:
         except DependencyDown as error:
             refusal = error.__cause__
             if isinstance(refusal, ClientError) and _is_refusal(refusal):
-                raise Misconfigured(
-                    "RUSTFS_BUCKET, RUSTFS_ACCESS_KEY and RUSTFS_SECRET_KEY do not fit the store at RUSTFS_ENDPOINT: "
-                    f"{error.detail}"
-                ) from error
+                raise Misconfigured(self._unfit(refusal)) from error
             raise
+        except ObjectMissing as error:
+            raise Misconfigured(f"RUSTFS_ENDPOINT: what answers at {self._where} is no S3 store") from error
+
+    def is_empty(self, folder: Folder) -> bool:
+        """Whether a feed has nothing that waits and nothing in its archive.
+
+        Raises: DependencyDown, ObjectRefused.
+        """
+        return not any(self._listing(prefix, 1).get("Contents") for prefix in (folder.changes, folder.processed))
+
+    def other_changes(self, folders: Iterable[Folder]) -> list[str]:
+        """Folders called `changes/`, in any case, that are none of these.
+
+        Of those that lie deep, and of a bucket with very many folders, not all are found.
+        Raises: DependencyDown; ObjectRefused, where no more may be listed than the feeds' own.
+        """
+        known = {folder.changes for folder in folders}
+        found: list[str] = []
+        looked_at, to_come = 0, deque([""])
+        while to_come and looked_at < _LISTINGS:
+            looked_at += 1
+            for prefix in self._listing(to_come.popleft(), _PAGE, Delimiter="/").get("CommonPrefixes", []):
+                name = prefix["Prefix"]
+                if name.casefold().endswith(f"/{CHANGES}") or name.casefold() == CHANGES:
+                    found += [] if name in known else [name]
+                elif name.count("/") < _DEEP:
+                    to_come.append(name)
+        return found
+
+    def _listing(self, prefix: str, keys: int, **options: Any) -> "ListObjectsV2OutputTypeDef":
+        with self._translated_errors(prefix):
+            return self._s3.list_objects_v2(Bucket=self.name, Prefix=prefix, MaxKeys=keys, **options)
 
     def waiting(self) -> Iterator[ObjectSummary]:
         """Every object in `changes/`, folder by folder, in the order of the keys; one request per thousand.
@@ -379,7 +428,7 @@ class Bucket:
         """
         with self._translated_errors(key):
             answer = self._s3.get_object(Bucket=self.name, Key=key)
-        opened = OpenObject(_summary(key, answer), answer["Body"], self._slow_bodies)
+        opened = OpenObject(_summary(key, answer), answer["Body"], self._slow_bodies, self._where)
         try:
             yield opened
         finally:
@@ -628,9 +677,16 @@ class Bucket:
             if _is_fault(error) and self._is_open():
                 raise ObjectUnavailable(BUCKET, detail) from error
             # Refused credentials and a missing bucket too: the operator can mend them while files wait.
-            raise DependencyDown(BUCKET, detail) from error
+            told = self._unfit(error) if _is_refusal(error) else f"{detail} ({self._where})"
+            raise DependencyDown(BUCKET, told) from error
         except (BotoCoreError, HTTPError, OSError) as error:
-            raise DependencyDown(BUCKET, _one_line(error)) from error
+            raise DependencyDown(BUCKET, f"{_one_line(error)} ({self._where})") from error
+
+    def _unfit(self, error: ClientError) -> str:
+        """Which setting is wrong, where the store refuses whatever it is asked."""
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        setting, what = _UNFIT.get(code, (_ALL, "refuses all that it is asked"))
+        return f"{setting}: the store at {self._where} {what.format(bucket=self.name)} ({code}, {error.operation_name})"
 
 
 def _listed_object(found: "ObjectTypeDef") -> ObjectSummary:

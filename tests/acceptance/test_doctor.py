@@ -1,5 +1,8 @@
 """The doctor finds nothing wrong where nothing is, and each broken thing by itself."""
 
+import re
+import signal
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -10,9 +13,9 @@ from psycopg.rows import dict_row
 
 from tests.conftest import Database
 from tests.doubles.geocoder import KEY, LocationIQ
-from tests.stage.broker import GEOCODE, fresh_vhost
+from tests.stage.broker import FILES, GEOCODE, fresh_vhost
 from tests.stage.logins import Owner, logged_in, role_of
-from tests.stage.stage import Stage
+from tests.stage.stage import Stage, wait_until
 from tests.stage.store import CHANGES
 
 FINE = {
@@ -52,30 +55,33 @@ def test_nothing_is_wrong_and_nothing_is_left_behind(sound: Stage) -> None:
     assert {about for about, found in findings.items() if found["level"] == "ok"} >= FINE
     assert {findings[f"conditional {what}"]["level"] for what in ("copy", "delete")} <= {"ok", "note"}
     assert sound.bucket.keys() == []
-    shown = sound.run("doctor").stdout.splitlines()
-    assert len(shown) == len(findings)
+    settings, shown = sound.run("doctor").stdout.split("\n\n")
+    assert len(shown.splitlines()) == len(findings)
+    assert re.search(r"^RUSTFS_BUCKET +environment +\S+$", settings, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
     ("broken", "about", "told"),
     [
         ({"DATABASE_URL": "postgresql://postgres@nowhere.invalid:5432/none"}, {"postgres"}, "not available"),
-        ({"DATABASE_URL": ""}, {"postgres"}, "DATABASE_URL"),
+        ({"DATABASE_URL": ""}, {"DATABASE_URL"}, "is not set"),
         ({"RABBITMQ_URL": "amqp://guest:guest@nowhere.invalid:5672/"}, {"rabbitmq"}, "not available"),
-        ({"RUSTFS_SECRET_KEY": "wrong"}, {"store", "notifications"}, "RUSTFS_SECRET_KEY"),
-        ({"RUSTFS_BUCKET": "nobody-made-this"}, {"store", "notifications"}, "RUSTFS_BUCKET"),
+        ({"RUSTFS_SECRET_KEY": "wrong"}, {"store"}, "RUSTFS_SECRET_KEY"),
+        ({"RUSTFS_BUCKET": "nobody-made-this"}, {"store"}, "RUSTFS_BUCKET"),
+        ({"RUSTFS_ENDPOINT": "http://127.0.0.1:1"}, {"store"}, "not available"),
+        ({"FLEETTICKETS_CA_FILE": "/nowhere.pem"}, {"FLEETTICKETS_CA_FILE"}, "is no file of PEM certificates"),
     ],
 )
 def test_a_dependency_that_is_away_or_refuses(sound: Stage, broken: dict[str, str], about: set[str], told: str) -> None:
     status, findings = examined(sound, **broken)
     assert status == 1
-    assert wrong(findings) <= about
-    assert told in findings[min(wrong(findings) - {"notifications"})]["found"]
+    assert wrong(findings) == about  # one cause, one line
+    assert told in findings[min(about)]["found"]
 
 
 def test_a_database_that_is_not_migrated(sound: Stage, empty_database: Database) -> None:
     status, findings = examined(sound, DATABASE_URL=empty_database.url)
-    assert (status, wrong(findings)) == (1, {"migrations", "postgis"})
+    assert (status, wrong(findings)) == (1, {"migrations"})
     assert findings["migrations"]["do"] == "run: fleettickets migrate"
 
 
@@ -192,8 +198,17 @@ def test_queues_that_are_missing_or_otherwise(sound: Stage, services: dict[str, 
     status, findings = examined(sound, **environment)
     assert status == 1
     assert findings[f"queue {GEOCODE}"]["found"] != "missing"
-    assert findings["queue fleettickets.files"]["found"] == "missing"
-    assert any(about.startswith("binding ") for about in wrong(findings))
+    missing = findings["topology"]["found"].removeprefix("missing: ").split(", ")
+    assert "fleettickets.files" in missing
+    assert GEOCODE not in missing
+    assert wrong(findings) == {f"queue {GEOCODE}", "topology"}  # of each binding something is missing
+    with other.channel() as channel:
+        channel.queue_delete(GEOCODE)
+    assert sound.run("topology", **environment).returncode == 0
+    assert wrong(examined(sound, **environment)[1]) == set()
+    with other.channel() as channel:
+        channel.queue_unbind(FILES, "fleettickets.events", "#")
+    assert [about.split()[0] for about in wrong(examined(sound, **environment)[1])] == ["binding"]
 
 
 def test_notifications_that_are_not_set_or_announce_the_archive(sound: Stage) -> None:
@@ -228,3 +243,112 @@ def test_the_geocoder_is_asked_whether_it_takes_the_key(sound: Stage) -> None:
         assert (status, wrong(findings)) == (1, {"geocoder"})
         assert "GEOCODER_API_KEY" in findings["geocoder"]["found"]
         assert provider.searches == []
+
+
+WRONG_SETTINGS = {
+    "FLEETTICKETS_FILES_IN_HAND": "none",
+    "FLEETTICKETS_MAX_REJECT_SHARE": "50",
+    "FLEETTICKETS_HISTORY_INTERVAL": "-1",
+    "FLEETTICKETS_KEEP_MISSES_DAYS": "0",
+    "FLEETTICKETS_MAX_FAILURES_IN_A_ROW": "0",
+    "FLEETTICKETS_STUCK_SECONDS": "soon",
+    "FLEETTICKETS_HEARTBEAT_SECONDS": "0",
+    "FLEETTICKETS_WEBHOOK_MAX_BYTES": "0",
+    "FLEETTICKETS_API_CONNECTIONS": "0",
+    "FLEETTICKETS_FAIL_POINT": "anywhere",
+    "FLEETTICKETS_SQS_QUEUE_URL": "https://sqs.example.org/",
+    "GEOCODER_PER_DAY": "0",
+    "GEOCODER_URL": "https://user:s3cr3t@example.org/",
+}
+
+
+def test_each_setting_that_a_command_would_refuse(sound: Stage) -> None:
+    ended = sound.run("doctor", "--json", **WRONG_SETTINGS)
+    found = sound.json(ended)
+    assert ended.returncode == 1
+    assert {one["about"] for one in found["findings"] if one["level"] == "wrong"} == set(WRONG_SETTINGS)
+    assert "s3cr3t" not in ended.stdout
+    refused = sound.run("consume", FLEETTICKETS_FILES_IN_HAND="none")
+    assert refused.returncode == 2
+    assert "FLEETTICKETS_FILES_IN_HAND is wrong" in refused.stderr
+
+
+def test_names_that_are_no_settings_and_the_likely_ones(sound: Stage) -> None:
+    status, findings = examined(
+        sound,
+        FLEETTICKETS_MAX_REJECT_SHRE="0.1",
+        RUSTFS_BUCKETS="other",
+        GEOCODER_KEY_OF_OURS="x",
+        FLEETTICKETS_NONE_OF_THESE="",
+        RUSTFS_TAG="1.0.0",
+    )
+    assert (status, wrong(findings)) == (1, {"FLEETTICKETS_MAX_REJECT_SHRE"})
+    assert findings["FLEETTICKETS_MAX_REJECT_SHRE"]["do"].startswith("FLEETTICKETS_MAX_REJECT_SHARE may be meant")
+    assert findings["RUSTFS_BUCKETS"]["found"] == "no setting of this program; RUSTFS_BUCKET is, and is set"
+    assert findings["GEOCODER_KEY_OF_OURS"]["level"] == "note"
+    assert not {"FLEETTICKETS_NONE_OF_THESE", "RUSTFS_TAG"} & findings.keys()
+
+
+def test_where_each_setting_comes_from_without_its_secret(sound: Stage) -> None:
+    file = sound.folder / ".env"
+    file.write_text("FLEETTICKETS_STUCK_SECONDS=77\nRUSTFS_BUCKET=other\nFLEETTICKETS_API_TOKENS=0123456789abcdefg\n")
+    try:
+        ended = sound.run("doctor", "--json", FLEETTICKETS_LATE_SECONDS="soon")
+        shown = sound.run("doctor").stdout
+    finally:
+        file.unlink()
+    settings = {one["name"]: (one["value"], one["origin"]) for one in sound.json(ended)["settings"]}
+    assert settings["FLEETTICKETS_STUCK_SECONDS"] == ("77", ".env")
+    assert settings["FLEETTICKETS_LATE_SECONDS"] == (None, "environment")
+    assert settings["FLEETTICKETS_MISSING_SECONDS"] == ("120", "default")
+    assert settings["RUSTFS_BUCKET"] == (sound.bucket.name, "environment")
+    assert settings["FLEETTICKETS_API_TOKENS"] == ("***", ".env")
+    assert settings["FLEETTICKETS_WEBHOOK_TOKEN"] == (None, "not set")
+    assert re.search(r"^FLEETTICKETS_STUCK_SECONDS +\.env +77\.0$", shown, re.MULTILINE)
+    secrets = [sound.environment["RUSTFS_SECRET_KEY"], "0123456789abcdefg", ":guest@"]
+    assert [secret for secret in secrets if secret in ended.stdout + shown] == []
+
+
+def test_a_feed_that_cannot_be_read_leaves_the_rest_to_be_looked_at(sound: Stage) -> None:
+    status, findings = examined(sound, FLEETTICKETS_FEEDS="none-of-these")
+    assert (status, wrong(findings)) == (1, {"feeds"})
+    assert {about for about in FINE if about in findings} == FINE - {"merge", "store", "objects", "notifications"}
+
+
+def test_a_prefix_that_the_exporter_does_not_write_to(stage: Stage) -> None:
+    stage.bucket.put("automations/INC/changes/2026-06-25T142000.csv", b"x")
+    status, findings = examined(stage, "--poller-only")
+    assert (status, wrong(findings)) == (1, {"prefix"})
+    assert findings["prefix"]["found"].endswith(", while automations/INC/changes/ has something")
+    stage.bucket.put(f"{CHANGES}2026-06-25T142000.csv", b"x")
+    status, findings = examined(stage, "--poller-only")
+    assert (status, findings["prefix"]["level"]) == (0, "note")
+    assert "automations/crq/" in findings["prefix"]["found"]
+
+
+def test_who_is_at_work_and_who_is_missed(stage: Stage) -> None:
+    stage.bucket.notify(stage.broker)
+    first = examined(stage)[1]
+    assert {first[kind]["level"] for kind in ("consumers", "pollers")} == {"note"}
+    stage.environment["FLEETTICKETS_HEARTBEAT_SECONDS"] = "0.2"
+    consumer, poller = stage.start("consume"), stage.start("poll", "--every", "1")
+    wait_until(lambda: stage.one("SELECT count(*) FROM ingest.heartbeats") == 2, "both have given a sign")
+    wait_until(
+        lambda: stage.ask("status")["broker"]["queues"]["files"]["consumers"] == 1, "the broker knows it as well"
+    )
+    findings = examined(stage)[1]
+    assert findings["consumers"]["level"] == findings["pollers"]["level"] == "ok"
+    assert f"(pid {consumer.pid})" in findings["consumers"]["found"]
+    assert f"(pid {poller.pid})" in findings["pollers"]["found"]
+    for process in (consumer, poller):
+        process.signal(signal.SIGSTOP)
+    try:
+        time.sleep(2)
+        status, findings = examined(stage, FLEETTICKETS_MISSING_SECONDS="1")
+    finally:
+        for process in (consumer, poller):
+            process.signal(signal.SIGCONT)
+    assert (status, wrong(findings)) == (1, {"consumers"})
+    assert f"(pid {consumer.pid}) has given no sign for" in findings["consumers"]["found"]
+    consumer.stop()
+    poller.stop()

@@ -92,7 +92,7 @@ def test_a_queue_that_does_not_exist_is_said(broker_settings: BrokerSettings) ->
     ("url", "error", "words"),
     [
         ("amqp://127.0.0.1:1/", DependencyDown, "rabbitmq is not available"),
-        ("{}wrong", Misconfigured, "RABBITMQ_URL: no such virtual host"),
+        ("{}wrong", Misconfigured, "RABBITMQ_URL: rabbitmq at .* has no such virtual host"),
     ],
 )
 def test_a_broker_that_cannot_be_reached_is_said_in_one_line(

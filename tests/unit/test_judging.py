@@ -18,6 +18,7 @@ from consumer.upkeep.judging import (
     Word,
     judge,
 )
+from publisher.errors import WrongSchema
 from publisher.heartbeat import PausedBy, ProcessKind
 
 LIMITS = Thresholds(stuck=60, missing=120, late=600, silent_times=6)
@@ -183,6 +184,15 @@ CASES: Sequence[tuple[str, Mapping[str, Any], str, int]] = [
         "everything fails, and one stands still",
         {"processes": [consumer(6, **FAILING), STOPPED], "queue": FilesQueue(0, 2, 0)},
         "PAUSED: everything fails",
+        3,
+    ),
+    (
+        "the database is of another version",
+        {
+            "faults": {"database": "c"}, "wrong_schema": WrongSchema("is ahead", "go on"), "backlog": None,
+            "processes": None, "pace": None, "rhythms": {}, "announced": None,
+        },
+        "WRONG SCHEMA: the database is ahead",
         3,
     ),
     (

@@ -8,6 +8,8 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
+from consumer.commands.judged_settings import NEEDED as NEEDED_ONES
+from consumer.commands.judged_settings import WHERE_WANTED, judged_settings
 from consumer.commands.served import served_feeds
 from consumer.postgres.database import address
 from consumer.settings import (
@@ -287,6 +289,23 @@ def test_no_settings_are_left_out_of_these_tests() -> None:
 
     ours = {kind for kind in below(BaseSettings) if kind.__module__.startswith(("consumer.", "publisher."))}
     assert ours - {TlsSettings} == set(ALL)
+
+
+def test_the_doctor_judges_all_of_them() -> None:
+    choices: set[type[BaseSettings]] = {DatabaseChoice, GeocoderChoice}
+    assert {*NEEDED_ONES, *WHERE_WANTED} == set(ALL) - choices
+    example = (Path(__file__).parents[2] / ".env.example").read_text()
+    known = {one.name for one in judged_settings()[1]}
+    prefixed = set(re.findall(r"^#?((?:FLEETTICKETS|RUSTFS|GEOCODER)_[A-Z_]+)=", example, re.MULTILINE))
+    assert prefixed - known == {"RUSTFS_TAG", "RUSTFS_PORT"}  # of compose.yaml alone
+
+
+def test_a_file_that_is_no_text_is_one_line() -> None:
+    Path(".env").write_bytes(b"\xff\xfe")
+    with pytest.raises(Misconfigured, match=r"\.env is no text in UTF-8"):
+        load(WorkSettings)
+    with pytest.raises(Misconfigured, match=r"\.env is no text in UTF-8"):
+        judged_settings()
 
 
 @pytest.mark.parametrize("given", ["KE,ug", "ke,UG"])
