@@ -11,44 +11,48 @@ from contextlib import suppress
 from http import HTTPStatus
 from socketserver import ThreadingMixIn
 from threading import Thread
-from time import monotonic
 from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from publisher.errors import Misconfigured
+from publisher.heartbeat import Pulse
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
-HANGS_SECONDS = 60.0
-"""A loop that comes round every second at least, and has not for so long, does not any more."""
+_MAX_PORT = 65_535
+HANGS_SECONDS = 120.0
+"""A loop that has not come round for so long does not any more; it waits for no service for longer than half of it."""
 
 
 class Health:
-    """Of one process. `why_not_ready` says what keeps it from working, which it waits for; None for nothing.
+    """Of one process, by its pulse. What does not get along without a connection says whether it has it.
 
     Safe to share between threads.
     """
 
-    def __init__(self, why_not_ready: Callable[[], str | None], *, hangs_seconds: float = HANGS_SECONDS) -> None:
-        self._why_not_ready = why_not_ready
-        self._hangs_seconds = hangs_seconds
-        self._turned_at = monotonic()
+    def __init__(self, pulse: Pulse, is_connected: Callable[[], bool] | None = None) -> None:
+        self._pulse = pulse
+        self._is_connected = is_connected
         self._is_told = False
+        pulse.each_turn(self._tell_systemd)
 
-    def turned(self) -> None:
-        """Called by the loop that works, each time that it comes round."""
-        self._turned_at = monotonic()
+    def _tell_systemd(self) -> None:
         # Up it is as soon as it waits for what it needs: who starts it is not to give up on it meanwhile.
         _tell_systemd("WATCHDOG=1" if self._is_told else "READY=1\nWATCHDOG=1")
         self._is_told = True
 
+    def _why_not_ready(self) -> str | None:
+        if pause := self._pulse.sign().pause:
+            return f"{pause.by}: {pause.why}"
+        return None if self._is_connected is None or self._is_connected() else "not connected to RabbitMQ"
+
     def livez(self) -> tuple[HTTPStatus, str]:
         """Whether to leave it alone; who asks may start it anew otherwise."""
-        silent = monotonic() - self._turned_at
-        if silent < self._hangs_seconds:
+        silent = self._pulse.turned_seconds
+        if silent < HANGS_SECONDS:
             return HTTPStatus.OK, "ok"
         return HTTPStatus.SERVICE_UNAVAILABLE, f"its loop has not come round for {silent:.0f} s"
 
@@ -60,11 +64,16 @@ class Health:
         return status, told
 
 
-def show(host: str, port: int, registry: CollectorRegistry, health: Health) -> None:
-    """Show /metrics, /livez and /readyz at http://host:port, in a thread.
+def show(at: str, registry: CollectorRegistry, health: Health) -> None:
+    """Show /metrics, /livez and /readyz at [HOST:]PORT, in a thread.
 
     Raises: Misconfigured.
     """
+    host, _, number = at.rpartition(":")
+    port = int(number) if number.isascii() and number.isdecimal() else 0
+    if not 0 < port <= _MAX_PORT:
+        raise Misconfigured(f"--metrics {at!r}: it is a port, as in 9100 and 0.0.0.0:9100")
+    host = host.strip("[]") or "127.0.0.1"
     metrics = make_wsgi_app(registry)
     pages = {"/livez": health.livez, "/readyz": health.readyz}
 

@@ -56,6 +56,10 @@ def _no_pause() -> Pause | None:
     return None
 
 
+def _nothing() -> None:
+    pass
+
+
 class Pulse:
     """What one process does. Safe to share between threads."""
 
@@ -66,10 +70,26 @@ class Pulse:
         self._settled_at: float | None = None
         self._held: tuple[float, PausedBy, str] | None = None
         self._look: Callable[[], Pause | None] = _no_pause
+        self._turned_at = clock()
+        self._each_turn: Callable[[], None] = _nothing
 
     def look_at(self, pause: Callable[[], Pause | None]) -> None:
         """Ask there first whether it is paused."""
         self._look = pause
+
+    def each_turn(self, tell: Callable[[], None]) -> None:
+        """Tell somebody else too that the loop has come round."""
+        self._each_turn = tell
+
+    def turned(self) -> None:
+        """Come round: the loop that works does so every second or so, also where there is nothing to do."""
+        self._turned_at = self._clock()
+        self._each_turn()
+
+    @property
+    def turned_seconds(self) -> float:
+        """Since it did."""
+        return self._clock() - self._turned_at
 
     def took(self, what: Hashable, name: Callable[[], str]) -> None:
         """Begin to work on something; what it is called is asked only when it has taken long."""
@@ -95,6 +115,7 @@ class Pulse:
     @contextmanager
     def noting_absence(self) -> Iterator[None]:
         """Note a dependency that is away, which ends what is tried."""
+        self.turned()
         try:
             yield
         except DependencyDown as error:

@@ -32,7 +32,7 @@ def _registry() -> CollectorRegistry:
     return made
 
 
-CONSUMER, WEBHOOK, SERVE = _registry(), _registry(), _registry()
+CONSUMER, WEBHOOK, SERVE, POLLER, BRIDGE = (_registry() for _ in range(5))
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14_400)
 
@@ -140,6 +140,14 @@ ENDED = Counter(
 FOLLOWERS = Gauge("fleettickets_api_followers", "Who follows the changes now.", registry=SERVE)
 EVENTS = Counter("fleettickets_api_events", "Pages of changes sent to followers, each to each.", registry=SERVE)
 PAGES = Counter("fleettickets_api_pages", "Pages of changes read for them.", registry=SERVE)
+
+POLLS = Counter("fleettickets_polls", "Polls of the bucket that ended.", registry=POLLER)
+POLL_PUBLISHED = Counter("fleettickets_poll_published", "Keys published since nothing told of them.", registry=POLLER)
+POLL_WAITING = Gauge("fleettickets_poll_waiting_files", "All that lay in changes/ at the last poll.", registry=POLLER)
+POLL_WAITING.set(math.nan)
+
+SQS_PUBLISHED = Counter("fleettickets_sqs_published", "Messages that the broker confirmed.", registry=BRIDGE)
+SQS_DELETED = Counter("fleettickets_sqs_deleted", "Of these, those deleted from SQS after that.", registry=BRIDGE)
 
 STATE = CollectorRegistry()
 """What `status` found: of all processes and of what they work with, and of no process by itself."""

@@ -32,6 +32,13 @@ OfFeeds = Annotated[
     list[str] | None,
     typer.Option("--feed", metavar="NAME", help="Only this feed; may be given more than once.", show_default=False),
 ]
+MetricsAt = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics", metavar="[HOST:]PORT",
+        help="Show Prometheus metrics, /livez and /readyz there; without a host, to this machine alone.",
+    ),
+]  # fmt: skip
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of text for a person.")]
 
 

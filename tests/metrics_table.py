@@ -12,6 +12,7 @@ PAGE = ROOT / "docs" / "metrics.md"
 BEGIN, END = "<!-- metrics: begin, written by make metrics -->\n", "<!-- metrics: end -->\n"
 OF_WHOM = {
     "a consumer": metrics.CONSUMER, "the webhook": metrics.WEBHOOK, "the read API": metrics.SERVE,
+    "`poll --every`": metrics.POLLER, "`sqs`": metrics.BRIDGE,
     "`status --textfile`": metrics.STATE,
 }  # fmt: skip
 

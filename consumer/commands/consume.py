@@ -46,6 +46,7 @@ from publisher.broker.topology import RETRY_DELAYS, Queue
 from publisher.errors import DependencyDown, FleetticketsError, Misconfigured
 from publisher.health import Health, show
 from publisher.heartbeat import ProcessKind, Pulse
+from publisher.program import MetricsAt
 from publisher.settings import BrokerSettings, BucketSettings, WorkSettings, load, log_settings
 from publisher.store.bucket import Bucket
 
@@ -54,10 +55,7 @@ def consume(
     queue: Annotated[
         list[Queue] | None, typer.Option("--queue", help="Only this queue; may be given more than once.")
     ] = None,
-    metrics_port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Show Prometheus metrics at this port.")
-    ] = None,
-    metrics_host: Annotated[str, typer.Option(help="The address to show them at; 0.0.0.0 is every one.")] = "127.0.0.1",
+    metrics_at: MetricsAt = None,
 ) -> None:
     """Apply change files as they arrive, archive them, capture history and geocode. Runs until SIGTERM or SIGINT.
 
@@ -76,10 +74,10 @@ def consume(
     )  # fmt: skip
     failure_settings = load(FailureSettings)
     link, pulse = Link(broker_settings, bucket_settings.bucket), Pulse()
-    health = Health(partial(_why_not_ready, link, pulse))
-    if metrics_port is not None:
+    health = Health(pulse, lambda: link.is_connected)
+    if metrics_at is not None:
         metrics.show_consumer(pulse, lambda: link.is_connected, [feed.name for feed in feeds.served], ROW_OUTCOMES)
-        show(metrics_host, metrics_port, metrics.CONSUMER, health)
+        show(metrics_at, metrics.CONSUMER, health)
     log_settings(
         database_settings, broker_settings, bucket_settings, work, apply_settings, history_settings,
         gazetteer_settings, failure_settings, *([geocoder_settings] if geocoder_settings else []),
@@ -87,7 +85,7 @@ def consume(
     limit = failure_settings.in_a_row
     stop = program.stop_on_signals()
     reached = fail_points.chosen(os.environ)
-    if not _wait_for_schema(database_settings, feeds, stop, health):
+    if not _wait_for_schema(database_settings, feeds, stop, pulse):
         return
     beats = beating(
         ProcessKind.CONSUMER, pulse, feeds=[feed.name for feed in feeds.served], queues=[name.value for name in queues]
@@ -131,10 +129,7 @@ def consume(
             partial(channels.confirming_channel, broker_settings, "mended letters", channels.LOOKING_HEARTBEAT),
             bucket.name,
         )
-        Worker(
-            link, routes, tail, work, stop,
-            settle_letters=letters.settle, reached=reached, pulse=pulse, turned=health.turned,
-        ).run()  # fmt: skip
+        Worker(link, routes, tail, work, stop, settle_letters=letters.settle, reached=reached, pulse=pulse).run()
     structlog.get_logger().info("stopped")
 
 
@@ -151,17 +146,11 @@ def _look_at_bucket(bucket: Bucket) -> None:
         structlog.get_logger().error("bucket", detail=str(error))
 
 
-def _why_not_ready(link: Link, pulse: Pulse) -> str | None:
-    if pause := pulse.sign().pause:
-        return f"{pause.by}: {pause.why}"
-    return None if link.is_connected else "not connected to RabbitMQ"
-
-
-def _wait_for_schema(settings: DatabaseSettings, feeds: Feeds, stop: Event, health: Health) -> bool:
+def _wait_for_schema(settings: DatabaseSettings, feeds: Feeds, stop: Event, pulse: Pulse) -> bool:
     """Wait for a migrated database; False when stopped before there is one."""
     delay = 0.5
     while not stop.is_set():
-        health.turned()
+        pulse.turned()
         try:
             with database.connect(settings, Role.INGEST) as connection:
                 migrate.require_migrated(connection)

@@ -99,7 +99,6 @@ class Worker:
         settle_letters: Callable[[], None],
         reached: Reached,
         pulse: Pulse,
-        turned: Callable[[], None],
     ) -> None:
         self._link = link
         self._routes = routes
@@ -108,7 +107,6 @@ class Worker:
         self._settle_letters = settle_letters
         self._reached = reached
         self._pulse = pulse
-        self._turned = turned
         self._pulse.look_at(self._pause)
         self._lock = Lock()
         self._turns = Semaphore(max(1, settings.files_in_hand // 2))
@@ -126,7 +124,7 @@ class Worker:
         sweeper.start()
         prefetch = {queue: route.prefetch for queue, route in self._routes.items()}
         try:
-            self._link.run(prefetch, self._receive, self._stop, self._is_idle, self._turned)
+            self._link.run(prefetch, self._receive, self._stop, self._is_idle, self._pulse.turned)
         except FleetticketsError:
             if not self._stop.is_set():
                 raise

@@ -11,7 +11,7 @@ _SECONDS = 5
 
 
 def ask_health(
-    port: Annotated[int, typer.Argument(min=1, max=65535, help="Where it shows them: --metrics-port, or --port.")],
+    port: Annotated[int, typer.Argument(min=1, max=65535, help="That of --metrics; of serve and webhook, --port.")],
     host: Annotated[str, typer.Option(help="Where it runs.")] = "127.0.0.1",
     live: Annotated[
         bool, typer.Option("--live", help="Ask whether it lives, and not whether it has all that it works with.")

@@ -11,10 +11,12 @@ import structlog
 import tenacity
 import typer
 
+from publisher import metrics
 from publisher.broker import channels, serving
 from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother
+from publisher.health import Health, show
 from publisher.heartbeat import ProcessKind, Pulse
-from publisher.program import AsJson, Known, OfFeeds, stop_on_signals
+from publisher.program import AsJson, Known, MetricsAt, OfFeeds, stop_on_signals
 from publisher.settings import (
     BrokerSettings,
     BucketSettings,
@@ -33,6 +35,7 @@ def poll(
         typer.Option(min=0.1, metavar="SECONDS", help="Keep polling; without it, poll once, for cron."),
     ] = None,
     feed: OfFeeds = None,
+    metrics_at: MetricsAt = None,
     as_json: AsJson = False,
 ) -> None:
     """Publish every key that still waits in changes/.
@@ -63,6 +66,8 @@ def poll(
         _report(done, as_json=as_json)
         return
     log_settings(broker_settings, bucket_settings, work)
+    if metrics_at is not None:
+        show(metrics_at, metrics.POLLER, Health(pulse))
     stop = stop_on_signals()
     with contextlib.suppress(DependencyDown):  # a store that is away now is waited for
         bucket.require()
@@ -95,4 +100,7 @@ def _report(done: Poll | None, *, as_json: bool) -> None:
 def _polled(attempts: channels.Reconnecting, attempt: tenacity.AttemptManager, done: Poll) -> None:
     # Only now is it known that broker and store are both there: while one is away, the pauses grow.
     attempts.held(attempt)
+    metrics.POLLS.inc()
+    metrics.POLL_PUBLISHED.inc(done.published)
+    metrics.POLL_WAITING.set(done.waiting)
     structlog.get_logger().info("poll", **asdict(done))

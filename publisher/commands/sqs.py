@@ -7,10 +7,12 @@ from typing import Annotated
 import structlog
 import typer
 
+from publisher import metrics
 from publisher.broker import channels
 from publisher.errors import FleetticketsError
+from publisher.health import Health, show
 from publisher.heartbeat import ProcessKind, Pulse
-from publisher.program import EXIT_FAILED, AsJson, Known, stop_on_signals
+from publisher.program import EXIT_FAILED, AsJson, Known, MetricsAt, stop_on_signals
 from publisher.settings import (
     BrokerSettings,
     SqsSettings,
@@ -25,6 +27,7 @@ def carry_from_sqs(
     once: Annotated[
         bool, typer.Option("--once", help="Carry over what is there and end, for cron; without it, run until SIGTERM.")
     ] = False,
+    metrics_at: MetricsAt = None,
     as_json: AsJson = False,
 ) -> None:
     """Carry a bucket's notifications from an AWS SQS queue to the channels.
@@ -42,6 +45,8 @@ def carry_from_sqs(
                 batch = bridge.drain(channel, stop)
             _report_batch(batch, as_json=as_json)
             return
+        if metrics_at is not None:
+            show(metrics_at, metrics.BRIDGE, Health(pulse))
         try:
             with known.beating(ProcessKind.SQS, pulse):
                 bridge.run(broker_settings, stop, partial(log_settings, broker_settings, sqs_settings), _log_batch)
@@ -61,4 +66,6 @@ def _report_batch(batch: Carried, *, as_json: bool) -> None:
 
 
 def _log_batch(batch: Carried) -> None:
+    metrics.SQS_PUBLISHED.inc(batch.published)
+    metrics.SQS_DELETED.inc(batch.deleted)
     structlog.get_logger().info("sqs batch", published=batch.published, deleted=batch.deleted)

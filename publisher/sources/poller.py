@@ -190,6 +190,7 @@ class Poller:
         """
         may_claim = True
         while not stop.is_set():
+            self._pulse.turned()
             due = self._clock() + seconds
             may_claim = may_claim and serving.claim_if_allowed(channel, self._bucket.name)
             with self._pulse.at("a poll"):
@@ -197,6 +198,7 @@ class Poller:
             if done is not None:
                 report(done)
             while not stop.is_set() and (left := due - self._clock()) > 0:
+                self._pulse.turned()
                 with channels.translated_errors():
                     channel.connection.process_data_events(time_limit=min(left, 0.5))
 

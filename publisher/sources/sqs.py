@@ -209,6 +209,7 @@ class Bridge:
         while not self._receiving.done():
             if stop.is_set():
                 return
+            self._pulse.turned()
             with channels.translated_errors():
                 channel.connection.process_data_events(time_limit=_BEAT)
         done, self._receiving = self._receiving, None

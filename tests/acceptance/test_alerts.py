@@ -25,7 +25,7 @@ class Watch:
         self.port = port
 
     def consume(self, **environment: str) -> Process:
-        return self.stage.start("consume", "--metrics-port", str(self.port), **environment)
+        return self.stage.start("consume", "--metrics", str(self.port), **environment)
 
     def look(self, **environment: str) -> None:
         # Ends with what the verdict says.

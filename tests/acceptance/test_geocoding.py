@@ -493,7 +493,7 @@ def metrics(port: int) -> dict[str, float]:
 
 def test_metrics_count_a_batch_that_the_end_of_the_day_ends(stage: Stage, provider: LocationIQ) -> None:
     port = free_port()
-    consume(stage, provider, "--metrics-port", str(port), GEOCODER_PER_DAY="2")
+    consume(stage, provider, "--metrics", str(port), GEOCODER_PER_DAY="2")
     apply(stage, actionable("INC"), *(actionable(f"INC{n}", cluster=f"Cluster {n}", region="") for n in range(3)))
     wait_until(lambda: put_aside(stage) == 1, "it is put aside")
     found = metrics(port)
@@ -504,7 +504,7 @@ def test_metrics_count_a_batch_that_the_end_of_the_day_ends(stage: Stage, provid
 
 def test_metrics_count_what_was_looked_up(stage: Stage, provider: LocationIQ) -> None:
     port = free_port()
-    consume(stage, provider, "--metrics-port", str(port))
+    consume(stage, provider, "--metrics", str(port))
     apply(stage, actionable("PRECISE", location_name="Sarit Centre"), actionable("WRONG", location_name="Nyali Centre"))
     settle(stage)
 
@@ -514,7 +514,7 @@ def test_metrics_count_what_was_looked_up(stage: Stage, provider: LocationIQ) ->
     assert (found['geocode_lookups_total{outcome="hit"}'], found['geocode_lookups_total{outcome="rejected"}']) == (2, 1)
     assert (found["geocoder_requests_total"], found["geocoder_quota_left"]) == (3, 4997)
     assert (found['tickets{source="location"}'], found['tickets{source="cluster"}']) == (1, 1)
-    taken = stage.run("consume", "--metrics-port", str(port), GEOCODER_API_KEY="")
+    taken = stage.run("consume", "--metrics", str(port), GEOCODER_API_KEY="")
     assert (taken.returncode, len(taken.stderr.splitlines())) == (2, 1)
 
 

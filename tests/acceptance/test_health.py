@@ -16,11 +16,12 @@ from tests.stage.stage import Process, Stage, wait_until
 
 
 class Watched:
-    """A consumer that shows how it is."""
+    """A process that shows how it is."""
 
-    def __init__(self, stage: Stage, **environment: str) -> None:
+    def __init__(self, stage: Stage, *command: str, **environment: str) -> None:
         self.port = free_port()
-        self.process: Process = stage.start("consume", "--metrics-port", str(self.port), **environment)
+        command = command or ("consume",)
+        self.process: Process = stage.start(*command, "--metrics", str(self.port), **environment)
         wait_until(lambda: self.get("livez").startswith("200"), "it lives")
 
     def get(self, page: str) -> str:
@@ -98,6 +99,30 @@ def test_without_its_broker_it_lives_and_is_not_ready(stage: Stage) -> None:
         proxy.restore()
         wait_until(lambda: watched.get("readyz") == "200 ok", "it is connected again")
         watched.process.stop()
+
+
+def test_a_poller_says_how_it_is_and_counts_what_it_brings(stage: Stage) -> None:
+    stage.bucket.put(key_at(0), csv([ticket("INC1")]))
+    with Proxy(stage.environment["RUSTFS_ENDPOINT"]) as proxy:
+        watched = Watched(stage, "poll", "--every", "0.2", RUSTFS_ENDPOINT=proxy.url)
+        wait_until(lambda: (watched.sample("fleettickets_polls_total") or 0) > 1, "it polls")
+        assert watched.get("readyz") == "200 ok"
+        assert watched.sample("fleettickets_poll_published_total") == 1
+        assert watched.sample("fleettickets_poll_waiting_files") == 1
+        assert watched.sample("fleettickets_polls_created") is not None
+        proxy.refuse()
+        wait_until(lambda: watched.get("readyz").startswith("503 away: "), "it waits for the store")
+        assert watched.get("livez") == "200 ok"
+        proxy.restore()
+        wait_until(lambda: watched.get("readyz") == "200 ok", "it polls again")
+        watched.process.stop()
+
+
+@pytest.mark.parametrize("at", ["x", "0", "70000", "127.0.0.1:", "::1"])
+def test_where_metrics_cannot_be_shown_is_said_in_one_line(stage: Stage, at: str) -> None:
+    refused = stage.run("consume", "--metrics", at)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
+    assert "metrics" in refused.stderr
 
 
 def test_systemd_is_told_by_the_loop_that_works(stage: Stage, tmp_path: Path) -> None:
