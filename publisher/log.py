@@ -1,7 +1,10 @@
 """Structured logging: one line per unit of work, on stderr."""
 
 import logging
+import os
+import socket
 import sys
+from importlib.metadata import version
 from typing import Literal
 
 import structlog
@@ -9,9 +12,10 @@ import structlog
 from publisher.terminal import printable
 
 LogFormat = Literal["auto", "json", "console"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 
-def configure(log_format: LogFormat = "auto") -> None:
+def configure(log_format: LogFormat = "auto", level: LogLevel = "info") -> None:
     """Log for people on a terminal and as JSON lines elsewhere, unless told which."""
     as_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
     renderer: structlog.types.Processor = (
@@ -19,13 +23,14 @@ def configure(log_format: LogFormat = "auto") -> None:
     )
     last = [renderer] if as_json else [_spelled_out, renderer]
     first: list[structlog.types.Processor] = [
+        *([_with_process] if as_json else []),
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
     structlog.configure(
         processors=[*first, *last],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
@@ -64,6 +69,15 @@ class Sparing:
         for (event, reason), (more, fields) in withheld.items():
             if more:
                 structlog.get_logger().warning(event, reason=reason, more=more, **fields)
+
+
+_PROCESS = {"host": socket.gethostname(), "version": version("fleettickets")}
+
+
+def _with_process(_logger: object, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """Where the lines of many processes come together, whose each is."""
+    event.update(_PROCESS, pid=os.getpid())
+    return event
 
 
 def _spelled_out(_logger: object, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:

@@ -19,6 +19,7 @@ from publisher.arrivals.folders import Folder
 from publisher.broker.replays import OpenReplays
 from publisher.errors import FleetticketsError, Misconfigured
 from publisher.heartbeat import Beating
+from publisher.settings import LogSettings, load
 from publisher.sources.poller import OpenSettled
 from publisher.terminal import fitting, printable
 
@@ -27,6 +28,8 @@ EXIT_MISCONFIGURED = 2
 EXIT_COULD_NOT_LOOK = 3
 EXIT_UNDECIDED = 3
 _ENDLESS = 10_000
+_TELLING = {"doctor", "--help", "-h", "--version"}
+"""What tells of a wrong setting itself, or needs none."""
 
 OfFeeds = Annotated[
     list[str] | None,
@@ -62,6 +65,8 @@ def run(program: typer.Typer, known: Known) -> NoReturn:
     """Run a program of commands; an error of ours is one line on stderr, never a traceback."""
     log.configure()
     try:
+        if not _TELLING & set(sys.argv):
+            log.configure(level=load(LogSettings).level)
         program(obj=known)
     except Misconfigured as error:
         print(printable(f"fleettickets: {error}"), file=sys.stderr)  # noqa: T201

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSou
 
 from publisher import tls
 from publisher.errors import Misconfigured
+from publisher.log import LogLevel
 
 FROM_ENVIRONMENT = SettingsConfigDict(
     env_file=".env",
@@ -126,6 +127,14 @@ class SqsSettings(TlsSettings):
 
 BATCH = 16
 """Small files that wait are applied together, so many at the most."""
+
+
+class LogSettings(BaseSettings):
+    """How much is told of what a process does."""
+
+    model_config = FROM_ENVIRONMENT
+
+    level: LogLevel = Field("info", validation_alias="FLEETTICKETS_LOG_LEVEL")
 
 
 class WorkSettings(BaseSettings):

@@ -32,6 +32,7 @@ from publisher.settings import (
     BrokerUsersSettings,
     BucketSettings,
     Complaint,
+    LogSettings,
     SqsSettings,
     Unfit,
     WebhookSettings,
@@ -44,6 +45,7 @@ from publisher.settings import (
 NEEDED: tuple[type[BaseSettings], ...] = (
     DatabaseSettings, BrokerSettings, BucketSettings, FeedsSettings, WorkSettings, ApplySettings, HistorySettings,
     GazetteerSettings, FailureSettings, HeartbeatSettings, VerdictSettings, GeocoderLimits, ArchiveSettings,
+    LogSettings,
 )  # fmt: skip
 WHERE_WANTED: tuple[type[BaseSettings], ...] = (
     GeocoderSettings, WebhookSettings, ApiSettings, SqsSettings, BrokerUsersSettings,

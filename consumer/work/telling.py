@@ -33,9 +33,11 @@ def tell_file(outcome: FileOutcome, *, redelivered: bool, began: float, archive_
     match outcome:
         case Applied():
             described["lag_s"] = round(outcome.lag_seconds, 3)
+            described["feed"] = outcome.sighting.feed.name
             _count_applied(outcome)
         case Failure():
-            count_failure(outcome)
+            _tell_failure(outcome, redelivered=redelivered)
+            return
     log.info(
         "file",
         redelivered=redelivered,
@@ -47,13 +49,14 @@ def tell_file(outcome: FileOutcome, *, redelivered: bool, began: float, archive_
 
 def tell_failed(queue: str, failure: Failure) -> None:
     """Of a message that failed outside any file."""
-    count_failure(failure)
-    log.warning("failed", queue=queue, **_describe(failure))
+    _tell_failure(failure, queue=queue)
 
 
-def count_failure(failure: Failure) -> None:
+def _tell_failure(failure: Failure, **also: object) -> None:
+    """By what becomes of it: a person has to look, it is tried again, or it waits for what is in everybody's way."""
     outcome = "held" if failure.is_held else "dead letter" if failure.retry_in is None else "retry"
     metrics.FAILURES.labels(failure.reason, outcome).inc()
+    log.warning(outcome, **also, **_describe(failure))
 
 
 def _count_applied(applied: Applied) -> None:

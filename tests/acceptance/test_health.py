@@ -166,3 +166,24 @@ def test_what_status_found_is_written_as_metrics_too(stage: Stage, tmp_path: Pat
     assert ("queue_ready_messages", "files") not in alone
     refused = stage.run("status", "--textfile", str(tmp_path / "nowhere" / "x.prom"))
     assert (refused.returncode, "No such file or directory" in refused.stderr) == (2, True)
+
+
+def test_what_is_logged_is_of_a_level_and_tells_whose_it_is(stage: Stage) -> None:
+    consumer = stage.start("consume", FLEETTICKETS_LOG_LEVEL="warning")
+    good, bad = key_at(0), key_at(1)
+    stage.bucket.put(good, csv([ticket("INC1")]))
+    stage.bucket.put(bad, b"nothing that is a ticket\n")
+    stage.announce(good, bad)
+    stage.wait_for("done", good)
+    stage.wait_for("failed", bad)
+    wait_until(lambda: "dead letter" in consumer.output(), "it is told")
+    consumer.stop()
+    lines = [json.loads(line) for line in consumer.output().splitlines() if line.startswith("{")]
+    assert {line["level"] for line in lines} == {"warning"}
+    (letter,) = (line for line in lines if line["event"] == "dead letter")
+    assert (letter["key"], letter["reason"], letter["pid"]) == (bad, "no ticket_id", consumer.pid)
+    assert (letter["host"], letter["retry_in_s"]) == (socket.gethostname(), None)
+    refused = stage.run("consume", FLEETTICKETS_LOG_LEVEL="loud")
+    assert (refused.returncode, refused.stderr.count("\n"), "FLEETTICKETS_LOG_LEVEL" in refused.stderr) == (2, 1, True)
+    judged = stage.run("doctor", FLEETTICKETS_LOG_LEVEL="loud")
+    assert "FLEETTICKETS_LOG_LEVEL" in judged.stdout

@@ -26,6 +26,7 @@ from publisher.settings import (
     BrokerSettings,
     BrokerUsersSettings,
     BucketSettings,
+    LogSettings,
     SqsSettings,
     WebhookSettings,
     WorkSettings,
@@ -122,7 +123,8 @@ def test_nothing_starts_with_a_password_that_everybody_knows(secret: str) -> Non
 
 @pytest.mark.parametrize("name", READS)
 def test_a_service_has_the_settings_that_its_command_reads_and_no_others(name: str) -> None:
-    read = {str(field.validation_alias) for kind in READS[name] for field in kind.model_fields.values()}
+    kinds: list[type[BaseSettings]] = [*READS[name], LogSettings]
+    read = {str(field.validation_alias) for kind in kinds for field in kind.model_fields.values()}
     has = set(compose.environment(name, GIVEN))
     assert has - (AWS if name == "sqs" else set()) <= read
 
