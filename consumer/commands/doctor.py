@@ -10,7 +10,7 @@ from consumer.feeds.declared import declared_feeds
 from consumer.settings import DatabaseSettings, FeedsSettings, GeocoderChoice, GeocoderSettings, VerdictSettings
 from consumer.upkeep import doctor
 from consumer.upkeep.doctor import Examined
-from consumer.upkeep.findings import Effective, Examination, Finding, Origin
+from consumer.upkeep.findings import Effective, Examination, Finding, Journey, Origin
 from publisher.errors import Misconfigured
 from publisher.program import EXIT_FAILED, AsJson, OfFeeds
 from publisher.settings import AnySettings, BrokerSettings, BucketSettings, load
@@ -21,6 +21,13 @@ def show_doctor(
     poller_only: Annotated[
         bool, typer.Option("--poller-only", help="It is meant that the bucket announces nothing.")
     ] = False,
+    end_to_end: Annotated[
+        bool, typer.Option("--end-to-end", help="Also send a canary file through store, event, broker and consumer.")
+    ] = False,
+    wait: Annotated[
+        float,
+        typer.Option(min=1, metavar="SECONDS", help="For the canary: more than a poller pauses."),
+    ] = 90,
     feed: OfFeeds = None,
     as_json: AsJson = False,
 ) -> None:
@@ -31,6 +38,9 @@ def show_doctor(
     deletes, and folders of the bucket that nobody serves; the bucket's notifications; who is at work. One cause is one
     line: what cannot be looked at for another one is left out. The store is tried with a small object in doctor/
     beside changes/, which is removed again. Exit status 1 when anything is wrong.
+
+    With --end-to-end a canary is laid into changes/ of each feed: it is announced, read, applied and rolled back by a
+    consumer, archived and removed, each stage timed. Nothing of it is left, in the tables or in the bucket.
     """
     judged, effective = judged_settings()
     feeds = None
@@ -49,9 +59,12 @@ def show_doctor(
         feeds=feeds.narrowed(feed or ()) if feeds else None,
         missing_seconds=limits.missing_seconds if limits else None,
     )
-    examination = Examination(
-        findings=[*judged, *doctor.examine(examined, poller_only=poller_only)], settings=effective
-    )
+    findings = [*judged, *doctor.examine(examined, poller_only=poller_only)]
+    journeys: list[Journey] = []
+    if end_to_end:
+        told, journeys = doctor.end_to_end(examined, findings, wait, poller_only=poller_only)
+        findings += told
+    examination = Examination(findings=findings, settings=effective, journeys=journeys)
     if as_json:
         print_json(examination)
     else:

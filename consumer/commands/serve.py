@@ -16,6 +16,9 @@ from publisher.heartbeat import ProcessKind, Pulse
 from publisher.program import stop_on_signals
 from publisher.settings import load, log_settings
 
+_PATIENCE_SECONDS = 5
+"""For the look at the database before it begins."""
+
 
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
@@ -38,7 +41,10 @@ def serve(
     stop = stop_on_signals()
     listening = listen(host, port)
     # A database that is away, or not migrated yet, is waited for.
-    with suppress(DependencyDown), database.connect(database_settings, Role.READ, purpose="api") as connection:
+    with (
+        suppress(DependencyDown),
+        database.connect(database_settings, Role.READ, purpose="api", patience=_PATIENCE_SECONDS) as connection,
+    ):
         migrate.require_not_ahead(connection)
     log_settings(database_settings, settings)
     # One more for the health, and two for who follows the changes: neither waits for those who ask.

@@ -14,6 +14,9 @@ from publisher.errors import DependencyDown
 from publisher.settings import load
 from publisher.sources.poller import Settled, nothing_settled
 
+_PATIENCE_SECONDS = 5
+"""Nothing waits for it: a poll does without."""
+
 
 def require_database() -> None:
     """What no later poll could do anything about; a database that is away is no reason not to poll.
@@ -21,7 +24,11 @@ def require_database() -> None:
     Raises: Misconfigured.
     """
     if load(DatabaseChoice).is_made:
-        with suppress(DependencyDown), _connect() as connection:
+        settings = load(DatabaseSettings)
+        with (
+            suppress(DependencyDown),
+            database.connect(settings, Role.READ, purpose="poll", patience=_PATIENCE_SECONDS) as connection,
+        ):
             require_not_ahead(connection)
 
 

@@ -12,9 +12,10 @@ import structlog
 
 from consumer.fail_points import Reached
 from consumer.feeds.feed import Feeds
-from consumer.files import ledger
+from consumer.files import canary, ledger
 from consumer.files.arriving import Arrival, Arrivals, read_arrivals
 from consumer.files.attempt import Candidate, Opened, attempt, attempt_together
+from consumer.files.canary import Canaries
 from consumer.files.decoding import GZIP
 from consumer.files.failures import Failures, asked_by, lets_off, released_by
 from consumer.files.ledger import Unread
@@ -68,6 +69,7 @@ class FilesHandler:
         self._bucket = bucket
         self._feeds = feeds
         self._publish_all = publish_all
+        self._canaries = Canaries(pool, bucket)
         self._settings = settings
         self._failures = failures
         self._reached = reached
@@ -174,6 +176,10 @@ class FilesHandler:
         found.unknown.clear()
 
     def _apply_arrival(self, arrival: Arrival, delivery: Delivery) -> FileOutcome:
+        for given in arrival.arrived.keys:
+            name = canary.name_in(arrival.feed, given)
+            if name is not None and self._canaries.carry(arrival.feed, given, name, arrival.arrived.seen_by):
+                return Ignored("canary", given)
         judged = [read_key(key, arrival.feed.folder.changes) for key in arrival.arrived.keys]
         keys = [key for key in judged if isinstance(key, ChangeFileKey)]
         for key in judged:

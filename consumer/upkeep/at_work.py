@@ -69,7 +69,7 @@ def _consumers(seen: Sequence[ProcessRow], served: int | None, missing_seconds: 
     elif living:
         yield Finding.ok("consumers", _named(living))
     elif not has_strangers:
-        yield Finding.note("consumers", "none is at work, and files wait", "start one: fleettickets consume")
+        yield Finding.note("consumers", "none is at work, and what comes will wait", "start one: fleettickets consume")
     for one in living:
         if one.paused_why is not None:
             do = "mend what it says; it goes on by itself, and no attempt is spent"

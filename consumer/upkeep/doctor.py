@@ -1,7 +1,8 @@
 """Each dependency: its version, what it can do, and what to do if it cannot. Changes nothing that anybody else sees."""
 
 import re
-from collections.abc import Callable, Container, Iterable, Iterator
+import uuid
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -9,13 +10,14 @@ from typing import Any, TypeVar
 from psycopg import errors
 
 from consumer.feeds.feed import Feeds
+from consumer.files.rehearsal import rehearse, rehearsed_file
 from consumer.geocoding.locationiq import Geocoder
 from consumer.postgres import database, feed_tables, migrate
 from consumer.postgres.database import Role
 from consumer.settings import DatabaseSettings, GeocoderSettings
+from consumer.upkeep import canary
 from consumer.upkeep.at_work import at_work
-from consumer.upkeep.findings import Finding, Level
-from consumer.upkeep.rehearsal import rehearse
+from consumer.upkeep.findings import Finding, Journey, Level
 from publisher.broker import broker_users, channels, management, topology
 from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother, Misconfigured, Permanent, Refused
 from publisher.settings import BrokerSettings, BucketSettings
@@ -69,6 +71,26 @@ def examine(examined: Examined, *, poller_only: bool) -> list[Finding]:
         wait = "requests to find places wait in their queue until GEOCODER_API_KEY is set"
         findings.append(Finding.note("geocoder", "there is none", wait))
     return findings + _part("geocoder", examined.geocoder, _geocoder)
+
+
+def end_to_end(
+    examined: Examined, found: Sequence[Finding], patience: float, *, poller_only: bool
+) -> tuple[list[Finding], list[Journey]]:
+    """Send a canary for each feed, if what it needs was found to be there; wait for it for so many seconds."""
+    if examined.database is None or examined.bucket is None or examined.feeds is None:
+        return [], []
+    if not (_is_fine(found, "migrations") and _is_fine(found, "objects")):
+        return [Finding.note("canary", "not sent, for what is wrong above", "mend that, then ask again")], []
+    journeys: list[Journey] = []
+
+    def look(settings: DatabaseSettings) -> Iterator[Finding]:
+        assert examined.bucket is not None and examined.feeds is not None  # noqa: S101, PT018 - looked at above
+        bucket = Bucket(examined.bucket, examined.feeds.folders)
+        with database.connect(settings, Role.READ, purpose="doctor") as connection:
+            journeys.extend(canary.send(connection, bucket, examined.feeds.served, patience))
+        yield from canary.findings(journeys, patience, poller_only=poller_only)
+
+    return _part("canary", examined.database, look), journeys
 
 
 def _part(about: str, settings: LookedAt | None, look: Callable[[LookedAt], Iterator[Finding]]) -> list[Finding]:
@@ -157,7 +179,9 @@ def _other_roles(settings: DatabaseSettings) -> Iterator[Finding]:
 def _merge(feeds: Feeds, settings: DatabaseSettings) -> Finding:
     try:
         with database.open_pool(settings, 1, "doctor") as pool:
-            is_whole = all(rehearse(pool, feed) for feed in feeds)
+            names = (uuid.uuid4().hex for _ in feeds)
+            named = zip(feeds, names, strict=True)
+            is_whole = all(rehearse(pool, feed, name, rehearsed_file(feed, name)) for feed, name in named)
     except HeldByAnother as error:
         do = "nothing, if a dry run or a large file is in hand: ask again after it"
         return Finding.note("merge", f"not tried to its end: {error.detail}", do)

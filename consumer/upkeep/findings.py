@@ -6,6 +6,7 @@ from typing import Self
 from pydantic import Field
 
 from consumer.upkeep.views import View
+from publisher.arrivals.messages import SeenBy
 
 
 class Level(StrEnum):
@@ -54,11 +55,27 @@ class Effective(View):
     origin: Origin
 
 
+class Journey(View):
+    """How long the canary of one feed took for each stage that it came to, in milliseconds from the one before."""
+
+    feed: str
+    seen_by: SeenBy | None = Field(description="Who told a consumer of it; null where none has taken it.")
+    milliseconds: dict[str, float] = Field(
+        description="stored, delivered (by event or poller, and by the broker), read, applied, archived, removed."
+    )
+    trouble: str | None = Field(description="Why it could not be applied.")
+
+    @property
+    def is_whole(self) -> bool:
+        return "removed" in self.milliseconds and self.trouble is None
+
+
 class Examination(View):
     """What was found of every dependency, and with what settings."""
 
     findings: list[Finding] = Field(description="As looked at: settings, database, broker, store, who works, geocoder.")
     settings: list[Effective]
+    journeys: list[Journey] = Field([], description="Of the canaries that were sent, one for each feed.")
 
     @property
     def is_fit(self) -> bool:

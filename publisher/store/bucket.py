@@ -450,6 +450,20 @@ class Bucket:
             return None
         return _summary(key, answer)
 
+    def put(self, key: str, body: bytes) -> None:
+        """Raises: ObjectRefused, DependencyDown."""
+        with self._translated_errors(key):
+            self._s3.put_object(Bucket=self.name, Key=key, Body=body)
+
+    def remove(self, key: str) -> None:
+        """Delete what is there now, of a bucket that keeps versions for good; nothing is as well.
+
+        Raises: ObjectRefused, DependencyDown.
+        """
+        found = self.head(key)
+        if found is not None:
+            self._delete(found.put, found)
+
     def archive(self, put: Put, sha256: str, copied: Callable[[], None], *, may_delete: bool = True) -> str | None:
         """Move a put of a change file to `processed/`: copy, check, delete. Repeatable at any point.
 

@@ -31,6 +31,7 @@ WITH needed (relation, rights) AS (
            ('ingest.geocoder_requests', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
            ('ingest.geocoder_pause', ARRAY['SELECT', 'INSERT', 'UPDATE']),
            ('ingest.changes', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
+           ('ingest.canaries', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
            ('ingest.closures_noted', ARRAY['SELECT', 'DELETE'])
 ), answered (name, right_needed, is_given) AS (
     -- Of some tables only what changes after the insert may be updated.

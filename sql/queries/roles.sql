@@ -66,6 +66,7 @@ DECLARE
         'INSERT ON ingest.undeclared_columns',
         'INSERT, UPDATE ON ingest.losses',
         'INSERT, UPDATE, DELETE ON ingest.changes', -- what is too old for who follows them
+        'INSERT, UPDATE, DELETE ON ingest.canaries', -- what was seen of them, for an hour
         'UPDATE ON ingest.key_slots, ingest.locks, ingest.leases', -- which is the right to lock them
         'DELETE ON ingest.geocoder_requests', -- what the limits ask about no more
         'DELETE ON ingest.closures_noted', -- what a capture has looked at

@@ -1,7 +1,6 @@
 """A made-up change file through the consumer's own statements, as its role and on its connection; then rolled back."""
 
 import io
-import uuid
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import NoReturn
@@ -30,20 +29,23 @@ _VALUES = {
 """Of two tickets, where the feed has such a column."""
 
 
-def rehearse(pool: Pool, feed: Feed) -> bool:
-    """Claim, stage, merge, closures, rejects, outbox and watermark. Gives whether each had its effect; none stays.
-
-    Locks are waited for no longer than seconds.
-    Raises: HeldByAnother, DependencyDown, Refused, each caused by what PostgreSQL said.
-    """
-    name = uuid.uuid4().hex
+def rehearsed_file(feed: Feed, name: str) -> bytes:
+    """Two tickets that nobody else has, one of them closed, and a row that is none."""
     there = [column for column in _VALUES if column in feed.columns]
     lines = [
         [feed.id, *there],
         *([f"doctor-{name}-{ticket}", *(_VALUES[column][ticket] for column in there)] for ticket in (0, 1)),
         ["a row that is none"] * (len(there) + 2),
     ]
-    body = "".join(f"{','.join(fields)}\n" for fields in lines).encode()
+    return "".join(f"{','.join(fields)}\n" for fields in lines).encode()
+
+
+def rehearse(pool: Pool, feed: Feed, name: str, body: bytes) -> bool:
+    """Claim, stage, merge, closures, rejects, outbox and watermark. Gives whether each had its effect; none stays.
+
+    Locks are waited for no longer than seconds.
+    Raises: HeldByAnother, DependencyDown, Permanent, Refused, each caused by what PostgreSQL said.
+    """
     key = read_key(f"{_FOLDER}2000-01-01T000000.csv", _FOLDER)
     assert isinstance(key, ChangeFileKey)  # noqa: S101 - it is of our own making
     now = datetime.now(UTC)
