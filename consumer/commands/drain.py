@@ -1,6 +1,8 @@
 """`drain`."""
 
 import os
+from collections.abc import Callable
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -12,15 +14,17 @@ from consumer.files.ledger import Epoch
 from consumer.postgres import database, feed_tables, migrate
 from consumer.postgres.database import Role
 from consumer.settings import ApplySettings, DatabaseSettings
-from consumer.upkeep.drain import Drain, Drained
+from consumer.upkeep.drain import Drain, Drained, Report
 from publisher import program
+from publisher.arrivals.keys import EAT, NotAChangeFile
+from publisher.errors import Misconfigured
 from publisher.program import AsJson, OfFeeds
 from publisher.settings import BucketSettings, load
 from publisher.store.bucket import Bucket
 from publisher.terminal import printable
 
 
-def drain(
+def drain(  # noqa: PLR0917 - its parameters are its options
     apply: Apply = False,
     with_reseed: Annotated[
         bool,
@@ -33,6 +37,13 @@ def drain(
             help="Instead of changes/: apply the files of processed/ that the database lacks, after it was restored.",
         ),
     ] = False,
+    since: Annotated[
+        datetime | None,
+        typer.Option(
+            help="Leave files alone whose name tells an earlier time, in EAT, and have everybody ignore them.",
+            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"],
+        ),
+    ] = None,
     feed: OfFeeds = None,
     as_json: AsJson = False,
 ) -> None:
@@ -50,8 +61,13 @@ def drain(
     applies what `verify` calls unrecorded, each file in the epoch it was archived in, and leaves the objects where
     they are. It can be interrupted and repeated. See docs/operations.md.
 
+    With --since, for a bucket with years in it, the ledger has what is older as ignored: no poll brings it, no consumer
+    applies it, `status` and `verify` do not miss it. An earlier --since takes up what is no more older than that.
+
     Exit status 1 when a file fails; without --apply also when tickets would lose something by one, as `preview` has it.
     """
+    if since is not None and from_archive:
+        raise Misconfigured("--since is for changes/, and --from-archive applies processed/")
     database_settings, bucket_settings, settings = load(DatabaseSettings), load(BucketSettings), load(ApplySettings)
     feeds = served_feeds(feed)
     at = fail_points.chosen(os.environ)
@@ -60,6 +76,7 @@ def drain(
         migrate.require_migrated(connection)
         feed_tables.require(connection, feeds.served)
     results: list[tuple[str, Drained]] = []
+    older = 0
     with database.open_pool(database_settings, 2, "drain") as pool, program.progress(as_json=as_json) as bar:
         bucket = Bucket(bucket_settings, feeds.folders)
         bucket.require()
@@ -86,19 +103,29 @@ def drain(
             begin(len(missing) + len(others))
             run.run_archived(missing, report)
         else:
-            files, strays = run.waiting()
-            others = [stray for stray, _ in strays]
-            begin(len(files) + len(others))
-            run.run(files, report)
-            if not stop.is_set():
-                run.leave_alone(strays)
+            others, older = _drain_waiting(run, since.replace(tzinfo=EAT) if since else None, begin, report)
         for other in others:
             report(other.key, other)
     # What was tried is told when it is undone: in the middle, a pager that does not read on would hold up all others.
-    worked = Worked(results, apply, stop.is_set())
+    worked = Worked(results, apply, stop.is_set(), older)
     if not apply and not as_json:
         tell_each(worked)
     conclude(worked, as_json=as_json)
+
+
+def _drain_waiting(
+    run: Drain, since: datetime | None, begin: Callable[[int], None], report: Report
+) -> tuple[list[NotAChangeFile], int]:
+    """Apply what lies in changes/; gives what is no change file, and how many files are older."""
+    waiting = run.waiting(since)
+    begin(len(waiting.files) + len(waiting.strays))
+    if since is not None:
+        run.leave_alone(waiting.older)
+        run.take_up(waiting.files)
+    run.run(waiting.files, report)
+    if not run.stop.is_set():
+        run.leave_alone(waiting.strays)
+    return [stray for stray, _ in waiting.strays], len(waiting.older)
 
 
 def _tell_of_epoch(begun_before: Epoch | None) -> None:

@@ -46,6 +46,8 @@ class Worked:
     results: list[tuple[str, Drained]]
     is_applied: bool
     is_stopped: bool = False
+    older: int = 0
+    """So many files were left alone, since they are older than what was to be applied."""
 
     @property
     def failed(self) -> int:
@@ -82,7 +84,7 @@ def _tell_as_json(worked: Worked) -> None:
     files = [_plain(key, outcome) for key, outcome in worked.results]
     told = {
         "applied": worked.is_applied, "failed": worked.failed, "dangerous": worked.dangerous,
-        "stopped": worked.is_stopped, "files": files,
+        "stopped": worked.is_stopped, "older": worked.older, "files": files,
     }  # fmt: skip
     typer.echo(json.dumps(told))
 
@@ -95,6 +97,8 @@ def _tell_sum(worked: Worked) -> None:
     shown = ", ".join(f"{rows[name]} {name}" for name in ("inserted", "updated", "unchanged", "stale", "rejected"))
     dangerous = f", {worked.dangerous} dangerous" if worked.dangerous else ""
     typer.echo(f"{len(worked.results)} files, {worked.failed} failed{dangerous}; rows: {shown}")
+    if worked.older:
+        typer.echo(f"{worked.older} older files are left alone")
     if worked.is_stopped:
         goes_on = ": running it again goes on" if worked.is_applied else ""
         typer.echo(f"stopped by a signal; there may be more files{goes_on}")

@@ -225,6 +225,12 @@ def record_back_passed_over(connection: Connection, sighting: Sighting, file_id:
     _run(connection, "record_back_passed_over", {"file_id": file_id, "object_time": sighting.object_time})
 
 
+def take_up(connection: Connection, bucket: str, keys: Sequence[str], reason: str) -> None:
+    """Decide anew of versions that were ignored for this reason."""
+    parameters = {"bucket": bucket, "keys": list(keys), "reason": reason}
+    database.rows(connection, "ledger", "take_up", parameters)
+
+
 def record_unread(connection: Connection, unread: Unread) -> None:
     _run(connection, "record_unread", asdict(unread))
 

@@ -72,6 +72,8 @@ Report = Callable[[str, Drained], None]
 File = TypeVar("File")
 Answer = TypeVar("Answer")
 IN_HAND = "in hand elsewhere"
+OLDER = "older than what was to be applied"
+"""Why a change file is ignored that a drain was to leave alone."""
 _FIRST_OF_EACH = 3, 9
 """Changed tickets and rejected rows of each of many files that are told of together; `preview` has more of one."""
 _KEY_SECONDS = 30
@@ -89,6 +91,15 @@ class Archived:
     summary: ObjectSummary
     key: ChangeFileKey
     epoch: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingFiles:
+    """What lies in `changes/`: files in the order of their instants, what is none, and files that are too old."""
+
+    files: list[tuple[ChangeFileKey, ObjectSummary]]
+    strays: list[tuple[NotAChangeFile, ObjectSummary]]
+    older: list[tuple[NotAChangeFile, ObjectSummary]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,21 +174,21 @@ class Drain:
             with database.transaction(self.pool) as connection:
                 ledger.finish_relayed(connection)
 
-    def waiting(
-        self,
-    ) -> tuple[list[tuple[ChangeFileKey, ObjectSummary]], list[tuple[NotAChangeFile, ObjectSummary]]]:
-        """The change files in the order of their instants, and what else lies there.
+    def waiting(self, since: datetime | None = None) -> "WaitingFiles":
+        """What lies in `changes/`; of an instant before `since` a file is older.
 
         Raises: DependencyDown.
         """
-        files, strays = [], []
+        files, strays, older = [], [], []
         for found in self.bucket.waiting():
             key = read_key(found.key, self._feed(found.key).folder.changes)
-            if isinstance(key, ChangeFileKey):
-                files.append((key, found))
-            else:
+            if isinstance(key, NotAChangeFile):
                 strays.append((key, found))
-        return sorted(files, key=lambda file: (file[0].time, file[0].key)), strays
+            elif since is not None and key.time < since:
+                older.append((NotAChangeFile(key.key, OLDER), found))
+            else:
+                files.append((key, found))
+        return WaitingFiles(sorted(files, key=lambda file: (file[0].time, file[0].key)), strays, older)
 
     def run(self, files: list[tuple[ChangeFileKey, ObjectSummary]], report: Report) -> None:
         """Apply the files; `report(key, outcome)` after each.
@@ -189,6 +200,16 @@ class Drain:
         with self._begun() as trial:
             for key, found in self._until_stopped(files):
                 self._conclude(key.key, self._try(self.candidate(key, found), trial), report)
+
+    def take_up(self, files: list[tuple[ChangeFileKey, ObjectSummary]]) -> None:
+        """Decide anew of those that were older than what an earlier run was to apply, unless this is a dry run.
+
+        Raises: DependencyDown.
+        """
+        if not self.apply:
+            return
+        with database.transaction(self.pool) as connection:
+            ledger.take_up(connection, self.bucket.name, [key.key for key, _ in files], OLDER)
 
     def leave_alone(self, strays: list[tuple[NotAChangeFile, ObjectSummary]]) -> None:
         """Tell the ledger what else lies in `changes/`, unless this is a dry run.

@@ -250,6 +250,10 @@ VALUES (%(feed)s, %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s, ingest.cu
         %(event_time)s, %(seen_at)s, %(seen_by)s, %(decision)s, %(reason)s, 'done', clock_timestamp())
 ON CONFLICT (bucket, key, etag) DO UPDATE SET duplicates = ledger.duplicates + 1
 
+-- name: take_up
+UPDATE ingest.ledger SET state = 'seen', decision = 'undecided', reason = NULL, done_at = NULL
+WHERE bucket = %(bucket)s AND key = ANY(%(keys)s) AND decision = 'ignored' AND state = 'done' AND reason = %(reason)s
+
 -- name: record_gone
 -- What of the keys was seen and not decided, and is not in the bucket any more, or never was; the version that is there
 -- now has the ETag that was found.

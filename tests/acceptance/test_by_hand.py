@@ -411,3 +411,34 @@ def test_a_dry_run_whose_reader_does_not_read_on_holds_up_nobody(stage: Stage) -
     finally:
         os.close(reader)
         trying.wait(60)
+
+
+@pytest.mark.promise("No silent decision")
+def test_in_a_bucket_with_years_in_it_what_is_older_is_ignored_by_everybody_until_it_is_taken_up(stage: Stage) -> None:
+    old, older, young = (
+        f"{CHANGES}{name}.csv" for name in ("2024-06-01T060000", "2023-12-31T235959", "2026-06-01T060000")
+    )
+    stage.bucket.put_all({key: csv([ticket(key[-21:-4])]) for key in (old, older, young)})
+    tried = stage.ask("drain", "--since", "2026-01-01")
+    assert ([file["key"] for file in tried["files"]], tried["older"], tried["applied"]) == ([young], 2, False)
+    assert stage.one("SELECT count(*) FROM ingest.ledger") == 0
+    shown = stage.run("drain", "--since", "2026-01-01", "--apply")
+    assert (shown.returncode, "2 older files are left alone" in shown.stdout) == (0, True)
+    assert stage.waiting() == sorted([old, older])
+    assert stage.ask("poll") == {"waiting": 0, "set_aside": 2, "queued": 0, "published": 0}
+    stage.announce(old)
+    consumer = stage.start("consume")
+    wait_until(lambda: stage.ledger(old)["duplicates"] == 1, "a consumer has looked at it")
+    consumer.stop()
+    assert stage.ledger(old)["decision"] == "ignored"
+    assert stage.ask("status")["database"]["backlog"]["set_aside"] == {"ignored": 2}
+    verified = stage.json(stage.run("verify", "--old", "0", "--json"))
+    assert set(verified["discrepancies"]) == {"request_unsent"}, "of the young one, which no consumer has relayed for"
+    # In EAT: the year of 2024 begins three hours before that of UTC.
+    assert stage.ask("drain", "--since", "2024-01-01", "--apply")["older"] == 1
+    assert [stage.ledger(key)["decision"] for key in (old, older)] == ["late", "ignored"]
+    assert stage.ask("drain", "--since", "2023-12-31T23:59:59", "--apply")["older"] == 0
+    assert stage.waiting() == []
+    assert stage.one("SELECT count(*) FROM tickets.inc") == 3
+    ended = stage.run("drain", "--since", "2026-01-01", "--from-archive")
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)

@@ -1,7 +1,10 @@
 """The commands themselves: how they end, and what they say."""
 
+from importlib.metadata import version
+
 import pytest
 
+from consumer.program import program
 from tests.stage.broker import FILES
 from tests.stage.feeds import csv, key_at, ticket
 from tests.stage.stage import Stage, wait_until
@@ -89,3 +92,22 @@ def test_a_service_that_is_not_there_is_one_line_that_names_it(
     assert ended.returncode == 1
     assert len(ended.stderr.splitlines()) == 1, ended.stderr
     assert service in ended.stderr.lower()
+
+
+def test_help_has_its_groups_with_every_command_and_examples(shared_stage: Stage) -> None:
+    shown = shared_stage.run("-h", COLUMNS="120")
+    assert (shown.returncode, shown.stdout) == (0, shared_stage.run("--help", COLUMNS="120").stdout)
+    places = [shown.stdout.index(f" {group} ") for group in ("Look", "Mend", "Run", "Set up", "Examples")]
+    assert places == sorted(places)
+    grouped = shown.stdout.partition(" Look ")[2]
+    known = [str(one.name) for one in program.registered_commands] + [
+        str(one.name) for one in program.registered_groups
+    ]
+    assert len(known) > 20
+    assert [name for name in known if f" {name} " not in grouped] == []
+    assert shared_stage.run("dead-letters", "replay", "-h").returncode == 0
+
+
+def test_the_version_is_told_without_any_setting(shared_stage: Stage) -> None:
+    told = shared_stage.run("--version", DATABASE_URL="", RABBITMQ_URL="")
+    assert (told.returncode, told.stdout) == (0, f"fleettickets {version('fleettickets')}\n")

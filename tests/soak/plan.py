@@ -20,8 +20,8 @@ PROXIED = ("rabbitmq", "postgres", "gateway")
 # the store's notifications stand still for a minute and a half.
 KILLED = ("consumer",) * 12 + ("poller", "receiver") * 2 + ("rabbitmq", "postgres") * 4 + ("gateway",)
 BY_HAND = (
-    ("dead-letters", "replay", "--all"),
-    ("dead-letters", "replay", "--limit", "2"),
+    ("dead-letters", "replay", "--all", "--wait", "5"),
+    ("dead-letters", "replay", "--limit", "2", "--wait", "5"),
     ("dead-letters", "list"),
     ("poll",),
     ("drain", "--apply"),
