@@ -17,6 +17,8 @@ from publisher.terminal import duration
 
 _STARTING_SECONDS = 30
 """Until a consumer that has begun is known to the broker as well."""
+_FRESH_SECONDS = 30
+"""What has given a sign since then lives; what is silent for longer may have ended."""
 
 
 def at_work(broker: BrokerSettings | None, missing_seconds: float, settings: DatabaseSettings) -> Iterator[Finding]:
@@ -63,9 +65,8 @@ def _consumers(seen: Sequence[ProcessRow], served: int | None, missing_seconds: 
             found = f"RabbitMQ gives files to {served}, and {len(living)} give a sign in this database"
             do = "see that all have this DATABASE_URL, and what their logs say of heartbeats"
             yield Finding.note("consumers", found, do)
-    if served == 0 and any((datetime.now(UTC) - one.started_at).total_seconds() > _STARTING_SECONDS for one in living):
-        do = "see that their RABBITMQ_URL is this one, and what their logs say"
-        yield Finding.wrong("consumers", f"{_named(living)}; and RabbitMQ gives files to none", do)
+    if living and served == 0:
+        yield _unserved(living)
     elif living:
         yield Finding.ok("consumers", _named(living))
     elif not has_strangers:
@@ -74,6 +75,15 @@ def _consumers(seen: Sequence[ProcessRow], served: int | None, missing_seconds: 
         if one.paused_why is not None:
             do = "mend what it says; it goes on by itself, and no attempt is spent"
             yield Finding.note("consumers", f"{_name(one)} is paused: {one.paused_why}", do)
+
+
+def _unserved(living: Sequence[ProcessRow]) -> Finding:
+    newest = min(living, key=lambda one: one.beat_seconds)
+    found = f"the last sign of {_name(newest)} is {duration(newest.beat_seconds)} old; and RabbitMQ gives files to none"
+    runs = (datetime.now(UTC) - newest.started_at).total_seconds() > _STARTING_SECONDS
+    if runs and newest.beat_seconds < _FRESH_SECONDS:
+        return Finding.wrong("consumers", found, "see that its RABBITMQ_URL is this one, and what its log says")
+    return Finding.note("consumers", found, "start one, if it has ended; nothing, if it has just begun")
 
 
 def _missed(kind: str, seen: Sequence[ProcessRow], missing_seconds: float) -> Iterator[Finding]:

@@ -352,3 +352,21 @@ def test_who_is_at_work_and_who_is_missed(stage: Stage) -> None:
     assert f"(pid {consumer.pid}) has given no sign for" in findings["consumers"]["found"]
     consumer.stop()
     poller.stop()
+
+
+def test_consumers_of_another_broker_are_told_of(stage: Stage, services: dict[str, str], worker_id: str) -> None:
+    management = services.get("RABBITMQ_MANAGEMENT_URL")
+    if management is None:
+        pytest.skip("no management API that could make a virtual host")
+    other = fresh_vhost(services["RABBITMQ_URL"], management, f"fleettickets-elsewhere-{worker_id}")
+    consumer = stage.start("consume", RABBITMQ_URL=other.url, FLEETTICKETS_HEARTBEAT_SECONDS="0.2")
+    wait_until(lambda: stage.one("SELECT count(*) FROM ingest.heartbeats") == 1, "it has given a sign")
+    found = examined(stage, "--poller-only")[1]["consumers"]
+    assert (found["level"], "start one, if it has ended" in found["do"]) == ("note", True)
+    consumer.signal(signal.SIGSTOP)  # it would say again when it began
+    stage.connection.execute("UPDATE ingest.heartbeats SET started_at = started_at - interval '1 minute'")
+    status, findings = examined(stage, "--poller-only")
+    consumer.signal(signal.SIGCONT)
+    assert (status, wrong(findings)) == (1, {"consumers"})
+    assert "RabbitMQ gives files to none" in findings["consumers"]["found"]
+    consumer.stop()
