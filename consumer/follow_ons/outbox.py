@@ -19,6 +19,11 @@ def unsent(connection: Connection, kinds: Sequence[Queue], at_most: int) -> dict
     return found
 
 
+def ask_again(connection: Connection, kinds: Sequence[Queue], age: float) -> None:
+    """Have one request of each kind unsent again for which nothing was done within so many seconds."""
+    database.rows(connection, "outbox", "ask_again", {"kinds": [kind.value for kind in kinds], "age": age})
+
+
 def mark_sent(connection: Connection, requests: Sequence[int]) -> None:
     database.rows(connection, "outbox", "mark_sent", {"requests": list(requests)})
 

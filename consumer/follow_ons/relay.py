@@ -19,6 +19,8 @@ log = structlog.get_logger()
 
 
 _AT_A_TIME = 1000
+_LOST_SECONDS = 3600
+"""After so long without anything done for a request, another message is sent, which does no harm."""
 _MESSAGES: dict[Queue, Callable[[tuple[int, ...]], FollowOn]] = {
     Queue.GEOCODE: lambda requests: GeocodeTickets(requests=requests),
     Queue.HISTORY: lambda requests: CaptureHistory(requests=requests),
@@ -57,7 +59,7 @@ class Relay:
         """Send what there is, and give how many requests that was: none for who finds its own sent by another thread.
 
         A kind that the broker did not take is stuck: it keeps nobody waiting again, until somebody tries it with
-        `also_stuck` and it is taken.
+        `also_stuck` and it is taken. That sends one of each kind once more as well whose message seems to be lost.
         Raises: DependencyDown, for the database.
         """
         with self._asking:
@@ -67,6 +69,9 @@ class Relay:
             if self._served >= mine and not also_stuck:
                 return 0
             serving = self._asked  # whoever has asked by now has committed what it asks for
+            if also_stuck:
+                with database.statement(self._pool) as connection:
+                    outbox.ask_again(connection, list(_MESSAGES), _LOST_SECONDS)
             kinds = list(_MESSAGES) if also_stuck else [kind for kind in _MESSAGES if kind not in self._stuck]
             sent = sum(self._passes(kinds))
             self._served = serving

@@ -9,6 +9,19 @@ CROSS JOIN LATERAL (SELECT request_id FROM ingest.outbox AS request
                     LIMIT %(at_most)s) AS next
 ORDER BY request_id
 
+-- name: ask_again
+-- The oldest request of each kind, where nothing was done for it so long after it was sent: its message may be gone with
+-- its queue, or what seemed to stand for it there was something else. Whoever takes one does what is asked for by then.
+UPDATE ingest.outbox SET sent_at = NULL
+WHERE request_id = ANY (ARRAY(
+    SELECT oldest.request_id
+    FROM unnest(%(kinds)s::text[]) AS asked (kind)
+    CROSS JOIN LATERAL (SELECT request_id, sent_at FROM ingest.outbox AS request
+                        WHERE request.kind = asked.kind AND handled_at IS NULL AND due_at <= clock_timestamp()
+                        ORDER BY request_id
+                        LIMIT 1) AS oldest
+    WHERE sent_at < clock_timestamp() - make_interval(secs => %(age)s)))
+
 -- name: mark_sent
 UPDATE ingest.outbox SET sent_at = clock_timestamp() WHERE request_id = ANY(%(requests)s)
 

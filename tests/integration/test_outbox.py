@@ -99,6 +99,24 @@ def test_a_request_that_is_asked_anew_while_it_is_sent_is_sent_once_more(pool: P
     assert [kind for kind, _ in broker.taken] == ["geocode", "history", "geocode"]
 
 
+def test_what_nothing_was_done_for_is_sent_once_more(pool: Pool) -> None:
+    """A message can be gone with its queue; and what waits there, and seems to stand for it, can be a stranger's."""
+    with postgres.transaction(pool) as connection:
+        connection.execute(
+            """INSERT INTO ingest.outbox (kind, sent_at) VALUES ('geocode', now() - interval '61 minutes'),
+               ('geocode', now() - interval '61 minutes'), ('history', now() - interval '59 minutes')"""
+        )
+    broker = Broker()
+    relaying = relay(pool, broker)
+    assert (relaying.send(), broker.taken) == (0, [])
+    assert relaying.send(also_stuck=True) == 1, "one stands for all"
+    assert [kind for kind, _ in broker.taken] == ["geocode"]
+    assert relaying.send(also_stuck=True) == 0, "for an hour"
+    with postgres.transaction(pool) as connection:
+        connection.execute("UPDATE ingest.outbox SET sent_at = now() - interval '2 hours', handled_at = now()")
+    assert relaying.send(also_stuck=True) == 0, "all is done"
+
+
 def test_what_is_for_later_is_not_sent_before(pool: Pool) -> None:
     with postgres.transaction(pool) as connection:
         connection.execute("INSERT INTO ingest.outbox (kind, due_at) VALUES ('geocode', now() + interval '1 hour')")
