@@ -10,8 +10,8 @@ CROSS JOIN LATERAL (SELECT request_id FROM ingest.outbox AS request
 ORDER BY request_id
 
 -- name: ask_again
--- The oldest request of each kind, where nothing was done for it so long after it was sent: its message may be gone with
--- its queue, or what seemed to stand for it there was something else. Whoever takes one does what is asked for by then.
+-- The oldest request of each kind, where nothing was done for it so long after it was sent: its message may be gone
+-- with its queue, or what seemed to stand for it there was something else. Whoever takes one does all that is asked.
 UPDATE ingest.outbox SET sent_at = NULL
 WHERE request_id = ANY (ARRAY(
     SELECT oldest.request_id

@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from urllib.parse import urlsplit
 
 import boto3
@@ -15,7 +16,7 @@ from psycopg import errors
 from tests import compose
 from tests.acceptance.conftest import MakeStage
 from tests.conftest import Database
-from tests.doubles.receiver import TOKEN, Endpoint
+from tests.doubles.receiver import TOKEN, Endpoint, free_port
 from tests.stage.broker import Broker, fresh_vhost
 from tests.stage.feeds import csv, key_at, ticket
 from tests.stage.program import Forked
@@ -65,6 +66,7 @@ class Containers:
         feeds = stage.folder / "feeds"
         feeds.mkdir()
         self.where["/feeds"] = str(feeds)
+        self.ports: dict[str, int] = {}
 
     def environment(self, service: str) -> dict[str, str]:
         found = compose.environment(service, self.given)
@@ -74,12 +76,21 @@ class Containers:
 
     def start(self, service: str, *more: str, **environment: str) -> Process:
         """With PATH and the time zone of the image, and nothing else of ours."""
+        # Containers have ports of their own, and here all have the same.
+        self.ports[service] = free_port()
         command = compose.interpolated(compose.services()[service]["command"], self.given)
+        command = command.replace("--metrics 9100", f"--metrics {self.ports[service]}")
         log = self.stage.folder / f"{service}.log"
         exactly = {"PATH": "/usr/bin:/bin", "TZ": "Africa/Nairobi"} | self.environment(service) | environment
         process = Process(Forked([*shlex.split(command), *more], exactly, self.stage.folder, log, log), log)
         self.stage.processes.append(process)
         return process
+
+    def is_well(self, service: str) -> bool:
+        """As its health check has it."""
+        check = compose.services()[service]["healthcheck"]["test"]
+        assert check == ["CMD", "fleettickets", "health", "9100"]
+        return self.stage.run("health", str(self.ports[service])).returncode == 0
 
     def run(self, service: str) -> Process:
         process = self.start(service)
@@ -139,6 +150,8 @@ def test_every_service_does_its_work_with_what_it_is_given(containers: Container
     assert "is not set" not in refused.output()
     consumer = containers.start("consumer")
     poller = containers.start("poller")
+    for service in ("consumer", "poller"):
+        wait_until(partial(containers.is_well, service), f"{service} is well")
     polled, posted = key_at(0), key_at(1)
     stage.bucket.put(polled, csv([ticket("INC1")]))
     stage.wait_for("done", polled)
