@@ -16,3 +16,6 @@ SELECT file_id, key, etag, dead_lettered_at
 FROM ingest.ledger AS file
 WHERE bucket = %(bucket)s AND state = 'failed' AND dead_lettered_at IS NOT NULL AND discarded_at IS NULL
   AND ingest.is_superseded(file)
+  AND EXISTS (SELECT FROM ingest.ledger AS other
+              WHERE other.bucket = file.bucket AND other.key = file.key AND other.etag <> file.etag
+                AND other.applied_at > file.dead_lettered_at)

@@ -208,7 +208,9 @@ def test_letters_are_listed_in_groups_of_one_cause_with_counts_and_ages(shared_s
     wait_until(lambda: len(dead(stage)) == 4, "four letters")
     first, second = stage.ask("dead-letters", "list")
     assert (first["letters"], second["letters"]) == (3, 1)
-    assert (first["key"], second["key"], second["reason"]) == (dead(stage)[0][0], key_at(110), "not UTF-8")
+    # Several fail at once, so which of them is the oldest may differ by how it is asked.
+    assert first["key"] in {key_at(number) for number in range(100, 103)}
+    assert (second["key"], second["reason"]) == (key_at(110), "not UTF-8")
     assert began <= datetime.fromisoformat(first["oldest"]) <= datetime.fromisoformat(first["newest"])
     only = stage.ask("dead-letters", "list", "--each", "--group", second["fingerprint"])
     assert [letter["key"] for letter in only] == [key_at(110)]

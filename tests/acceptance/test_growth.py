@@ -16,8 +16,10 @@ FEW, MANY = 30, 400
 CLOSED = {"normalized_status": "closed", "closed_at": "2026-06-01 10:00:00"}
 """As most are; and the capture of the history reads those that are open."""
 DONE = '"archive_key": "'
-QUEUES = {"outbox_unsent", "outbox_unhandled", "ledger_unfinished"}
-"""Indexes of what is open have entries of what is not any more until the next VACUUM, which they ask for themselves."""
+QUEUES = {"outbox_unsent", "outbox_unhandled", "ledger_unfinished", "ledger_bucket_key_etag_key"}
+"""Indexes of what is open have entries of what is not any more until the next VACUUM, which they ask for themselves;
+until then a sweep, each half minute, may take that of all files for as good. No delivery does, see the same test of
+tests/integration."""
 TELLS_SECONDS = 15.0
 """An idle session of the server tells what it has read after ten; and what follows a file is done a while after it."""
 
