@@ -5,6 +5,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 
 from consumer.feeds.declared import packaged_feeds
 from consumer.files.cleaning import Dropped, RowReject, TicketRow
@@ -55,10 +56,13 @@ class _Read:
 
     def differences(self, rows: Rows) -> Iterator[str]:
         rejected = {line for reject in self._rejects for line in range(reject.line, reject.line + reject.lines)}
-        line, never = 1, 0
-        for piece in self._file.pieces:
+        line, never, is_part = 1, 0, False
+        for piece, following in zip_longest(self._file.pieces, self._file.pieces[1:]):
             taken = self._tickets.pop(line, [])
-            if told := self._difference(piece, taken, is_rejected=line in rejected):
+            was_part, is_part = is_part, following is not None and self._are_one(piece, following, taken)
+            if was_part or is_part:
+                pass
+            elif told := self._difference(piece, taken, is_rejected=line in rejected):
                 reasons = [f"{reject.line}+{reject.lines}: {reject.reason}" for reject in self._rejects]
                 yield f"line {line}: {told}: {piece.text!r}; rejects {reasons}"
             never += piece.ticket.nevers if piece.ticket and piece.fate is Fate.TAKEN else 0
@@ -110,6 +114,17 @@ class _Read:
             case Fate.EITHER if not is_rejected and not piece.may_drop:
                 return "is neither a ticket nor a reject"
         return None
+
+    def _are_one(self, piece: Piece, following: Piece, taken: Sequence[TicketRow]) -> bool:
+        """Whether a quote that is open and one astray behind it, where no ticket is, make one row.
+
+        As RFC 4180 has it they do; nobody can know that it was not meant.
+        """
+        if following.fate is not Fate.REJECTED or not all(one.text.count('"') % 2 for one in (piece, following)):
+            return False
+        read = [*_readings(piece.text + following.text, self._file.delimiter, piece.names)]
+        found = [_without_nothing({key: _loose(value) for key, value in _values(row).items()}) for row in taken]
+        return len(found) == 1 and found[0] in read
 
     def _not_what_stands_there(self, piece: Piece, taken: Sequence[TicketRow]) -> str | None:
         """A row that was touched may be taken only as it is, or as its own text says."""
