@@ -107,7 +107,9 @@ def _part(about: str, settings: LookedAt | None, look: Callable[[LookedAt], Iter
 
 
 def _is_fine(findings: Iterable[Finding], about: str) -> bool:
-    return any(finding.about == about and finding.level is Level.OK for finding in findings)
+    """It was found well, and nothing wrong after that: who answers can fall silent at the next question."""
+    levels = {finding.level for finding in findings if finding.about == about}
+    return Level.OK in levels and Level.WRONG not in levels
 
 
 def _postgres(feeds: Feeds | None, settings: DatabaseSettings) -> Iterator[Finding]:
