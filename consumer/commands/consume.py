@@ -128,6 +128,7 @@ def consume(
             pool,
             partial(channels.confirming_channel, broker_settings, "mended letters", channels.LOOKING_HEARTBEAT),
             bucket.name,
+            reached,
         )
         Worker(link, routes, tail, work, stop, settle_letters=letters.settle, reached=reached, pulse=pulse).run()
     structlog.get_logger().info("stopped")
