@@ -13,7 +13,7 @@ BEGIN, END = "<!-- metrics: begin, written by make metrics -->\n", "<!-- metrics
 OF_WHOM = {
     "a consumer": metrics.CONSUMER, "the webhook": metrics.WEBHOOK, "the read API": metrics.SERVE,
     "`poll --every`": metrics.POLLER, "`sqs`": metrics.BRIDGE,
-    "`status --textfile`": metrics.STATE,
+    "`status --textfile`": metrics.STATE, "`poll --textfile`": metrics.LAST_POLL, "`drain --textfile`": metrics.DRAIN,
 }  # fmt: skip
 
 
