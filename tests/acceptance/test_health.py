@@ -157,7 +157,9 @@ def test_what_status_found_is_written_as_metrics_too(stage: Stage, tmp_path: Pat
     assert (waiting["backlog_files",], waiting["oldest_waiting_seconds",] < 60) == (1, True)
     assert ("watermark_age_seconds", "inc") not in waiting
     assert stage.run("drain", "--apply").returncode == 0
-    stage.connection.execute("UPDATE ingest.outbox SET sent_at = NULL, due_at = now() - interval '1 hour'")
+    never_late = found()["oldest_unsent_request_seconds", "history"]
+    assert 0 < never_late < 60
+    stage.connection.execute("UPDATE ingest.outbox SET created_at = now() - interval '1 hour'")
     drained = found()
     assert drained["oldest_unsent_request_seconds", "history"] == pytest.approx(3600, abs=60)
     assert (drained["backlog_files",], drained["open_rejects", "inc"]) == (0, 1)
