@@ -21,6 +21,11 @@ LEFT = """
 """
 
 
+@pytest.fixture(autouse=True)
+def _by_default(stage: Stage) -> None:
+    del stage.environment["FLEETTICKETS_MISSING_COLUMNS"]
+
+
 def sent(stage: Stage, *options: str, **environment: str) -> tuple[int, dict[str, Any], dict[str, Any]]:
     """Its exit status, what was found of each canary, and how far each came."""
     ended = stage.run("doctor", "--end-to-end", "--json", *options, **environment)
