@@ -11,6 +11,7 @@ from consumer import fail_points
 from consumer.commands.drained import Apply, Worked, conclude, tell_each, words
 from consumer.commands.served import served_feeds
 from consumer.files.ledger import Epoch
+from consumer.files.outcomes import Failure
 from consumer.postgres import database, feed_tables, migrate
 from consumer.postgres.database import Role
 from consumer.settings import ApplySettings, DatabaseSettings
@@ -18,7 +19,7 @@ from consumer.upkeep.drain import Drain, Drained, Report
 from publisher import program
 from publisher.arrivals.keys import EAT, NotAChangeFile
 from publisher.errors import Misconfigured
-from publisher.program import AsJson, OfFeeds
+from publisher.program import AsJson, OfFeeds, Quiet, require_quiet_alone
 from publisher.settings import BucketSettings, load
 from publisher.store.bucket import Bucket
 from publisher.terminal import printable
@@ -45,6 +46,7 @@ def drain(  # noqa: PLR0917 - its parameters are its options
         ),
     ] = None,
     feed: OfFeeds = None,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Apply the files in changes/ oldest to newest, without RabbitMQ.
@@ -64,10 +66,11 @@ def drain(  # noqa: PLR0917 - its parameters are its options
     With --since, for a bucket with years in it, the ledger has what is older as ignored: no poll brings it, no consumer
     applies it, `status` and `verify` do not miss it. An earlier --since takes up what is no more older than that.
 
+    With --quiet only files that fail are told, and nothing where none does.
+
     Exit status 1 when a file fails; without --apply also when tickets would lose something by one, as `preview` has it.
     """
-    if since is not None and from_archive:
-        raise Misconfigured("--since is for changes/, and --from-archive applies processed/")
+    _require_sense(since, apply=apply, from_archive=from_archive, quiet=quiet, as_json=as_json)
     database_settings, bucket_settings, settings = load(DatabaseSettings), load(BucketSettings), load(ApplySettings)
     feeds = served_feeds(feed)
     at = fail_points.chosen(os.environ)
@@ -89,7 +92,7 @@ def drain(  # noqa: PLR0917 - its parameters are its options
 
         def report(key: str, outcome: Drained) -> None:
             results.append((key, outcome))
-            if apply and not as_json:
+            if apply and not as_json and (isinstance(outcome, Failure) or not quiet):
                 line = printable(f"{key}: {words(outcome)}")
                 bar.console.print(line, soft_wrap=True, markup=False, highlight=False)
             bar.update(task, completed=len({key for key, _ in results}))
@@ -110,7 +113,19 @@ def drain(  # noqa: PLR0917 - its parameters are its options
     worked = Worked(results, apply, stop.is_set(), older)
     if not apply and not as_json:
         tell_each(worked)
-    conclude(worked, as_json=as_json)
+    conclude(worked, as_json=as_json, quiet=quiet)
+
+
+def _require_sense(since: datetime | None, *, apply: bool, from_archive: bool, quiet: bool, as_json: bool) -> None:
+    """Refuse what contradicts itself.
+
+    Raises: Misconfigured.
+    """
+    require_quiet_alone(quiet=quiet, as_json=as_json)
+    if quiet and not apply:
+        raise Misconfigured("--quiet goes with --apply: what is only tried is to be seen")
+    if since is not None and from_archive:
+        raise Misconfigured("--since is for changes/, and --from-archive applies processed/")
 
 
 def _drain_waiting(

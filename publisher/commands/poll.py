@@ -14,9 +14,9 @@ import typer
 from publisher import metrics
 from publisher.broker import channels, serving
 from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother
-from publisher.health import Health, show
+from publisher.health import Health, show, tell_systemd
 from publisher.heartbeat import ProcessKind, Pulse
-from publisher.program import AsJson, Known, MetricsAt, OfFeeds, stop_on_signals
+from publisher.program import AsJson, Known, MetricsAt, OfFeeds, Quiet, require_quiet_alone, stop_on_signals
 from publisher.settings import (
     BrokerSettings,
     BucketSettings,
@@ -28,7 +28,7 @@ from publisher.sources.poller import Poll, Poller
 from publisher.store.bucket import Bucket
 
 
-def poll(
+def poll(  # noqa: PLR0917 - its parameters are its options
     context: typer.Context,
     every: Annotated[
         float | None,
@@ -36,6 +36,7 @@ def poll(
     ] = None,
     feed: OfFeeds = None,
     metrics_at: MetricsAt = None,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Publish every key that still waits in changes/.
@@ -47,6 +48,7 @@ def poll(
     With DATABASE_URL set, what the ledger has set aside (dead letters, ignored and discarded files), or a retry will
     take up later, is not published again and again. A database that is away makes no difference to the rest.
     """
+    require_quiet_alone(quiet=quiet, as_json=as_json, for_long=every is not None)
     broker_settings, bucket_settings, work = load(BrokerSettings), load(BucketSettings), load(WorkSettings)
     known: Known = context.obj
     known.require_database()
@@ -61,11 +63,14 @@ def poll(
                     serving.claim_if_allowed(channel, bucket.name)
                     done = poller.poll(channel, Event())  # a signal ends the process
             except HeldByAnother:
-                typer.echo("another poll is running, this one is not needed", err=True)
+                if not quiet:
+                    typer.echo("another poll is running, this one is not needed", err=True)
                 done = None
-        _report(done, as_json=as_json)
+        if not quiet:
+            _report(done, as_json=as_json)
         return
     log_settings(broker_settings, bucket_settings, work)
+    tell_systemd(pulse)
     if metrics_at is not None:
         show(metrics_at, metrics.POLLER, Health(pulse))
     stop = stop_on_signals()
