@@ -35,6 +35,10 @@ def require_encoded_login(url: str) -> None:
         raise ValueError(LOGIN_RULE)
 
 
+def host_and_port(url: AnyUrl) -> str:
+    return f"{url.host}:{url.port}"
+
+
 MASK = "***"
 LOGIN_RULE = "in user and password, write special characters percent-encoded (a slash is %2F, an @ is %40)"
 
@@ -122,6 +126,10 @@ class BucketSettings(TlsSettings):
         if url.username or url.password:
             raise ValueError("the keys go into RUSTFS_ACCESS_KEY and RUSTFS_SECRET_KEY, not into the address")
         return url
+
+    @property
+    def where(self) -> str:
+        return host_and_port(self.endpoint)
 
 
 class SqsSettings(TlsSettings):

@@ -10,7 +10,7 @@ from publisher import metrics
 OF_WHOM = {
     "a consumer": metrics.CONSUMER, "the webhook": metrics.WEBHOOK, "the read API": metrics.SERVE,
     "`poll --every`": metrics.POLLER, "`sqs`": metrics.BRIDGE,
-    "`status --textfile`": metrics.STATE,
+    "`status --textfile`": metrics.STATE, "`poll --textfile`": metrics.LAST_POLL, "`drain --textfile`": metrics.DRAIN,
 }  # fmt: skip
 
 

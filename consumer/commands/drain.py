@@ -3,12 +3,13 @@
 import os
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from consumer import fail_points
-from consumer.commands.drained import Apply, Worked, conclude, tell_each, words
+from consumer.commands.drained import Apply, Worked, conclude, tell_each, tell_metrics, words
 from consumer.commands.served import served_feeds
 from consumer.files.ledger import Epoch
 from consumer.files.outcomes import Failure
@@ -19,7 +20,7 @@ from consumer.upkeep.drain import Drain, Drained, Report
 from publisher import program
 from publisher.arrivals.keys import EAT, NotAChangeFile
 from publisher.errors import Misconfigured
-from publisher.program import AsJson, OfFeeds, Quiet, require_quiet_alone
+from publisher.program import AsJson, OfFeeds, Quiet, Textfile, require_quiet_alone
 from publisher.settings import BucketSettings, load
 from publisher.store.bucket import Bucket
 from publisher.terminal import printable
@@ -46,6 +47,7 @@ def drain(  # noqa: PLR0917 - its parameters are its options
         ),
     ] = None,
     feed: OfFeeds = None,
+    textfile: Textfile = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -70,7 +72,8 @@ def drain(  # noqa: PLR0917 - its parameters are its options
 
     Exit status 1 when a file fails; without --apply also when tickets would lose something by one, as `preview` has it.
     """
-    _require_sense(since, apply=apply, from_archive=from_archive, quiet=quiet, as_json=as_json)
+    require_quiet_alone(quiet=quiet, as_json=as_json)
+    _require_use(textfile, since, apply=apply, from_archive=from_archive, quiet=quiet)
     database_settings, bucket_settings, settings = load(DatabaseSettings), load(BucketSettings), load(ApplySettings)
     feeds = served_feeds(feed)
     at = fail_points.chosen(os.environ)
@@ -111,19 +114,20 @@ def drain(  # noqa: PLR0917 - its parameters are its options
             report(other.key, other)
     # What was tried is told when it is undone: in the middle, a pager that does not read on would hold up all others.
     worked = Worked(results, apply, stop.is_set(), older)
+    tell_metrics(worked, textfile)
     if not apply and not as_json:
         tell_each(worked)
     conclude(worked, as_json=as_json, quiet=quiet)
 
 
-def _require_sense(since: datetime | None, *, apply: bool, from_archive: bool, quiet: bool, as_json: bool) -> None:
-    """Refuse what contradicts itself.
-
-    Raises: Misconfigured.
-    """
-    require_quiet_alone(quiet=quiet, as_json=as_json)
+def _require_use(
+    textfile: Path | None, since: datetime | None, *, apply: bool, from_archive: bool, quiet: bool
+) -> None:
+    """Raises: Misconfigured, for an option that would do nothing."""
     if quiet and not apply:
         raise Misconfigured("--quiet goes with --apply: what is only tried is to be seen")
+    if textfile is not None and not apply:
+        raise Misconfigured("--textfile is for --apply: without it nothing is done that could be counted")
     if since is not None and from_archive:
         raise Misconfigured("--since is for changes/, and --from-archive applies processed/")
 
