@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests import commands_table, configuration, map_picture, messages_page, metrics_table, modules_page
+from tests import commands_table, configuration, map_picture, messages_page, metrics_table, modules_page, tables_page
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,6 +43,7 @@ class Part:
 
 
 PARTS = (
+    Part("architecture.md", "tables", tables_page.table),
     Part("commands.md", "commands", commands_table.tables),
     Part("configuration.md", "settings", configuration.tables),
     Part("messages.md", "headers", messages_page.headers),
