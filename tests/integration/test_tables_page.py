@@ -14,7 +14,7 @@ TABLES = """
 
 def test_the_tables_are_those_of_a_migrated_database(database: Database) -> None:
     with psycopg.connect(database.url) as connection:
-        found = dict(connection.execute(TABLES).fetchall())
+        found: dict[str, str | None] = dict(connection.execute(TABLES).fetchall())
         feeds = [feed for (feed,) in connection.execute("SELECT feed FROM ingest.feeds")]
     assert feeds
     for feed in feeds:
