@@ -1,6 +1,7 @@
 """run_ingest.sh, as cron runs it: silent while all is well, else it tells and ends as the command did; never two."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from tests.stage.feeds import csv, key_at, ticket
 from tests.stage.program import PROGRAM
 from tests.stage.stage import Stage, wait_until
+from tests.unit.test_pages import wrong_with
 
 CRON = Path(__file__).parents[2] / "docs" / "cron"
 SCRIPT = CRON / "run_ingest.sh"
@@ -146,3 +148,24 @@ def test_logrotate_takes_what_it_is_given(tmp_path: Path) -> None:
     written.chmod(0o600)
     subprocess.run([logrotate, "--force", "--state", tmp_path / "state", written], check=True, capture_output=True)
     assert (logs / "ingest.log.1").read_text() == "a line\n"
+
+
+def test_a_poll_that_meets_another_one_is_no_trouble(stage: Stage) -> None:
+    loop = stage.start("poll", "--every", "0.5")
+    wait_until(lambda: '"event": "poll"' in loop.output(), "it polls")
+    ran = stage.run("poll", "--quiet")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+    loop.stop()
+
+
+def test_the_crontab_calls_what_there_is() -> None:
+    lines = [line.lstrip("#") for line in (CRON / "fleettickets").read_text().splitlines()]
+    jobs = [line.split(maxsplit=6)[5:] for line in lines if re.match(r"[*\d]", line)]
+    assert len(jobs) == 4
+    for user, command in jobs:
+        assert user == "fleettickets"
+        words = command.rpartition("&&")[2].split()
+        if words[0].endswith("run_ingest.sh"):
+            assert f"    {words[1]})" in SCRIPT.read_text()
+        else:
+            assert wrong_with(["fleettickets", *words[1:]]) is None
