@@ -131,15 +131,32 @@ def test_where_metrics_cannot_be_shown_is_said_in_one_line(stage: Stage, at: str
     assert "metrics" in refused.stderr
 
 
-def test_systemd_is_told_by_the_loop_that_works(stage: Stage, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["consume"],
+        ["poll", "--every", "0.5"],
+        ["webhook", "--port", str(free_port())],
+        ["serve", "--port", str(free_port())],
+        ["sqs"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_systemd_is_told_by_the_loop_that_works(stage: Stage, tmp_path: Path, command: list[str]) -> None:
     address = str(tmp_path / "notify")
+    away = f"http://127.0.0.1:{free_port()}"
+    others = {
+        "FLEETTICKETS_WEBHOOK_TOKEN": "of-the-test", "FLEETTICKETS_SQS_QUEUE_URL": f"{away}/1/name",
+        "FLEETTICKETS_SQS_ENDPOINT": away, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "s",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+    }  # fmt: skip
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(address)
         listening.settimeout(30)
-        consumer = stage.start("consume", NOTIFY_SOCKET=address)
+        process = stage.start(*command, NOTIFY_SOCKET=address, **others)
         assert listening.recv(100) == b"READY=1\nWATCHDOG=1"
         assert [listening.recv(100) for _ in range(3)] == [b"WATCHDOG=1"] * 3
-        consumer.stop()
+        process.stop()
 
 
 def test_what_status_found_is_written_as_metrics_too(stage: Stage, tmp_path: Path) -> None:
