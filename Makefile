@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DELETE_ON_ERROR:
 # Two goals can need the same .venv.
 .NOTPARALLEL:
-.PHONY: help env setup system up down status test unit check format demo load load-api load-file load-growth load-geocoding bench crash-matrix promises metrics contract faults compose-test soak hostile fuzz lock clean
+.PHONY: help env setup system up down status test unit check format demo load load-api load-file load-growth load-geocoding bench crash-matrix promises docs contract faults compose-test soak hostile fuzz lock clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
@@ -78,8 +78,8 @@ compose-test: setup ## Dockerfile and compose.yaml run by a Docker daemon of its
 promises: $(VENV)/.installed ## which tests hold which promise; writes the table in docs/reliability.md
 	@$(BIN)/python -m tests.promises
 
-metrics: setup ## every metric; writes the tables in docs/metrics.md
-	@$(BIN)/python -m tests.metrics_table
+docs: $(VENV)/.installed ## commands, settings, messages, metrics, modules and tables as the code has them, and the map; writes them into docs/
+	@$(BIN)/python -m tests.written
 
 contract: setup ## what a database answers a dashboard; writes the examples in docs/dashboard-api-contract.md
 	@$(run_python) $(STACK) run $(BIN)/python -m tests.contract

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Event
 from typing import Annotated, NoReturn
 
@@ -42,7 +43,14 @@ MetricsAt = Annotated[
         help="Show Prometheus metrics, /livez and /readyz there; without a host, to this machine alone.",
     ),
 ]  # fmt: skip
+Textfile = Annotated[
+    Path | None,
+    typer.Option(
+        "--textfile", metavar="FILE", help="Also write what was found as Prometheus metrics, for node_exporter."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of text for a person.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing while all is well, for cron.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +83,15 @@ def run(program: typer.Typer, known: Known) -> NoReturn:
         print(printable(f"fleettickets: {error}"), file=sys.stderr)  # noqa: T201
         sys.exit(EXIT_FAILED)
     sys.exit(0)
+
+
+def require_quiet_alone(*, quiet: bool, as_json: bool, for_long: bool = False) -> None:
+    """Refuse `--quiet` beside what it contradicts.
+
+    Raises: Misconfigured.
+    """
+    if quiet and (as_json or for_long):
+        raise Misconfigured("--quiet is for a look that ends, told to nobody while all is well: without --json")
 
 
 def console() -> Console:

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,12 +16,14 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from consumer.feeds.feed import Feed
+from consumer.postgres import refusals
 from consumer.postgres.queries import of_feed, statements
 from consumer.settings import DatabaseSettings
 from publisher import tls
 from publisher.errors import (
     DatabaseDown,
     LockTimeout,
+    LoginRefused,
     Misconfigured,
     Permanent,
     StatementFailed,
@@ -41,19 +42,6 @@ _PART_OF_PATIENCE = 0.6
 """For a connection, or for a lock: what is left is for saying who has it."""
 _DATA = "22"
 """The class of SQLSTATE for values: out of range, with a NUL, no time that there is. What brought them is at fault."""
-
-_REFUSALS = (
-    (re.compile(r'database "[^"]*" does not exist|no such database'), "has no such database"),
-    (re.compile(r"no pg_hba\.conf entry"), "lets this user not in from here: see its pg_hba.conf"),
-    (
-        re.compile(
-            r'authentication failed|role "[^"]*" does not exist|no such user|no password supplied'
-            r"|not permitted to log in|permission denied for database"
-        ),
-        "refuses this user or password",
-    ),
-)
-"""What PostgreSQL and PgBouncer say to who may not come in. In another language it is taken for one that is away."""
 
 _NETWORK = {
     "keepalives": 1,
@@ -138,7 +126,7 @@ def refusing_everybody() -> Iterator[None]:
     try:
         yield
     except StatementRefused as error:
-        raise DatabaseDown(DATABASE, error.detail) from error
+        raise DatabaseDown(DATABASE, error.detail, _server.address) from error
 
 
 class _Server:
@@ -152,16 +140,7 @@ _server = _Server()
 
 def _away(error: BaseException) -> DatabaseDown:
     detail = tls.explained(one_line(error), "DATABASE_URL", f"{tls.CA_FILE}, or in sslrootcert in DATABASE_URL")
-    return DatabaseDown(DATABASE, f"{detail} ({_server.address})" if _server.address else detail)
-
-
-def _refusal(error: psycopg.OperationalError) -> Misconfigured | None:
-    """What a server that is there says of user, password and database, in whose words alone it is to be known."""
-    told = str(error)
-    for pattern, meaning in _REFUSALS:
-        if pattern.search(told):
-            return Misconfigured(f"DATABASE_URL: postgres at {_server.address} {meaning}")
-    return None
+    return DatabaseDown(DATABASE, detail, _server.address)
 
 
 def _told_address(given: Mapping[str, Any]) -> str:
@@ -210,17 +189,21 @@ def connect(
     behind a pooler that gives each transaction another session.
     """
     with translated_errors():
+        # libpq takes whole seconds, and two at the least.
+        seconds = _CONNECT_SECONDS if patience is None else max(2, int(patience * _PART_OF_PATIENCE))
         try:
             connection = psycopg.Connection.connect(
                 address(settings),
                 autocommit=True,
                 row_factory=dict_row,
-                # libpq takes whole seconds, and two at the least.
-                connect_timeout=_CONNECT_SECONDS if patience is None else max(2, int(patience * _PART_OF_PATIENCE)),
+                connect_timeout=seconds,
                 application_name=f"fleettickets {purpose}".rstrip(),
             )
         except psycopg.OperationalError as error:
-            raise _refusal(error) or error from error.__cause__
+            if meaning := refusals.refusal(error, address(settings), seconds):
+                told = f"DATABASE_URL: postgres at {_server.address} {meaning}"
+                raise LoginRefused(DATABASE, told) from error.__cause__
+            raise
         try:
             _require_own_session(connection, settings)
             _begin_session(connection, role)

@@ -12,11 +12,12 @@ import tenacity
 import typer
 
 from publisher import metrics
+from publisher.absences import Absences
 from publisher.broker import channels, serving
-from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother
-from publisher.health import Health, show
+from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother, Misconfigured
+from publisher.health import Health, show, tell_systemd
 from publisher.heartbeat import ProcessKind, Pulse
-from publisher.program import AsJson, Known, MetricsAt, OfFeeds, stop_on_signals
+from publisher.program import AsJson, Known, MetricsAt, OfFeeds, Quiet, Textfile, require_quiet_alone, stop_on_signals
 from publisher.settings import (
     BrokerSettings,
     BucketSettings,
@@ -25,10 +26,10 @@ from publisher.settings import (
     log_settings,
 )
 from publisher.sources.poller import Poll, Poller
-from publisher.store.bucket import Bucket
+from publisher.store.bucket import BUCKET, Bucket
 
 
-def poll(
+def poll(  # noqa: PLR0917 - its parameters are its options
     context: typer.Context,
     every: Annotated[
         float | None,
@@ -36,6 +37,8 @@ def poll(
     ] = None,
     feed: OfFeeds = None,
     metrics_at: MetricsAt = None,
+    textfile: Textfile = None,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Publish every key that still waits in changes/.
@@ -47,31 +50,32 @@ def poll(
     With DATABASE_URL set, what the ledger has set aside (dead letters, ignored and discarded files), or a retry will
     take up later, is not published again and again. A database that is away makes no difference to the rest.
     """
+    require_quiet_alone(quiet=quiet, as_json=as_json, for_long=every is not None)
     broker_settings, bucket_settings, work = load(BrokerSettings), load(BucketSettings), load(WorkSettings)
     known: Known = context.obj
     known.require_database()
     bucket = Bucket(bucket_settings, known.folders(feed or ()))
-    pulse = Pulse()
-    poller = Poller(bucket, work.prefetch, known.open_settled, pulse=pulse)
+    pulse, absences = Pulse(), Absences()
+    poller = Poller(bucket, work.prefetch, known.open_settled, pulse=pulse, absences=absences)
     if every is None:
-        bucket.require()
-        with channels.declared_channel(broker_settings, "poll") as channel:
-            try:
-                with channels.alone(channel, channels.POLL):
-                    serving.claim_if_allowed(channel, bucket.name)
-                    done = poller.poll(channel, Event())  # a signal ends the process
-            except HeldByAnother:
-                typer.echo("another poll is running, this one is not needed", err=True)
-                done = None
-        _report(done, as_json=as_json)
+        done = _poll_once(poller, bucket, broker_settings, quiet=quiet)
+        if done is not None and textfile is not None:
+            metrics.write(textfile, metrics.LAST_POLL)
+        if not quiet:
+            _report(done, as_json=as_json)
         return
+    if textfile is not None:
+        raise Misconfigured("--textfile is for a poll in cron; a loop shows the same with --metrics")
     log_settings(broker_settings, bucket_settings, work)
+    tell_systemd(pulse)
     if metrics_at is not None:
+        services = {"rabbitmq": channels.BROKER, "store": BUCKET, "postgres": "postgres"}
+        metrics.show_absences(metrics.POLLER_AWAY, absences, services)
         show(metrics_at, metrics.POLLER, Health(pulse))
     stop = stop_on_signals()
     with contextlib.suppress(DependencyDown):  # a store that is away now is waited for
         bucket.require()
-    attempts = channels.Reconnecting(stop)
+    attempts = channels.Reconnecting(stop, absences)
     try:
         with known.beating(ProcessKind.POLLER, pulse, feeds=[folder.feed for folder in bucket.folders]):
             for attempt in attempts:
@@ -88,6 +92,23 @@ def poll(
             raise
 
 
+def _poll_once(poller: Poller, bucket: Bucket, broker_settings: BrokerSettings, *, quiet: bool) -> Poll | None:
+    """None while another one runs."""
+    bucket.require()
+    with channels.declared_channel(broker_settings, "poll") as channel:
+        try:
+            with channels.alone(channel, channels.POLL):
+                serving.claim_if_allowed(channel, bucket.name)
+                done = poller.poll(channel, Event())  # a signal ends the process
+        except HeldByAnother:
+            if not quiet:
+                typer.echo("another poll is running, this one is not needed", err=True)
+            return None
+    if done is not None:
+        _tell_metrics(done)
+    return done
+
+
 def _report(done: Poll | None, *, as_json: bool) -> None:
     if as_json:
         none = {"waiting": None, "set_aside": None, "queued": None, "published": 0}
@@ -97,10 +118,18 @@ def _report(done: Poll | None, *, as_json: bool) -> None:
         typer.echo(f"waiting {done.waiting}{aside}, already queued {done.queued}, published {done.published}")
 
 
+def _tell_metrics(done: Poll) -> None:
+    metrics.POLLED_AT.set_to_current_time()
+    metrics.POLL_WAITING.set(done.waiting)
+    metrics.POLL_SET_ASIDE.set(done.set_aside)
+    metrics.POLL_QUEUED.set(done.queued)
+    metrics.POLL_BROUGHT.set(done.published)
+
+
 def _polled(attempts: channels.Reconnecting, attempt: tenacity.AttemptManager, done: Poll) -> None:
     # Only now is it known that broker and store are both there: while one is away, the pauses grow.
     attempts.held(attempt)
     metrics.POLLS.inc()
     metrics.POLL_PUBLISHED.inc(done.published)
-    metrics.POLL_WAITING.set(done.waiting)
+    _tell_metrics(done)
     structlog.get_logger().info("poll", **asdict(done))

@@ -10,9 +10,11 @@ from threading import Event
 
 from pika.adapters.blocking_connection import BlockingChannel
 
+from publisher.absences import Absences
 from publisher.arrivals.folders import Folder
 from publisher.arrivals.messages import ChangeFileArrived
 from publisher.broker import channels, publishing, serving
+from publisher.broker.publishing import Outgoing
 from publisher.broker.topology import Queue
 from publisher.heartbeat import Pulse
 from publisher.store.bucket import Bucket, ObjectSummary, pages
@@ -29,8 +31,8 @@ _REMEMBERED = 50_000
 
 Settled = Callable[[Sequence[ObjectSummary]], Sequence[bool]]
 """Of each of some versions that wait, whether somebody knows that a delivery would do nothing with it now."""
-OpenSettled = Callable[[str], AbstractContextManager[Settled]]
-"""For one poll of the named bucket."""
+OpenSettled = Callable[[str, Absences], AbstractContextManager[Settled]]
+"""For one poll of the named bucket; whoever knows may be away."""
 
 
 def nothing_settled(page: Sequence[ObjectSummary]) -> Sequence[bool]:
@@ -38,7 +40,7 @@ def nothing_settled(page: Sequence[ObjectSummary]) -> Sequence[bool]:
     return [False] * len(page)
 
 
-def knowing_nothing(_bucket: str) -> AbstractContextManager[Settled]:
+def knowing_nothing(_bucket: str, _absences: Absences) -> AbstractContextManager[Settled]:
     """For a poller that is alone."""
     return nullcontext(nothing_settled)
 
@@ -83,9 +85,12 @@ class Poller:
         prefetch: int,
         open_settled: OpenSettled = knowing_nothing,
         clock: Callable[[], float] = time.monotonic,
+        *,
         pulse: Pulse | None = None,
+        absences: Absences | None = None,
     ) -> None:
         self._pulse = pulse or Pulse()
+        self._absences = absences or Absences()
         self._bucket = bucket
         self._prefetch = prefetch
         self._open_settled = open_settled
@@ -101,7 +106,7 @@ class Poller:
         """
         # Another feed comes first each time: the backlog of one is not in the way of the others.
         self._folders.rotate()
-        with self._open_settled(self._bucket.name) as settled:
+        with self._open_settled(self._bucket.name, self._absences) as settled:
             # Looked at before and after the listing: files that arrive or leave meanwhile are then never counted
             # as missing from the queue.
             before, _ = channels.queue_depth(channel, Queue.FILES.broker_name)
@@ -168,15 +173,7 @@ class Poller:
                     yield found
 
     def _publish(self, channel: BlockingChannel, found: ObjectSummary) -> None:
-        arrived = ChangeFileArrived(
-            bucket=self._bucket.name,
-            keys=(found.key,),
-            etag=found.etag,
-            size=found.size,
-            seen_by="poller",
-            event_time=found.modified,
-        )
-        publishing.publish(channel, publishing.arrival(arrived.model_dump_json().encode()))
+        publishing.publish(channel, offer(self._bucket.name, found))
         before = self._offered.get(_name(found))
         if before is not None or len(self._offered) < _REMEMBERED:
             # What stays in `changes/` for good, like a stray file, is offered less and less often.
@@ -216,3 +213,11 @@ def missing_from_queue(waiting: int, queued: int, in_hand: int) -> int:
     all of them once the queue runs empty.
     """
     return waiting if queued == 0 else max(0, waiting - queued - in_hand)
+
+
+def offer(bucket: str, found: ObjectSummary) -> Outgoing:
+    """The message that tells of an object, as a store's notification would."""
+    arrived = ChangeFileArrived(
+        bucket=bucket, keys=(found.key,), etag=found.etag, size=found.size, seen_by="poller", event_time=found.modified
+    )
+    return publishing.arrival(arrived.model_dump_json().encode())
