@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DELETE_ON_ERROR:
 # Two goals can need the same .venv.
 .NOTPARALLEL:
-.PHONY: help env setup system up down status test unit check format demo load load-api load-file load-growth load-geocoding bench crash-matrix promises docs contract faults compose-test soak hostile fuzz lock clean
+.PHONY: help env setup system up down status test unit check format demo load load-api load-file load-growth load-geocoding load-scaling bench crash-matrix promises docs contract faults compose-test soak hostile fuzz lock clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
@@ -114,6 +114,9 @@ load-growth: setup ## a file after a million files costs what the first one did
 
 load-geocoding: setup ## how well places are found, and what the gazetteer costs a file
 	@$(run_python) $(STACK) run $(BIN)/python -m tests.load.geocoding $(ARGS)
+
+load-scaling: setup ## one, two and four consumers on hosts of their own, as root; writes into docs/scaling.md
+	@$(run_python) $(STACK) run $(BIN)/python -m tests.load.scaling $(ARGS)
 
 bench: setup ## how fast it is beside plain scripts, in one table; ARGS="--only rows --rows 6000" for a quick look
 	@$(run_python) $(STACK) run $(BIN)/python -m tests.bench.run $(ARGS)

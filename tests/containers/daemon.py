@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import processes
 
@@ -67,6 +68,9 @@ class Docker:
             [str(word) for word in command], env=self._environment, cwd=ROOT, stdin=subprocess.DEVNULL,
             capture_output=True, check=False, text=True, timeout=seconds,
         )  # fmt: skip
+
+    def begin(self, *command: str, out: BinaryIO) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(command, env=self._environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ class Deployment:
     def process(self, container: dict[str, Any]) -> int:
         """The number of what the container is for, as this machine counts; not of the init before it."""
         first = int(container["State"]["Pid"])
-        if not container["HostConfig"]["Init"]:
+        if not container["HostConfig"].get("Init"):
             return first
         (child,) = Path(f"/proc/{first}/task/{first}/children").read_text().split()
         return int(child)
@@ -115,6 +116,14 @@ class Deployment:
             return False
         return int(row["files"]) == len(keys)
 
-    def events(self, since: str, until: str) -> Iterator[dict[str, Any]]:
-        told = self.docker("events", "--since", since, "--until", until, "--format", "{{json .}}")
-        yield from map(json.loads, told.splitlines())
+    @contextmanager
+    def watched(self, file: Path) -> Iterator[None]:
+        """Docker's account of what happens meanwhile goes to the file: the daemon itself forgets all but 256 events."""
+        kinds = [word for kind in ("start", "die", "health_status") for word in ("--filter", f"event={kind}")]
+        with file.open("wb") as out:
+            watching = self.docker.begin("/usr/bin/docker", "events", "--format", "{{json .}}", *kinds, out=out)
+        try:
+            yield
+        finally:
+            watching.terminate()
+            watching.wait()

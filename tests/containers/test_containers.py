@@ -1,5 +1,6 @@
 """Image and compose.yaml, run for real: `make compose-test`, on stand-ins for the images of others (images.py)."""
 
+import json
 import socket
 import subprocess
 import time
@@ -23,13 +24,20 @@ KINDS = {"service_healthy": "health_status: healthy", "service_completed_success
 
 
 @pytest.fixture(scope="module")
-def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+def account(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What Docker tells of the first start."""
+    return tmp_path_factory.mktemp("account") / "events"
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory, account: Path) -> Iterator[Deployment]:
     with daemon() as docker:
         made = Deployment(docker, tmp_path_factory.mktemp("compose"))
         made.compose("down", "--volumes", "--remove-orphans")
         try:
-            made.up()
-            made.wait_until_well(*ALWAYS)
+            with made.watched(account):
+                made.up()
+                made.wait_until_well(*ALWAYS)
             yield made
         finally:
             for service in compose.services():
@@ -49,11 +57,12 @@ def put_and_wait(deployment: Deployment, *keys: str) -> None:
     wait_until(lambda: deployment.done(*keys), f"all are done: {keys}", 120)
 
 
-def test_each_starts_once_what_it_needs_is_there(deployment: Deployment) -> None:
+@pytest.mark.usefixtures("deployment")
+def test_each_starts_once_what_it_needs_is_there(account: Path) -> None:
     """By Docker's own account of what happened when."""
     began: dict[str, int] = {}
     reached: dict[tuple[str, str], int] = {}
-    for event in deployment.events("0", str(int(time.time()))):
+    for event in map(json.loads, account.read_text().splitlines()):
         about = event.get("Actor", {}).get("Attributes", {})
         service = about.get("com.docker.compose.service")
         if event.get("Type") != "container" or service is None:
@@ -141,9 +150,10 @@ def test_nothing_is_reached_from_beyond_this_machine(deployment: Deployment) -> 
     }
     assert {bound for where in ports.values() for bound in where} == {"127.0.0.1"}
     # The address of this machine that somebody on its network would use.
-    subprocess.run(["ip", "link", "add", "outside", "type", "dummy"], check=True)
+    subprocess.run(["ip", "link", "add", "outside", "type", "veth", "peer", "name", "wall"], check=True)
     subprocess.run(["ip", "addr", "add", "198.51.100.1/24", "dev", "outside"], check=True)
-    subprocess.run(["ip", "link", "set", "outside", "up"], check=True)
+    for end in ("outside", "wall"):
+        subprocess.run(["ip", "link", "set", end, "up"], check=True)
     for port in (5432, 5672, 15672, 9000):
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
         with pytest.raises(OSError):  # noqa: PT011 - refused or not answered
