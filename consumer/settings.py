@@ -4,6 +4,7 @@ import hashlib
 import re
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import psycopg.conninfo
 from pydantic import Field, HttpUrl, SecretStr, StringConstraints, field_validator
@@ -16,6 +17,7 @@ _ORIGIN = re.compile(r"https?://[^/\s*?#]+")
 _UNKNOWN_OPTION = re.compile(r'invalid URI query parameter: "\w+"')
 
 MissingColumns = Literal["refuse", "allow"]
+AlertForm = Literal["text", "cloudevents"]
 ChangedPolicy = Literal["reapply", "quarantine", "ignore"]
 
 
@@ -173,6 +175,26 @@ class VerdictSettings(BaseSettings):
     """How long files may wait while they are worked off: more is an exit status of its own."""
     silent_times: float = Field(6, validation_alias="FLEETTICKETS_SILENT_TIMES", ge=1, le=10_000)
     """So many times the exporter's usual pause, and it is called silent."""
+
+
+class AlertSettings(TlsSettings):
+    """Who is told of trouble, and in which form. Whoever knows the address may write there: it is a secret."""
+
+    address: SecretStr | None = Field(None, validation_alias="FLEETTICKETS_ALERT_URL")
+    form: AlertForm = Field("text", validation_alias="FLEETTICKETS_ALERT_FORMAT")
+
+    @field_validator("address")
+    @classmethod
+    def _is_http(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            try:
+                parts = urlsplit(url.get_secret_value())
+                is_one = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+            except ValueError:  # which quotes what it cannot read
+                is_one = False
+            if not is_one:
+                raise ValueError("it is an address like https://hooks.example.org/…")
+        return url
 
 
 class ArchiveSettings(BaseSettings):

@@ -174,6 +174,8 @@ UNSENT_REQUESTS = _state("unsent_requests", "Of these, the due ones that the bro
 OPEN_REJECTS = _state("open_rejects", "Rejected rows that still want mending.", "feed")
 REQUESTS_LEFT = _state("geocoder_requests_left_today", "Of the account that this process would use.")
 NOWHERE = _state("tickets_nowhere", "Tickets without a place.")
+OPEN_ALERTS = _state("alerts_open", "Causes that FLEETTICKETS_ALERT_URL was to be told of, and that are not over.")
+UNTOLD_ALERTS = _state("alerts_untold", "Alerts and all-clears that it has not taken yet.")
 PROCESSES = _state("processes", "Those that have given a sign of late, by kind.", "kind")
 HEARTBEAT = _state("heartbeat_seconds", "Since a process last gave a sign.", "kind", "host", "pid")
 

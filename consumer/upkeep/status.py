@@ -116,6 +116,7 @@ class Geocoding(View):
     requests_left_today: int
     paused_until: Moment | None
     paused_by: str | None = Field(description="What the provider answered.")
+    is_spent: bool = Field(description="The day of an account is used up, whichever process asks by it.")
     looked_up_by: str | None = Field(description="The process whose turn it is to ask.")
 
 
@@ -188,6 +189,34 @@ class LastError(View):
     dead_lettered_at: Moment | None
 
 
+class LetterGroup(View):
+    """Files that became dead letters for one cause, as the ledger has them."""
+
+    fingerprint: str = Field(description="As --group of dead-letters takes it.")
+    feeds: list[str]
+    files: int
+    since: Moment
+    reason: str | None
+    last_error: str | None
+    key: str = Field(description="Of the first of them.")
+
+
+class LetterGroups(View):
+    """All such files."""
+
+    files: int
+    oldest: list[LetterGroup] = Field(description="The first hundred groups.")
+
+
+class Alerts(View):
+    """What the receiver of alerts is told of."""
+
+    open: int = Field(description="Causes that were to be told and are not over.")
+    untold: int = Field(description="Alerts and all-clears that the receiver has not taken yet.")
+    untold_seconds: float | None = Field(description="Since the first of these was to be told.")
+    watched_by: str | None = Field(description="The process that watches; none where nobody does.")
+
+
 class Freshness(View):
     """How far a feed has come."""
 
@@ -210,6 +239,8 @@ class DatabasePart(View):
     open_rejects: dict[str, OpenRejects] = Field(description="By feed.")
     undeclared_columns: UndeclaredColumns
     lately: dict[str, Lately] = Field(description="By feed.")
+    letter_groups: LetterGroups
+    alerts: Alerts
     stages: Stages
     last_files: list[LastFile]
     last_error: LastError | None
@@ -284,7 +315,7 @@ class Looking:
             "broker": lambda answered: _broker(open_channel, answered),
             "processes": lambda _answered: _processes(connect),
             "ledger": lambda answered: _ledger(connect, feeds, answered),
-            "database": lambda answered: _database(connect, feeds, geocoder, answered),
+            "database": lambda answered: _database(connect, bucket.name, feeds, geocoder, answered),
         }
 
     def status(self, limits: Thresholds) -> Status:
@@ -481,7 +512,9 @@ def _broker(open_channel: OpenChannel, answered: Answered) -> BrokerPart:
     return BrokerPart(queues=queues)
 
 
-def _database(connect: Connect, feeds: Sequence[Feed], geocoder: GeocoderAccount, answered: Answered) -> DatabasePart:
+def _database(
+    connect: Connect, bucket: str, feeds: Sequence[Feed], geocoder: GeocoderAccount, answered: Answered
+) -> DatabasePart:
     """All but the backlog, which the bucket has."""
     with connect() as connection, database.translated_errors(), database.naming_holders(connection):
         require_migrated(connection)
@@ -494,6 +527,8 @@ def _database(connect: Connect, feeds: Sequence[Feed], geocoder: GeocoderAccount
         geocoding = _geocoding(connection, geocoder)
         answered()
         rejects, lately = open_rejects(connection, feeds), {feed.name: _lately(connection, feed) for feed in feeds}
+        answered()
+        letter_groups = _letter_groups(connection, bucket)
         answered()
         return DatabasePart(
             backlog=None,
@@ -513,10 +548,18 @@ def _database(connect: Connect, feeds: Sequence[Feed], geocoder: GeocoderAccount
             open_rejects=rejects,
             undeclared_columns=_undeclared_columns(connection, feeds),
             lately=lately,
+            letter_groups=letter_groups,
+            alerts=Alerts.model_validate(database.row(connection, "alerts", "standing", {"bucket": bucket})),
             stages=Stages(**(database.row(connection, "status", "stages") or {"files": 0})),
             last_files=[LastFile(**row) for row in database.rows(connection, "status", "last_files")],
             last_error=LastError(**last_error) if last_error else None,
         )
+
+
+def _letter_groups(connection: Connection, bucket: str) -> LetterGroups:
+    found = database.rows(connection, "status", "failures", {"bucket": bucket})
+    files = [row.pop("files_of_all") for row in found]
+    return LetterGroups(files=files[0] if files else 0, oldest=[LetterGroup(**row) for row in found])
 
 
 def _freshness(connection: Connection, feed: Feed) -> Freshness:
@@ -550,6 +593,7 @@ def _geocoding(connection: Connection, geocoder: GeocoderAccount) -> Geocoding:
     for row in database.rows(connection, "status", "gazetteer"):
         places[row["kind"]][row["status"]] = row["places"]
     asked = database.row(connection, "status", "geocoder", {"account": geocoder.account}) or {}
+    spent = database.row(connection, "status", "geocoder_is_spent", {"per_day": geocoder.per_day}) or {}
     turn = database.row(connection, "leases", "held", {"name": "lookups"})
     return Geocoding(
         tickets_by_source=sources,
@@ -560,6 +604,7 @@ def _geocoding(connection: Connection, geocoder: GeocoderAccount) -> Geocoding:
         requests_left_today=0 if asked["is_spent"] else max(0, geocoder.per_day - asked["requests"]),
         paused_until=asked["paused_until"],
         paused_by=asked["paused_by"],
+        is_spent=spent["is_spent"],
         looked_up_by=turn["holder"] if turn else None,
     )
 

@@ -68,12 +68,13 @@ def poll(
     log_settings(broker_settings, bucket_settings, work)
     if metrics_at is not None:
         show(metrics_at, metrics.POLLER, Health(pulse))
+    watching = known.watching(feed or ())
     stop = stop_on_signals()
     with contextlib.suppress(DependencyDown):  # a store that is away now is waited for
         bucket.require()
     attempts = channels.Reconnecting(stop)
     try:
-        with known.beating(ProcessKind.POLLER, pulse, feeds=[folder.feed for folder in bucket.folders]):
+        with known.beating(ProcessKind.POLLER, pulse, feeds=[folder.feed for folder in bucket.folders]), watching:
             for attempt in attempts:
                 with (
                     attempt,

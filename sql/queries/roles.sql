@@ -105,8 +105,9 @@ BEGIN
         EXECUTE format('GRANT SELECT ON public.fleettickets_migrations TO %%I', member.name);
         EXECUTE format('ALTER DEFAULT PRIVILEGES IN SCHEMA tickets, reporting, ingest GRANT SELECT ON TABLES TO %%I',
                        member.name);
-        EXECUTE format('GRANT EXECUTE ON FUNCTION ingest.beat(text, jsonb), ingest.end_beats(text) TO %%I',
-                       member.name);
+        EXECUTE format('GRANT EXECUTE ON FUNCTION ingest.beat(text, jsonb), ingest.end_beats(text), '
+                       'ingest.watch_alerts(text, text, float8), ingest.alert_told(uuid, boolean), '
+                       'ingest.note_alerts(text, text, jsonb, text[], text, float8) TO %%I', member.name);
         IF postgis IS NOT NULL AND NOT has_schema_privilege(member.name, postgis, 'USAGE') THEN
             EXECUTE format('GRANT USAGE ON SCHEMA %%I TO %%I', postgis, member.name);
         END IF;
