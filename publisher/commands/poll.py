@@ -12,11 +12,12 @@ import tenacity
 import typer
 
 from publisher import metrics
+from publisher.absences import Absences
 from publisher.broker import channels, serving
-from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother
+from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother, Misconfigured
 from publisher.health import Health, show
 from publisher.heartbeat import ProcessKind, Pulse
-from publisher.program import AsJson, Known, MetricsAt, OfFeeds, stop_on_signals
+from publisher.program import AsJson, Known, MetricsAt, OfFeeds, Textfile, stop_on_signals
 from publisher.settings import (
     BrokerSettings,
     BucketSettings,
@@ -25,10 +26,10 @@ from publisher.settings import (
     log_settings,
 )
 from publisher.sources.poller import Poll, Poller
-from publisher.store.bucket import Bucket
+from publisher.store.bucket import BUCKET, Bucket
 
 
-def poll(
+def poll(  # noqa: PLR0917 - its parameters are its options
     context: typer.Context,
     every: Annotated[
         float | None,
@@ -36,6 +37,7 @@ def poll(
     ] = None,
     feed: OfFeeds = None,
     metrics_at: MetricsAt = None,
+    textfile: Textfile = None,
     as_json: AsJson = False,
 ) -> None:
     """Publish every key that still waits in changes/.
@@ -51,8 +53,8 @@ def poll(
     known: Known = context.obj
     known.require_database()
     bucket = Bucket(bucket_settings, known.folders(feed or ()))
-    pulse = Pulse()
-    poller = Poller(bucket, work.prefetch, known.open_settled, pulse=pulse)
+    pulse, absences = Pulse(), Absences()
+    poller = Poller(bucket, work.prefetch, known.open_settled, pulse=pulse, absences=absences)
     if every is None:
         bucket.require()
         with channels.declared_channel(broker_settings, "poll") as channel:
@@ -63,16 +65,24 @@ def poll(
             except HeldByAnother:
                 typer.echo("another poll is running, this one is not needed", err=True)
                 done = None
+        if done is not None:
+            _tell_metrics(done)
+            if textfile is not None:
+                metrics.write(textfile, metrics.LAST_POLL)
         _report(done, as_json=as_json)
         return
+    if textfile is not None:
+        raise Misconfigured("--textfile is for a poll in cron; a loop shows the same with --metrics")
     log_settings(broker_settings, bucket_settings, work)
     if metrics_at is not None:
+        services = {"rabbitmq": channels.BROKER, "store": BUCKET, "postgres": "postgres"}
+        metrics.show_absences(metrics.POLLER_AWAY, absences, services)
         show(metrics_at, metrics.POLLER, Health(pulse))
     watching = known.watching(feed or ())
     stop = stop_on_signals()
     with contextlib.suppress(DependencyDown):  # a store that is away now is waited for
         bucket.require()
-    attempts = channels.Reconnecting(stop)
+    attempts = channels.Reconnecting(stop, absences)
     try:
         with known.beating(ProcessKind.POLLER, pulse, feeds=[folder.feed for folder in bucket.folders]), watching:
             for attempt in attempts:
@@ -98,10 +108,18 @@ def _report(done: Poll | None, *, as_json: bool) -> None:
         typer.echo(f"waiting {done.waiting}{aside}, already queued {done.queued}, published {done.published}")
 
 
+def _tell_metrics(done: Poll) -> None:
+    metrics.POLLED_AT.set_to_current_time()
+    metrics.POLL_WAITING.set(done.waiting)
+    metrics.POLL_SET_ASIDE.set(done.set_aside)
+    metrics.POLL_QUEUED.set(done.queued)
+    metrics.POLL_BROUGHT.set(done.published)
+
+
 def _polled(attempts: channels.Reconnecting, attempt: tenacity.AttemptManager, done: Poll) -> None:
     # Only now is it known that broker and store are both there: while one is away, the pauses grow.
     attempts.held(attempt)
     metrics.POLLS.inc()
     metrics.POLL_PUBLISHED.inc(done.published)
-    metrics.POLL_WAITING.set(done.waiting)
+    _tell_metrics(done)
     structlog.get_logger().info("poll", **asdict(done))
