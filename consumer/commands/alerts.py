@@ -61,7 +61,7 @@ def watching_for_trouble(names: Sequence[str] = ()) -> AbstractContextManager[No
         structlog.get_logger().warning("not watched", detail="alerts need DATABASE_URL, which is not set")
         return nullcontext()
     looking, limits = looking_at(feeds, "alerts")
-    watch = Lookout(watcher_for(receiver, limits), receiver, partial(looking.status, limits), limits)
+    watch = Lookout(watcher_for(receiver, limits), receiver, partial(looking.status, limits, briefly=True), limits)
     return watching.watching(watch, stop)
 
 

@@ -142,6 +142,8 @@ def _print_status(status: Status) -> None:
         table.add_row(
             f"queue {name}", f"{queue.ready} ready, {queue.consumers} consumers, {queue.dead_letters} dead letters"
         )
+    if status.trouble:
+        _add_alerts(table, status.trouble.alerts)
     if status.database:
         _add_database(table, status.database)
     program.say_pairs(table.rows)
@@ -178,7 +180,6 @@ def _add_database(table: _Rows, found: DatabasePart) -> None:
     for feed, lately in found.lately.items():
         _add_lately(table, feed, lately)
     _add_stages(table, found.stages)
-    _add_alerts(table, found.alerts)
     for file in found.last_files:
         _add_file(table, file)
     if error := found.last_error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from consumer.upkeep.judging import FLOWS, HIDES, Thresholds, Word
-from consumer.upkeep.status import DatabasePart, LetterGroup, Status
+from consumer.upkeep.status import LetterGroup, Status
 from publisher.broker.topology import Queue
 
 _LOOK_SECONDS = (0.5, 30.0)
@@ -56,8 +56,8 @@ def is_gone(name: str, status: Status, found: Sequence[Cause]) -> bool:
         hidden = HIDES.get(word, frozenset()) if status.verdict.exit != FLOWS else frozenset()
         return not status.faults and name.removeprefix(_VERDICT) not in hidden
     if name.startswith(_LETTERS_OF):
-        return status.broker is not None and status.database is not None
-    return status.database is not None
+        return status.broker is not None and status.trouble is not None
+    return status.trouble is not None
 
 
 def _of_verdict(status: Status, limits: Thresholds) -> Iterator[Cause]:
@@ -71,12 +71,12 @@ def _of_verdict(status: Status, limits: Thresholds) -> Iterator[Cause]:
 
 
 def _of_letters(status: Status, limits: Thresholds) -> Iterator[Cause]:
-    if status.database is None:
+    if status.trouble is None:
         return
-    for group in status.database.letter_groups.oldest:
+    for group in status.trouble.letter_groups.oldest:
         yield _of_group(group)
     for queue, depth in status.broker.queues.items() if status.broker else ():
-        unknown = depth.dead_letters - (_known(status.database) if queue == Queue.FILES else 0)
+        unknown = depth.dead_letters - (status.trouble.letter_groups.files if queue == Queue.FILES else 0)
         if unknown > 0:
             letters = "1 dead letter" if unknown == 1 else f"{unknown} dead letters"
             yield Cause(
@@ -85,10 +85,6 @@ def _of_letters(status: Status, limits: Thresholds) -> Iterator[Cause]:
                 f"fleettickets dead-letters list --queue {queue} says why; mend that, then replay or discard them",
                 lasting_seconds(limits),  # one whose file was mended, or is not recorded yet, goes by itself
             )
-
-
-def _known(database: DatabasePart) -> int:
-    return database.letter_groups.files
 
 
 def _of_group(group: LetterGroup) -> Cause:
@@ -105,7 +101,7 @@ def _of_group(group: LetterGroup) -> Cause:
 
 
 def _of_quota(status: Status, limits: Thresholds) -> Iterator[Cause]:
-    if status.database is not None and status.database.geocoding.is_spent:
+    if status.trouble is not None and status.trouble.geocoder_is_spent:
         yield Cause(
             _QUOTA,
             "QUOTA SPENT: the geocoder is asked nothing more today; new places wait",

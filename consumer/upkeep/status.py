@@ -117,7 +117,6 @@ class Geocoding(View):
     requests_left_today: int
     paused_until: Moment | None
     paused_by: str | None = Field(description="What the provider answered.")
-    is_spent: bool = Field(description="The day of an account is used up, whichever process asks by it.")
     looked_up_by: str | None = Field(description="The process whose turn it is to ask.")
 
 
@@ -241,11 +240,17 @@ class DatabasePart(View):
     open_rejects: dict[str, OpenRejects] = Field(description="By feed.")
     undeclared_columns: UndeclaredColumns
     lately: dict[str, Lately] = Field(description="By feed.")
-    letter_groups: LetterGroups
-    alerts: Alerts
     stages: Stages
     last_files: list[LastFile]
     last_error: LastError | None
+
+
+class TroublePart(View):
+    """What is not in the verdict, and somebody is to be told of."""
+
+    letter_groups: LetterGroups
+    geocoder_is_spent: bool = Field(description="The day of an account is used up, whichever process asks by it.")
+    alerts: Alerts
 
 
 class ProcessRow(View):
@@ -282,6 +287,7 @@ class Status(View):
     bucket: BucketPart | None
     broker: BrokerPart | None
     database: DatabasePart | None
+    trouble: TroublePart | None
     faults: dict[str, str]
 
     @model_serializer(mode="wrap")
@@ -317,12 +323,18 @@ class Looking:
             "broker": lambda answered: _broker(open_channel, answered),
             "processes": lambda _answered: _processes(connect),
             "ledger": lambda answered: _ledger(connect, feeds, answered),
-            "database": lambda answered: _database(connect, bucket.name, feeds, geocoder, answered),
+            "trouble": lambda answered: _trouble(connect, bucket.name, geocoder, answered),
+            "database": lambda answered: _database(connect, feeds, geocoder, answered),
         }
 
-    def status(self, limits: Thresholds) -> Status:
-        """How it stands now. Changes nothing."""
+    def status(self, limits: Thresholds, *, briefly: bool = False) -> Status:
+        """How it stands now. Changes nothing.
+
+        What looks all the time does so `briefly`: without the part whose cost grows with the tables.
+        """
         for name, read in self._parts.items():
+            if briefly and name == "database":
+                continue
             # One that still does not answer is not asked for a second time.
             if name not in self._looks or self._looks[name].is_over:
                 self._looks[name] = Look(name, self._answer_seconds, read)
@@ -331,10 +343,13 @@ class Looking:
         in_broker: BrokerPart | None = self._found("broker", faults)
         processes: ProcessesPart | None = self._found("processes", faults)
         in_ledger: _InLedger | None = self._found("ledger", faults)
-        in_database: DatabasePart | None = self._found("database", faults)
-        if in_database is None:
+        trouble: TroublePart | None = self._found("trouble", faults)
+        in_database: DatabasePart | None = None if briefly else self._found("database", faults)
+        if briefly and "trouble" in faults:
+            faults["database"] = faults.pop("trouble")
+        if "database" in faults:
             # They ask the same server, and one cause is one line.
-            for also in ("processes", "ledger"):
+            for also in ("processes", "ledger", "trouble"):
                 faults.pop(also, None)
         if in_database is not None and in_bucket is not None:
             in_database = in_database.model_copy(update={"backlog": in_bucket.backlog})
@@ -345,6 +360,7 @@ class Looking:
             bucket=in_bucket.part if in_bucket else None,
             broker=in_broker,
             database=in_database,
+            trouble=trouble,
             faults=_told(faults),
         )
 
@@ -514,9 +530,21 @@ def _broker(open_channel: OpenChannel, answered: Answered) -> BrokerPart:
     return BrokerPart(queues=queues)
 
 
-def _database(
-    connect: Connect, bucket: str, feeds: Sequence[Feed], geocoder: GeocoderAccount, answered: Answered
-) -> DatabasePart:
+def _trouble(connect: Connect, bucket: str, geocoder: GeocoderAccount, answered: Answered) -> TroublePart:
+    with connect() as connection, database.translated_errors(), database.naming_holders(connection):
+        require_migrated(connection)
+        answered()
+        letter_groups = _letter_groups(connection, bucket)
+        answered()
+        spent = database.row(connection, "status", "geocoder_is_spent", {"per_day": geocoder.per_day}) or {}
+        return TroublePart(
+            letter_groups=letter_groups,
+            geocoder_is_spent=spent["is_spent"],
+            alerts=Alerts.model_validate(database.row(connection, "alerts", "standing", {"bucket": bucket})),
+        )
+
+
+def _database(connect: Connect, feeds: Sequence[Feed], geocoder: GeocoderAccount, answered: Answered) -> DatabasePart:
     """All but the backlog, which the bucket has."""
     with connect() as connection, database.translated_errors(), database.naming_holders(connection):
         require_migrated(connection)
@@ -529,8 +557,6 @@ def _database(
         geocoding = _geocoding(connection, geocoder)
         answered()
         rejects, lately = open_rejects(connection, feeds), {feed.name: _lately(connection, feed) for feed in feeds}
-        answered()
-        letter_groups = _letter_groups(connection, bucket)
         answered()
         return DatabasePart(
             backlog=None,
@@ -550,8 +576,6 @@ def _database(
             open_rejects=rejects,
             undeclared_columns=_undeclared_columns(connection, feeds),
             lately=lately,
-            letter_groups=letter_groups,
-            alerts=Alerts.model_validate(database.row(connection, "alerts", "standing", {"bucket": bucket})),
             stages=Stages(**(database.row(connection, "status", "stages") or {"files": 0})),
             last_files=[LastFile(**row) for row in database.rows(connection, "status", "last_files")],
             last_error=LastError(**last_error) if last_error else None,
@@ -595,7 +619,6 @@ def _geocoding(connection: Connection, geocoder: GeocoderAccount) -> Geocoding:
     for row in database.rows(connection, "status", "gazetteer"):
         places[row["kind"]][row["status"]] = row["places"]
     asked = database.row(connection, "status", "geocoder", {"account": geocoder.account}) or {}
-    spent = database.row(connection, "status", "geocoder_is_spent", {"per_day": geocoder.per_day}) or {}
     turn = database.row(connection, "leases", "held", {"name": "lookups"})
     return Geocoding(
         tickets_by_source=sources,
@@ -606,7 +629,6 @@ def _geocoding(connection: Connection, geocoder: GeocoderAccount) -> Geocoding:
         requests_left_today=0 if asked["is_spent"] else max(0, geocoder.per_day - asked["requests"]),
         paused_until=asked["paused_until"],
         paused_by=asked["paused_by"],
-        is_spent=spent["is_spent"],
         looked_up_by=turn["holder"] if turn else None,
     )
 

@@ -19,6 +19,18 @@ CREATE FUNCTION public.deny() RETURNS trigger LANGUAGE plpgsql AS
     $$ BEGIN RAISE EXCEPTION 'a migration went wrong'; END $$;
 CREATE TRIGGER deny BEFORE INSERT OR UPDATE ON tickets.inc FOR EACH STATEMENT EXECUTE FUNCTION public.deny()"""
 
+APPLIED = """
+INSERT INTO ingest.ledger (bucket, feed, prefix, key, etag, object_time, sha256, epoch, first_seen_by, first_seen_at,
+                           decision, state, applied_at)
+SELECT 'bucket', 'inc', 'automations/inc/', 'key-' || gen_random_uuid(), 'etag', at, 'sha256', 1, %s, at, 'new', 'done',
+       at
+FROM (SELECT now() - %s::interval - n * interval '20 minutes' AS at FROM generate_series(0, %s - 1) AS n) AS sent
+"""
+AHEAD = """
+INSERT INTO public.fleettickets_migrations (name, sha256, how)
+SELECT '99_newer', sha256, how FROM public.fleettickets_migrations LIMIT 1
+"""
+
 
 @pytest.fixture
 def alerted(stage: Stage) -> Iterator[Alerted]:
@@ -97,6 +109,54 @@ def test_everything_that_fails_rings_once_and_its_files_are_no_dead_letters(stag
     stage.wait_for("done", key)
     wait_for(alerted, "PAUSED", "over: PAUSED")
     consumer.stop()
+
+
+def applied(stage: Stage, by: str, ago: str, files: int) -> None:
+    stage.connection.execute(APPLIED.encode(), (by, ago, files))
+
+
+def test_an_exporter_that_is_silent(stage: Stage, alerted: Alerted) -> None:
+    applied(stage, "notification", "20 hours", 100)
+    watching = poller(stage)
+    wait_for(alerted, "SILENT: the exporter of inc has sent nothing for 20 h, usually every 20 min")
+    applied(stage, "notification", "0 s", 1)
+    wait_for(alerted, "SILENT", "over: SILENT")
+    watching.stop()
+
+
+def test_notifications_that_have_stopped(stage: Stage, alerted: Alerted) -> None:
+    applied(stage, "notification", "3 hours", 1)
+    applied(stage, "poller", "1 minute", 3)
+    watching = poller(stage)
+    wait_for(alerted, "NOT ANNOUNCED: no notification for 3 h, the poller brings files")
+    applied(stage, "notification", "0 s", 1)
+    wait_for(alerted, "NOT ANNOUNCED", "over: NOT ANNOUNCED")
+    watching.stop()
+
+
+def test_a_schema_that_stays_ahead(stage: Stage, alerted: Alerted) -> None:
+    watching = poller(stage)
+    wait_until(lambda: watched_by(stage), "it watches")
+    stage.connection.execute(AHEAD)
+    wait_for(alerted, "WRONG SCHEMA: the database is ahead of this program")
+    stage.connection.execute("DELETE FROM public.fleettickets_migrations WHERE name = '99_newer'")
+    wait_for(alerted, "WRONG SCHEMA", "over: WRONG SCHEMA")
+    watching.stop()
+
+
+def test_a_broker_that_stays_away_and_none_that_is_back_soon(stage: Stage, alerted: Alerted) -> None:
+    with Proxy(stage.environment["RABBITMQ_URL"]) as proxy:
+        watching = poller(stage, RABBITMQ_URL=proxy.url)
+        wait_until(lambda: watched_by(stage), "it watches")
+        proxy.refuse()
+        time.sleep(1)
+        proxy.restore()
+        require_no_more(alerted, 6)
+        proxy.refuse()
+        wait_for(alerted, "COULD NOT LOOK: broker: rabbitmq is not available")
+        proxy.restore()
+        wait_for(alerted, "COULD NOT LOOK", "over: COULD NOT LOOK")
+        watching.stop()
 
 
 def test_each_new_group_of_dead_letters_rings_once_and_clears_when_mended(stage: Stage, alerted: Alerted) -> None:

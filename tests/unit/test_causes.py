@@ -18,15 +18,15 @@ GROUP = LetterGroup(
 
 
 def seen(word: Word = Word.FLOWING, leaving: int = 0, **parts: Any) -> Status:
-    given = {"processes": None, "bucket": None, "broker": None, "database": None, "faults": {}} | parts
+    given = {"processes": None, "bucket": None, "broker": None, "database": None, "trouble": None, "faults": {}} | parts
     verdict = Judgement(word=word, line=f"{word}: line", advice="advice", exit=leaving)
     return Status.model_construct(verdict=verdict, **given)
 
 
 def kept(*groups: LetterGroup, is_spent: bool = False) -> Any:
-    """As much of what the database has as is looked at."""
+    """As much of it as is looked at."""
     letters = LetterGroups(files=sum(group.files for group in groups), oldest=list(groups))
-    return SimpleNamespace(letter_groups=letters, geocoding=SimpleNamespace(is_spent=is_spent))
+    return SimpleNamespace(letter_groups=letters, geocoder_is_spent=is_spent)
 
 
 def queues(files: int = 0, geocode: int = 0) -> BrokerPart:
@@ -41,7 +41,7 @@ def names(status: Status) -> list[str]:
 
 
 def test_nothing_is_told_of_what_flows() -> None:
-    assert names(seen(database=kept(), broker=queues())) == []
+    assert names(seen(trouble=kept(), broker=queues())) == []
     assert names(seen(Word.LATE, 0)) == []
 
 
@@ -54,18 +54,18 @@ def test_every_verdict_that_ends_otherwise_is_one_cause(word: Word) -> None:
 
 
 def test_a_group_of_letters_is_one_cause_and_what_no_file_has_is_another() -> None:
-    (cause,) = causes(seen(database=kept(GROUP), broker=queues(files=2)), LIMITS)
+    (cause,) = causes(seen(trouble=kept(GROUP), broker=queues(files=2)), LIMITS)
     assert (cause.name, cause.after_seconds, cause.began_at) == ("letters 0a1b2c3d", 0, GROUP.since)
     assert cause.line == (
         "DEAD LETTERS: 2 files of inc failed: no ticket_id: the header is A,B; the first is "
         "automations/inc/changes/2026-06-25T142000.csv"
     )
-    found = names(seen(database=kept(GROUP), broker=queues(files=3, geocode=1)))
+    found = names(seen(trouble=kept(GROUP), broker=queues(files=3, geocode=1)))
     assert found == ["letters 0a1b2c3d", "letters of files", "letters of geocode"]
 
 
 def test_a_quota_that_is_spent_is_one() -> None:
-    assert names(seen(database=kept(is_spent=True))) == ["quota"]
+    assert names(seen(trouble=kept(is_spent=True))) == ["quota"]
 
 
 @pytest.mark.parametrize(
@@ -82,12 +82,12 @@ def test_a_quota_that_is_spent_is_one() -> None:
         ("verdict COULD NOT LOOK", seen(Word.STUCK, 3), True),
         ("verdict WRONG SCHEMA", seen(), True),
         ("verdict LATE", seen(Word.LATE, 0), True),
-        ("letters 0a1b2c3d", seen(database=kept(GROUP)), False),
-        ("letters 0a1b2c3d", seen(database=kept()), True),
+        ("letters 0a1b2c3d", seen(trouble=kept(GROUP)), False),
+        ("letters 0a1b2c3d", seen(trouble=kept()), True),
         ("letters 0a1b2c3d", seen(), False),
-        ("letters of files", seen(database=kept()), False),
-        ("letters of files", seen(database=kept(), broker=queues()), True),
-        ("quota", seen(database=kept()), True),
+        ("letters of files", seen(trouble=kept()), False),
+        ("letters of files", seen(trouble=kept(), broker=queues()), True),
+        ("quota", seen(trouble=kept()), True),
         ("quota", seen(), False),
     ],
 )
