@@ -29,7 +29,7 @@ from consumer.upkeep.status import (
 )
 from consumer.upkeep.watching import Watcher
 from publisher import metrics, program
-from publisher.errors import FleetticketsError, HeldByAnother
+from publisher.errors import FleetticketsError, WatchedByAnother
 from publisher.program import AsJson, OfFeeds, Textfile
 from publisher.terminal import duration, printable
 
@@ -87,14 +87,14 @@ def _alert(watcher: Watcher | None, status: Status) -> bool:
     try:
         watcher.require_turn()
         watcher.note(status)
-    except HeldByAnother:
+    except WatchedByAnother:
         return True  # what runs for long tells it
     except FleetticketsError as error:
         typer.echo(printable(f"alerts cannot be noted: {error}"), err=True)
         return False
     try:
         watcher.tell()
-    except HeldByAnother:
+    except WatchedByAnother:
         pass
     except FleetticketsError as error:
         typer.echo(printable(f"not all alerts were told, and will be at the next look: {error}"), err=True)

@@ -28,7 +28,7 @@ from consumer.upkeep.causes import Cause, causes, is_gone, lasting_seconds, look
 from consumer.upkeep.judging import Thresholds, Word
 from consumer.upkeep.status import Status
 from consumer.upkeep.views import Connect
-from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother, Refused
+from publisher.errors import DependencyDown, FleetticketsError, Refused, WatchedByAnother
 
 _END_SECONDS = 2.0
 """No end of a process waits longer for an alert that is being sent; another process sends it then."""
@@ -62,7 +62,7 @@ class Watcher:
     def require_turn(self) -> None:
         """Begin to watch, or go on.
 
-        Raises: HeldByAnother; DependencyDown, Refused.
+        Raises: WatchedByAnother; DependencyDown, Refused.
         """
         with self._connected() as connection:
             self._watch(connection, self._seconds)
@@ -87,7 +87,7 @@ class Watcher:
                 over_seconds=lasting_seconds(self._limits),
             )
             if not (database.row(connection, "alerts", "note", noted) or {})["is_noted"]:
-                raise HeldByAnother("alerts", "another process watches")
+                raise WatchedByAnother
 
     def tell(self) -> None:
         """Send what is to be told; what the receiver does not take is sent at the next turn.
@@ -120,7 +120,7 @@ class Watcher:
     def _watch(self, connection: Connection, seconds: float) -> None:
         found = database.row(connection, "alerts", "watch", self._parameters(seconds=seconds)) or {}
         if not found["is_mine"]:
-            raise HeldByAnother("alerts", "another process watches")
+            raise WatchedByAnother
 
     def _parameters(self, **more: object) -> Mapping[str, object]:
         return {"bucket": self._bucket, "who": self._who, **more}
@@ -192,11 +192,13 @@ class Lookout:
     def _turn(self) -> None:
         try:
             self._watcher.require_turn()
-        except HeldByAnother:
+        except WatchedByAnother:
             self._watches = False
+            if self._by_heart is not None:  # it was the turn of nobody, and what one told he calls over
+                self._can_note(self._look())
             return
         except FleetticketsError as error:
-            if self._watches is not False:
+            if self._watches is not False or self._by_heart is not None:
                 self._cannot_note(error, self._look())
             return
         if not self._watches:
@@ -205,7 +207,7 @@ class Lookout:
         status = self._look()
         try:
             self._watcher.note(status)
-        except HeldByAnother:
+        except WatchedByAnother:
             self._watches = False
             return
         except FleetticketsError as error:
@@ -247,7 +249,7 @@ class Lookout:
         """Say once that alerts do not arrive, and once that they do again."""
         try:
             tell()
-        except HeldByAnother:
+        except WatchedByAnother:
             self._watches = False
             return False
         except (DependencyDown, Refused) as error:
@@ -263,7 +265,7 @@ class Lookout:
 
 @contextmanager
 def watching(watch: Lookout, stop: Event) -> Iterator[None]:
-    """Lookout while it lasts, in a thread that `stop` ends; nothing waits for it, and nothing fails by it."""
+    """Look out while it lasts, in a thread that `stop` ends; nothing waits for it, and nothing fails by it."""
     thread = Thread(target=watch.run, args=(stop,), name="watch", daemon=True)
     thread.start()
     try:
