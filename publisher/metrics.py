@@ -231,6 +231,12 @@ OPEN_ALERTS = _state("alerts_open", "Causes that FLEETTICKETS_ALERT_URL was to b
 UNTOLD_ALERTS = _state("alerts_untold", "Alerts and all-clears that it has not taken yet.")
 PROCESSES = _state("processes", "Those that have given a sign of late, by kind.", "kind")
 HEARTBEAT = _state("heartbeat_seconds", "Since a process last gave a sign.", "kind", "host", "pid")
+PROCESS_IN_HAND = _state(
+    "process_in_hand_seconds", "Since it took the oldest of what it has in hand; 0 for nothing.", "kind", "host", "pid"
+)
+PROCESS_PAUSED = _state(
+    "process_paused_seconds", "For how long it has got nowhere, by what is in the way.", "kind", "host", "pid", "by"
+)
 
 
 def show_absences(away: Gauge, absences: Absences, services: Mapping[str, str]) -> None:

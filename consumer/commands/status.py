@@ -30,7 +30,7 @@ from consumer.upkeep.status import (
 from consumer.upkeep.watching import Watcher
 from publisher import metrics, program
 from publisher.errors import FleetticketsError, WatchedByAnother
-from publisher.program import AsJson, OfFeeds, Textfile
+from publisher.program import AsJson, OfFeeds, Quiet, Textfile
 from publisher.terminal import duration, printable
 
 _SHOWN_COLUMNS = 5
@@ -38,6 +38,7 @@ _WATCH_SECONDS = 5.0
 
 
 def show_status(
+    *,
     feed: OfFeeds = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Show it anew until Ctrl-C, which ends with exit status 0.")
@@ -47,6 +48,7 @@ def show_status(
         bool,
         typer.Option("--alert", help="Also tell FLEETTICKETS_ALERT_URL what is wrong, and what is over; for cron."),
     ] = False,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Say whether files flow, and if not, why and what to do; below it stands all that was found.
@@ -60,6 +62,7 @@ def show_status(
     consumer nor a poller runs for long, or to be told that none does. While one of them watches, it leaves that to it.
     Exit status 1 also when the receiver takes no alert.
     """
+    program.require_quiet_alone(quiet=quiet, as_json=as_json, for_long=watch)
     feeds = served_feeds(feed)
     looking, limits = looking_at(feeds, "status")
     stop = program.stop_on_signals() if watch else Event()
@@ -73,7 +76,8 @@ def show_status(
             stop.wait(_WATCH_SECONDS)
         return
     status = looking.status(limits)
-    _show(status, as_json=as_json)
+    if status.verdict.exit or not quiet:
+        _show(status, as_json=as_json)
     _write(status, textfile)
     is_told = _alert(watcher, status)
     if status.verdict.exit or not is_told:
@@ -86,16 +90,16 @@ def _alert(watcher: Watcher | None, status: Status) -> bool:
         return True
     try:
         watcher.require_turn()
-        watcher.note(status)
     except WatchedByAnother:
         return True  # what runs for long tells it
     except FleetticketsError as error:
-        typer.echo(printable(f"alerts cannot be noted: {error}"), err=True)
+        typer.echo(printable(f"no alert can be noted: {error}"), err=True)
         return False
     try:
+        watcher.note(status)
         watcher.tell()
     except WatchedByAnother:
-        pass
+        return True
     except FleetticketsError as error:
         typer.echo(printable(f"not all alerts were told, and will be at the next look: {error}"), err=True)
         return False

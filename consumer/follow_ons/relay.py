@@ -1,6 +1,6 @@
 """The relay: requests that committed transactions left behind become messages, published first and marked second."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
 
 import structlog
@@ -96,10 +96,9 @@ class Relay:
 
     def _take(self, kind: Queue, requests: list[int]) -> bool:
         """Whether the broker takes them."""
-        body = _MESSAGES[kind](tuple(requests)).model_dump_json().encode()
         try:
             if not self._waits(kind):
-                self._publish(publishing.request(kind, body, message_id=f"{kind.value}-{requests[0]}"))
+                self._publish(message(kind, requests))
         except NotConfirmed as error:
             self._stuck.add(kind)
             do = "files go on, their requests stay in the outbox; sent when the queue takes them"
@@ -107,3 +106,9 @@ class Relay:
             return False
         self._stuck.discard(kind)
         return True
+
+
+def message(kind: Queue, requests: Sequence[int]) -> Outgoing:
+    """One for all these requests, under an id that is the same each time."""
+    body = _MESSAGES[kind](tuple(requests)).model_dump_json().encode()
+    return publishing.request(kind, body, message_id=f"{kind.value}-{requests[0]}")

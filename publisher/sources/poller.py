@@ -14,6 +14,7 @@ from publisher.absences import Absences
 from publisher.arrivals.folders import Folder
 from publisher.arrivals.messages import ChangeFileArrived
 from publisher.broker import channels, publishing, serving
+from publisher.broker.publishing import Outgoing
 from publisher.broker.topology import Queue
 from publisher.heartbeat import Pulse
 from publisher.store.bucket import Bucket, ObjectSummary, pages
@@ -172,15 +173,7 @@ class Poller:
                     yield found
 
     def _publish(self, channel: BlockingChannel, found: ObjectSummary) -> None:
-        arrived = ChangeFileArrived(
-            bucket=self._bucket.name,
-            keys=(found.key,),
-            etag=found.etag,
-            size=found.size,
-            seen_by="poller",
-            event_time=found.modified,
-        )
-        publishing.publish(channel, publishing.arrival(arrived.model_dump_json().encode()))
+        publishing.publish(channel, offer(self._bucket.name, found))
         before = self._offered.get(_name(found))
         if before is not None or len(self._offered) < _REMEMBERED:
             # What stays in `changes/` for good, like a stray file, is offered less and less often.
@@ -220,3 +213,11 @@ def missing_from_queue(waiting: int, queued: int, in_hand: int) -> int:
     all of them once the queue runs empty.
     """
     return waiting if queued == 0 else max(0, waiting - queued - in_hand)
+
+
+def offer(bucket: str, found: ObjectSummary) -> Outgoing:
+    """The message that tells of an object, as a store's notification would."""
+    arrived = ChangeFileArrived(
+        bucket=bucket, keys=(found.key,), etag=found.etag, size=found.size, seen_by="poller", event_time=found.modified
+    )
+    return publishing.arrival(arrived.model_dump_json().encode())

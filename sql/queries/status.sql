@@ -75,11 +75,9 @@ FROM tickets.import_meta
 WHERE source = %(feed)s
 
 -- name: open_requests
--- Most are due from ever: those are as old as they are.
 SELECT kind, count(*) FILTER (WHERE sent_at IS NULL AND due_at <= now()) AS unsent, count(*) AS unhandled,
-       extract(epoch FROM now() - min(CASE WHEN isfinite(due_at) THEN due_at ELSE created_at END)
-                                      FILTER (WHERE sent_at IS NULL AND due_at <= now()))::float8
-           AS oldest_unsent_seconds
+       extract(epoch FROM now() - min(greatest(created_at, due_at))
+                              FILTER (WHERE sent_at IS NULL AND due_at <= now()))::float8 AS oldest_unsent_seconds
 FROM ingest.outbox
 WHERE handled_at IS NULL
 GROUP BY kind
