@@ -36,6 +36,8 @@ FAIL_POINTS = (
     "kept, not placed",
     "geocoded, not committed",
     "geocoded, before relay",
+    "alert noted, not sent",
+    "alert sent, not marked",
 )
 
 VARIABLE = "FLEETTICKETS_FAIL_POINT"

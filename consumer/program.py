@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from consumer.commands.acknowledge import acknowledge
+from consumer.commands.alerts import watching_for_trouble
 from consumer.commands.beating import beating
 from consumer.commands.capture_history import capture_history
 from consumer.commands.consume import consume
@@ -105,7 +106,7 @@ program.command("reseed", rich_help_panel=_SET_UP)(reseed)
 program.add_typer(feeds, name="feeds", rich_help_panel=_SET_UP)
 
 
-KNOWN = Known(served_folders, settled_by_ledger, replays_of_ledger, require_database, beating)
+KNOWN = Known(served_folders, settled_by_ledger, replays_of_ledger, require_database, beating, watching_for_trouble)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ import hashlib
 import re
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import psycopg.conninfo
 from pydantic import Field, HttpUrl, SecretStr, StringConstraints, field_validator
@@ -16,6 +17,7 @@ _ORIGIN = re.compile(r"https?://[^/\s*?#]+")
 _UNKNOWN_OPTION = re.compile(r'invalid URI query parameter: "\w+"')
 
 MissingColumns = Literal["refuse", "allow"]
+AlertForm = Literal["text", "cloudevents"]
 ChangedPolicy = Literal["reapply", "quarantine", "ignore"]
 
 
@@ -186,6 +188,29 @@ class VerdictSettings(BaseSettings):
     """How long files may wait while they are worked off: more has exit status 3."""
     silent_times: float = Field(6, validation_alias="FLEETTICKETS_SILENT_TIMES", ge=1, le=10_000)
     """So many times the exporter's usual pause, and it is called silent."""
+
+
+class AlertSettings(TlsSettings):
+    """Who is told of trouble, and in which form: see docs/operations.md."""
+
+    address: SecretStr | None = Field(None, validation_alias="FLEETTICKETS_ALERT_URL")
+    """An incoming webhook of Slack, Mattermost or alike, or what takes CloudEvents; without one nobody is told. Whoever
+    knows it may write there: all of it is a secret."""
+    form: AlertForm = Field("text", validation_alias="FLEETTICKETS_ALERT_FORMAT")
+    """`text`: JSON with `text`, for a chat. `cloudevents`: a CloudEvent 1.0 in JSON, for a program."""
+
+    @field_validator("address")
+    @classmethod
+    def _is_http(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            try:
+                parts = urlsplit(url.get_secret_value())
+                is_one = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+            except ValueError:  # which quotes what it cannot read
+                is_one = False
+            if not is_one:
+                raise ValueError("it is an address like https://hooks.example.org/…")
+        return url
 
 
 class ArchiveSettings(BaseSettings):

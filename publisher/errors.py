@@ -76,6 +76,13 @@ class HeldByAnother(DependencyDown):
     """Somebody else is doing this one thing that only one may do at a time."""
 
 
+class WatchedByAnother(HeldByAnother):
+    """Another process watches for trouble, and tells it."""
+
+    def __init__(self) -> None:
+        super().__init__("alerts", "another process watches")
+
+
 class KeyInHand(HeldByAnother):
     """Somebody else has this key in hand, in whatever version."""
 

@@ -5,6 +5,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -67,6 +68,8 @@ class Known:
     """At the start of who does without a database as well, and asks it where there is one. Raises: Misconfigured."""
     beating: Beating
     """Has what runs for long say now and then that it lives."""
+    watching: Callable[[Sequence[str]], AbstractContextManager[None]]
+    """Has what runs for long tell somebody of trouble, of feeds as with `folders`. Raises: Misconfigured."""
 
 
 def run(program: typer.Typer, known: Known) -> NoReturn:

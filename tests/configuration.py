@@ -44,6 +44,7 @@ GROUPS: dict[str, tuple[type[BaseSettings], ...]] = {
     "The read API": (of_consumer.ApiSettings,),
     "Signs of life": (of_consumer.HeartbeatSettings,),
     "Verdicts": (of_consumer.VerdictSettings,),
+    "Alerts": (of_consumer.AlertSettings,),
     "The log": (of_publisher.LogSettings,),
 }
 CHOICES: tuple[type[BaseSettings], ...] = (of_consumer.DatabaseChoice, of_consumer.GeocoderChoice)

@@ -10,6 +10,7 @@ import structlog
 import typer
 
 from consumer import fail_points
+from consumer.commands.alerts import watching_for_trouble
 from consumer.commands.beating import beating
 from consumer.commands.served import served_feeds
 from consumer.feeds.feed import Feeds
@@ -94,6 +95,7 @@ def consume(
         gazetteer_settings, failure_settings, *([geocoder_settings] if geocoder_settings else []),
     )  # fmt: skip
     limit = failure_settings.in_a_row
+    watching = watching_for_trouble()
     stop = program.stop_on_signals()
     reached = fail_points.chosen(os.environ)
     if not _wait_for_schema(database_settings, feeds, stop, pulse, absences):
@@ -105,6 +107,7 @@ def consume(
     # for the sweep, one to geocode.
     with (
         beats,
+        watching,
         database.open_pool(database_settings, size=3 * work.files_in_hand + 3) as pool,
         contextlib.closing(Depths(broker_settings)) as depths,
     ):

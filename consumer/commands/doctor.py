@@ -1,13 +1,22 @@
 """`doctor`."""
 
+from threading import Event
 from typing import Annotated
 
 import typer
 
+from consumer.commands.alerts import alert_receiver
 from consumer.commands.judged_settings import judged_settings
 from consumer.commands.printing import print_json
 from consumer.feeds.declared import declared_feeds
-from consumer.settings import DatabaseSettings, FeedsSettings, GeocoderChoice, GeocoderSettings, VerdictSettings
+from consumer.settings import (
+    AlertSettings,
+    DatabaseSettings,
+    FeedsSettings,
+    GeocoderChoice,
+    GeocoderSettings,
+    VerdictSettings,
+)
 from consumer.upkeep import doctor
 from consumer.upkeep.doctor import Examined
 from consumer.upkeep.findings import Effective, Examination, Finding, Journey, Origin
@@ -40,7 +49,8 @@ def show_doctor(
     beside changes/, which is removed again. Exit status 1 when anything is wrong.
 
     With --end-to-end a canary is laid into changes/ of each feed: it is announced, read, applied and rolled back by a
-    consumer, archived and removed, each stage timed. Nothing of it is left, in the tables or in the bucket.
+    consumer, archived and removed, each stage timed. Nothing of it is left, in the tables or in the bucket. And whoever
+    is at FLEETTICKETS_ALERT_URL gets a test.
     """
     judged, effective = judged_settings()
     feeds = None
@@ -64,6 +74,9 @@ def show_doctor(
     if end_to_end:
         told, journeys = doctor.end_to_end(examined, findings, wait, poller_only=poller_only)
         findings += told
+        if examined.bucket and examined.feeds and _loaded(AlertSettings):
+            receiver = alert_receiver(examined.feeds, Event())
+            findings += [doctor.alerts_arrive(receiver)] if receiver else []
     examination = Examination(findings=findings, settings=effective, journeys=journeys)
     if as_json:
         print_json(examination)

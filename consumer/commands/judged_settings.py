@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings
 
 from consumer import fail_points
 from consumer.settings import (
+    AlertSettings,
     ApiSettings,
     ApplySettings,
     ArchiveSettings,
@@ -45,7 +46,7 @@ from publisher.settings import (
 NEEDED: tuple[type[BaseSettings], ...] = (
     DatabaseSettings, BrokerSettings, BucketSettings, FeedsSettings, WorkSettings, ApplySettings, HistorySettings,
     GazetteerSettings, FailureSettings, HeartbeatSettings, VerdictSettings, GeocoderLimits, ArchiveSettings,
-    LogSettings,
+    AlertSettings, LogSettings,
 )  # fmt: skip
 WHERE_WANTED: tuple[type[BaseSettings], ...] = (
     GeocoderSettings, WebhookSettings, ApiSettings, SqsSettings, BrokerUsersSettings,

@@ -1,41 +1,36 @@
 """`status`."""
 
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Annotated
 
 import typer
 
+from consumer.commands.alerts import required_receiver, watcher_for
+from consumer.commands.looked import looking_at
 from consumer.commands.printing import print_json, shown, words_of_notes
 from consumer.commands.served import served_feeds
-from consumer.postgres import database
-from consumer.postgres.database import Role
-from consumer.settings import DatabaseSettings, GeocoderChoice, GeocoderLimits, GeocoderSettings, VerdictSettings
 from consumer.upkeep.counting import tell_state
-from consumer.upkeep.judging import Thresholds
 from consumer.upkeep.rejects import OpenRejects
 from consumer.upkeep.status import (
     LATELY_DAYS,
+    Alerts,
     BucketPart,
     DatabasePart,
     Freshness,
-    GeocoderAccount,
     Geocoding,
     LastFile,
     Lately,
-    Looking,
     Stages,
     Status,
     UndeclaredColumns,
     Wait,
 )
+from consumer.upkeep.watching import Watcher
 from publisher import metrics, program
-from publisher.broker import channels
-from publisher.errors import Misconfigured
+from publisher.errors import FleetticketsError, WatchedByAnother
 from publisher.program import AsJson, OfFeeds, Quiet, Textfile
-from publisher.settings import BrokerSettings, BucketSettings, load
-from publisher.store.bucket import Bucket
 from publisher.terminal import duration, printable
 
 _SHOWN_COLUMNS = 5
@@ -43,11 +38,16 @@ _WATCH_SECONDS = 5.0
 
 
 def show_status(
+    *,
     feed: OfFeeds = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Show it anew until Ctrl-C, which ends with exit status 0.")
     ] = False,
     textfile: Textfile = None,
+    alert: Annotated[
+        bool,
+        typer.Option("--alert", help="Also tell FLEETTICKETS_ALERT_URL what is wrong, and what is over; for cron."),
+    ] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -57,38 +57,55 @@ def show_status(
 
     Exit status 0 when files flow, 3 when somebody has to look, 1 when a part could not be read. No part is waited for
     longer than FLEETTICKETS_STATUS_SECONDS.
+
+    With --alert each cause of trouble is told once, and once more when it is over: run it each minute where neither a
+    consumer nor a poller runs for long, or to be told that none does. While one of them watches, it leaves that to it.
+    Exit status 1 also when the receiver takes no alert.
     """
     program.require_quiet_alone(quiet=quiet, as_json=as_json, for_long=watch)
-    database_settings, broker_settings, bucket_settings, settings = (
-        load(DatabaseSettings), load(BrokerSettings), load(BucketSettings), load(VerdictSettings),
-    )  # fmt: skip
     feeds = served_feeds(feed)
-    patience = settings.answer_seconds
-    looking = Looking(
-        partial(database.connect, database_settings, Role.READ, purpose="status", patience=patience),
-        partial(channels.confirming_channel, broker_settings, "status", channels.LOOKING_HEARTBEAT),
-        Bucket(bucket_settings, feeds.folders),
-        feeds.served,
-        GeocoderAccount(_account(), load(GeocoderLimits).per_day),
-        answer_seconds=patience,
-    )
-    limits = Thresholds(
-        settings.stuck_seconds, settings.missing_seconds, settings.late_seconds, silent_times=settings.silent_times
-    )
+    looking, limits = looking_at(feeds, "status")
+    stop = program.stop_on_signals() if watch else Event()
+    watcher = watcher_for(required_receiver(feeds, stop), limits) if alert else None
     if watch:
-        stop = program.stop_on_signals()
         while not stop.is_set():
             status = looking.status(limits)
             _show(status, as_json=as_json, anew=True)
             _write(status, textfile)
+            _alert(watcher, status)
             stop.wait(_WATCH_SECONDS)
         return
     status = looking.status(limits)
     if status.verdict.exit or not quiet:
         _show(status, as_json=as_json)
     _write(status, textfile)
-    if status.verdict.exit:
-        raise typer.Exit(status.verdict.exit)
+    is_told = _alert(watcher, status)
+    if status.verdict.exit or not is_told:
+        raise typer.Exit(status.verdict.exit or program.EXIT_FAILED)
+
+
+def _alert(watcher: Watcher | None, status: Status) -> bool:
+    """Note what was found, and tell what is to be told; False where that could not be done, and why is on stderr."""
+    if watcher is None:
+        return True
+    try:
+        watcher.require_turn()
+    except WatchedByAnother:
+        return True  # what runs for long tells it
+    except FleetticketsError as error:
+        typer.echo(printable(f"no alert can be noted: {error}"), err=True)
+        return False
+    try:
+        watcher.note(status)
+        watcher.tell()
+    except WatchedByAnother:
+        return True
+    except FleetticketsError as error:
+        typer.echo(printable(f"not all alerts were told, and will be at the next look: {error}"), err=True)
+        return False
+    finally:
+        watcher.give_back()
+    return True
 
 
 def _show(status: Status, *, as_json: bool, anew: bool = False) -> None:
@@ -107,14 +124,6 @@ def _write(status: Status, textfile: Path | None) -> None:
     if textfile is not None:
         tell_state(status)
         metrics.write(textfile, metrics.STATE)
-
-
-def _account() -> str | None:
-    """Whose pause is told; a wrong setting is the doctor's business."""
-    try:
-        return load(GeocoderSettings).account if load(GeocoderChoice).is_made else None
-    except Misconfigured:
-        return None
 
 
 class _Rows:
@@ -137,6 +146,8 @@ def _print_status(status: Status) -> None:
         table.add_row(
             f"queue {name}", f"{queue.ready} ready, {queue.consumers} consumers, {queue.dead_letters} dead letters"
         )
+    if status.trouble:
+        _add_alerts(table, status.trouble.alerts)
     if status.database:
         _add_database(table, status.database)
     program.say_pairs(table.rows)
@@ -225,6 +236,13 @@ def _add_stages(table: _Rows, found: Stages) -> None:
     if found.files and seconds:
         told = ", ".join(f"{stage} {1e3 * took:.0f}" for stage, took in seconds.items())
         table.add_row("stages", f"{told} ms, each from the one before, in the middle of the last {found.files} files")
+
+
+def _add_alerts(table: _Rows, found: Alerts) -> None:
+    if not (found.open or found.untold or found.watched_by):
+        return
+    untold = f", {found.untold} not told for {duration(found.untold_seconds)}" if found.untold else ""
+    table.add_row("alerts", printable(f"{found.open} open{untold}; watched by {found.watched_by or 'nobody now'}"))
 
 
 def _add_file(table: _Rows, file: LastFile) -> None:

@@ -7,7 +7,7 @@ from consumer.upkeep.judging import Word
 from consumer.upkeep.status import DatabasePart, Status
 from publisher import metrics
 
-_PARTS = ("bucket", "broker", "processes", "ledger", "database")
+_PARTS = ("bucket", "broker", "processes", "ledger", "trouble", "database")
 
 
 def tell_state(status: Status) -> None:
@@ -44,6 +44,9 @@ def tell_state(status: Status) -> None:
     geocoding = status.database.geocoding if status.database else None
     metrics.REQUESTS_LEFT.set(geocoding.requests_left_today if geocoding else math.nan)
     metrics.NOWHERE.set(geocoding.tickets_nowhere if geocoding else math.nan)
+    alerts = status.trouble.alerts if status.trouble else None
+    metrics.OPEN_ALERTS.set(alerts.open if alerts else math.nan)
+    metrics.UNTOLD_ALERTS.set(alerts.untold if alerts else math.nan)
     if status.database:
         _tell_database(status.database)
 

@@ -16,6 +16,7 @@ from consumer.postgres import database, feed_tables, migrate
 from consumer.postgres.database import Role
 from consumer.settings import DatabaseSettings, GeocoderSettings
 from consumer.upkeep import canary
+from consumer.upkeep.alerting import AlertReceiver, trial
 from consumer.upkeep.at_work import at_work
 from consumer.upkeep.findings import Finding, Journey, Level
 from publisher.broker import broker_users, channels, management, topology
@@ -93,6 +94,17 @@ def end_to_end(
         yield from canary.findings(journeys, patience, poller_only=poller_only)
 
     return _part("canary", examined.database, look), journeys
+
+
+def alerts_arrive(receiver: AlertReceiver) -> Finding:
+    """Whether they do, which is found out by sending one."""
+    try:
+        receiver.tell(trial())
+    except Refused as error:
+        return Finding.wrong("alerts", str(error), "change that, then ask again")
+    except FleetticketsError as error:
+        return Finding.wrong("alerts", str(error), "see that it runs and can be reached from here")
+    return Finding.ok("alerts", f"{receiver.host} has taken a test")
 
 
 def _part(about: str, settings: LookedAt | None, look: Callable[[LookedAt], Iterator[Finding]]) -> list[Finding]:

@@ -401,6 +401,14 @@ _IN_ORDER: Sequence[Callable[[_Case], Judgement | None]] = (
     _flowing,
 )
 
+HIDES: Mapping[Word, frozenset[Word]] = {
+    Word.PAUSED: frozenset({Word.STUCK, Word.NOT_ANNOUNCED, Word.LATE, Word.SILENT}),
+    Word.STUCK: frozenset({Word.NOT_ANNOUNCED, Word.LATE, Word.SILENT}),
+    Word.NOT_ANNOUNCED: frozenset({Word.LATE, Word.SILENT}),
+    Word.LATE: frozenset({Word.NOT_ANNOUNCED, Word.SILENT}),
+}
+"""Where all parts answered: what may be so as well behind what is told, since it is asked for later."""
+
 
 def _not_flowing(word: Word, told: str, advice: str) -> Judgement:
     return Judgement(word=word, line=f"{word}: {told}", advice=advice, exit=DOES_NOT_FLOW)

@@ -189,6 +189,34 @@ class LastError(View):
     dead_lettered_at: Moment | None
 
 
+class LetterGroup(View):
+    """Files that became dead letters for one cause, as the ledger has them."""
+
+    fingerprint: str = Field(description="As --group of dead-letters takes it.")
+    feeds: list[str]
+    files: int
+    since: Moment
+    reason: str | None
+    last_error: str | None
+    key: str = Field(description="Of the first of them.")
+
+
+class LetterGroups(View):
+    """All such files."""
+
+    files: int
+    oldest: list[LetterGroup] = Field(description="The first hundred groups.")
+
+
+class Alerts(View):
+    """What the receiver of alerts is told of."""
+
+    open: int = Field(description="Causes that were to be told and are not over.")
+    untold: int = Field(description="Alerts and all-clears that the receiver has not taken yet.")
+    untold_seconds: float | None = Field(description="Since the first of these was to be told.")
+    watched_by: str | None = Field(description="The process that watches; none where nobody does.")
+
+
 class Freshness(View):
     """How far a feed has come."""
 
@@ -215,6 +243,14 @@ class DatabasePart(View):
     stages: Stages
     last_files: list[LastFile]
     last_error: LastError | None
+
+
+class TroublePart(View):
+    """What is not in the verdict, and somebody is to be told of."""
+
+    letter_groups: LetterGroups
+    geocoder_is_spent: bool = Field(description="The day of an account is used up, whichever process asks by it.")
+    alerts: Alerts
 
 
 class ProcessRow(View):
@@ -251,6 +287,7 @@ class Status(View):
     bucket: BucketPart | None
     broker: BrokerPart | None
     database: DatabasePart | None
+    trouble: TroublePart | None
     faults: dict[str, str]
 
     @model_serializer(mode="wrap")
@@ -286,12 +323,18 @@ class Looking:
             "broker": lambda answered: _broker(open_channel, answered),
             "processes": lambda _answered: _processes(connect),
             "ledger": lambda answered: _ledger(connect, feeds, answered),
+            "trouble": lambda answered: _trouble(connect, bucket.name, geocoder, answered),
             "database": lambda answered: _database(connect, feeds, geocoder, answered),
         }
 
-    def status(self, limits: Thresholds) -> Status:
-        """How it stands now. Changes nothing."""
+    def status(self, limits: Thresholds, *, briefly: bool = False) -> Status:
+        """How it stands now. Changes nothing.
+
+        What looks all the time does so `briefly`: without the part whose cost grows with the tables.
+        """
         for name, read in self._parts.items():
+            if briefly and name == "database":
+                continue
             # One that still does not answer is not asked for a second time.
             if name not in self._looks or self._looks[name].is_over:
                 self._looks[name] = Look(name, self._answer_seconds, read)
@@ -300,10 +343,13 @@ class Looking:
         in_broker: BrokerPart | None = self._found("broker", faults)
         processes: ProcessesPart | None = self._found("processes", faults)
         in_ledger: _InLedger | None = self._found("ledger", faults)
-        in_database: DatabasePart | None = self._found("database", faults)
-        if in_database is None:
+        trouble: TroublePart | None = self._found("trouble", faults)
+        in_database: DatabasePart | None = None if briefly else self._found("database", faults)
+        if briefly and "trouble" in faults:
+            faults["database"] = faults.pop("trouble")
+        if "database" in faults:
             # They ask the same server, and one cause is one line.
-            for also in ("processes", "ledger"):
+            for also in ("processes", "ledger", "trouble"):
                 faults.pop(also, None)
         if in_database is not None and in_bucket is not None:
             in_database = in_database.model_copy(update={"backlog": in_bucket.backlog})
@@ -314,6 +360,7 @@ class Looking:
             bucket=in_bucket.part if in_bucket else None,
             broker=in_broker,
             database=in_database,
+            trouble=trouble,
             faults=_told(faults),
         )
 
@@ -483,6 +530,20 @@ def _broker(open_channel: OpenChannel, answered: Answered) -> BrokerPart:
     return BrokerPart(queues=queues)
 
 
+def _trouble(connect: Connect, bucket: str, geocoder: GeocoderAccount, answered: Answered) -> TroublePart:
+    with connect() as connection, database.translated_errors(), database.naming_holders(connection):
+        require_migrated(connection)
+        answered()
+        letter_groups = _letter_groups(connection, bucket)
+        answered()
+        spent = database.row(connection, "status", "geocoder_is_spent", {"per_day": geocoder.per_day}) or {}
+        return TroublePart(
+            letter_groups=letter_groups,
+            geocoder_is_spent=spent["is_spent"],
+            alerts=Alerts.model_validate(database.row(connection, "alerts", "standing", {"bucket": bucket})),
+        )
+
+
 def _database(connect: Connect, feeds: Sequence[Feed], geocoder: GeocoderAccount, answered: Answered) -> DatabasePart:
     """All but the backlog, which the bucket has."""
     with connect() as connection, database.translated_errors(), database.naming_holders(connection):
@@ -519,6 +580,12 @@ def _database(connect: Connect, feeds: Sequence[Feed], geocoder: GeocoderAccount
             last_files=[LastFile(**row) for row in database.rows(connection, "status", "last_files")],
             last_error=LastError(**last_error) if last_error else None,
         )
+
+
+def _letter_groups(connection: Connection, bucket: str) -> LetterGroups:
+    found = database.rows(connection, "status", "failures", {"bucket": bucket})
+    files = [row.pop("files_of_all") for row in found]
+    return LetterGroups(files=files[0] if files else 0, oldest=[LetterGroup(**row) for row in found])
 
 
 def _freshness(connection: Connection, feed: Feed) -> Freshness:

@@ -72,12 +72,13 @@ def poll(  # noqa: PLR0917 - its parameters are its options
         services = {"rabbitmq": channels.BROKER, "store": BUCKET, "postgres": "postgres"}
         metrics.show_absences(metrics.POLLER_AWAY, absences, services)
         show(metrics_at, metrics.POLLER, Health(pulse))
+    watching = known.watching(feed or ())
     stop = stop_on_signals()
     with contextlib.suppress(DependencyDown):  # a store that is away now is waited for
         bucket.require()
     attempts = channels.Reconnecting(stop, absences)
     try:
-        with known.beating(ProcessKind.POLLER, pulse, feeds=[folder.feed for folder in bucket.folders]):
+        with known.beating(ProcessKind.POLLER, pulse, feeds=[folder.feed for folder in bucket.folders]), watching:
             for attempt in attempts:
                 with (
                     attempt,

@@ -96,7 +96,10 @@ BEGIN
                      || ARRAY(SELECT format('INSERT ON %%s', relation::regclass) FROM unnest(positions) AS relation);
 
     -- A function is everybody's when it is made, and one that a restore without rights made has not been closed.
-    REVOKE EXECUTE ON FUNCTION ingest.beat(text, jsonb), ingest.end_beats(text) FROM PUBLIC;
+    REVOKE EXECUTE ON FUNCTION
+        ingest.beat(text, jsonb), ingest.end_beats(text), ingest.watch_alerts(text, text, float8),
+        ingest.note_alerts(text, text, jsonb, text[], text, float8), ingest.alert_told(uuid, boolean)
+    FROM PUBLIC;
     FOR member IN
         SELECT ingest.role_name(kind) AS name, kind FROM unnest(ARRAY['ingest', 'read']) AS kind
         UNION ALL
@@ -107,8 +110,9 @@ BEGIN
         EXECUTE format('GRANT SELECT ON public.fleettickets_migrations TO %%I', member.name);
         EXECUTE format('ALTER DEFAULT PRIVILEGES IN SCHEMA tickets, reporting, ingest GRANT SELECT ON TABLES TO %%I',
                        member.name);
-        EXECUTE format('GRANT EXECUTE ON FUNCTION ingest.beat(text, jsonb), ingest.end_beats(text) TO %%I',
-                       member.name);
+        EXECUTE format('GRANT EXECUTE ON FUNCTION ingest.beat(text, jsonb), ingest.end_beats(text), '
+                       'ingest.watch_alerts(text, text, float8), ingest.alert_told(uuid, boolean), '
+                       'ingest.note_alerts(text, text, jsonb, text[], text, float8) TO %%I', member.name);
         IF postgis IS NOT NULL AND NOT has_schema_privilege(member.name, postgis, 'USAGE') THEN
             EXECUTE format('GRANT USAGE ON SCHEMA %%I TO %%I', postgis, member.name);
         END IF;

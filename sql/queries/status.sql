@@ -104,3 +104,27 @@ SELECT (SELECT count(*) FROM ingest.geocoder_requests
        coalesce(pause.until >= date_trunc('day', now(), 'UTC') + interval '1 day', false) AS is_spent
 FROM (SELECT 1) AS one
 LEFT JOIN ingest.geocoder_pause AS pause ON pause.until > now() AND pause.account = %(account)s
+
+-- name: geocoder_is_spent
+-- Whether the day of any account is used up, by our count or by the provider's word: who asks may have no key.
+SELECT EXISTS (SELECT FROM ingest.geocoder_pause
+               WHERE until > now() AND until >= date_trunc('day', now(), 'UTC') + interval '1 day')
+       OR EXISTS (SELECT FROM ingest.geocoder_requests
+                  WHERE NOT is_free AND booked_at >= date_trunc('day', now(), 'UTC')
+                  GROUP BY account
+                  HAVING count(*) >= %(per_day)s) AS is_spent
+
+-- name: failures
+-- What became dead letters in groups of one cause, the oldest first; and how many files there are in all groups.
+SELECT coalesce(error_fingerprint, '') AS fingerprint, array_agg(DISTINCT feed) AS feeds, count(*) AS files,
+       min(dead_lettered_at) AS since,
+       (array_agg(reason ORDER BY dead_lettered_at, file_id))[1] AS reason,
+       (array_agg(last_error ORDER BY dead_lettered_at, file_id))[1] AS last_error,
+       (array_agg(key ORDER BY dead_lettered_at, file_id))[1] AS key,
+       sum(count(*)) OVER ()::bigint AS files_of_all
+FROM ingest.ledger
+WHERE state = 'failed' AND dead_lettered_at IS NOT NULL AND discarded_at IS NULL AND bucket = %(bucket)s
+  AND NOT ingest.is_superseded(ledger)
+GROUP BY error_fingerprint
+ORDER BY since, fingerprint
+LIMIT 100

@@ -16,6 +16,7 @@ from psycopg import errors
 from tests import compose
 from tests.acceptance.conftest import MakeStage
 from tests.conftest import Database
+from tests.doubles.alerted import Alerted
 from tests.doubles.receiver import TOKEN, Endpoint, free_port
 from tests.stage.broker import Broker, fresh_vhost
 from tests.stage.feeds import csv, key_at, ticket
@@ -169,6 +170,21 @@ def test_every_service_does_its_work_with_what_it_is_given(containers: Container
     carrier = containers.start("sqs", "--once", **elsewhere)
     assert carrier.wait() == 0, carrier.output()
     consumer.stop()
+
+
+def test_the_poller_tells_by_its_own_logins_that_no_consumer_is_there(containers: Containers) -> None:
+    for service in ("migrate", "broker-users", "topology"):
+        containers.run(service)
+        if service == "migrate":
+            containers.make_logins()
+    with Alerted() as alerted:
+        containers.given |= {"FLEETTICKETS_ALERT_URL": alerted.url, "FLEETTICKETS_STUCK_SECONDS": "1"}
+        poller = containers.start("poller")
+        wait_until(partial(containers.is_well, "poller"), "it is well")
+        containers.stage.bucket.put(key_at(0), csv([ticket("INC1")]))
+        wait_until(lambda: alerted.taken, "it is told")
+        assert alerted.heads[0].startswith("STUCK: no consumer")
+        poller.stop()
 
 
 def test_a_login_that_is_stolen_is_that_login(containers: Containers) -> None:

@@ -1,6 +1,8 @@
 """What docs/deployment-and-operations.md has an operator do: its queries answer, its restore brings all back."""
 
+import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,13 @@ import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from tests.acceptance.conftest import MakeStage
+from tests.conftest import Database
+from tests.doubles.receiver import free_port
 from tests.stage.comparing import closures, tickets
 from tests.stage.feeds import RandomFeed, csv, key_at, ticket
-from tests.stage.stage import Stage
+from tests.stage.program import PROGRAM
+from tests.stage.stage import Stage, wait_until
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "deployment-and-operations.md").read_text()
@@ -81,6 +87,27 @@ def test_the_query_of_the_cut_over_answers(applied: Stage) -> None:
     assert [tuple(row.values()) for row in found] == [("new", "archived", 2)]
 
 
+def test_what_coolify_starts_migrates_and_consumes_also_twice_at_once(
+    empty_database: Database, make_stage: MakeStage, tmp_path: Path
+) -> None:
+    (entrypoint,) = re.findall(r"--entrypoint \"(sh -c '.+ consume .+')\"", PAGE)
+    with make_stage(empty_database.url) as stage:
+        environment = stage.environment | {"PATH": f"{Path(PROGRAM).parent}:{os.environ['PATH']}"}
+        logs = [tmp_path / "first", tmp_path / "second"]
+        started = [begun(entrypoint, environment, log) for log in logs]
+        try:
+            wait_until(lambda: all('"consuming"' in log.read_text() for log in logs), "both consume")
+            stage.bucket.put(key_at(0), csv([ticket("INC1")]))
+            stage.announce(key_at(0))
+            stage.wait_for("done", key_at(0))
+            for process in started:
+                process.terminate()
+            assert [process.wait(90) for process in started] == [0, 0], "the signal reaches the consumer itself"
+        finally:
+            for process in started:
+                process.kill()
+
+
 @pytest.mark.promise("Nothing lost", "One transaction")
 def test_a_dump_that_is_restored_on_a_new_server_is_brought_back_to_where_the_bucket_is(
     stage: Stage, tmp_path: Path
@@ -115,6 +142,12 @@ def test_a_dump_that_is_restored_on_a_new_server_is_brought_back_to_where_the_bu
     assert stage.run("verify", "--without-broker").returncode == 0
     assert stage.run("drain", "--from-archive", "--apply").returncode == 0, "a second time there is nothing to do"
     assert (tickets(stage), closures(stage)) == before
+
+
+def begun(entrypoint: str, environment: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":
+    words = shlex.split(entrypoint.replace("9100", str(free_port())))
+    with log.open("wb") as out:
+        return subprocess.Popen(words, env=environment, cwd=log.parent, stdout=subprocess.DEVNULL, stderr=out)
 
 
 def rights_of(stage: Stage, name: str) -> dict[str, set[str]]:

@@ -9,6 +9,7 @@ import pytest
 from pydantic_settings import BaseSettings
 
 from consumer.settings import (
+    AlertSettings,
     ApiSettings,
     ApplySettings,
     ArchiveSettings,
@@ -16,6 +17,7 @@ from consumer.settings import (
     FailureSettings,
     FeedsSettings,
     GazetteerSettings,
+    GeocoderLimits,
     GeocoderSettings,
     HeartbeatSettings,
     HistorySettings,
@@ -52,10 +54,21 @@ READS: dict[str, tuple[type[BaseSettings], ...]] = {
         GeocoderSettings,
         GazetteerSettings,
         HeartbeatSettings,
-        VerdictSettings,  # status is asked there
-        ArchiveSettings,  # and verify
+        VerdictSettings,
+        AlertSettings,
+        ArchiveSettings,  # verify is asked there
     ),
-    "poller": (BrokerSettings, BucketSettings, FeedsSettings, WorkSettings, DatabaseSettings, HeartbeatSettings),
+    "poller": (
+        BrokerSettings,
+        BucketSettings,
+        FeedsSettings,
+        WorkSettings,
+        DatabaseSettings,
+        HeartbeatSettings,
+        VerdictSettings,
+        AlertSettings,
+        GeocoderLimits,  # when the day's requests are used up
+    ),
     "webhook": (BrokerSettings, WebhookSettings),
     "api": (DatabaseSettings, ApiSettings, FeedsSettings, HeartbeatSettings),
     "sqs": (BrokerSettings, SqsSettings),
@@ -74,6 +87,7 @@ HOLDERS = {
     "GEOCODER_API_KEY": {"consumer"},
     "FLEETTICKETS_WEBHOOK_TOKEN": {"webhook"},
     "FLEETTICKETS_API_TOKENS": {"api"},
+    "FLEETTICKETS_ALERT_URL": {"consumer", "poller"},
     "AWS_SECRET_ACCESS_KEY": {"sqs"},
 }
 NEIGHBOURS = {
@@ -180,7 +194,7 @@ def test_a_secret_is_known_to_those_alone_who_need_it(secret: str) -> None:
 
 
 def test_every_secret_is_looked_at() -> None:
-    secret = re.compile(r"PASSWORD|SECRET|TOKEN|API_KEY")
+    secret = re.compile(r"PASSWORD|SECRET|TOKEN|API_KEY|ALERT_URL")
     assert {name for name in compose.variables() if secret.search(name)} == set(HOLDERS)
 
 

@@ -23,7 +23,12 @@ GROUPS = sorted(
     key=lambda kind: kind.__name__,
 )
 LOGIN = "keeper:Zpass1%40Ypass2@h:1"
-URLS = {"DATABASE_URL": "postgresql", "RABBITMQ_URL": "amqp", "RABBITMQ_MANAGEMENT_URL": "http"}
+URLS = {
+    "DATABASE_URL": "postgresql",
+    "RABBITMQ_URL": "amqp",
+    "RABBITMQ_MANAGEMENT_URL": "http",
+    "FLEETTICKETS_ALERT_URL": "https",
+}
 
 
 def given(kind: type[BaseSettings]) -> BaseSettings:

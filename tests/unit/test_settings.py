@@ -13,6 +13,7 @@ from consumer.commands.judged_settings import WHERE_WANTED, judged_settings
 from consumer.commands.served import served_feeds
 from consumer.postgres.database import address
 from consumer.settings import (
+    AlertSettings,
     ApiSettings,
     ApplySettings,
     ArchiveSettings,
@@ -239,6 +240,7 @@ def test_days_that_no_calendar_has_are_refused(monkeypatch: pytest.MonkeyPatch, 
 ALL = (
     ApiSettings,
     ApplySettings,
+    AlertSettings,
     ArchiveSettings,
     BrokerSettings,
     BrokerUsersSettings,
