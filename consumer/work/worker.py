@@ -34,7 +34,9 @@ from consumer.files.outcomes import (
 )
 from consumer.files.tail import Tail
 from consumer.files.versions import LedgerFile
+from consumer.follow_ons.outbox import traces_of
 from consumer.follow_ons.outcomes import FollowOnOutcome, HistoryCaptured, Interrupted, Postponed, TicketsGeocoded
+from consumer.follow_ons.telling import tell_done
 from consumer.geocoding.quota import Stopped
 from consumer.postgres import database
 from consumer.work.breaker import Breaker, EverythingFails
@@ -61,6 +63,7 @@ from publisher.errors import (
     SlowBody,
 )
 from publisher.heartbeat import Pause, PausedBy, Pulse
+from publisher.log import following
 from publisher.settings import BATCH, WorkSettings
 
 Answer = TypeVar("Answer")
@@ -203,15 +206,16 @@ class Worker:
     def _settling(self, delivery: Delivery, work: Callable[[], bool]) -> None:
         """Do `work`, which says whether the delivery stays in hand; whatever it raises settles the delivery."""
         stays_in_hand = False
-        try:
-            stays_in_hand = self._worked(delivery, work)
-        except Exception:
-            # Of our own making, and in the way of nobody else: held, it would keep its place until the process ends.
-            log.exception("unsettled", queue=delivery.queue.value, retry_in_s=_NOT_NOW_SECONDS)
-            self._link.put_back(delivery, after=_NOT_NOW_SECONDS)
-        finally:
-            if not stays_in_hand:
-                self._release(delivery)
+        with following(delivery.trace):
+            try:
+                stays_in_hand = self._worked(delivery, work)
+            except Exception:
+                # Of our own making, and in the way of nobody else: held, it would keep its place to the process's end.
+                log.exception("unsettled", queue=delivery.queue.value, retry_in_s=_NOT_NOW_SECONDS)
+                self._link.put_back(delivery, after=_NOT_NOW_SECONDS)
+            finally:
+                if not stays_in_hand:
+                    self._release(delivery)
 
     def _worked(self, delivery: Delivery, work: Callable[[], bool]) -> bool:
         try:
@@ -285,12 +289,12 @@ class Worker:
                 breaker.undecided()
                 tell_file(outcome, redelivered=delivery.redelivered, began=began)
                 self._link.ack(delivery)
-            case HistoryCaptured(requests=0):
+            case HistoryCaptured(requests=[]):
                 breaker.undecided()
                 self._link.ack(delivery)
             case HistoryCaptured(requests, seconds):
                 breaker.succeeded()
-                log.info("history", requests=requests, seconds=round(seconds, 3))
+                tell_done("history", traces_of(requests), requests=len(requests), seconds=round(seconds, 3))
                 self._link.ack(delivery)
             case TicketsGeocoded():
                 breaker.succeeded()
@@ -325,7 +329,9 @@ class Worker:
         try:
             archive_keys = self._tail.finish([outcome.file for outcome in applied.values()])
         except Exception as error:  # noqa: BLE001 - met again, and told, by the one that it is of
-            log.info("one by one", files=len(applied), detail=f"{type(error).__name__}: {database.one_line(error)}")
+            told = [delivery.trace.id for delivery in applied]
+            detail = f"{type(error).__name__}: {database.one_line(error)}"
+            log.info("one by one", files=len(applied), detail=detail, trace_ids=told)
             for delivery, outcome in applied.items():
                 finish = partial(self._finish, delivery, outcome.file, outcome, breaker, began)
                 self._submit(self._finish_threads, delivery, finish)
@@ -380,7 +386,7 @@ class Worker:
 
     def _put_aside(self, delivery: Delivery, delay: int, also: Mapping[str, Any] | None = None) -> None:
         headers = {**delivery.headers, **(also or {})}
-        self._send_on(delivery, publishing.retry(delivery.queue, delivery.body, headers, delay=delay))
+        self._send_on(delivery, publishing.retry(delivery.queue, delivery.body, delivery.trace, headers, delay=delay))
 
     def _give_up(self, delivery: Delivery, reason: str, detail: str) -> None:
         """Send a message on that failed outside any file: no event, or a follow-on that broke."""
@@ -400,7 +406,9 @@ class Worker:
         What the broker does not take there waits, as it came, in a wait queue, or else at the head of its own: held,
         eight of them would be all that this process ever has in hand.
         """
-        aside = publishing.retry(delivery.queue, delivery.body, delivery.headers, delay=_NOT_NOW_SECONDS)
+        aside = publishing.retry(
+            delivery.queue, delivery.body, delivery.trace, delivery.headers, delay=_NOT_NOW_SECONDS
+        )
         for tried in (outgoing, aside) if outgoing != aside else (aside,):
             try:
                 self._link.publish(tried)

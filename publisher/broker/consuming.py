@@ -25,6 +25,7 @@ from publisher.broker.publishing import CONFIRM_SECONDS, Outgoing
 from publisher.broker.topology import Queue
 from publisher.errors import NotConfirmed
 from publisher.settings import BrokerSettings
+from publisher.trace import Trace
 
 log = structlog.get_logger()
 
@@ -41,7 +42,7 @@ class Delivery:
 
     `headers` are those of ours, and only of a message that came through our own exchange: what a stranger publishes,
     who may write to the exchange of the events, steers nothing. A `body` that is too large to be read is only its
-    beginning, so that strangers' ones do not fill the memory.
+    beginning, so that strangers' ones do not fill the memory. Its `trace` is that of whoever sent it, a stranger's too.
     """
 
     queue: Queue
@@ -50,6 +51,7 @@ class Delivery:
     redelivered: bool
     channel: Channel
     tag: int
+    trace: Trace
     delivered_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
@@ -213,10 +215,12 @@ def _receiver(
 ) -> Callable[[Channel, Basic.Deliver, BasicProperties, bytes], None]:
     def take(channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
         tag = method.delivery_tag or 0  # only the type stubs doubt it
-        if len(body) > MAX_BYTES:
-            log.warning("body cut", queue=queue.value, bytes=len(body), kept=MAX_BYTES + 1)
-            body = body[: MAX_BYTES + 1]  # one more than is read, so that it is told to be too large
-        headers = messages.kept(properties.headers or {}) if method.exchange == topology.REQUESTS else {}
-        receive(Delivery(queue, body, headers, bool(method.redelivered), channel, tag))
+        told, size = properties.headers or {}, len(body)
+        body = body[: MAX_BYTES + 1]  # one more than is read, so that it is told to be too large
+        trace = Trace.of_headers(told) or Trace.of(body)
+        if size > MAX_BYTES:
+            log.warning("body cut", queue=queue.value, trace_id=trace.id, bytes=size, kept=MAX_BYTES + 1)
+        headers = messages.kept(told) if method.exchange == topology.REQUESTS else {}
+        receive(Delivery(queue, body, headers, bool(method.redelivered), channel, tag, trace))
 
     return take

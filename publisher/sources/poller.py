@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from threading import Event
 
+import structlog
 from pika.adapters.blocking_connection import BlockingChannel
 
 from publisher.arrivals.folders import Folder
@@ -26,6 +27,7 @@ _HELD = 10_000
 """So many versions of a listing are held until it is known how many to publish; for more it is read on from there."""
 _REMEMBERED = 50_000
 """So many versions are offered less and less often; others that stay, with each poll that finds the queue empty."""
+log = structlog.get_logger()
 
 Settled = Callable[[Sequence[ObjectSummary]], Sequence[bool]]
 """Of each of some versions that wait, whether somebody knows that a delivery would do nothing with it now."""
@@ -176,7 +178,9 @@ class Poller:
             seen_by="poller",
             event_time=found.modified,
         )
-        publishing.publish(channel, publishing.arrival(arrived.model_dump_json().encode()))
+        event = publishing.arrival(arrived.model_dump_json().encode())
+        publishing.publish(channel, event)
+        log.debug("event", key=found.key, trace_id=event.trace.id)
         before = self._offered.get(_name(found))
         if before is not None or len(self._offered) < _REMEMBERED:
             # What stays in `changes/` for good, like a stray file, is offered less and less often.

@@ -194,7 +194,9 @@ class Bridge:
             return Carried(0, 0)
         with self._pulse.at("a batch of SQS"):
             for message in messages:
-                publishing.publish(channel, publishing.arrival(message.body.encode()))
+                event = publishing.arrival(message.body.encode())
+                publishing.publish(channel, event)
+                log.debug("event", size=len(event.body), trace_id=event.trace.id)
             self._in_hand = []
             return Carried(len(messages), self._delete(messages))
 

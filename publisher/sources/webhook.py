@@ -26,10 +26,11 @@ from publisher.broker.confirming import UNCONFIRMED, AsyncLink
 from publisher.broker.publishing import Outgoing, arrival
 from publisher.errors import NotConfirmed, Permanent
 from publisher.heartbeat import PausedBy, Pulse
-from publisher.log import Sparing
+from publisher.log import Sparing, following
 from publisher.settings import BrokerSettings, WebhookSettings
 from publisher.sources import http_limits, http_server
 from publisher.sources.places import Places
+from publisher.trace import TRACEPARENT, TRACESTATE, Trace
 
 RETRY_AFTER_SECONDS = 5
 BODY_SECONDS = 30
@@ -80,15 +81,18 @@ class Receiver:
         try:
             body = await self._read(request)
             began = time.perf_counter()
+            event = arrival(body, _trace(request))
             try:
-                await self._outlet.publish(arrival(body))
+                await self._outlet.publish(event)
             except NotConfirmed as error:
                 self._pulse.held_up(PausedBy.AWAY, str(error))
                 raise _try_again(error.reason, str(error)) from error
             self._pulse.settled()
             metrics.CONFIRM_SECONDS.observe(time.perf_counter() - began)
             metrics.CONFIRMED.inc()
-            self._note_what_is_no_event(body)
+            with following(event.trace):
+                log.debug("event", size=len(body))
+                self._note_what_is_no_event(body)
         finally:
             self._pulse.let_go(request)
             self._in_hand -= 1
@@ -132,6 +136,10 @@ class Receiver:
         except Permanent as error:
             metrics.NO_EVENT.inc()
             self._warnings.warn("taken", "no event", detail=str(error), size=len(body))
+
+
+def _trace(request: Request) -> Trace | None:
+    return Trace.read(request.headers.getlist(TRACEPARENT), request.headers.getlist(TRACESTATE))
 
 
 def _unauthorized(detail: str) -> Refusal:
@@ -220,7 +228,9 @@ def application(outlet: Outlet, settings: WebhookSettings, warnings: Sparing, pu
         assert isinstance(refusal, Refusal)  # noqa: S101 - that is what it is registered for
         metrics.REFUSED.labels(refusal.reason).inc()
         client = request.client.host if request.client else ""
-        warnings.warn("refused", refusal.reason, status=refusal.status, detail=refusal.detail, client=client)
+        trace = _trace(request)
+        told = {"trace_id": trace.id} if trace else {}
+        warnings.warn("refused", refusal.reason, status=refusal.status, detail=refusal.detail, client=client, **told)
         return JSONResponse({"detail": refusal.detail}, refusal.status, refusal.headers)
 
     return http_limits.OneRequestEach(app)
