@@ -44,7 +44,7 @@ def configure(log_format: LogFormat = "auto", level: LogLevel = "info") -> None:
     logging.basicConfig(handlers=[foreign], level=logging.WARNING, force=True)
     # These report each lost connection in their own words, pika with a stack, urllib3 a certificate that does not fit;
     # our line says it once. urllib3 also shows whole URLs, and the geocoder's key is in one.
-    for library in ("pika", "psycopg.pool", "urllib3"):
+    for library in ("pika", "psycopg.pool", "urllib3", "opentelemetry"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
 
 

@@ -137,6 +137,37 @@ class LogSettings(BaseSettings):
     level: LogLevel = Field("info", validation_alias="FLEETTICKETS_LOG_LEVEL")
 
 
+class TracesSettings(TlsSettings):
+    """Where spans are sent, if anywhere. The names are OpenTelemetry's, whose library reads the rest of them itself."""
+
+    endpoint: HttpUrl | None = Field(None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
+    traces_endpoint: HttpUrl | None = Field(None, validation_alias="OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    """The same for traces alone, with its path."""
+    headers: SecretStr | None = Field(None, validation_alias="OTEL_EXPORTER_OTLP_HEADERS")
+    """What the collector wants to be shown: name=value, several with commas."""
+    service_name: str | None = Field(None, validation_alias="OTEL_SERVICE_NAME")
+    protocol: str = Field("http/protobuf", validation_alias="OTEL_EXPORTER_OTLP_PROTOCOL")
+    exporter: str = Field("otlp", validation_alias="OTEL_TRACES_EXPORTER")
+    disabled: str = Field("false", validation_alias="OTEL_SDK_DISABLED")
+
+    @field_validator("endpoint", "traces_endpoint")
+    @classmethod
+    def _is_only_an_address(cls, url: HttpUrl | None) -> HttpUrl | None:
+        # It is told in the log, and libraries show it in their errors.
+        if url is not None and (url.username or url.password or url.query):
+            raise ValueError("credentials go into OTEL_EXPORTER_OTLP_HEADERS, not into the address")
+        return url
+
+    @property
+    def address(self) -> str:
+        """Whole; "" where none are sent."""
+        if self.disabled.lower() == "true" or self.exporter.lower() == "none":
+            return ""
+        if self.traces_endpoint is not None:
+            return str(self.traces_endpoint)
+        return f"{str(self.endpoint).rstrip('/')}/v1/traces" if self.endpoint is not None else ""
+
+
 class WorkSettings(BaseSettings):
     """How much one consumer process takes in hand; the poller needs it to judge the backlog."""
 

@@ -43,11 +43,13 @@ from publisher.broker import channels
 from publisher.broker.consuming import Link
 from publisher.broker.depths import Depths
 from publisher.broker.topology import RETRY_DELAYS, Queue
+from publisher.commands.recording import recording
 from publisher.errors import DependencyDown, FleetticketsError, Misconfigured
 from publisher.health import Health, show
 from publisher.heartbeat import ProcessKind, Pulse
 from publisher.program import MetricsAt
 from publisher.settings import BrokerSettings, BucketSettings, WorkSettings, load, log_settings
+from publisher.spans import Spans
 from publisher.store.bucket import Bucket
 
 
@@ -62,6 +64,11 @@ def consume(
     Any number may run at once. A signal finishes the files in hand and exits 0; anything not begun goes back. Without
     GEOCODER_API_KEY the requests for places wait, one message for all of them.
     """
+    with recording(ProcessKind.CONSUMER) as spans:
+        _consume(queue, metrics_at, spans)
+
+
+def _consume(queue: list[Queue] | None, metrics_at: str | None, spans: Spans) -> None:
     queues = list(dict.fromkeys(queue or Queue))
     with_geocoder = bool(queue) or load(GeocoderChoice).is_made
     geocoder_settings = load(GeocoderSettings) if Queue.GEOCODE in queues and with_geocoder else None
@@ -73,7 +80,7 @@ def consume(
         load(ApplySettings), load(HistorySettings), load(GazetteerSettings),
     )  # fmt: skip
     failure_settings = load(FailureSettings)
-    link, pulse = Link(broker_settings, bucket_settings.bucket), Pulse()
+    link, pulse = Link(broker_settings, bucket_settings.bucket, spans), Pulse()
     health = Health(pulse, lambda: link.is_connected)
     if metrics_at is not None:
         metrics.show_consumer(pulse, lambda: link.is_connected, [feed.name for feed in feeds.served], ROW_OUTCOMES)
@@ -107,7 +114,7 @@ def consume(
         bucket = Bucket(bucket_settings, feeds.folders, connections=2 * work.files_in_hand + 2, slow=slow, stop=stop)
         _look_at_bucket(bucket)
         # What nobody takes up here may be taken up nowhere: then one message waits, and not one for each file.
-        relay = Relay(pool, link.publish, reached, lambda kind: kind not in queues and depths.waits(kind))
+        relay = Relay(pool, link.publish, reached, lambda kind: kind not in queues and depths.waits(kind), spans)
         handlers: dict[Queue, Handle] = {}
         together = None
         if Queue.FILES in queues:

@@ -62,6 +62,7 @@ class GeocodeHandler:
         finally:
             if batch.outcomes or batch.placed:
                 seconds = round(monotonic() - began, 3)
+                delivery.span.links(batch.traces)
                 tell_done("geocode", batch.traces, seconds=seconds, placed=batch.placed, **batch.outcomes)
         self._told_pause = None
         return TicketsGeocoded()

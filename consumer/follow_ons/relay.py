@@ -11,10 +11,11 @@ from consumer.follow_ons.outbox import Requested
 from consumer.postgres import database
 from consumer.postgres.database import Pool
 from publisher.arrivals.messages import CaptureHistory, FollowOn, GeocodeTickets
-from publisher.broker import publishing
+from publisher.broker import publishing, tracing
 from publisher.broker.publishing import Outgoing
 from publisher.broker.topology import Queue
 from publisher.errors import NotConfirmed
+from publisher.spans import UNRECORDED, Spans
 from publisher.trace import Trace
 
 log = structlog.get_logger()
@@ -47,10 +48,12 @@ class Relay:
         publish: Callable[[Outgoing], None],
         reached: Reached,
         waits: Callable[[Queue], bool] = lambda _kind: False,
+        spans: Spans = UNRECORDED,
     ) -> None:
         self._pool = pool
         self._publish = publish
         self._waits = waits
+        self._spans = spans
         self._reached = reached
         self._sending = Lock()
         self._stuck: set[Queue] = set()
@@ -107,7 +110,9 @@ class Relay:
         trace = next((each.trace for each in requests if each.trace), otherwise) or Trace.of(body)
         try:
             if not self._waits(kind):
-                self._publish(publishing.request(kind, body, trace, message_id=f"{kind.value}-{ids[0]}"))
+                request = publishing.request(kind, body, trace, message_id=f"{kind.value}-{ids[0]}")
+                with tracing.sending(self._spans, request) as sent:
+                    self._publish(sent)
         except NotConfirmed as error:
             self._stuck.add(kind)
             do = "files go on, their requests stay in the outbox; sent when the queue takes them"

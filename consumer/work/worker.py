@@ -287,13 +287,14 @@ class Worker:
                 self._put_aside(delivery, delay, {messages.LEFT: True})
             case Duplicate() | Ignored() | Missing() | Spread() | Failure():
                 breaker.undecided()
-                tell_file(outcome, redelivered=delivery.redelivered, began=began)
+                tell_file(outcome, delivery.span, redelivered=delivery.redelivered, began=began)
                 self._link.ack(delivery)
             case HistoryCaptured(requests=[]):
                 breaker.undecided()
                 self._link.ack(delivery)
             case HistoryCaptured(requests, seconds):
                 breaker.succeeded()
+                delivery.span.links(traces_of(requests))
                 tell_done("history", traces_of(requests), requests=len(requests), seconds=round(seconds, 3))
                 self._link.ack(delivery)
             case TicketsGeocoded():
@@ -349,7 +350,7 @@ class Worker:
     ) -> bool:
         (breaker.succeeded if isinstance(outcome, Applied) else breaker.undecided)()
         self._settled(delivery)
-        tell_file(outcome, redelivered=delivery.redelivered, began=began, archive_key=archive_key)
+        tell_file(outcome, delivery.span, redelivered=delivery.redelivered, began=began, archive_key=archive_key)
         self._link.ack(delivery)
         return False
 
@@ -397,7 +398,7 @@ class Worker:
                 self._not_now(delivery, error, _NEXT_PROBE_SECONDS, also={messages.PROBED: True})
                 return
         failure = Failure("", reason, detail, attempts=messages.attempts(delivery.headers) + 1)
-        tell_failed(delivery.queue.value, failure)
+        tell_failed(delivery.queue.value, failure, delivery.span)
         self._send_on(delivery, outgoing(failure, delivery))
 
     def _send_on(self, delivery: Delivery, outgoing: Outgoing) -> None:
@@ -416,6 +417,7 @@ class Worker:
                 log.warning("unsettled", queue=delivery.queue.value, detail=str(error), retry_in_s=_NOT_NOW_SECONDS)
             else:
                 self._reached("sent on, before ack")
+                delivery.span.tell({"fleettickets.sent_on_to": f"{tried.exchange}:{tried.routing_key}"})
                 self._link.ack(delivery)
                 return
         self._link.put_back(delivery, after=_NOT_NOW_SECONDS)

@@ -13,6 +13,7 @@ import typer
 
 from publisher import metrics
 from publisher.broker import channels, serving
+from publisher.commands.recording import recording
 from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother
 from publisher.health import Health, show
 from publisher.heartbeat import ProcessKind, Pulse
@@ -25,6 +26,7 @@ from publisher.settings import (
     log_settings,
 )
 from publisher.sources.poller import Poll, Poller
+from publisher.spans import Spans
 from publisher.store.bucket import Bucket
 
 
@@ -47,12 +49,18 @@ def poll(
     With DATABASE_URL set, what the ledger has set aside (dead letters, ignored and discarded files), or a retry will
     take up later, is not published again and again. A database that is away makes no difference to the rest.
     """
+    with recording(ProcessKind.POLLER) as spans:
+        _poll(context.obj, every, feed, metrics_at, spans, as_json=as_json)
+
+
+def _poll(
+    known: Known, every: float | None, feed: list[str] | None, metrics_at: str | None, spans: Spans, *, as_json: bool
+) -> None:
     broker_settings, bucket_settings, work = load(BrokerSettings), load(BucketSettings), load(WorkSettings)
-    known: Known = context.obj
     known.require_database()
     bucket = Bucket(bucket_settings, known.folders(feed or ()))
     pulse = Pulse()
-    poller = Poller(bucket, work.prefetch, known.open_settled, pulse=pulse)
+    poller = Poller(bucket, work.prefetch, known.open_settled, pulse=pulse, spans=spans)
     if every is None:
         bucket.require()
         with channels.declared_channel(broker_settings, "poll") as channel:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from publisher.commands.recording import recording
 from publisher.heartbeat import ProcessKind, Pulse
 from publisher.program import Known, stop_on_signals
 from publisher.settings import (
@@ -36,5 +37,5 @@ def webhook(
     log_settings(broker_settings, settings)
     known: Known = context.obj
     pulse = Pulse()
-    with known.beating(ProcessKind.WEBHOOK, pulse):
-        asyncio.run(serve(listening, broker_settings, settings, stop, pulse))
+    with recording(ProcessKind.WEBHOOK) as spans, known.beating(ProcessKind.WEBHOOK, pulse):
+        asyncio.run(serve(listening, broker_settings, settings, stop, pulse, spans=spans))

@@ -13,9 +13,10 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from publisher.arrivals.folders import Folder
 from publisher.arrivals.messages import ChangeFileArrived
-from publisher.broker import channels, publishing, serving
+from publisher.broker import channels, publishing, serving, tracing
 from publisher.broker.topology import Queue
 from publisher.heartbeat import Pulse
+from publisher.spans import UNRECORDED, Spans
 from publisher.store.bucket import Bucket, ObjectSummary, pages
 
 _OFFER_AGAIN_AFTER = 30.0
@@ -86,8 +87,11 @@ class Poller:
         open_settled: OpenSettled = knowing_nothing,
         clock: Callable[[], float] = time.monotonic,
         pulse: Pulse | None = None,
+        *,
+        spans: Spans = UNRECORDED,
     ) -> None:
         self._pulse = pulse or Pulse()
+        self._spans = spans
         self._bucket = bucket
         self._prefetch = prefetch
         self._open_settled = open_settled
@@ -178,8 +182,8 @@ class Poller:
             seen_by="poller",
             event_time=found.modified,
         )
-        event = publishing.arrival(arrived.model_dump_json().encode())
-        publishing.publish(channel, event)
+        with tracing.sending(self._spans, publishing.arrival(arrived.model_dump_json().encode())) as event:
+            publishing.publish(channel, event)
         log.debug("event", key=found.key, trace_id=event.trace.id)
         before = self._offered.get(_name(found))
         if before is not None or len(self._offered) < _REMEMBERED:

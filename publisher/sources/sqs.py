@@ -26,10 +26,11 @@ from botocore.exceptions import (
 from pika.adapters.blocking_connection import BlockingChannel
 
 from publisher import tls
-from publisher.broker import channels, publishing
+from publisher.broker import channels, publishing, tracing
 from publisher.errors import DependencyDown, Misconfigured
 from publisher.heartbeat import Pulse
 from publisher.settings import BrokerSettings, SqsSettings
+from publisher.spans import UNRECORDED, Spans
 from publisher.store.bucket import verified_by
 
 if TYPE_CHECKING:
@@ -132,8 +133,9 @@ class Bridge:
     which is only ever replaced whole, and filled only while it is empty.
     """
 
-    def __init__(self, queue: SqsQueue, pulse: Pulse | None = None) -> None:
+    def __init__(self, queue: SqsQueue, pulse: Pulse | None = None, spans: Spans = UNRECORDED) -> None:
         self._queue = queue
+        self._spans = spans
         self._pulse = pulse or Pulse()
         self._in_hand: list[SqsMessage] = []
         self._receiving: Future[None] | None = None
@@ -194,8 +196,8 @@ class Bridge:
             return Carried(0, 0)
         with self._pulse.at("a batch of SQS"):
             for message in messages:
-                event = publishing.arrival(message.body.encode())
-                publishing.publish(channel, event)
+                with tracing.sending(self._spans, publishing.arrival(message.body.encode())) as event:
+                    publishing.publish(channel, event)
                 log.debug("event", size=len(event.body), trace_id=event.trace.id)
             self._in_hand = []
             return Carried(len(messages), self._delete(messages))

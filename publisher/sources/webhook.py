@@ -22,6 +22,7 @@ from starlette.types import ASGIApp
 
 from publisher import metrics
 from publisher.arrivals.store_events import read_event
+from publisher.broker import tracing
 from publisher.broker.confirming import UNCONFIRMED, AsyncLink
 from publisher.broker.publishing import Outgoing, arrival
 from publisher.errors import NotConfirmed, Permanent
@@ -30,6 +31,7 @@ from publisher.log import Sparing, following
 from publisher.settings import BrokerSettings, WebhookSettings
 from publisher.sources import http_limits, http_server
 from publisher.sources.places import Places
+from publisher.spans import UNRECORDED, Attribute, Span, SpanKind, Spans
 from publisher.trace import TRACEPARENT, TRACESTATE, Trace
 
 RETRY_AFTER_SECONDS = 5
@@ -59,8 +61,11 @@ class Refusal(Exception):
 class Receiver:
     """Takes events in, a bounded number at once."""
 
-    def __init__(self, outlet: Outlet, settings: WebhookSettings, warnings: Sparing, pulse: Pulse) -> None:
+    def __init__(
+        self, outlet: Outlet, settings: WebhookSettings, warnings: Sparing, pulse: Pulse, spans: Spans
+    ) -> None:
         self._pulse = pulse
+        self._spans = spans
         self._outlet = outlet
         self._settings = settings
         self._warnings = warnings
@@ -81,12 +86,16 @@ class Receiver:
         try:
             body = await self._read(request)
             began = time.perf_counter()
-            event = arrival(body, _trace(request))
+            span = self._span(request, body)
             try:
-                await self._outlet.publish(event)
+                with tracing.sending(self._spans, arrival(body, span.trace)) as event:
+                    await self._outlet.publish(event)
             except NotConfirmed as error:
+                span.fail(error.reason)
                 self._pulse.held_up(PausedBy.AWAY, str(error))
                 raise _try_again(error.reason, str(error)) from error
+            finally:
+                span.end()
             self._pulse.settled()
             metrics.CONFIRM_SECONDS.observe(time.perf_counter() - began)
             metrics.CONFIRMED.inc()
@@ -96,6 +105,16 @@ class Receiver:
         finally:
             self._pulse.let_go(request)
             self._in_hand -= 1
+
+    def _span(self, request: Request, body: bytes) -> Span:
+        """Of an event that is there, to the broker's confirm."""
+        told: dict[str, Attribute] = {
+            "http.request.method": request.method,
+            "url.path": request.url.path,
+            "http.request.body.size": len(body),
+        }
+        trace = _trace(request) or Trace.of(body)
+        return self._spans.begin(SpanKind.SERVER, f"{request.method} {request.url.path}", trace, told)
 
     def _require_token(self, header: str) -> None:
         """A store sends `Bearer <token>`, or the token as it is where that has two words already."""
@@ -175,9 +194,15 @@ _EVENT: dict[str, Any] = {
 }
 
 
-def application(outlet: Outlet, settings: WebhookSettings, warnings: Sparing, pulse: Pulse | None = None) -> ASGIApp:
+def application(
+    outlet: Outlet,
+    settings: WebhookSettings,
+    warnings: Sparing,
+    pulse: Pulse | None = None,
+    spans: Spans = UNRECORDED,
+) -> ASGIApp:
     """The receiver as a web application."""
-    receiver = Receiver(outlet, settings, warnings, pulse or Pulse())
+    receiver = Receiver(outlet, settings, warnings, pulse or Pulse(), spans)
     # No redirects: stores do not follow them. No pages: FastAPI's load their scripts from a host on the internet.
     app = FastAPI(
         title="fleettickets webhook", description=_DESCRIPTION, docs_url=None, redoc_url=None, redirect_slashes=False
@@ -237,7 +262,13 @@ def application(outlet: Outlet, settings: WebhookSettings, warnings: Sparing, pu
 
 
 async def serve(
-    listening: socket.socket, broker: BrokerSettings, settings: WebhookSettings, stop: Event, pulse: Pulse
+    listening: socket.socket,
+    broker: BrokerSettings,
+    settings: WebhookSettings,
+    stop: Event,
+    pulse: Pulse,
+    *,
+    spans: Spans,
 ) -> None:
     """Receive events until SIGTERM or SIGINT, then finish the requests under way.
 
@@ -258,7 +289,7 @@ async def serve(
         refuse,
     )
     grace = int(settings.confirm_seconds) + RETRY_AFTER_SECONDS
-    server = http_server.Server(application(link, settings, warnings, pulse), limits, grace)
+    server = http_server.Server(application(link, settings, warnings, pulse, spans), limits, grace)
 
     def end(_running: "asyncio.Task[None]") -> None:
         server.should_exit = True

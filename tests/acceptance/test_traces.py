@@ -1,11 +1,14 @@
 """One id from the event to what follows on: in the log of each process, in each message, and in the ledger."""
 
 import json
+import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.doubles.collector import Collected, Collector
 from tests.doubles.geocoder import KEY, LocationIQ
 from tests.doubles.receiver import RIGHT, Receiver
 from tests.stage.broker import DEAD_FILES, FILES, GEOCODE, HISTORY
@@ -155,3 +158,60 @@ def test_all_files_of_one_event_are_of_its_trace_and_a_poll_gives_each_its_own(s
     assert len(set(found)) == 3
     told = {line["key"]: line["trace_id"] for line in lines(consumer) if line["event"] == "file" and "key" in line}
     assert told == dict(zip((*together, *alone), found, strict=True))
+
+
+def test_a_collector_gets_the_way_of_a_file_as_one_trace(stage: Stage) -> None:
+    """Of the webhook, the consumer and a poller, each of which is a service."""
+    with Collector() as collector:
+        stage.environment |= {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "200"}
+        receiver = Receiver(stage)
+        receiver.wait()
+        consumer = stage.start("consume")
+        key, polled = key_at(1), key_at(2)
+        stage.bucket.put(key, csv([ticket("INC1")]))
+        body = stage.bucket.event(key, stage.bucket.read(key))
+        assert receiver.post(body, {**RIGHT, "traceparent": traceparent(5)}).status_code == 200
+        stage.wait_for("done", key)
+        stage.wait_for_history()
+        stage.bucket.put(polled, csv([ticket("INC2")]))
+        assert stage.run("poll").returncode == 0
+        stage.wait_for("done", polled)
+        consumer.stop()
+        receiver.process.stop()
+
+    def of(trace: str) -> dict[str, Collected]:
+        return {f"{span.service} {span.name}": span for span in collector.spans if span.trace_id == trace}
+
+    spans = of(trace_id(5))
+    ours = "fleettickets-consumer"
+    way = [
+        "fleettickets-webhook POST /", "fleettickets-webhook send fleettickets.events",
+        f"{ours} process fleettickets.files", f"{ours} send fleettickets", f"{ours} process fleettickets.history",
+    ]  # fmt: skip
+    stages = [f"{ours} {stage}" for stage in ("opened", "staged", "committed", "archived")]
+    assert set(spans) == {*way, *stages}
+    before = "00f067aa0ba902b7"
+    for name in way:
+        assert spans[name].parent == before, name
+        before = spans[name].span_id
+    assert {spans[name].parent for name in stages} == {spans[way[2]].span_id}
+    told = spans[way[2]].attributes
+    assert (told["fleettickets.key"], told["fleettickets.decision"]) == (key, "new")
+    assert told["messaging.destination.name"] == FILES
+    (trace,) = {span.trace_id for span in collector.named("send fleettickets.events")} - {trace_id(5)}
+    assert of(trace)["fleettickets-poller send fleettickets.events"].parent == ""
+    assert f"{ours} process fleettickets.files" in of(trace)
+
+
+def test_a_collector_that_answers_nothing_holds_up_neither_files_nor_the_end(stage: Stage) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        consumer = stage.start("consume", OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, OTEL_BSP_SCHEDULE_DELAY="100")
+        keys = [key_at(number) for number in range(5)]
+        stage.bucket.put_all({key: csv([ticket("INC1")]) for key in keys})
+        stage.announce(*keys)
+        stage.wait_for("done", *keys)
+        began = time.monotonic()
+        consumer.stop()
+        assert time.monotonic() - began < 20, "the library alone would wait for half a minute"
+    assert "Traceback" not in consumer.output()
