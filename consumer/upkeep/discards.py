@@ -94,7 +94,9 @@ class MendedLetters:
         with database.transaction(self._pool) as connection:
             record(connection, letter, MENDED)
         settle(letter)
-        structlog.get_logger().info("letter settled", key=letter.key, id=letter.id, detail=MENDED)
+        structlog.get_logger().info(
+            "letter settled", key=letter.key, id=letter.id, trace_id=letter.trace.id, detail=MENDED
+        )
 
 
 def _storable(text: str) -> str:

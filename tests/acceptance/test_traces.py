@@ -133,6 +133,8 @@ def test_a_letter_and_its_replay_are_of_the_trace_of_the_event(stage: Stage) -> 
     announce(stage, key, {"traceparent": traceparent(9)})
     wait_until(lambda: stage.broker.ready(DEAD_FILES) == 1, "the letter")
     assert carried(stage, DEAD_FILES) == [{"traceparent": traceparent(9)}]
+    (listed,) = stage.ask("dead-letters", "list", "--each")
+    assert stage.ask("dead-letters", "show", listed["id"])["trace_id"] == trace_id(9)
     stage.bucket.put(key, csv([ticket("INC1")]))
     assert stage.run("dead-letters", "replay", "--all").returncode == 0
     stage.wait_for("done", key)
