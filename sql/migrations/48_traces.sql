@@ -2,4 +2,4 @@
 -- requests that the file leaves.
 ALTER TABLE ingest.ledger ADD COLUMN trace text;
 COMMENT ON COLUMN ingest.ledger.trace IS
-    'W3C traceparent, and behind a space tracestate, of the delivery by which this version was last decided.';
+    'W3C traceparent, and behind a space tracestate, of the last delivery by which this version was decided.';

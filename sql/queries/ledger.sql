@@ -44,7 +44,8 @@ CROSS JOIN LATERAL (SELECT coalesce(seen.epoch, ingest.current_epoch(feed)) AS e
 ORDER BY key
 ON CONFLICT (bucket, key, etag) DO UPDATE
 SET state = 'seen', decision = excluded.decision, reason = NULL, epoch = excluded.epoch, key_time = excluded.key_time,
-    object_time = excluded.object_time, version_id = excluded.version_id, trace = excluded.trace,
+    object_time = excluded.object_time, version_id = excluded.version_id,
+    trace = coalesce(excluded.trace, ledger.trace),
     size = excluded.size, retry_at = NULL, dead_lettered_at = NULL, discarded_at = NULL, done_at = NULL,
     passed_over_time = NULL
 -- Whether it is back the store's own time tells, and not where that put it among versions.
@@ -185,7 +186,8 @@ VALUES (%(feed)s, %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s,
         ingest.current_epoch(%(feed)s), %(key_time)s, %(object_time)s, %(event_time)s,
         %(seen_at)s, %(seen_by)s, %(trace)s, 'rejected', 'failed', 1, %(error)s, %(fingerprint)s, %(reason)s)
 ON CONFLICT (bucket, key, etag) DO UPDATE
-SET state = 'failed', decision = 'rejected', last_error = excluded.last_error, trace = excluded.trace,
+SET state = 'failed', decision = 'rejected', last_error = excluded.last_error,
+    trace = coalesce(excluded.trace, ledger.trace),
     attempts = CASE WHEN ledger.state IN ('seen', 'failed') THEN ledger.attempts + 1 ELSE 1 END, held_since = NULL,
     object_time = excluded.object_time, error_fingerprint = excluded.error_fingerprint, reason = excluded.reason,
     retry_at = NULL, dead_lettered_at = CASE WHEN %(has_letter)s THEN ledger.dead_lettered_at END,

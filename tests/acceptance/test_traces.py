@@ -143,6 +143,21 @@ def test_a_letter_and_its_replay_are_of_the_trace_of_the_event(stage: Stage) -> 
     assert stage.one("SELECT trace FROM ingest.ledger WHERE key = %s AND state = 'done'", key) == traceparent(9)
 
 
+def test_a_file_that_is_mended_by_hand_keeps_the_trace_of_its_event(stage: Stage) -> None:
+    key = key_at(1)
+    consumer = stage.start("consume")
+    stage.bucket.put(key, csv([ticket("INC1"), *(ticket(f"BAD{number}", mttr="soon") for number in range(12))]))
+    announce(stage, key, {"traceparent": traceparent(4)})
+    stage.wait_for("failed", key)
+    consumer.stop()
+    assert stage.ledger(key)["trace"] == traceparent(4)
+    assert stage.run("drain", "--apply", FLEETTICKETS_MAX_REJECT_SHARE="1").returncode == 0
+    consumer = stage.start("consume")
+    stage.wait_for("done", key)
+    assert carried(stage, GEOCODE) == [{"traceparent": traceparent(4)}]
+    consumer.stop()
+
+
 def test_all_files_of_one_event_are_of_its_trace_and_a_poll_gives_each_its_own(stage: Stage) -> None:
     together, alone = [key_at(1), key_at(2)], [key_at(3), key_at(4)]
     stage.bucket.put_all({key: csv([ticket(f"INC{n}")]) for n, key in enumerate([*together, *alone])})
