@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DELETE_ON_ERROR:
 # Two goals can need the same .venv.
 .NOTPARALLEL:
-.PHONY: help env setup system up down status test unit check format demo load load-api load-file load-growth load-geocoding bench crash-matrix promises metrics contract faults soak hostile fuzz lock clean
+.PHONY: help env setup system up down status test unit check format demo load load-api load-file load-growth load-geocoding bench crash-matrix promises docs contract faults soak hostile fuzz lock clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
@@ -73,8 +73,8 @@ faults: setup ## what takes too long for every run: brokers restarted, alarmed, 
 promises: $(VENV)/.installed ## which tests hold which promise; writes the table in docs/reliability.md
 	@$(BIN)/python -m tests.promises
 
-metrics: setup ## every metric; writes the tables in docs/metrics.md
-	@$(BIN)/python -m tests.metrics_table
+docs: $(VENV)/.installed ## commands, settings and metrics as the code has them, and the map; writes them into docs/
+	@$(BIN)/python -m tests.written
 
 contract: setup ## what a database answers a dashboard; writes the examples in docs/dashboard-api-contract.md
 	@$(run_python) $(STACK) run $(BIN)/python -m tests.contract

@@ -9,6 +9,14 @@ class Misconfigured(FleetticketsError):
     """The operator has to change something; nothing was touched."""
 
 
+class LoginRefused(Misconfigured):
+    """The service `dependency` is there, and lets nobody in with what it is shown."""
+
+    def __init__(self, dependency: str, told: str) -> None:
+        super().__init__(told)
+        self.dependency = dependency
+
+
 class WrongSchema(Misconfigured):
     """The database is not of this version of the program: `found` says how, and `advice` what to do."""
 
@@ -28,12 +36,15 @@ class Permanent(FleetticketsError):
 
 
 class DependencyDown(FleetticketsError):
-    """A whole dependency is away; waiting helps and burns no attempt of the file in hand."""
+    """A whole dependency is away; waiting helps and burns no attempt of the file in hand.
 
-    def __init__(self, dependency: str, detail: str) -> None:
-        super().__init__(f"{dependency} is not available: {detail}")
+    `where` is the host and port that this process was told, and becomes a part of the detail.
+    """
+
+    def __init__(self, dependency: str, detail: str, where: str = "") -> None:
+        self.detail = f"{detail} ({where})" if where else detail
         self.dependency = dependency
-        self.detail = detail
+        super().__init__(f"{dependency} is not available: {self.detail}")
 
 
 class DatabaseDown(DependencyDown):

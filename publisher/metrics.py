@@ -5,9 +5,10 @@ Counters add up over processes. A gauge is what one process has seen.
 
 import math
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 
 from prometheus_client import (
     CollectorRegistry,
@@ -18,8 +19,11 @@ from prometheus_client import (
     Info,
     PlatformCollector,
     ProcessCollector,
+    write_to_textfile,
 )
 
+from publisher.absences import Absences
+from publisher.errors import Misconfigured
 from publisher.heartbeat import PausedBy, Pulse
 
 
@@ -36,6 +40,8 @@ CONSUMER, WEBHOOK, SERVE, POLLER, BRIDGE = (_registry() for _ in range(5))
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14_400)
 
+_AWAY = "1 while this service is missed: nothing that needs it has succeeded since it failed."
+
 FILES = Counter(
     "fleettickets_files", "Deliveries of change files, by what was decided.", ["decision"], registry=CONSUMER
 )
@@ -48,6 +54,14 @@ FAILURES = Counter(
 )
 ROWS = Counter(
     "fleettickets_rows", "Rows of applied files, by what became of them.", ["feed", "outcome"], registry=CONSUMER
+)
+REJECTS = Counter(
+    "fleettickets_rejects",
+    "Rejected rows of applied files, by the rule that each breaks. timestamp, boolean, number, minutes, latitude, "
+    "longitude, text: the form of a column; encoding: bytes that are no text; row: no row of the header; size: a field "
+    "that is too long; id: none, or one that cannot be.",
+    ["feed", "rule"],
+    registry=CONSUMER,
 )
 BYTES = Counter("fleettickets_bytes", "Bytes of applied files, as they are stored.", ["feed"], registry=CONSUMER)
 ARRIVALS = Counter(
@@ -77,6 +91,7 @@ IN_HAND = Gauge(
     "fleettickets_in_hand_seconds", "How long the oldest of what is in hand has been; 0 for nothing.", registry=CONSUMER
 )
 PAUSED = Gauge("fleettickets_paused", "1 while it gets nowhere, by what is in the way.", ["by"], registry=CONSUMER)
+AWAY = Gauge("fleettickets_away", _AWAY, ["service"], registry=CONSUMER)
 CONNECTED = Gauge("fleettickets_broker_connected", "1 while there is a connection to RabbitMQ.", registry=CONSUMER)
 LOOKUPS = Counter(
     "fleettickets_geocode_lookups",
@@ -128,6 +143,7 @@ CONFIRM_SECONDS = Histogram(
 WEBHOOK_CONNECTED = Gauge(
     "fleettickets_webhook_broker_connected", "1 while there is a connection to RabbitMQ.", registry=WEBHOOK
 )
+WEBHOOK_AWAY = Gauge("fleettickets_away", _AWAY, ["service"], registry=WEBHOOK)
 
 ANSWERS = Counter("fleettickets_api_answers", "Requests answered, by status.", ["status"], registry=SERVE)
 ENDED = Counter(
@@ -140,14 +156,45 @@ ENDED = Counter(
 FOLLOWERS = Gauge("fleettickets_api_followers", "Who follows the changes now.", registry=SERVE)
 EVENTS = Counter("fleettickets_api_events", "Pages of changes sent to followers, each to each.", registry=SERVE)
 PAGES = Counter("fleettickets_api_pages", "Pages of changes read for them.", registry=SERVE)
+SERVE_AWAY = Gauge("fleettickets_away", _AWAY, ["service"], registry=SERVE)
 
 POLLS = Counter("fleettickets_polls", "Polls of the bucket that ended.", registry=POLLER)
 POLL_PUBLISHED = Counter("fleettickets_poll_published", "Keys published since nothing told of them.", registry=POLLER)
-POLL_WAITING = Gauge("fleettickets_poll_waiting_files", "All that lay in changes/ at the last poll.", registry=POLLER)
-POLL_WAITING.set(math.nan)
+POLLER_AWAY = Gauge("fleettickets_away", _AWAY, ["service"], registry=POLLER)
+LAST_POLL = CollectorRegistry()
+"""What the last poll found: of a loop beside what it counts, and of one in cron alone."""
+
+
+def _of_poll(name: str, told: str) -> Gauge:
+    made = Gauge(f"fleettickets_poll_{name}", told, registry=LAST_POLL)
+    POLLER.register(made)
+    made.set(math.nan)  # not known before the first
+    return made
+
+
+POLLED_AT = _of_poll("timestamp_seconds", "When the last poll ended that broker and store let end.")
+POLL_WAITING = _of_poll("waiting_files", "Files in changes/ at the last poll that would be applied.")
+POLL_SET_ASIDE = _of_poll("set_aside_files", "Files there that would not, by what the ledger has of them.")
+POLL_QUEUED = _of_poll("queued_messages", "Messages that were on their way then.")
+POLL_BROUGHT = _of_poll("published_files", "Keys that the last poll published.")
 
 SQS_PUBLISHED = Counter("fleettickets_sqs_published", "Messages that the broker confirmed.", registry=BRIDGE)
 SQS_DELETED = Counter("fleettickets_sqs_deleted", "Of these, those deleted from SQS after that.", registry=BRIDGE)
+BRIDGE_AWAY = Gauge("fleettickets_away", _AWAY, ["service"], registry=BRIDGE)
+
+DRAIN = CollectorRegistry()
+"""What a drain has done."""
+DRAINED_AT = Gauge("fleettickets_drain_timestamp_seconds", "When the last drain ended.", registry=DRAIN)
+DRAINED = Gauge(
+    "fleettickets_drain_files",
+    "Files that it came to, by what became of them. new, late, changed: applied; before: they were already; "
+    "left alone: nothing that it may apply; failed: see its output.",
+    ["outcome"],
+    registry=DRAIN,
+)
+DRAINED_ROWS = Gauge(
+    "fleettickets_drain_rows", "Rows of the files that it applied, by what became of them.", ["outcome"], registry=DRAIN
+)
 
 STATE = CollectorRegistry()
 """What `status` found: of all processes and of what they work with, and of no process by itself."""
@@ -166,11 +213,17 @@ SET_ASIDE = _state("set_aside_files", "Files that wait and would not be applied,
 READY = _state("queue_ready_messages", "Messages that no consumer has in hand.", "queue")
 QUEUE_CONSUMERS = _state("queue_consumers", "Subscriptions.", "queue")
 DEAD_LETTERS = _state("dead_letters", "Messages that a person has to look at.", "queue")
+DEAD_LETTER_FILES = _state(
+    "dead_letter_files", "Files whose tries are spent, by why: the most frequent fifty.", "reason"
+)
 WATERMARK_AGE = _state("watermark_age_seconds", "Since the time in the highest key that was applied.", "feed")
 LAST_IMPORT = _state("last_import_seconds", "Since a file was applied.", "feed")
 UNFINISHED = _state("unfinished_files", "Files that are applied and not done, or were seen and not decided.", "state")
 OPEN_REQUESTS = _state("open_requests", "Follow-on requests for which nothing was done yet.", "kind")
 UNSENT_REQUESTS = _state("unsent_requests", "Of these, the due ones that the broker does not have.", "kind")
+OLDEST_UNSENT = _state(
+    "oldest_unsent_request_seconds", "Since the first of those was due; 0 where there is none.", "kind"
+)
 OPEN_REJECTS = _state("open_rejects", "Rejected rows that still want mending.", "feed")
 REQUESTS_LEFT = _state("geocoder_requests_left_today", "Of the account that this process would use.")
 NOWHERE = _state("tickets_nowhere", "Tickets without a place.")
@@ -178,13 +231,38 @@ PROCESSES = _state("processes", "Those that have given a sign of late, by kind."
 HEARTBEAT = _state("heartbeat_seconds", "Since a process last gave a sign.", "kind", "host", "pid")
 
 
-def show_consumer(pulse: Pulse, is_connected: Callable[[], bool], feeds: Iterable[str], rows: Iterable[str]) -> None:
+def show_absences(away: Gauge, absences: Absences, services: Mapping[str, str]) -> None:
+    """Have a gauge tell of each service, by its label, whether it is missed."""
+    for label, service in services.items():
+        away.labels(label).set_function(partial(_is_away, absences, service))
+
+
+def _is_away(absences: Absences, service: str) -> float:
+    return float(absences.is_away(service))
+
+
+def write(path: Path, registry: CollectorRegistry) -> None:
+    """Write a file for node_exporter whole, or not at all: whoever reads it meanwhile has the one before.
+
+    Raises: Misconfigured.
+    """
+    try:
+        write_to_textfile(str(path), registry)
+    except OSError as error:
+        raise Misconfigured(f"--textfile {path}: {error.strerror or error}") from error
+
+
+def show_consumer(
+    pulse: Pulse, is_connected: Callable[[], bool], feeds: Iterable[str], *, rows: Sequence[str], rules: Sequence[str]
+) -> None:
     """Have the gauges of a consumer tell how it stands when they are asked for.
 
     What it counts of its feeds begins at zero: of a count that begins at another number nobody sees by how much it
     grew.
     """
     for feed in feeds:
+        for rule in rules:
+            REJECTS.labels(feed, rule)
         LAG.labels(feed)
         BYTES.labels(feed)
         for outcome in rows:

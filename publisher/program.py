@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Event
 from typing import Annotated, NoReturn
 
@@ -42,6 +43,12 @@ MetricsAt = Annotated[
         help="Show Prometheus metrics, /livez and /readyz there; without a host, to this machine alone.",
     ),
 ]  # fmt: skip
+Textfile = Annotated[
+    Path | None,
+    typer.Option(
+        "--textfile", metavar="FILE", help="Also write what was found as Prometheus metrics, for node_exporter."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of text for a person.")]
 
 

@@ -35,6 +35,10 @@ def require_encoded_login(url: str) -> None:
         raise ValueError(LOGIN_RULE)
 
 
+def host_and_port(url: AnyUrl) -> str:
+    return f"{url.host}:{url.port}"
+
+
 MASK = "***"
 LOGIN_RULE = "in user and password, write special characters percent-encoded (a slash is %2F, an @ is %40)"
 
@@ -45,6 +49,7 @@ class TlsSettings(BaseSettings):
     model_config = FROM_ENVIRONMENT
 
     ca_file: Path | None = Field(None, validation_alias=tls.CA_FILE)
+    """A PEM file: whom to trust by TLS, in place of the CAs of the system. See docs/security.md."""
 
     @field_validator("ca_file")
     @classmethod
@@ -62,7 +67,9 @@ class BrokerSettings(TlsSettings):
     """Where RabbitMQ is. The URLs hold passwords, so they are kept as secrets."""
 
     rabbitmq_url: SecretStr = Field(validation_alias="RABBITMQ_URL")
+    """`amqp://user:password@host:5672/%2f`, or `amqps://`."""
     management_url: SecretStr | None = Field(None, validation_alias="RABBITMQ_MANAGEMENT_URL")
+    """`http://host:15672`: lets `topology` and `doctor` see bindings and what is not declared."""
 
     @field_validator("rabbitmq_url")
     @classmethod
@@ -85,22 +92,32 @@ class BrokerUsersSettings(BrokerSettings):
     """An administrator's login to RabbitMQ and its management API, and passwords for the users that it makes."""
 
     management_url: SecretStr = Field(validation_alias="RABBITMQ_MANAGEMENT_URL")
+    """`http://host:15672`, where the users are made."""
     store_password: SecretStr = Field(validation_alias="RABBITMQ_STORE_PASSWORD")
+    """Of `fleettickets-store`."""
     publisher_password: SecretStr = Field(validation_alias="RABBITMQ_PUBLISHER_PASSWORD")
+    """Of `fleettickets-publisher`."""
     poller_password: SecretStr = Field(validation_alias="RABBITMQ_POLLER_PASSWORD")
+    """Of `fleettickets-poller`."""
     consumer_password: SecretStr = Field(validation_alias="RABBITMQ_CONSUMER_PASSWORD")
+    """Of `fleettickets-consumer`."""
 
 
 class BucketSettings(TlsSettings):
     """Which bucket the change files are in; where in it, their feeds say."""
 
     endpoint: HttpUrl = Field(validation_alias="RUSTFS_ENDPOINT")
+    """`https://s3.example.com`: any S3 store, addressed path-style."""
     access_key: SecretStr = Field(validation_alias="RUSTFS_ACCESS_KEY")
+    """Who may list, read, write and delete in the bucket."""
     secret_key: SecretStr = Field(validation_alias="RUSTFS_SECRET_KEY")
+    """The secret of that key."""
     bucket: str = Field(
         "isptickets", validation_alias="RUSTFS_BUCKET", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]$"
     )
+    """Its name. One virtual host of RabbitMQ serves one bucket."""
     region: str = Field("us-east-1", validation_alias="RUSTFS_REGION")
+    """The region that the store wants to be asked in."""
 
     @field_validator("endpoint")
     @classmethod
@@ -110,12 +127,18 @@ class BucketSettings(TlsSettings):
             raise ValueError("the keys go into RUSTFS_ACCESS_KEY and RUSTFS_SECRET_KEY, not into the address")
         return url
 
+    @property
+    def where(self) -> str:
+        return host_and_port(self.endpoint)
+
 
 class SqsSettings(TlsSettings):
     """The SQS queue that an AWS bucket announces to. Credentials and region are read by boto3, AWS's own way."""
 
     queue_url: HttpUrl = Field(validation_alias="FLEETTICKETS_SQS_QUEUE_URL")
+    """`https://sqs.<region>.amazonaws.com/<account>/<queue>`."""
     endpoint: HttpUrl | None = Field(None, validation_alias="FLEETTICKETS_SQS_ENDPOINT")
+    """Another service that speaks SQS, in place of AWS."""
 
     @field_validator("queue_url")
     @classmethod
@@ -135,20 +158,26 @@ class LogSettings(BaseSettings):
     model_config = FROM_ENVIRONMENT
 
     level: LogLevel = Field("info", validation_alias="FLEETTICKETS_LOG_LEVEL")
+    """The least that is told; the words of the log are in docs/operations.md."""
 
 
 class TracesSettings(TlsSettings):
-    """Where spans are sent, if anywhere. The names are OpenTelemetry's, whose library reads the rest of them itself."""
+    """Where spans are sent, if anywhere: docs/operations.md. Others of OpenTelemetry's settings hold as well."""
 
     endpoint: HttpUrl | None = Field(None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
+    """A collector, such as `http://collector:4318`. Without one nothing is recorded."""
     traces_endpoint: HttpUrl | None = Field(None, validation_alias="OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     """The same for traces alone, with its path."""
     headers: SecretStr | None = Field(None, validation_alias="OTEL_EXPORTER_OTLP_HEADERS")
-    """What the collector wants to be shown: name=value, several with commas."""
+    """What the collector wants to be shown: `name=value`, several with commas."""
     service_name: str | None = Field(None, validation_alias="OTEL_SERVICE_NAME")
+    """Whose spans they are, instead of `fleettickets-consumer` and so on."""
     protocol: str = Field("http/protobuf", validation_alias="OTEL_EXPORTER_OTLP_PROTOCOL")
+    """Nothing is sent by any other."""
     exporter: str = Field("otlp", validation_alias="OTEL_TRACES_EXPORTER")
+    """With `none`, nothing is sent."""
     disabled: str = Field("false", validation_alias="OTEL_SDK_DISABLED")
+    """With `true`, nothing is sent."""
 
     @field_validator("endpoint", "traces_endpoint")
     @classmethod
@@ -174,6 +203,7 @@ class WorkSettings(BaseSettings):
     model_config = FROM_ENVIRONMENT
 
     files_in_hand: int = Field(4, validation_alias="FLEETTICKETS_FILES_IN_HAND", ge=1, le=64)
+    """Threads of one consumer that apply files; of small ones that wait each takes up to sixteen together."""
 
     @property
     def prefetch(self) -> int:
@@ -187,8 +217,11 @@ class WebhookSettings(BaseSettings):
     model_config = FROM_ENVIRONMENT
 
     token: SecretStr = Field(validation_alias="FLEETTICKETS_WEBHOOK_TOKEN")
+    """What the store sends as `Authorization: Bearer …`."""
     max_bytes: int = Field(1 << 20, validation_alias="FLEETTICKETS_WEBHOOK_MAX_BYTES", ge=1, le=1 << 27)
+    """A larger body is refused."""
     confirm_seconds: float = Field(10, validation_alias="FLEETTICKETS_WEBHOOK_CONFIRM_SECONDS", gt=0, le=600)
+    """How long the broker may take before the store is told to send again."""
 
     @field_validator("token")
     @classmethod

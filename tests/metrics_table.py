@@ -1,4 +1,4 @@
-"""The tables of docs/metrics.md, of the metrics that there are; `make metrics` writes them."""
+"""The tables of docs/metrics.md, of the metrics that there are."""
 
 from collections.abc import Iterator
 
@@ -6,14 +6,11 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
 from publisher import metrics
-from tests.promises import ROOT
 
-PAGE = ROOT / "docs" / "metrics.md"
-BEGIN, END = "<!-- metrics: begin, written by make metrics -->\n", "<!-- metrics: end -->\n"
 OF_WHOM = {
     "a consumer": metrics.CONSUMER, "the webhook": metrics.WEBHOOK, "the read API": metrics.SERVE,
     "`poll --every`": metrics.POLLER, "`sqs`": metrics.BRIDGE,
-    "`status --textfile`": metrics.STATE,
+    "`status --textfile`": metrics.STATE, "`poll --textfile`": metrics.LAST_POLL, "`drain --textfile`": metrics.DRAIN,
 }  # fmt: skip
 
 
@@ -34,18 +31,3 @@ def _described(registry: CollectorRegistry) -> Iterator[tuple[str, str, str]]:
             labels = ",".join(made._labelnames)  # noqa: SLF001 - the same
             name = f"{family.name}_total" if family.type == "counter" else family.name
             yield name, f"{{{labels}}}" if labels else "", family.documentation
-
-
-def written() -> str:
-    """What the page has of them."""
-    return PAGE.read_text().partition(BEGIN)[2].partition(END)[0].strip("\n") + "\n"
-
-
-def write() -> None:
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    after = rest.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}\n{tables()}\n{END}{after}")
-
-
-if __name__ == "__main__":
-    write()

@@ -1,6 +1,6 @@
 """Which tests hold which promise, by their marks; `make promises` writes the table in docs/reliability.md.
 
-A test is tied to promises by `@pytest.mark.promise("Exactly once", "Order-free")`. The promises are the README's.
+A test is tied to promises by `@pytest.mark.promise("Exactly once", "Order-free")`. The promises are those of the page.
 """
 
 import ast
@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- promises: begin, written by make promises -->\n", "<!-- promises: end -->\n"
-PROMISES = tuple(re.findall(r"^\d\. \*\*(.+)\.\*\*", (ROOT / "README.md").read_text(), re.MULTILINE))
+PROMISES = tuple(re.findall(r"^\d\. \*\*(.+)\.\*\*", PAGE.read_text(), re.MULTILINE))
 
 
 def holders() -> Iterator[tuple[str, str, str]]:

@@ -130,6 +130,8 @@ def application(reader: Reader, live: Live, feeds: Feeds, settings: ApiSettings)
             async with asyncio.timeout(_HEALTH_SECONDS):
                 await run_in_threadpool(reader.require_ready)
         except (TimeoutError, FleetticketsError) as error:
+            if isinstance(error, TimeoutError):
+                reader.miss("it does not answer in time")
             log.warning("not healthy", detail=str(error) or "the database does not answer in time")
             return PlainTextResponse(
                 "the database does not answer, or is not current\n", HTTPStatus.SERVICE_UNAVAILABLE

@@ -89,7 +89,8 @@ class Live:
     async def run(self, is_over: Callable[[], bool]) -> None:
         """Look for those who follow, until it is over; then end them."""
         while not is_over():
-            if self._followers:
+            # Nobody may ask for long, and it is to be known that it is back.
+            if self._followers or self._reader.is_missed:
                 try:
                     await self._look()
                     self._pulse.settled()

@@ -53,9 +53,14 @@ def tell(app: FastAPI) -> None:
         return _answer(HTTPStatus.BAD_REQUEST, "; ".join(map(_told, error.errors())))
 
     @app.exception_handler(HTTPException)
-    async def tell_other(_request: Request, error: Exception) -> Response:
+    async def tell_other(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101 - as above
-        return _answer(HTTPStatus(error.status_code), str(error.detail), dict(error.headers or {}))
+        status = HTTPStatus(error.status_code)
+        detail = str(error.detail)
+        if status is HTTPStatus.NOT_FOUND:
+            path = request.url.path[:_SHOWN_CHARS]
+            detail = f"nothing is served at {path!r}; /openapi.json names what is, and /ogc is for QGIS and its like"
+        return _answer(status, detail, dict(error.headers or {}))
 
 
 def _answer(status: HTTPStatus, detail: str, headers: dict[str, str] | None = None) -> Response:
@@ -67,4 +72,6 @@ def _told(error: dict[str, Any]) -> str:
     name = ".".join(map(str, error["loc"][1:])) or "the request"
     if error["type"] == "extra_forbidden":
         return f"{name}: there is no such parameter"
+    if error["type"] == "missing":
+        return f"{name} is missing"
     return f"{name} is {str(error.get('input'))[:_SHOWN_CHARS]!r}: {error['msg']}"

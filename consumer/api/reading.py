@@ -1,9 +1,11 @@
 """What the API reads, each answer as of one moment and known by its tag."""
 
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from http import HTTPStatus
+from time import monotonic
 from typing import Any, Literal
 
 from pydantic import Field
@@ -16,6 +18,8 @@ from consumer.postgres import database
 from consumer.postgres.database import Connection, Pool
 from consumer.postgres.migrate import require_not_behind
 from consumer.upkeep.explain import TicketLife, explain_ticket
+from publisher.absences import Absences
+from publisher.errors import DatabaseDown, DependencyDown
 
 _ANTIMERIDIAN = 180.0
 Parameters = Mapping[str, str | float | date | None]
@@ -66,9 +70,19 @@ class WholeTicket(TicketLife):
 class Reader:
     """Safe to share between threads."""
 
-    def __init__(self, pool: Pool, bodies: Bodies) -> None:
+    def __init__(self, pool: Pool, bodies: Bodies, absences: Absences) -> None:
         self._pool = pool
         self._bodies = bodies
+        self._absences = absences
+
+    @property
+    def is_missed(self) -> bool:
+        """Whether the database has answered nobody since it failed somebody."""
+        return self._absences.is_away(database.DATABASE)
+
+    def miss(self, why: str) -> None:
+        """Note that the database does not answer somebody who waits no longer for it."""
+        self._absences.missed(DatabaseDown(database.DATABASE, why))
 
     def recent(self, asked: Question, known: Collection[str], *, is_made_anew: bool = False) -> Told | None:
         """The answer without a look into the database, if it was made a moment ago."""
@@ -83,7 +97,7 @@ class Reader:
         Raises: what making it raises, such as Permanent for an instant that nothing is known of; DependencyDown.
         """
         key = (asked.feed, asked.key)
-        with database.look(self._pool) as connection:
+        with self._look() as connection:
             found = database.rows(connection, "api", "stamp", {"feed": asked.feed})[0]
             version: int = found["version"]
             tag = tag_of(key, Stamp(version, found["written_at"], found["minute"] if asked.is_of_minute else None))
@@ -99,18 +113,29 @@ class Reader:
 
         Raises: the same.
         """
-        with database.look(self._pool) as connection:
+        with self._look() as connection:
             return read_page(connection, feed, since, version, limit)
 
     def versions(self) -> dict[str, int]:
         """Of the data of each feed that has any. Raises: DependencyDown."""
-        with database.look(self._pool) as connection:
+        with self._look() as connection:
             return {row["feed"]: row["version"] for row in database.rows(connection, "changes", "versions")}
 
     def require_ready(self) -> None:
         """Raises: Misconfigured, for a database that lacks a migration; DependencyDown."""
-        with database.look(self._pool) as connection:
+        with self._look() as connection:
             require_not_behind(connection)
+
+    @contextmanager
+    def _look(self) -> Iterator[Connection]:
+        began = monotonic()
+        try:
+            with database.look(self._pool) as connection:
+                yield connection
+        except DependencyDown as error:
+            self._absences.missed(error)
+            raise
+        self._absences.served(database.DATABASE, began=began)
 
 
 def question(of: Feed, statement: str, parameters: Parameters, file: Literal["api", "past"] = "api") -> Question:

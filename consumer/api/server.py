@@ -14,9 +14,10 @@ from consumer.api.bodies import Bodies
 from consumer.api.live import Live
 from consumer.api.reading import Reader
 from consumer.feeds.feed import Feeds
-from consumer.postgres.database import Pool
+from consumer.postgres.database import DATABASE, Pool
 from consumer.settings import ApiSettings
 from publisher import metrics
+from publisher.absences import Absences
 from publisher.errors import DependencyDown
 from publisher.heartbeat import Pulse
 from publisher.log import Sparing
@@ -39,7 +40,9 @@ async def serve(  # noqa: PLR0917 - all of them are needed
     """
     # Besides the looks of those who ask, those for the live events and the health.
     to_thread.current_default_thread_limiter().total_tokens = settings.connections + _SPARE_THREADS
-    reader = Reader(pool, Bodies())
+    absences = Absences()
+    reader = Reader(pool, Bodies(), absences)
+    metrics.show_absences(metrics.SERVE_AWAY, absences, {"postgres": DATABASE})
     live = Live(reader, feeds, pulse)
     try:
         await asyncio.to_thread(reader.require_ready)

@@ -2,11 +2,13 @@
 
 import getpass
 import json
+import os
 import socket
 from typing import Annotated
 
 import typer
 
+from consumer import fail_points
 from consumer.commands.served import served_feeds
 from consumer.postgres import database, migrate
 from consumer.postgres.database import Role
@@ -32,12 +34,14 @@ def acknowledge(
     """
     if not reason.strip():
         raise Misconfigured("--reason is empty: say what became of them")
+    reached = fail_points.chosen(os.environ)
     bucket = Bucket(load(BucketSettings), served_feeds(feed).folders)
     bucket.require()
     with database.connect(load(DatabaseSettings), Role.INGEST, purpose="acknowledge") as connection:
         migrate.require_migrated(connection)
         lost = [loss for key in keys for loss in losses.lost_versions(connection, bucket, key)]
-        losses.acknowledge(connection, bucket, lost, reason.strip(), f"{getpass.getuser()}@{socket.gethostname()}")
+        by = f"{getpass.getuser()}@{socket.gethostname()}"
+        losses.acknowledge(connection, bucket, lost, reason.strip(), by, reached)
     if as_json:
         typer.echo(json.dumps({"acknowledged": [loss.model_dump() for loss in lost]}))
         return

@@ -14,6 +14,7 @@ from consumer.commands.beating import beating
 from consumer.commands.served import served_feeds
 from consumer.feeds.feed import Feeds
 from consumer.files import ledger
+from consumer.files.cleaning import RULES
 from consumer.files.failures import Failures
 from consumer.files.handler import FilesHandler
 from consumer.files.outcomes import UNEXPECTED
@@ -22,6 +23,7 @@ from consumer.follow_ons.geocode import GeocodeHandler
 from consumer.follow_ons.history import HistoryHandler
 from consumer.follow_ons.relay import Relay
 from consumer.geocoding.gazetteer import Gazetteer
+from consumer.geocoding.locationiq import GEOCODER
 from consumer.postgres import database, feed_tables, migrate
 from consumer.postgres.database import Role
 from consumer.settings import (
@@ -39,6 +41,7 @@ from consumer.work.routes import Handle, routing_table
 from consumer.work.telling import ROW_OUTCOMES
 from consumer.work.worker import Worker
 from publisher import metrics, program
+from publisher.absences import Absences
 from publisher.broker import channels
 from publisher.broker.consuming import Link
 from publisher.broker.depths import Depths
@@ -50,7 +53,11 @@ from publisher.heartbeat import ProcessKind, Pulse
 from publisher.program import MetricsAt
 from publisher.settings import BrokerSettings, BucketSettings, WorkSettings, load, log_settings
 from publisher.spans import Spans
-from publisher.store.bucket import Bucket
+from publisher.store.bucket import BUCKET, Bucket
+
+_SERVICES = {
+    "postgres": database.DATABASE, "rabbitmq": channels.BROKER, "store": BUCKET, "geocoder": GEOCODER,
+}  # fmt: skip
 
 
 def consume(
@@ -80,10 +87,14 @@ def _consume(queue: list[Queue] | None, metrics_at: str | None, spans: Spans) ->
         load(ApplySettings), load(HistorySettings), load(GazetteerSettings),
     )  # fmt: skip
     failure_settings = load(FailureSettings)
-    link, pulse = Link(broker_settings, bucket_settings.bucket, spans), Pulse()
+    pulse, absences = Pulse(), Absences()
+    link = Link(broker_settings, bucket_settings.bucket, absences, spans)
     health = Health(pulse, lambda: link.is_connected)
     if metrics_at is not None:
-        metrics.show_consumer(pulse, lambda: link.is_connected, [feed.name for feed in feeds.served], ROW_OUTCOMES)
+        metrics.show_consumer(
+            pulse, lambda: link.is_connected, [feed.name for feed in feeds.served], rows=ROW_OUTCOMES, rules=RULES
+        )
+        metrics.show_absences(metrics.AWAY, absences, _SERVICES)
         show(metrics_at, metrics.CONSUMER, health)
     log_settings(
         database_settings, broker_settings, bucket_settings, work, apply_settings, history_settings,
@@ -92,7 +103,7 @@ def _consume(queue: list[Queue] | None, metrics_at: str | None, spans: Spans) ->
     limit = failure_settings.in_a_row
     stop = program.stop_on_signals()
     reached = fail_points.chosen(os.environ)
-    if not _wait_for_schema(database_settings, feeds, stop, pulse):
+    if not _wait_for_schema(database_settings, feeds, stop, pulse, absences):
         return
     beats = beating(
         ProcessKind.CONSUMER, pulse, feeds=[feed.name for feed in feeds.served], queues=[name.value for name in queues]
@@ -127,7 +138,10 @@ def _consume(queue: list[Queue] | None, metrics_at: str | None, spans: Spans) ->
         if Queue.HISTORY in queues:
             handlers[Queue.HISTORY] = HistoryHandler(pool, history_settings, stop, reached).handle
         if geocoder_settings is not None:
-            gazetteer = Gazetteer(pool, feeds.geocoded, gazetteer_settings, geocoder_settings, stop, reached)
+            gazetteer = Gazetteer(
+                pool, feeds.geocoded, gazetteer_settings, geocoder_settings, stop, reached,
+                answered=partial(absences.served, GEOCODER),
+            )  # fmt: skip
             handlers[Queue.GEOCODE] = GeocodeHandler(pool, gazetteer, relay.send, reached).handle
         routes = routing_table(handlers, breakers, work, together)
         tail = Tail(pool, bucket, relay, reached, keep_versions_days=apply_settings.keep_versions_days)
@@ -135,8 +149,12 @@ def _consume(queue: list[Queue] | None, metrics_at: str | None, spans: Spans) ->
             pool,
             partial(channels.confirming_channel, broker_settings, "mended letters", channels.LOOKING_HEARTBEAT),
             bucket.name,
+            reached,
         )
-        Worker(link, routes, tail, work, stop, settle_letters=letters.settle, reached=reached, pulse=pulse).run()
+        Worker(
+            link, routes, tail, work, stop,
+            settle_letters=letters.settle, reached=reached, pulse=pulse, absences=absences,
+        ).run()  # fmt: skip
     structlog.get_logger().info("stopped")
 
 
@@ -153,7 +171,7 @@ def _look_at_bucket(bucket: Bucket) -> None:
         structlog.get_logger().error("bucket", detail=str(error))
 
 
-def _wait_for_schema(settings: DatabaseSettings, feeds: Feeds, stop: Event, pulse: Pulse) -> bool:
+def _wait_for_schema(settings: DatabaseSettings, feeds: Feeds, stop: Event, pulse: Pulse, absences: Absences) -> bool:
     """Wait for a migrated database; False when stopped before there is one."""
     delay = 0.5
     while not stop.is_set():
@@ -163,9 +181,10 @@ def _wait_for_schema(settings: DatabaseSettings, feeds: Feeds, stop: Event, puls
                 migrate.require_migrated(connection)
                 feed_tables.require(connection, feeds.served)
         except DependencyDown as error:
-            structlog.get_logger().warning("waiting", detail=str(error), retry_in_s=delay)
+            absences.wait(error, delay)
             stop.wait(delay)
             delay = min(delay * 2, 15)
         else:
+            absences.served(database.DATABASE)
             return True
     return False

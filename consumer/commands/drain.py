@@ -3,12 +3,13 @@
 import os
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from consumer import fail_points
-from consumer.commands.drained import Apply, Worked, conclude, tell_each, words
+from consumer.commands.drained import Apply, Worked, conclude, tell_each, tell_metrics, words
 from consumer.commands.served import served_feeds
 from consumer.files.ledger import Epoch
 from consumer.postgres import database, feed_tables, migrate
@@ -18,7 +19,7 @@ from consumer.upkeep.drain import Drain, Drained, Report
 from publisher import program
 from publisher.arrivals.keys import EAT, NotAChangeFile
 from publisher.errors import Misconfigured
-from publisher.program import AsJson, OfFeeds
+from publisher.program import AsJson, OfFeeds, Textfile
 from publisher.settings import BucketSettings, load
 from publisher.store.bucket import Bucket
 from publisher.terminal import printable
@@ -45,6 +46,7 @@ def drain(  # noqa: PLR0917 - its parameters are its options
         ),
     ] = None,
     feed: OfFeeds = None,
+    textfile: Textfile = None,
     as_json: AsJson = False,
 ) -> None:
     """Apply the files in changes/ oldest to newest, without RabbitMQ.
@@ -66,8 +68,7 @@ def drain(  # noqa: PLR0917 - its parameters are its options
 
     Exit status 1 when a file fails; without --apply also when tickets would lose something by one, as `preview` has it.
     """
-    if since is not None and from_archive:
-        raise Misconfigured("--since is for changes/, and --from-archive applies processed/")
+    _require_use(textfile, since, apply=apply, from_archive=from_archive)
     database_settings, bucket_settings, settings = load(DatabaseSettings), load(BucketSettings), load(ApplySettings)
     feeds = served_feeds(feed)
     at = fail_points.chosen(os.environ)
@@ -108,9 +109,18 @@ def drain(  # noqa: PLR0917 - its parameters are its options
             report(other.key, other)
     # What was tried is told when it is undone: in the middle, a pager that does not read on would hold up all others.
     worked = Worked(results, apply, stop.is_set(), older)
+    tell_metrics(worked, textfile)
     if not apply and not as_json:
         tell_each(worked)
     conclude(worked, as_json=as_json)
+
+
+def _require_use(textfile: Path | None, since: datetime | None, *, apply: bool, from_archive: bool) -> None:
+    """Raises: Misconfigured, for an option that would do nothing."""
+    if textfile is not None and not apply:
+        raise Misconfigured("--textfile is for --apply: without it nothing is done that could be counted")
+    if since is not None and from_archive:
+        raise Misconfigured("--since is for changes/, and --from-archive applies processed/")
 
 
 def _drain_waiting(

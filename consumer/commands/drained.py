@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated, assert_never
 
 import typer
@@ -10,6 +11,8 @@ import typer
 from consumer.commands.printing import words_of_changed, words_of_notes, words_of_rejected
 from consumer.files.outcomes import AlreadyApplied, Applied, Duplicate, Failure
 from consumer.upkeep.drain import Drained, Tried
+from consumer.work.telling import ROW_OUTCOMES
+from publisher import metrics
 from publisher.arrivals.keys import NotAChangeFile
 from publisher.program import EXIT_FAILED
 from publisher.terminal import printable
@@ -73,6 +76,43 @@ def tell_each(worked: Worked) -> None:
                 typer.echo(printable(f"    {line}"))
 
 
+def tell_metrics(worked: Worked, textfile: Path | None) -> None:
+    """As metrics, in a file that cron's node_exporter reads."""
+    if textfile is None:
+        return
+    files: Counter[str] = Counter(dict.fromkeys(("new", "late", "changed", "before", "left alone", "failed"), 0))
+    files.update(_counted_as(outcome) for _, outcome in worked.results)
+    rows = _rows(worked)
+    for outcome, count in files.items():
+        metrics.DRAINED.labels(outcome).set(count)
+    for outcome in ROW_OUTCOMES:
+        metrics.DRAINED_ROWS.labels(outcome).set(rows[outcome])
+    metrics.DRAINED_AT.set_to_current_time()
+    metrics.write(textfile, metrics.DRAIN)
+
+
+def _counted_as(outcome: Drained) -> str:
+    match outcome:
+        case Applied(decision=decision):
+            return decision
+        case AlreadyApplied():
+            return "before"
+        case Failure():
+            return "failed"
+        case Duplicate() | NotAChangeFile():
+            return "left alone"
+        case _:
+            assert_never(outcome)
+
+
+def _rows(worked: Worked) -> Counter[str]:
+    rows: Counter[str] = Counter()
+    for _, outcome in worked.results:
+        if isinstance(outcome, Applied):
+            rows.update(asdict(outcome.counts))
+    return rows
+
+
 def conclude(worked: Worked, *, as_json: bool) -> None:
     """Sum up, and end with the exit status that means it; of what was only tried, as `preview` does."""
     (_tell_as_json if as_json else _tell_sum)(worked)
@@ -90,10 +130,7 @@ def _tell_as_json(worked: Worked) -> None:
 
 
 def _tell_sum(worked: Worked) -> None:
-    rows: Counter[str] = Counter()
-    for _, outcome in worked.results:
-        if isinstance(outcome, Applied):
-            rows.update(asdict(outcome.counts))
+    rows = _rows(worked)
     shown = ", ".join(f"{rows[name]} {name}" for name in ("inserted", "updated", "unchanged", "stale", "rejected"))
     dangerous = f", {worked.dangerous} dangerous" if worked.dangerous else ""
     typer.echo(f"{len(worked.results)} files, {worked.failed} failed{dangerous}; rows: {shown}")

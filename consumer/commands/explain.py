@@ -114,8 +114,11 @@ def _print_life(life: Life) -> None:
 
 def _print_version(version: Version) -> None:
     typer.echo(f"version {version.file_id}: {version.decision}, {version.state}")
-    left_out = {"file_id", "decision", "state", "notes", "reject_kinds", "rejects", "requests"}
+    left_out = {"file_id", "decision", "state", "notes", "reject_kinds", "rejects", "requests", "loss"}
     print_fields(version, leaving_out=left_out, to_the_millisecond=_OF_ITS_WAY)
+    if loss := version.loss:
+        by = f"{loss.acknowledged_by}, {moment(loss.acknowledged_at)}"
+        say(f"    its object is gone, acknowledged: {printable(loss.reason)} ({printable(by)})", "        ")
     for told in words_of_notes(version.notes.model_dump(exclude={"rejects"})) if version.notes else ():
         say(f"    {printable(told)}", "        ")
     for kind, count in version.reject_kinds.items():

@@ -55,7 +55,7 @@ WHERE_WANTED: tuple[type[BaseSettings], ...] = (
 _OURS = ("FLEETTICKETS_", "RUSTFS_", "GEOCODER_")
 _OF_COMPOSE = frozenset({"RUSTFS_TAG", "RUSTFS_PORT"})
 _ALIKE = 0.8
-_SET_IT = "set it in the environment or in .env; what it may be: README.md, Settings"
+_SET_IT = "set it in the environment or in .env; what it may be: docs/configuration.md"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from consumer.postgres.database import Connection, Role
 from consumer.postgres.migrate import require_not_ahead
 from consumer.settings import ApplySettings, DatabaseChoice, DatabaseSettings
 from consumer.upkeep.verdicts import Ledger
+from publisher.absences import Absences
 from publisher.errors import DependencyDown
 from publisher.settings import load
 from publisher.sources.poller import Settled, nothing_settled
@@ -33,7 +34,7 @@ def require_database() -> None:
 
 
 @contextmanager
-def settled_by_ledger(bucket: str) -> Iterator[Settled]:
+def settled_by_ledger(bucket: str, absences: Absences) -> Iterator[Settled]:
     """For one poll: what it need not offer. Without DATABASE_URL, or a database that answers, it offers everything.
 
     Raises: Misconfigured.
@@ -44,7 +45,10 @@ def settled_by_ledger(bucket: str) -> Iterator[Settled]:
     passes_over = load(ApplySettings).changed_policy == "ignore"
     with Ledger(_connect, bucket, passes_over=passes_over) as ledger:
         yield lambda page: [verdict is not None for verdict in ledger.verdicts(page)]
-        if ledger.fault is not None:
+        if ledger.fault is None:
+            absences.served(database.DATABASE)
+        else:
+            absences.missed(ledger.fault)
             detail, so = str(ledger.fault), "everything that waits is offered"
             structlog.get_logger().warning("the ledger cannot be asked", detail=detail, so=so)
 

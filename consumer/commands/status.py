@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from prometheus_client import write_to_textfile
 
 from consumer.commands.printing import print_json, shown, words_of_notes
 from consumer.commands.served import served_feeds
@@ -34,7 +33,7 @@ from consumer.upkeep.status import (
 from publisher import metrics, program
 from publisher.broker import channels
 from publisher.errors import Misconfigured
-from publisher.program import AsJson, OfFeeds
+from publisher.program import AsJson, OfFeeds, Textfile
 from publisher.settings import BrokerSettings, BucketSettings, load
 from publisher.store.bucket import Bucket
 from publisher.terminal import duration, printable
@@ -48,10 +47,7 @@ def show_status(
     watch: Annotated[
         bool, typer.Option("--watch", help="Show it anew until Ctrl-C, which ends with exit status 0.")
     ] = False,
-    textfile: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Also write what was found as Prometheus metrics, for node_exporter."),
-    ] = None,
+    textfile: Textfile = None,
     as_json: AsJson = False,
 ) -> None:
     """Say whether files flow, and if not, why and what to do; below it stands all that was found.
@@ -105,14 +101,9 @@ def _show(status: Status, *, as_json: bool, anew: bool = False) -> None:
 
 
 def _write(status: Status, textfile: Path | None) -> None:
-    """Whole, or not at all: whoever reads it meanwhile has the one before."""
-    if textfile is None:
-        return
-    tell_state(status)
-    try:
-        write_to_textfile(str(textfile), metrics.STATE)
-    except OSError as error:
-        raise Misconfigured(f"--textfile {textfile}: {error.strerror or error}") from error
+    if textfile is not None:
+        tell_state(status)
+        metrics.write(textfile, metrics.STATE)
 
 
 def _account() -> str | None:
@@ -165,6 +156,9 @@ def _add_database(table: _Rows, found: DatabasePart) -> None:
         _add_freshness(table, feed, fresh)
     unfinished = ", ".join(f"{count} {state}" for state, count in found.unfinished_files.items())
     table.add_row("unfinished", unfinished or "none")
+    if found.dead_letters:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in found.dead_letters.items())
+        table.add_row("dead letters", printable(f"{reasons}: dead-letters list"))
     for wait in found.waits:
         _add_wait(table, wait)
     for kind, requests in found.open_requests.items():

@@ -105,7 +105,8 @@ def _manage(method: str, url: str, body: dict[str, str] | None = None) -> None:
     try:
         answer = requests.request(method, url, json=body or {}, timeout=30)
     except requests.RequestException as error:
-        raise DependencyDown(BROKER, f"its management API: {type(error).__name__}") from error
+        where = urlsplit(url).netloc.rpartition("@")[2]
+        raise DependencyDown(BROKER, f"its management API: {type(error).__name__}", where) from error
     if answer.status_code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         raise Misconfigured("RABBITMQ_MANAGEMENT_URL: the broker refuses this user, password or right")
     if not answer.ok and not (method == "DELETE" and answer.status_code == HTTPStatus.NOT_FOUND):

@@ -16,7 +16,7 @@ from consumer.demo.feed import MadeFeed, make_feeds
 from consumer.demo.observing import Whereabouts
 from consumer.demo.oracle import ChangeFile, foretell
 from consumer.demo.services import Services
-from consumer.demo.stage import Stage, ready, where_to_look
+from consumer.demo.stage import Stage, leave_settings, ready, where_to_look
 from consumer.demo.view import Lines, Summary
 from consumer.feeds.declared import packaged_feeds
 from consumer.postgres import database
@@ -80,6 +80,9 @@ def play(plan: Options, view: Lines, report: Callable[[Summary], None]) -> bool:
                 checks += check(feed, foretell(feed.files, feed.model), holdings)
             checks.append(_check_others(stage, dead))
             laps.end("compare")
+            look = where_to_look(stage, running)
+            if plan.keep or not running.started:
+                look["commands"] = leave_settings(stage, logs / "look")
             summary = Summary(
                 seed=plan.seed,
                 files=plan.files,
@@ -89,7 +92,7 @@ def play(plan: Options, view: Lines, report: Callable[[Summary], None]) -> bool:
                 feeds=of_feeds,
                 checks=checks,
                 logs=f"{logs}/",
-                look=where_to_look(stage, running),
+                look=look,
                 afterwards=_afterwards(running, keep=plan.keep),
             )
             report(summary)

@@ -1,5 +1,6 @@
 """The set-up of a run: settings for fresh places, the schema, the topology, notifications, and the two processes."""
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,8 @@ class Stage:
     bucket: DemoBucket
     refusal: str | None
     processes: tuple[Child, ...]
+    environment: dict[str, str]
+    """Settings that name all of these."""
 
 
 @contextmanager
@@ -57,13 +60,15 @@ def ready(services: Services, logs: Path) -> Iterator[Stage]:
             "RUSTFS_SECRET_KEY": bucket_settings.secret_key.get_secret_value(),
             "RUSTFS_REGION": bucket_settings.region,
             "RUSTFS_BUCKET": bucket_settings.bucket,
-            "FLEETTICKETS_HISTORY_INTERVAL": "0.5",
         }
+        if management_url := given.get("RABBITMQ_MANAGEMENT_URL"):
+            environment["RABBITMQ_MANAGEMENT_URL"] = management_url
         bucket = DemoBucket(bucket_settings, CONNECTIONS)
         processes: list[Child] = []
 
         def start(*arguments: str) -> Child:
-            child = children.start(["consumer", *arguments], environment, logs / f"{arguments[0]}.log")
+            settings = environment | {"FLEETTICKETS_HISTORY_INTERVAL": "0.5"}
+            child = children.start(["consumer", *arguments], settings, logs / f"{arguments[0]}.log")
             processes.append(child)
             return child
 
@@ -77,7 +82,9 @@ def ready(services: Services, logs: Path) -> Iterator[Stage]:
             _wait_for_consumer(broker_settings, working)
             database_settings = load(DatabaseSettings, database_url=database_url)
             folders = {feed.name: feed.folder for feed in packaged_feeds()}
-            yield Stage(database_settings, broker_settings, bucket_settings, folders, bucket, refusal, working)
+            yield Stage(
+                database_settings, broker_settings, bucket_settings, folders, bucket, refusal, working, environment
+            )
         finally:
             children.no_more_interruptions()
             children.stop(processes)
@@ -126,6 +133,21 @@ def where_to_look(stage: Stage, services: Services) -> dict[str, str]:
     endpoint = str(stage.settings.endpoint).rstrip("/")
     look["bucket"] = f"{endpoint}/{stage.settings.bucket} (access key {stage.settings.access_key.get_secret_value()})"
     return look
+
+
+def leave_settings(stage: Stage, folder: Path) -> str:
+    """Have every command that runs in this folder find what was played; gives how one is called there."""
+    folder.mkdir(exist_ok=True)
+    path = folder / ".env"
+    path.touch(mode=0o600)
+    path.write_text("".join(f"{name}={_quoted(value)}\n" for name, value in stage.environment.items()))
+    program = f"{sys.executable} -m consumer" if sys.argv[0].endswith(".py") else str(Path(sys.argv[0]).absolute())
+    return f"cd {folder} && {program} status  (verify, explain, doctor and serve go there as well)"
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def _masked(url: str) -> str:

@@ -210,7 +210,10 @@ def _applied(
     version, claim = file.version, file.claim
     known = LedgerFile(claim.file_id, version.sighting.put, file.rows.sha256, "applied", applied_at)
     opened_at = version.opened_at
-    return Applied(known, claim.decision, counts, notes, version.sighting, opened_at, staged_at, committed_at=staged_at)
+    return Applied(
+        known, claim.decision, counts, notes, version.sighting, opened_at, staged_at,
+        committed_at=staged_at, rejects=dict(file.rows.rules),
+    )  # fmt: skip
 
 
 def _merge(connection: Connection, feed: Feed, files: Sequence[_Claimed], staged: Sequence[_Staged]) -> list[Counts]:
@@ -317,7 +320,7 @@ def _copy(copy: Copy, place: int, rows: Rows, count: _Staged, reached: Reached) 
             case TicketRow(line, ticket_id, raw, closed_at):
                 closed += closed_at is not None
                 copy.write_row((place, line, ticket_id, raw, closed_at, None, None, None, None))
-            case RowReject(line, reason, raw, group, lines, ticket_id):
+            case RowReject(line, reason, raw, group, _, lines, ticket_id):
                 rejected += 1
                 copy.write_row((place, line, ticket_id, None, None, reason, raw, group, lines))
             case Dropped.ALARM:

@@ -10,12 +10,12 @@ from enum import Enum, auto
 from operator import getitem
 from typing import NamedTuple
 
-from consumer.feeds.feed import Feed, FollowOn
+from consumer.feeds.feed import Feed, FollowOn, Form
 from consumer.feeds.folding import folded_name, mended_id
 from consumer.files.decoding import undecoded
 from consumer.files.header import Header, known_columns
 from consumer.files.ids import MAX_ID_CHARS
-from consumer.files.reading import Record
+from consumer.files.reading import NOT_UTF8, Record
 from consumer.files.values import Fault, as_json, file_columns, in_case, null_member, read_timestamp, told
 from publisher.errors import Permanent
 
@@ -23,6 +23,9 @@ CLOSED_AT = "closed_at"
 """Where a feed has a history, the column that says when a ticket was closed."""
 MAX_FIELD_CHARS = 1024 * 1024
 _SHOWN_CHARS = 10_000
+ENCODING, ROW, SIZE, ID = "encoding", "row", "size", "id"
+RULES = (*(form.value for form in Form if form is not Form.ANY), ENCODING, ROW, SIZE, ID)
+"""What rejects are counted by: the form of a column; bytes that are no text; no row of the header; the id."""
 
 
 class Dropped(Enum):
@@ -36,13 +39,15 @@ class Dropped(Enum):
 class RowReject:
     """What cannot be a ticket: so many `lines` of the file from `line` on.
 
-    `group` is the reason without what is one row's; `ticket_id` what stands where the id belongs, if that can be one.
+    `group` is the reason without what is one row's, `rule` the one of RULES that it breaks; `ticket_id` what stands
+    where the id belongs, if that can be one.
     """
 
     line: int
     reason: str
     raw: str
     group: str
+    rule: str
     lines: int = 1
     ticket_id: str | None = None
 
@@ -90,7 +95,8 @@ class Cleaner:
         if feed.sentinel and _is_sentinel(fields, self.header.id_place, feed.sentinel):
             return Dropped.SENTINEL
         if record.fault:
-            return self._reject(record, told(record.fault))
+            rule = ENCODING if record.fault.startswith(NOT_UTF8) else ROW
+            return self._reject(record, told(record.fault, rule))
         ticket_id, wrong = mended_id(fields[self.header.id_place].strip() or self._twin_of_id(fields))
         ticket_id = in_case(ticket_id, self._id_case)
         if fault := self._id_fault(ticket_id, wrong) or self._size_fault(record):
@@ -119,13 +125,14 @@ class Cleaner:
 
     def _size_fault(self, record: Record) -> Fault | None:
         if "\0" in record.raw:
-            return told("has a NUL byte in it")
+            return told("has a NUL byte in it", ENCODING)
         if len(record.raw) <= MAX_FIELD_CHARS:
             return None
         kept = zip(self.header.names, record.fields, strict=True)
         longest = max(len(field.strip()) for name, field in kept if name not in self._feed.never_kept)
         is_too_long = longest > MAX_FIELD_CHARS
-        return told(f"has a field of {longest:,} characters, more than {MAX_FIELD_CHARS:,}") if is_too_long else None
+        complaint = f"has a field of {longest:,} characters, more than {MAX_FIELD_CHARS:,}"
+        return told(complaint, SIZE) if is_too_long else None
 
     def _closed_at(self, fields: list[str]) -> datetime | None:
         if self._closed_place is None or not (text := fields[self._closed_place].strip()):
@@ -155,13 +162,13 @@ class Cleaner:
         """What is wrong with an id, which is mended otherwise; `wrong` is what no mending helps."""
         name = self._feed.id
         if not ticket_id or ticket_id in self._feed.nothing:
-            return told(f"has no {name}")
+            return told(f"has no {name}", ID)
         if wrong and "\0" not in ticket_id:
-            return Fault(f"{name} {ticket_id[:60]!r} {wrong}", f"{name} {wrong}")
+            return Fault(f"{name} {ticket_id[:60]!r} {wrong}", f"{name} {wrong}", ID)
         if len(ticket_id) > MAX_ID_CHARS:
-            return told(f"has a {name} of {len(ticket_id):,} characters, more than {MAX_ID_CHARS}")
+            return told(f"has a {name} of {len(ticket_id):,} characters, more than {MAX_ID_CHARS}", ID)
         if not ticket_id[-1].isdigit() and folded_name(ticket_id) in self._folded_names:
-            return told("has the name of a column where an id belongs")
+            return told("has the name of a column where an id belongs", ID)
         return None
 
     def _reject(self, record: Record, fault: Fault) -> RowReject:
@@ -171,8 +178,9 @@ class Cleaner:
         ticket_id, wrong = mended_id(text[: MAX_ID_CHARS + 1])
         is_one = ticket_id and not wrong and len(ticket_id) <= MAX_ID_CHARS and undecoded(ticket_id) is None
         return RowReject(
-            record.line, fault.told, _encodable(raw), fault.group, record.lines, ticket_id if is_one else None
-        )
+            record.line, fault.told, _encodable(raw), fault.group, fault.rule, record.lines,
+            ticket_id if is_one else None,
+        )  # fmt: skip
 
 
 def _is_sentinel(fields: list[str], id_place: int, sentinel: str) -> bool:

@@ -17,7 +17,7 @@ HELD_SECONDS = RETRY_DELAYS[2]
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """This delivery made the rows take effect; `notes` are what is to be known of its header.
+    """This delivery made the rows take effect; `notes` are what is to be known of its header, `rejects` are by rule.
 
     Its bytes began to come at `opened_at`, all its rows were in the database at `staged_at`, and they took effect at
     `committed_at`; until then that is `staged_at` as well.
@@ -31,6 +31,7 @@ class Applied:
     opened_at: datetime
     staged_at: datetime
     committed_at: datetime
+    rejects: Mapping[str, int]
 
     @property
     def lag_seconds(self) -> float:

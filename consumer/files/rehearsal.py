@@ -30,11 +30,12 @@ _VALUES = {
 
 
 def rehearsed_file(feed: Feed, name: str) -> bytes:
-    """Two tickets that nobody else has, one of them closed, and a row that is none."""
-    there = [column for column in _VALUES if column in feed.columns]
+    """Two tickets that nobody else has, one of them closed, and a row that is none; with all that files need have."""
+    there = [column for column in feed.columns if column in {*_VALUES, *feed.always} - {feed.id}]
+    empty = ("", "")
     lines = [
         [feed.id, *there],
-        *([f"doctor-{name}-{ticket}", *(_VALUES[column][ticket] for column in there)] for ticket in (0, 1)),
+        *([f"doctor-{name}-{ticket}", *(_VALUES.get(column, empty)[ticket] for column in there)] for ticket in (0, 1)),
         ["a row that is none"] * (len(there) + 2),
     ]
     return "".join(f"{','.join(fields)}\n" for fields in lines).encode()

@@ -74,6 +74,8 @@ class Rows:
         """The first ones."""
         self.groups: Counter[str] = Counter()
         """Rejects by what they have in common."""
+        self.rules: Counter[str] = Counter()
+        """And by the rule that they break."""
 
     def __iter__(self) -> Iterator[TicketRow | RowReject | Dropped]:
         reader = self._reader
@@ -88,6 +90,7 @@ class Rows:
             if isinstance(row, RowReject):
                 self._rejected_lines += record.lines
                 self.groups[row.group] += 1
+                self.rules[row.rule] += 1
                 if len(self.rejects) < KEPT_REJECTS:
                     self.rejects.append(row)
             else:

@@ -45,10 +45,11 @@ _TIMESTAMP = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong with a row, and the same without its values."""
+    """What is wrong with a row, the same without its values, and by which of a few rules."""
 
     told: str
     group: str
+    rule: str
 
 
 class Value(NamedTuple):
@@ -106,7 +107,8 @@ class FileColumn(dict[str, str | None]):
             return Value(self._null)
         rule = self._rule
         if rule and not rule.is_fit(text):
-            fault = Fault(f"{self._name} {text[:60]!r} is {rule.complaint}", f"{self._name} is {rule.complaint}")
+            group = f"{self._name} is {rule.complaint}"
+            fault = Fault(f"{self._name} {text[:60]!r} is {rule.complaint}", group, self._form.value)
             return Value("", fault)
         return Value(
             self._key + as_json(self._in_one_form(text)),
@@ -251,8 +253,8 @@ def is_of(form: Form, value: str) -> bool:
     return _RULES[form].is_fit(value)
 
 
-def told(fault: str) -> Fault:
-    return Fault(fault, without_values(fault))
+def told(fault: str, rule: str) -> Fault:
+    return Fault(fault, without_values(fault), rule)
 
 
 def without_values(fault: str) -> str:

@@ -34,9 +34,10 @@ def unsent(connection: Connection, kinds: Sequence[Queue], at_most: int) -> dict
     return found
 
 
-def ask_again(connection: Connection, kinds: Sequence[Queue], age: float) -> None:
-    """Have one request of each kind unsent again for which nothing was done within so many seconds."""
-    database.rows(connection, "outbox", "ask_again", {"kinds": [kind.value for kind in kinds], "age": age})
+def ask_again(connection: Connection, kinds: Sequence[Queue], age: float) -> bool:
+    """Have one request of each kind unsent again for which nothing was done within so many seconds; is there any?"""
+    parameters = {"kinds": [kind.value for kind in kinds], "age": age}
+    return bool(database.rows(connection, "outbox", "ask_again", parameters))
 
 
 def mark_sent(connection: Connection, requests: Sequence[Requested]) -> None:

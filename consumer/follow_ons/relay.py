@@ -77,7 +77,9 @@ class Relay:
             serving = self._asked  # whoever has asked by now has committed what it asks for
             if also_stuck:
                 with database.statement(self._pool) as connection:
-                    outbox.ask_again(connection, list(_MESSAGES), _LOST_SECONDS)
+                    is_any = outbox.ask_again(connection, list(_MESSAGES), _LOST_SECONDS)
+                if is_any:
+                    self._reached("asked again, not published")
             kinds = list(_MESSAGES) if also_stuck else [kind for kind in _MESSAGES if kind not in self._stuck]
             sent = sum(self._passes(kinds, trace))
             self._served = serving

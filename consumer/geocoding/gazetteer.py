@@ -128,8 +128,10 @@ class Gazetteer:
         geocoder_settings: GeocoderSettings,
         stop: Event,
         reached: Reached = nowhere,
+        *,
+        answered: Callable[[], None] = lambda: None,
     ) -> None:
-        """`feeds` are those whose tickets it places."""
+        """`feeds` are those whose tickets it places; `answered` is called with each answer of the provider."""
         self._pool = pool
         self._feeds = feeds
         self._settings = settings
@@ -137,6 +139,7 @@ class Gazetteer:
         self._provider = geocoder_settings.url.host or ""
         self._stop = stop
         self._reached = reached
+        self._answered = answered
         # For as long as a request can be under way, and the wait for one goes without a look at whose turn it is.
         self._turn = Lease(pool, "lookups", timedelta(seconds=4 * geocoder_settings.timeout + 10))
         self.quota = Quota(pool, geocoder_settings, stop, self._turn.renew)
@@ -322,6 +325,7 @@ class Gazetteer:
                     raise Stopped("told to stop") from error
                 raise
             else:
+                self._answered()
                 return answer
             finally:
                 self.quota.ended()

@@ -21,6 +21,7 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from consumer.settings import GeocoderSettings
 from publisher import tls
 from publisher.errors import DependencyDown, FleetticketsError, Refused
+from publisher.settings import host_and_port
 
 GEOCODER = "the geocoder"
 MAX_BYTES: Final = 1 << 20
@@ -94,8 +95,8 @@ Answer = Found | NotFound
 class GeocoderDown(DependencyDown):
     """No answer, or none that LocationIQ would give: the next search may go the same way."""
 
-    def __init__(self, detail: str) -> None:
-        super().__init__(GEOCODER, detail)
+    def __init__(self, detail: str, where: str) -> None:
+        super().__init__(GEOCODER, detail, where)
 
 
 class AnswerUnusable(GeocoderDown):
@@ -170,6 +171,7 @@ class Geocoder:
         self._settings = settings
         self._stop = stop or Event()
         self._url = str(settings.url).rstrip("/")
+        self._where = host_and_port(settings.url)
 
     def search(self, query: str, near: Viewbox | None, book: Callable[[], None]) -> Answer:
         """Look for the places of a name, rather within `near`; `book` is called before each request: its errors pass.
@@ -208,7 +210,7 @@ class Geocoder:
         try:
             return _Balance.model_validate(reply.parsed()).left
         except ValueError:
-            raise AnswerUnusable("its balance has no count of requests for the day") from None
+            raise AnswerUnusable("its balance has no count of requests for the day", self._where) from None
 
     def _search(self, query: str, near: Viewbox | None) -> Answer:
         reply = self._get(
@@ -229,10 +231,10 @@ class Geocoder:
         try:
             places = reply.parsed()
         except ValueError:
-            raise AnswerUnusable("its answer is no JSON; see GEOCODER_URL if that stays so") from None
+            raise AnswerUnusable("its answer is no JSON; see GEOCODER_URL if that stays so", self._where) from None
         if places == []:
             return NotFound(places)
-        return _found(places)
+        return _found(places, self._where)
 
     def _fail(self, reply: _Reply) -> NoReturn:
         status, error = reply.status, self._shown(reply.error)
@@ -240,7 +242,7 @@ class Geocoder:
         if status == HTTPStatus.TOO_MANY_REQUESTS:
             raise RateLimited(_window(reply))
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.REQUEST_TIMEOUT:
-            raise GeocoderDown(detail)
+            raise GeocoderDown(detail, self._where)
         if status in _OF_THE_KEY:
             raise GeocoderRefused(GEOCODER, f"{detail}: {_SEE_KEY if error else f'{_SEE_KEY}; or {_NO_SERVER}'}")
         if status in _OF_THE_QUERY:
@@ -264,11 +266,11 @@ class Geocoder:
                 allow_redirects=False,
                 verify=str(self._settings.ca_file) if self._settings.ca_file else True,
             ) as answer:
-                return _Reply(answer.status_code, _read(answer, seconds))
+                return _Reply(answer.status_code, _read(answer, seconds, self._where))
         except (requests.RequestException, HTTPError, OSError) as error:
             detail = self._described(error)
         # Out here, where the library's error is no context of ours.
-        raise GeocoderDown(detail)
+        raise GeocoderDown(detail, self._where)
 
     def _described(self, error: Exception) -> str:
         if isinstance(error, (requests.Timeout, ReadTimeoutError, TimeoutError)):
@@ -285,7 +287,7 @@ class Geocoder:
         return " ".join(text.split())[:300]
 
 
-def _read(answer: requests.Response, seconds: float) -> bytes:
+def _read(answer: requests.Response, seconds: float, where: str) -> bytes:
     """Read the body whole, within `seconds` from now and up to MAX_BYTES.
 
     Raises: GeocoderDown; urllib3's errors.
@@ -296,9 +298,9 @@ def _read(answer: requests.Response, seconds: float) -> bytes:
     while chunk := answer.raw.read1(_CHUNK):
         body += chunk
         if len(body) > MAX_BYTES:
-            raise GeocoderDown(f"its answer is larger than {MAX_BYTES} bytes; see GEOCODER_URL if that stays so")
+            raise GeocoderDown(f"its answer is larger than {MAX_BYTES} bytes; see GEOCODER_URL if that stays so", where)
         if monotonic() > end:
-            raise GeocoderDown(f"no whole answer within {seconds:g} s")
+            raise GeocoderDown(f"no whole answer within {seconds:g} s", where)
     return bytes(body)
 
 
@@ -308,7 +310,7 @@ def _window(reply: _Reply) -> Window:
     return next((window for window in _UNTIL if said.startswith(f"rate limited {window}")), "minute")
 
 
-def _found(places: object) -> Found:
+def _found(places: object, where: str) -> Found:
     """Make the places ours, less those that cannot be used.
 
     Raises: AnswerUnusable, if none can be.
@@ -324,7 +326,7 @@ def _found(places: object) -> Found:
         else:
             matches.append(Match(place.latitude, place.longitude, place.display_name, _quality(raw), raw))
     if not matches:
-        raise AnswerUnusable(f"its answer cannot be used: {wrong}")
+        raise AnswerUnusable(f"its answer cannot be used: {wrong}", where)
     return Found(tuple(matches))
 
 

@@ -23,6 +23,7 @@ from publisher import tls
 from publisher.errors import (
     DatabaseDown,
     LockTimeout,
+    LoginRefused,
     Misconfigured,
     Permanent,
     StatementFailed,
@@ -138,7 +139,7 @@ def refusing_everybody() -> Iterator[None]:
     try:
         yield
     except StatementRefused as error:
-        raise DatabaseDown(DATABASE, error.detail) from error
+        raise DatabaseDown(DATABASE, error.detail, _server.address) from error
 
 
 class _Server:
@@ -152,15 +153,15 @@ _server = _Server()
 
 def _away(error: BaseException) -> DatabaseDown:
     detail = tls.explained(one_line(error), "DATABASE_URL", f"{tls.CA_FILE}, or in sslrootcert in DATABASE_URL")
-    return DatabaseDown(DATABASE, f"{detail} ({_server.address})" if _server.address else detail)
+    return DatabaseDown(DATABASE, detail, _server.address)
 
 
-def _refusal(error: psycopg.OperationalError) -> Misconfigured | None:
+def _refusal(error: psycopg.OperationalError) -> LoginRefused | None:
     """What a server that is there says of user, password and database, in whose words alone it is to be known."""
     told = str(error)
     for pattern, meaning in _REFUSALS:
         if pattern.search(told):
-            return Misconfigured(f"DATABASE_URL: postgres at {_server.address} {meaning}")
+            return LoginRefused(DATABASE, f"DATABASE_URL: postgres at {_server.address} {meaning}")
     return None
 
 

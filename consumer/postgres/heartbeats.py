@@ -61,7 +61,7 @@ class _Beats:
         self._name = secrets.token_hex(8)
         self._began = monotonic()
         self._connection: Connection | None = None
-        self._is_missing = False
+        self._missed_at: float | None = None
 
     def run(self, seconds: float, stop: Event) -> None:
         while True:
@@ -100,13 +100,15 @@ class _Beats:
         }
         with database.translated_errors():
             database.rows(self._connection, "heartbeats", "beat", {"process": self._name, "told": Jsonb(told)})
-        self._is_missing = False
+        if self._missed_at is not None:
+            log.info("heartbeat again", away_s=round(monotonic() - self._missed_at, 1))
+        self._missed_at = None
 
     def _miss(self, error: BaseException) -> None:
         """Say once that beats are missing, and begin with a new connection."""
-        if not self._is_missing:
+        if self._missed_at is None:
             log.info("no heartbeat", detail=f"{type(error).__name__}: {database.one_line(error)}")
-        self._is_missing = True
+            self._missed_at = monotonic()
         if self._connection is not None:
             self._connection.close()
         self._connection = None

@@ -14,8 +14,9 @@ def tell_state(status: Status) -> None:
     """Set the metrics of the state to it, and nothing of the one before stays; what did not answer has none."""
     for metric in (
         metrics.VERDICT, metrics.SET_ASIDE, metrics.READY, metrics.QUEUE_CONSUMERS, metrics.DEAD_LETTERS,
-        metrics.WATERMARK_AGE, metrics.LAST_IMPORT, metrics.UNFINISHED, metrics.OPEN_REQUESTS,
-        metrics.UNSENT_REQUESTS, metrics.OPEN_REJECTS, metrics.PROCESSES, metrics.HEARTBEAT,
+        metrics.DEAD_LETTER_FILES, metrics.WATERMARK_AGE, metrics.LAST_IMPORT, metrics.UNFINISHED,
+        metrics.OPEN_REQUESTS, metrics.UNSENT_REQUESTS, metrics.OLDEST_UNSENT, metrics.OPEN_REJECTS,
+        metrics.PROCESSES, metrics.HEARTBEAT,
     ):  # fmt: skip
         metric.clear()
     metrics.LOOKED_AT.set(time.time())
@@ -52,8 +53,11 @@ def _tell_database(found: DatabasePart) -> None:
                 metric.labels(feed).set(seconds)
     for state, files in found.unfinished_files.items():
         metrics.UNFINISHED.labels(state).set(files)
+    for reason, files in found.dead_letters.items():
+        metrics.DEAD_LETTER_FILES.labels(reason).set(files)
     for kind, requests in found.open_requests.items():
         metrics.OPEN_REQUESTS.labels(kind).set(requests.unhandled)
         metrics.UNSENT_REQUESTS.labels(kind).set(requests.unsent)
+        metrics.OLDEST_UNSENT.labels(kind).set(requests.oldest_unsent_seconds or 0)
     for feed, rejects in found.open_rejects.items():
         metrics.OPEN_REJECTS.labels(feed).set(rejects.rows)

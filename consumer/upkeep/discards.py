@@ -1,7 +1,8 @@
 """Letting go of a dead letter for good, with the reason kept on record: a person's, or that its file was mended.
 
 The record is written first and the letter settled second: a crash in between leaves a letter that is on record already,
-and discarding it once more changes nothing. The object stays in the bucket; nothing deletes it.
+and discarding it once more changes nothing. Where nobody is there to do that, the ledger is told third, so that until
+then somebody looks for the letter again. The object stays in the bucket; nothing deletes it.
 """
 
 from collections import Counter
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 from psycopg.types.json import Jsonb
 
+from consumer.fail_points import Reached
 from consumer.postgres import database
 from consumer.postgres.database import Connection, Pool
 from consumer.upkeep.views import OpenChannel
@@ -31,7 +33,14 @@ def record(connection: Connection, letter: DeadLetter, reason: str) -> None:
 
     Raises: DependencyDown.
     """
-    parameters = {
+    parameters = _parameters(letter, reason)
+    with database.translated_errors(), connection.transaction():
+        database.rows(connection, "discards", "keep_discard", parameters)
+        database.rows(connection, "discards", "mark_discarded", parameters)
+
+
+def _parameters(letter: DeadLetter, reason: str) -> dict[str, object]:
+    return {
         "queue": letter.queue.value,
         "bucket": dead_letters.bucket_of(letter),
         "key": _storable(letter.key),
@@ -45,9 +54,6 @@ def record(connection: Connection, letter: DeadLetter, reason: str) -> None:
         "headers": Jsonb({_storable(name): _storable(str(value)) for name, value in letter.headers.items()}),
         "body": letter.body,
     }
-    with database.translated_errors(), connection.transaction():
-        database.rows(connection, "discards", "keep_discard", parameters)
-        database.rows(connection, "discards", "mark_discarded", parameters)
 
 
 class MendedLetters:
@@ -56,8 +62,9 @@ class MendedLetters:
     For one thread.
     """
 
-    def __init__(self, pool: Pool, open_channel: OpenChannel, bucket: str) -> None:
+    def __init__(self, pool: Pool, open_channel: OpenChannel, bucket: str, reached: Reached) -> None:
         self._pool = pool
+        self._reached = reached
         self._open_channel = open_channel
         self._bucket = bucket
         # Of those that somebody has replayed there is no letter; in somebody's hand it would not be seen just now.
@@ -85,6 +92,9 @@ class MendedLetters:
                         self._let_go(letter, held.settle)
         except HeldByAnother:  # who has them in hand just now
             return
+        with database.transaction(self._pool) as connection:
+            let_go = {"file_ids": [file_id for file_id, _ in wanted.values()], "reason": MENDED}
+            database.rows(connection, "discards", "mark_let_go", let_go)
         self._in_vain.update(wanted.values())
 
     def _is_of_bucket(self, letter: DeadLetter) -> bool:
@@ -92,8 +102,10 @@ class MendedLetters:
 
     def _let_go(self, letter: DeadLetter, settle: Callable[[DeadLetter], None]) -> None:
         with database.transaction(self._pool) as connection:
-            record(connection, letter, MENDED)
+            database.rows(connection, "discards", "keep_discard", _parameters(letter, MENDED))
+        self._reached("mended letter recorded, not settled")
         settle(letter)
+        self._reached("mended letter settled, not marked")
         structlog.get_logger().info(
             "letter settled", key=letter.key, id=letter.id, trace_id=letter.trace.id, detail=MENDED
         )

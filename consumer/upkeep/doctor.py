@@ -19,6 +19,7 @@ from consumer.upkeep import canary
 from consumer.upkeep.at_work import at_work
 from consumer.upkeep.findings import Finding, Journey, Level
 from publisher.broker import broker_users, channels, management, topology
+from publisher.broker.hearing import hearing
 from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother, Misconfigured, Permanent, Refused
 from publisher.settings import BrokerSettings, BucketSettings
 from publisher.store import notifications
@@ -86,8 +87,9 @@ def end_to_end(
     def look(settings: DatabaseSettings) -> Iterator[Finding]:
         assert examined.bucket is not None and examined.feeds is not None  # noqa: S101, PT018 - looked at above
         bucket = Bucket(examined.bucket, examined.feeds.folders)
+        broker = examined.broker if _is_fine(found, "rabbitmq") else None
         with database.connect(settings, Role.READ, purpose="doctor") as connection:
-            journeys.extend(canary.send(connection, bucket, examined.feeds.served, patience))
+            journeys.extend(canary.send(connection, bucket, examined.feeds.served, patience, partial(hearing, broker)))
         yield from canary.findings(journeys, patience, poller_only=poller_only)
 
     return _part("canary", examined.database, look), journeys

@@ -20,6 +20,7 @@ from consumer.upkeep import deadlines, lineage
 from consumer.upkeep.deadlines import Answered, Look
 from consumer.upkeep.drain import bucket_of_local
 from consumer.upkeep.lineage import Lineage
+from consumer.upkeep.losses import KnownLoss
 from consumer.upkeep.views import Connect, FileNotes, Moment, OpenChannel, View
 from publisher.arrivals.keys import ChangeFileKey, NotAChangeFile, read_key
 from publisher.broker import dead_letters
@@ -118,6 +119,7 @@ class Version(View):
     reject_kinds: dict[str, int] = Field(description="How many rejects of each kind it has, the most first.")
     rejects: list[Reject] = Field(description="The first ones; `reject_kinds` counts all.")
     requests: list[Request]
+    loss: KnownLoss | None = Field(description="What somebody says of its object, which is gone.")
 
 
 class Letter(View):
@@ -315,6 +317,7 @@ def _read_ledger(connect: Connect, feed: Feed, key: str, answered: Answered) -> 
             version["rejects"] = database.rows(connection, "explain", "rejects", parameters, feed=feed)
             version["reject_kinds"] = _reject_kinds(connection, version)
             version["requests"] = database.rows(connection, "explain", "requests", parameters)
+            version["loss"] = database.row(connection, "explain", "loss", parameters)
         return {"versions": versions}
 
 
@@ -397,7 +400,9 @@ def _next_of_absent(life: Life, here: list[Version], judged: ChangeFileKey | Not
         return f"a consumer will {missing}"
     if any(version.applied_at for version in here):
         if not life.processed and any(version.archive_key for version in here):
-            return "nothing; its archived object is gone: verify calls it lost"
+            is_known = all(version.loss for version in here if version.archive_key)
+            lost = f"verify calls it lost; where it is gone for good: fleettickets acknowledge {quote(life.key)}"
+            return f"nothing; its archived object is gone: {'somebody has said why' if is_known else lost}"
         return "nothing: it is done"
     if any(version.first_seen_by == "import" for version in life.versions):
         return "nothing: it was imported from a local file"

@@ -61,7 +61,8 @@ class Journey(View):
     feed: str
     seen_by: SeenBy | None = Field(description="Who told a consumer of it; null where none has taken it.")
     milliseconds: dict[str, float] = Field(
-        description="stored, delivered (by event or poller, and by the broker), read, applied, archived, removed."
+        description="stored, announced (to the broker, by event or poller; not where that cannot be heard), delivered "
+        "(to a consumer), read, applied, archived, removed."
     )
     trouble: str | None = Field(description="Why it could not be applied.")
 

@@ -1,8 +1,11 @@
 """Objects that are gone, acknowledged by a person: from then on `verify` tells them apart."""
 
+from pydantic import Field
+
+from consumer.fail_points import Reached
 from consumer.postgres import database
 from consumer.postgres.database import Connection
-from consumer.upkeep.views import View
+from consumer.upkeep.views import Moment, View
 from publisher.errors import FleetticketsError
 from publisher.store.bucket import Bucket
 
@@ -13,6 +16,15 @@ class NotLost(FleetticketsError):
     def __init__(self, key: str, why: str) -> None:
         super().__init__(f"{key!r} is not lost: {why}")
         self.key = key
+
+
+class KnownLoss(View):
+    """What somebody says of an object that is gone."""
+
+    reason: str
+    acknowledged_by: str = Field(description="The user and the host of the command.")
+    login: str = Field(description="Of the database.")
+    acknowledged_at: Moment
 
 
 class Loss(View):
@@ -39,8 +51,10 @@ def lost_versions(connection: Connection, bucket: Bucket, key: str) -> list[Loss
     return lost
 
 
-def acknowledge(connection: Connection, bucket: Bucket, losses: list[Loss], reason: str, by: str) -> None:
-    """Keep the reason, and who says so; once more, the last word counts.
+def acknowledge(  # noqa: PLR0917 - what is said, and who says it
+    connection: Connection, bucket: Bucket, losses: list[Loss], reason: str, by: str, reached: Reached
+) -> None:
+    """Keep the reason, and who says so: of all of them, or of none. Once more, the last word counts.
 
     Raises: DependencyDown, Refused.
     """
@@ -48,3 +62,5 @@ def acknowledge(connection: Connection, bucket: Bucket, losses: list[Loss], reas
         for loss in losses:
             version = {"bucket": bucket.name, "key": loss.key, "etag": loss.etag}
             database.rows(connection, "losses", "acknowledge", version | {"reason": reason, "by": by})
+            reached("between acknowledgements")
+    reached("acknowledged, not told")

@@ -90,6 +90,7 @@ class OpenRequests(View):
     """Follow-on requests of one kind."""
 
     unsent: int = Field(description="Of those that are due, the ones that the broker does not have.")
+    oldest_unsent_seconds: float | None = Field(description="Since the first of these was due.")
     unhandled: int
 
 
@@ -203,6 +204,7 @@ class DatabasePart(View):
     backlog: Backlog | None = Field(description="None where the bucket does not answer.")
     feeds: dict[str, Freshness] = Field(description="By name, those that are served.")
     unfinished_files: dict[str, int] = Field(description="By state.")
+    dead_letters: dict[str, int] = Field(description="Files whose tries are spent, by why, the most frequent first.")
     open_requests: dict[str, OpenRequests] = Field(description="By kind.")
     waits: list[Wait]
     geocoding: Geocoding
@@ -501,9 +503,9 @@ def _database(connect: Connect, feeds: Sequence[Feed], geocoder: GeocoderAccount
             unfinished_files={
                 row["state"]: row["files"] for row in database.rows(connection, "status", "ledger_by_state")
             },
+            dead_letters={row["reason"]: row["files"] for row in database.rows(connection, "status", "dead_letters")},
             open_requests={
-                row["kind"]: OpenRequests(unsent=row["unsent"], unhandled=row["unhandled"])
-                for row in database.rows(connection, "status", "open_requests")
+                row.pop("kind"): OpenRequests(**row) for row in database.rows(connection, "status", "open_requests")
             },
             waits=[Wait(**row) for row in database.rows(connection, "waits", "waits")],
             geocoding=geocoding,

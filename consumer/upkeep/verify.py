@@ -21,7 +21,8 @@ from consumer.postgres.database import Connection
 from consumer.upkeep import deadlines, inventory
 from consumer.upkeep.deadlines import Answered
 from consumer.upkeep.inventory import Listed
-from consumer.upkeep.views import Connect, Moment, OpenChannel, View
+from consumer.upkeep.losses import KnownLoss
+from consumer.upkeep.views import Connect, OpenChannel, View
 from publisher.arrivals.store_events import NOT_AN_EVENT
 from publisher.broker import channels, dead_letters
 from publisher.broker.dead_letters import DeadLetter
@@ -165,15 +166,11 @@ class Notes(View):
     acknowledged_losses: int = Field(description="Versions of which somebody has said why their object is gone.")
 
 
-class AcknowledgedLoss(View):
-    """A version whose object is gone, and what somebody says of it."""
+class AcknowledgedLoss(KnownLoss):
+    """A version whose object is gone."""
 
     subject: str = Field(description="The object's key.")
     key: str = Field(description="The key in changes/ that it belongs to.")
-    reason: str
-    acknowledged_by: str = Field(description="The user and the host of the command.")
-    login: str = Field(description="Of the database.")
-    acknowledged_at: Moment
 
 
 class Verification(View):

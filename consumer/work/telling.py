@@ -73,6 +73,8 @@ def _count_applied(applied: Applied, span: Span) -> None:
     metrics.ARRIVALS.labels(feed, sighting.seen_by).inc()
     for outcome in ROW_OUTCOMES:
         metrics.ROWS.labels(feed, outcome).inc(getattr(applied.counts, outcome))
+    for rule, rows in applied.rejects.items():
+        metrics.REJECTS.labels(feed, rule).inc(rows)
     metrics.LAG.labels(feed).observe(applied.lag_seconds)
     times = {
         "opened": applied.opened_at, "staged": applied.staged_at, "committed": applied.committed_at,

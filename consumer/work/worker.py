@@ -42,6 +42,7 @@ from consumer.postgres import database
 from consumer.work.breaker import Breaker, EverythingFails
 from consumer.work.routes import Route
 from consumer.work.telling import tell_failed, tell_file
+from publisher.absences import Absences
 from publisher.arrivals import messages
 from publisher.arrivals.messages import ChangeFileArrived
 from publisher.arrivals.store_events import read_event
@@ -65,6 +66,7 @@ from publisher.errors import (
 from publisher.heartbeat import Pause, PausedBy, Pulse
 from publisher.log import following
 from publisher.settings import BATCH, WorkSettings
+from publisher.store.bucket import BUCKET
 
 Answer = TypeVar("Answer")
 log = structlog.get_logger()
@@ -77,8 +79,6 @@ OWN_HOLD_SECONDS = 5
 out, or a queue that does not take its message: they are not to wait behind it."""
 IN_HAND_HOLD_SECONDS = 1
 """The same for what somebody else has in hand, who mostly is done in a moment."""
-_OWN = (FailsForThisOne, HeldByAnother, NotConfirmed)
-"""What is in the way of one delivery alone, although it is a dependency that fails it."""
 _NOT_NOW_SECONDS = topology.RETRY_DELAYS[1]
 _NEXT_PROBE_SECONDS = topology.RETRY_DELAYS[0]
 _NOT_SERVED_SECONDS = topology.RETRY_DELAYS[:2]
@@ -102,8 +102,10 @@ class Worker:
         settle_letters: Callable[[], None],
         reached: Reached,
         pulse: Pulse,
+        absences: Absences,
     ) -> None:
         self._link = link
+        self._absences = absences
         self._routes = routes
         self._tail = tail
         self._stop = stop
@@ -246,12 +248,14 @@ class Worker:
     def _pause(self) -> Pause | None:
         return next((pause for route in self._routes.values() if (pause := route.breaker.pause)), None)
 
-    def _hold_up(self, error: BaseException | None) -> None:
-        """Note what is in everybody's way; what fails for one delivery alone, others get past."""
+    def _hold_up(self, error: BaseException | None) -> str | None:
+        """Note what is in everybody's way, and give the service that is away: what fails one alone, others get past."""
         if isinstance(error, LockTimeout):
             self._pulse.held_up(PausedBy.LOCK, str(error))
-        elif isinstance(error, DependencyDown) and not isinstance(error, _OWN):
+        elif missed := self._absences.missed(error):
             self._pulse.held_up(PausedBy.AWAY, str(error))
+            return missed
+        return None
 
     def _turn(self, delivery: Delivery) -> Breaker:
         """Wait for the breaker's leave to try; one that was a probe before does not wait in the way of the others.
@@ -294,11 +298,13 @@ class Worker:
                 self._link.ack(delivery)
             case HistoryCaptured(requests, seconds):
                 breaker.succeeded()
+                self._absences.served(database.DATABASE, began=began)
                 delivery.span.links(traces_of(requests))
                 tell_done("history", traces_of(requests), requests=len(requests), seconds=round(seconds, 3))
                 self._link.ack(delivery)
             case TicketsGeocoded():
                 breaker.succeeded()
+                self._absences.served(database.DATABASE, began=began)
                 self._link.ack(delivery)
             case Postponed(seconds):
                 delays = (delay for delay in topology.RETRY_DELAYS if delay >= seconds)
@@ -350,6 +356,7 @@ class Worker:
     ) -> bool:
         (breaker.succeeded if isinstance(outcome, Applied) else breaker.undecided)()
         self._settled(delivery)
+        self._absences.served(database.DATABASE, BUCKET, began=began)
         tell_file(outcome, delivery.span, redelivered=delivery.redelivered, began=began, archive_key=archive_key)
         self._link.ack(delivery)
         return False
@@ -359,22 +366,27 @@ class Worker:
 
         Raises: DependencyDown, when stopped meanwhile or HOLD_SECONDS after the delivery came; what `action` raises.
         """
+        missed: set[str] = set()
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(DependencyDown),
             wait=tenacity.wait_exponential_jitter(multiplier=0.25, max=15),
             stop=tenacity.stop_when_event_set(self._stop) | _HeldLongEnough(_left_to_hold(delivery)),
             sleep=tenacity.sleep_using_event(self._stop),
-            before_sleep=self._wait_on,
+            before_sleep=partial(self._wait_on, missed),
             reraise=True,
         )
-        return retrying(action)
+        answer = retrying(action)
+        if not isinstance(answer, Postponed | Interrupted):
+            self._absences.served(*missed)
+        return answer
 
-    def _wait_on(self, state: tenacity.RetryCallState) -> None:
+    def _wait_on(self, missed: set[str], state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        self._hold_up(error)
         # Who waits for another to be done is no trouble.
         told = log.debug if isinstance(error, HeldByAnother) else log.warning
         told("waiting", detail=str(error), retry_in_s=round(state.upcoming_sleep, 2))
+        if service := self._hold_up(error):
+            missed.add(service)
 
     def _not_now(
         self, delivery: Delivery, error: FleetticketsError, delay: int, also: Mapping[str, Any] | None = None
@@ -424,14 +436,18 @@ class Worker:
 
     def _sweep(self) -> None:
         """Finish what a crash left half-way: at the start, then now and again, less often while it does not succeed."""
-        pause = _SWEEP_SECONDS
+        pause, missed = _SWEEP_SECONDS, set[str]()
         self._stop.wait(1.0)
         while not self._stop.is_set():
             try:
                 self._tail.sweep(self._stop)
                 self._settle_letters()
+                self._absences.served(*missed)
                 pause = _SWEEP_SECONDS
+                missed.clear()
             except DependencyDown as error:
+                if service := self._absences.missed(error):
+                    missed.add(service)
                 pause = min(2 * pause, _LONGEST_SWEEP_SECONDS)
                 log.warning("sweep", detail=str(error), retry_in_s=pause)
             except Exception:

@@ -13,15 +13,15 @@ from urllib.parse import urlsplit
 
 import pika
 import pika.exceptions
-import structlog
 import tenacity
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 from pika.adapters.utils.connection_workflow import AMQPConnectorException, AMQPConnectorPhaseErrorBase
 
 from publisher import tls
+from publisher.absences import Absences
 from publisher.broker import header_tables, topology
 from publisher.broker.confirms import REFUSED
-from publisher.errors import DependencyDown, HeldByAnother, Misconfigured, NotConfirmed
+from publisher.errors import DependencyDown, HeldByAnother, LoginRefused, Misconfigured, NotConfirmed
 from publisher.settings import BrokerSettings
 
 Channel = BlockingChannel
@@ -71,7 +71,7 @@ def lost(error: BaseException) -> DependencyDown:
 
 def away(detail: str) -> DependencyDown:
     """The broker does not do what it should, and where it is."""
-    return DependencyDown(BROKER, f"{detail} ({_server.address})" if _server.address else detail)
+    return DependencyDown(BROKER, detail, _server.address)
 
 
 def describe(error: BaseException) -> str:
@@ -132,17 +132,17 @@ def _verifying(settings: BrokerSettings, given: pika.URLParameters) -> pika.SSLO
     return options
 
 
-def _refusal(error: BaseException | None) -> Misconfigured | None:
+def _refusal(error: BaseException | None) -> LoginRefused | None:
     # The library takes whatever ends a connection in these phases for a refusal; a broker that refuses says so.
     is_said = "ConnectionClosedByBroker" in str(error)
     at = f"rabbitmq at {_server.address}"
     match error:
         case pika.exceptions.ProbableAuthenticationError() if is_said:
-            return Misconfigured(f"RABBITMQ_URL: {at} refuses this user or password")
+            return LoginRefused(BROKER, f"RABBITMQ_URL: {at} refuses this user or password")
         case pika.exceptions.AuthenticationError():
-            return Misconfigured(f"RABBITMQ_URL: {at} takes no user and password in the way they are sent")
+            return LoginRefused(BROKER, f"RABBITMQ_URL: {at} takes no user and password in the way they are sent")
         case pika.exceptions.ProbableAccessDeniedError() if is_said:
-            return Misconfigured(f"RABBITMQ_URL: {at} has no such virtual host, or gives no access to it")
+            return LoginRefused(BROKER, f"RABBITMQ_URL: {at} has no such virtual host, or gives no access to it")
     return None
 
 
@@ -154,9 +154,11 @@ class Reconnecting:
     running process, he can put back.
     """
 
-    def __init__(self, stop: Event) -> None:
+    def __init__(self, stop: Event, absences: Absences) -> None:
         self._stop = stop
+        self._absences = absences
         self._has_held = False
+        self._missed: set[str] = set()
 
     def __iter__(self) -> Iterator[tenacity.AttemptManager]:
         return iter(
@@ -165,7 +167,7 @@ class Reconnecting:
                 wait=RECONNECT_WAIT,
                 stop=tenacity.stop_when_event_set(self._stop),
                 sleep=tenacity.sleep_using_event(self._stop),
-                before_sleep=log_loss,
+                before_sleep=self._wait,
                 reraise=True,
             )
         )
@@ -174,15 +176,16 @@ class Reconnecting:
         """The attempt's connection works: the back-off starts anew with the next loss."""
         attempt.retry_state.attempt_number = 1
         self._has_held = True
+        self._absences.served(*self._missed)
+        self._missed.clear()
 
     def _is_worth_waiting(self, error: BaseException) -> bool:
         return isinstance(error, DependencyDown) or (self._has_held and isinstance(error, Misconfigured))
 
-
-def log_loss(state: tenacity.RetryCallState) -> None:
-    """Say once per attempt that there is no connection, and when the next attempt comes."""
-    error = state.outcome.exception() if state.outcome else None
-    structlog.get_logger().warning("waiting", detail=str(error), retry_in_s=round(state.upcoming_sleep, 1))
+    def _wait(self, state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        if missed := self._absences.wait(error, state.upcoming_sleep):
+            self._missed.add(missed)
 
 
 @contextmanager

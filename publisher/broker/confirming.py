@@ -20,6 +20,7 @@ from pika.channel import Channel
 from pika.frame import Method
 from pika.spec import Basic, BasicProperties
 
+from publisher.absences import Absences
 from publisher.broker import channels, serving, topology
 from publisher.broker.confirms import Confirms
 from publisher.broker.publishing import Outgoing
@@ -58,6 +59,7 @@ class AsyncLink:
         settings: BrokerSettings,
         purpose: str,
         confirm_seconds: float,
+        absences: Absences,
         *,
         unconfirmed: int = UNCONFIRMED,
         subscriptions: Sequence[Subscription] = (),
@@ -66,6 +68,7 @@ class AsyncLink:
         self._settings = settings
         self._purpose = purpose
         self._confirm_seconds = confirm_seconds
+        self._absences = absences
         self._unconfirmed = unconfirmed
         self._subscriptions = subscriptions
         self._bucket = bucket
@@ -118,7 +121,7 @@ class AsyncLink:
         async for attempt in tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(self._is_worth_waiting),
             wait=channels.RECONNECT_WAIT,
-            before_sleep=channels.log_loss,
+            before_sleep=self._wait,
             reraise=True,
         ):
             with attempt:
@@ -132,6 +135,9 @@ class AsyncLink:
 
     def _is_worth_waiting(self, error: BaseException) -> bool:
         return isinstance(error, DependencyDown) or (self._was_connected and isinstance(error, Misconfigured))
+
+    def _wait(self, state: tenacity.RetryCallState) -> None:
+        self._absences.wait(state.outcome.exception() if state.outcome else None, state.upcoming_sleep)
 
     def _declare(self) -> None:
         with (
@@ -179,6 +185,7 @@ class AsyncLink:
                 await self._hold(serving.claim_of(self._bucket), connection, lost)
             for subscription in self._subscriptions:
                 self._subscribe(connection, subscription, lost)
+            self._absences.served(channels.BROKER)
             log.info("consuming" if self._subscriptions else "connected", **self._queues())
             yield
         finally:

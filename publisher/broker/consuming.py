@@ -17,6 +17,7 @@ import structlog
 from pika.channel import Channel
 from pika.spec import Basic, BasicProperties
 
+from publisher.absences import Absences
 from publisher.arrivals import messages
 from publisher.arrivals.store_events import MAX_BYTES
 from publisher.broker import channels, topology, tracing
@@ -82,8 +83,9 @@ class Link:
     While it consumes files, the virtual host is the bucket's.
     """
 
-    def __init__(self, settings: BrokerSettings, bucket: str, spans: Spans = UNRECORDED) -> None:
+    def __init__(self, settings: BrokerSettings, bucket: str, absences: Absences, spans: Spans = UNRECORDED) -> None:
         self._settings = settings
+        self._absences = absences
         self._bucket = bucket
         self._spans = spans
         self._running: _Running | None = None
@@ -182,6 +184,7 @@ class Link:
             self._settings,
             "consumer",
             CONFIRM_SECONDS,
+            self._absences,
             unconfirmed=_UNCONFIRMED,
             subscriptions=subscriptions,
             bucket=self._bucket if Queue.FILES in prefetch else None,

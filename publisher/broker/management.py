@@ -137,7 +137,8 @@ def _listed(answer: requests.Response) -> list[dict[str, Any]]:
     try:
         found = answer.json()
     except requests.RequestException as error:
-        raise DependencyDown(_API, f"{urlsplit(answer.url).path}: HTTP {answer.status_code}") from error
+        asked = urlsplit(answer.url)
+        raise DependencyDown(_API, f"{asked.path}: HTTP {answer.status_code}", asked.netloc) from error
     if not isinstance(found, list):
         raise Misconfigured("RABBITMQ_MANAGEMENT_URL: this is no management API of RabbitMQ")
     return found
@@ -167,7 +168,7 @@ def _ask(settings: BrokerSettings, method: str, path: str, body: Any = None) -> 
     except requests.RequestException as error:
         # Only of TLS in its own words; the others quote the address.
         detail = tls.explained(str(error), "RABBITMQ_MANAGEMENT_URL") if isinstance(error, SSLError) else ""
-        raise DependencyDown(_API, f"{detail or type(error).__name__} ({host})") from error
+        raise DependencyDown(_API, detail or type(error).__name__, host) from error
     if answer.status_code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         raise Misconfigured("RABBITMQ_MANAGEMENT_URL: the broker refuses this user, password or right")
     if answer.status_code == HTTPStatus.NOT_FOUND:
@@ -178,5 +179,5 @@ def _ask(settings: BrokerSettings, method: str, path: str, body: Any = None) -> 
     try:
         answer.raise_for_status()
     except requests.RequestException as error:
-        raise DependencyDown(_API, f"{path.partition('/')[0]}: HTTP {answer.status_code} ({host})") from error
+        raise DependencyDown(_API, f"{path.partition('/')[0]}: HTTP {answer.status_code}", host) from error
     return answer

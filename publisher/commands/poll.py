@@ -4,6 +4,7 @@ import contextlib
 import json
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from threading import Event
 from typing import Annotated
 
@@ -12,12 +13,13 @@ import tenacity
 import typer
 
 from publisher import metrics
+from publisher.absences import Absences
 from publisher.broker import channels, serving
 from publisher.commands.recording import recording
-from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother
+from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother, Misconfigured
 from publisher.health import Health, show
 from publisher.heartbeat import ProcessKind, Pulse
-from publisher.program import AsJson, Known, MetricsAt, OfFeeds, stop_on_signals
+from publisher.program import AsJson, Known, MetricsAt, OfFeeds, Textfile, stop_on_signals
 from publisher.settings import (
     BrokerSettings,
     BucketSettings,
@@ -27,10 +29,10 @@ from publisher.settings import (
 )
 from publisher.sources.poller import Poll, Poller
 from publisher.spans import Spans
-from publisher.store.bucket import Bucket
+from publisher.store.bucket import BUCKET, Bucket
 
 
-def poll(
+def poll(  # noqa: PLR0917 - its parameters are its options
     context: typer.Context,
     every: Annotated[
         float | None,
@@ -38,6 +40,7 @@ def poll(
     ] = None,
     feed: OfFeeds = None,
     metrics_at: MetricsAt = None,
+    textfile: Textfile = None,
     as_json: AsJson = False,
 ) -> None:
     """Publish every key that still waits in changes/.
@@ -50,17 +53,25 @@ def poll(
     take up later, is not published again and again. A database that is away makes no difference to the rest.
     """
     with recording(ProcessKind.POLLER) as spans:
-        _poll(context.obj, every, feed, metrics_at, spans, as_json=as_json)
+        _poll(context, spans, every=every, feed=feed, metrics_at=metrics_at, textfile=textfile, as_json=as_json)
 
 
 def _poll(
-    known: Known, every: float | None, feed: list[str] | None, metrics_at: str | None, spans: Spans, *, as_json: bool
+    context: typer.Context,
+    spans: Spans,
+    *,
+    every: float | None,
+    feed: list[str] | None,
+    metrics_at: str | None,
+    textfile: Path | None,
+    as_json: bool,
 ) -> None:
     broker_settings, bucket_settings, work = load(BrokerSettings), load(BucketSettings), load(WorkSettings)
+    known: Known = context.obj
     known.require_database()
     bucket = Bucket(bucket_settings, known.folders(feed or ()))
-    pulse = Pulse()
-    poller = Poller(bucket, work.prefetch, known.open_settled, pulse=pulse, spans=spans)
+    pulse, absences = Pulse(), Absences()
+    poller = Poller(bucket, work.prefetch, known.open_settled, pulse=pulse, absences=absences, spans=spans)
     if every is None:
         bucket.require()
         with channels.declared_channel(broker_settings, "poll") as channel:
@@ -71,15 +82,23 @@ def _poll(
             except HeldByAnother:
                 typer.echo("another poll is running, this one is not needed", err=True)
                 done = None
+        if done is not None:
+            _tell_metrics(done)
+            if textfile is not None:
+                metrics.write(textfile, metrics.LAST_POLL)
         _report(done, as_json=as_json)
         return
+    if textfile is not None:
+        raise Misconfigured("--textfile is for a poll in cron; a loop shows the same with --metrics")
     log_settings(broker_settings, bucket_settings, work)
     if metrics_at is not None:
+        services = {"rabbitmq": channels.BROKER, "store": BUCKET, "postgres": "postgres"}
+        metrics.show_absences(metrics.POLLER_AWAY, absences, services)
         show(metrics_at, metrics.POLLER, Health(pulse))
     stop = stop_on_signals()
     with contextlib.suppress(DependencyDown):  # a store that is away now is waited for
         bucket.require()
-    attempts = channels.Reconnecting(stop)
+    attempts = channels.Reconnecting(stop, absences)
     try:
         with known.beating(ProcessKind.POLLER, pulse, feeds=[folder.feed for folder in bucket.folders]):
             for attempt in attempts:
@@ -105,10 +124,18 @@ def _report(done: Poll | None, *, as_json: bool) -> None:
         typer.echo(f"waiting {done.waiting}{aside}, already queued {done.queued}, published {done.published}")
 
 
+def _tell_metrics(done: Poll) -> None:
+    metrics.POLLED_AT.set_to_current_time()
+    metrics.POLL_WAITING.set(done.waiting)
+    metrics.POLL_SET_ASIDE.set(done.set_aside)
+    metrics.POLL_QUEUED.set(done.queued)
+    metrics.POLL_BROUGHT.set(done.published)
+
+
 def _polled(attempts: channels.Reconnecting, attempt: tenacity.AttemptManager, done: Poll) -> None:
     # Only now is it known that broker and store are both there: while one is away, the pauses grow.
     attempts.held(attempt)
     metrics.POLLS.inc()
     metrics.POLL_PUBLISHED.inc(done.published)
-    metrics.POLL_WAITING.set(done.waiting)
+    _tell_metrics(done)
     structlog.get_logger().info("poll", **asdict(done))

@@ -8,6 +8,7 @@ import structlog
 import typer
 
 from publisher import metrics
+from publisher.absences import Absences
 from publisher.broker import channels
 from publisher.commands.recording import recording
 from publisher.errors import FleetticketsError
@@ -20,7 +21,7 @@ from publisher.settings import (
     load,
     log_settings,
 )
-from publisher.sources.sqs import Bridge, Carried, SqsQueue
+from publisher.sources.sqs import SQS, Bridge, Carried, SqsQueue
 
 
 def carry_from_sqs(
@@ -39,7 +40,7 @@ def carry_from_sqs(
     broker_settings, sqs_settings = load(BrokerSettings), load(SqsSettings)
     stop = stop_on_signals()
     known: Known = context.obj
-    pulse = Pulse()
+    pulse, absences = Pulse(), Absences()
     with recording(ProcessKind.SQS) as spans, Bridge(SqsQueue(sqs_settings), pulse, spans) as bridge:
         if once:
             with channels.declared_channel(broker_settings, "sqs") as channel:
@@ -47,10 +48,17 @@ def carry_from_sqs(
             _report_batch(batch, as_json=as_json)
             return
         if metrics_at is not None:
+            metrics.show_absences(metrics.BRIDGE_AWAY, absences, {"rabbitmq": channels.BROKER, "sqs": SQS})
             show(metrics_at, metrics.BRIDGE, Health(pulse))
         try:
             with known.beating(ProcessKind.SQS, pulse):
-                bridge.run(broker_settings, stop, partial(log_settings, broker_settings, sqs_settings), _log_batch)
+                bridge.run(
+                    broker_settings,
+                    stop,
+                    absences,
+                    begun=partial(log_settings, broker_settings, sqs_settings),
+                    report=_log_batch,
+                )
         except FleetticketsError:
             if not stop.is_set():
                 raise

@@ -11,6 +11,7 @@ from threading import Event
 import structlog
 from pika.adapters.blocking_connection import BlockingChannel
 
+from publisher.absences import Absences
 from publisher.arrivals.folders import Folder
 from publisher.arrivals.messages import ChangeFileArrived
 from publisher.broker import channels, publishing, serving, tracing
@@ -32,8 +33,8 @@ log = structlog.get_logger()
 
 Settled = Callable[[Sequence[ObjectSummary]], Sequence[bool]]
 """Of each of some versions that wait, whether somebody knows that a delivery would do nothing with it now."""
-OpenSettled = Callable[[str], AbstractContextManager[Settled]]
-"""For one poll of the named bucket."""
+OpenSettled = Callable[[str, Absences], AbstractContextManager[Settled]]
+"""For one poll of the named bucket; whoever knows may be away."""
 
 
 def nothing_settled(page: Sequence[ObjectSummary]) -> Sequence[bool]:
@@ -41,7 +42,7 @@ def nothing_settled(page: Sequence[ObjectSummary]) -> Sequence[bool]:
     return [False] * len(page)
 
 
-def knowing_nothing(_bucket: str) -> AbstractContextManager[Settled]:
+def knowing_nothing(_bucket: str, _absences: Absences) -> AbstractContextManager[Settled]:
     """For a poller that is alone."""
     return nullcontext(nothing_settled)
 
@@ -86,11 +87,13 @@ class Poller:
         prefetch: int,
         open_settled: OpenSettled = knowing_nothing,
         clock: Callable[[], float] = time.monotonic,
-        pulse: Pulse | None = None,
         *,
+        pulse: Pulse | None = None,
+        absences: Absences | None = None,
         spans: Spans = UNRECORDED,
     ) -> None:
         self._pulse = pulse or Pulse()
+        self._absences = absences or Absences()
         self._spans = spans
         self._bucket = bucket
         self._prefetch = prefetch
@@ -107,7 +110,7 @@ class Poller:
         """
         # Another feed comes first each time: the backlog of one is not in the way of the others.
         self._folders.rotate()
-        with self._open_settled(self._bucket.name) as settled:
+        with self._open_settled(self._bucket.name, self._absences) as settled:
             # Looked at before and after the listing: files that arrive or leave meanwhile are then never counted
             # as missing from the queue.
             before, _ = channels.queue_depth(channel, Queue.FILES.broker_name)
@@ -184,7 +187,7 @@ class Poller:
         )
         with tracing.sending(self._spans, publishing.arrival(arrived.model_dump_json().encode())) as event:
             publishing.publish(channel, event)
-        log.debug("event", key=found.key, trace_id=event.trace.id)
+        log.debug("handed on", key=found.key, trace_id=event.trace.id)
         before = self._offered.get(_name(found))
         if before is not None or len(self._offered) < _REMEMBERED:
             # What stays in `changes/` for good, like a stray file, is offered less and less often.

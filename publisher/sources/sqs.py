@@ -24,12 +24,14 @@ from botocore.exceptions import (
     ProfileNotFound,
 )
 from pika.adapters.blocking_connection import BlockingChannel
+from pydantic import HttpUrl
 
 from publisher import tls
+from publisher.absences import Absences
 from publisher.broker import channels, publishing, tracing
-from publisher.errors import DependencyDown, Misconfigured
+from publisher.errors import DependencyDown, LoginRefused, Misconfigured
 from publisher.heartbeat import Pulse
-from publisher.settings import BrokerSettings, SqsSettings
+from publisher.settings import BrokerSettings, SqsSettings, host_and_port
 from publisher.spans import UNRECORDED, Spans
 from publisher.store.bucket import verified_by
 
@@ -72,8 +74,9 @@ class SqsQueue:
 
     def __init__(self, settings: SqsSettings) -> None:
         self._url = str(settings.queue_url)
+        self._where = ""
         region = re.search(r"\bsqs\.([a-z0-9-]+)\.(?:vpce\.)?amazonaws\.com", self._url)
-        with _translated_errors():
+        with _translated_errors(self._where):
             self._sqs: SQSClient = boto3.client(
                 "sqs",
                 endpoint_url=str(settings.endpoint) if settings.endpoint else None,
@@ -85,13 +88,15 @@ class SqsQueue:
                     connect_timeout=5, read_timeout=_LONG_POLL + 10, retries={"mode": "standard", "max_attempts": 3}
                 ),
             )
+        # Whatever host the queue's URL has, this is asked.
+        self._where = host_and_port(HttpUrl(self._sqs.meta.endpoint_url))
 
     def receive(self, wait: int) -> list[SqsMessage]:
         """Up to ten messages, as soon as there are any, none after `wait` seconds.
 
         Raises: DependencyDown; Misconfigured, when SQS refuses the queue or the credentials.
         """
-        with _translated_errors():
+        with _translated_errors(self._where):
             answer = self._sqs.receive_message(
                 QueueUrl=self._url, MaxNumberOfMessages=_BATCH, WaitTimeSeconds=wait, VisibilityTimeout=_HIDDEN
             )
@@ -102,7 +107,7 @@ class SqsQueue:
 
         Raises: DependencyDown, Misconfigured.
         """
-        with _translated_errors():
+        with _translated_errors(self._where):
             answer = self._sqs.delete_message_batch(
                 QueueUrl=self._url,
                 Entries=[{"Id": str(n), "ReceiptHandle": message.receipt} for n, message in enumerate(messages)],
@@ -116,7 +121,7 @@ class SqsQueue:
 
         Raises: DependencyDown, Misconfigured.
         """
-        with _translated_errors():
+        with _translated_errors(self._where):
             self._sqs.change_message_visibility_batch(
                 QueueUrl=self._url,
                 Entries=[
@@ -156,19 +161,26 @@ class Bridge:
                 log.info("messages come again later", messages=len(messages), detail=str(error))
 
     def run(
-        self, settings: BrokerSettings, stop: Event, begun: Callable[[], None], report: Callable[[Carried], None]
+        self,
+        settings: BrokerSettings,
+        stop: Event,
+        absences: Absences,
+        *,
+        begun: Callable[[], None],
+        report: Callable[[Carried], None],
     ) -> None:
         """Carry until `stop`, through losses of the broker and of SQS; `begun` is called once both have answered.
 
         Raises: DependencyDown, only when stopped while one of them is away; Misconfigured.
         """
-        attempts = channels.Reconnecting(stop)
+        attempts = channels.Reconnecting(stop, absences)
         has_begun = False
         for attempt in attempts:
             with attempt, self._pulse.noting_absence(), channels.declared_channel(settings, "sqs") as channel:
                 while not stop.is_set():
                     batch = self._carry(channel, stop, _LONG_POLL)
                     attempts.held(attempt)
+                    self._pulse.settled()  # also where there was nothing to carry: SQS has said so
                     if not has_begun:
                         begun()
                         has_begun = True
@@ -198,7 +210,7 @@ class Bridge:
             for message in messages:
                 with tracing.sending(self._spans, publishing.arrival(message.body.encode())) as event:
                     publishing.publish(channel, event)
-                log.debug("event", size=len(event.body), trace_id=event.trace.id)
+                log.debug("handed on", size=len(event.body), trace_id=event.trace.id)
             self._in_hand = []
             return Carried(len(messages), self._delete(messages))
 
@@ -246,7 +258,7 @@ class Bridge:
 
 
 @contextmanager
-def _translated_errors() -> Iterator[None]:
+def _translated_errors(where: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
@@ -254,16 +266,17 @@ def _translated_errors() -> Iterator[None]:
         text = f"{code}: {_one_line(error.response.get('Error', {}).get('Message', ''))}"
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         if status >= _SERVER_ERROR or code in _BUSY_CODES or "throttl" in code.lower():
-            raise DependencyDown(SQS, text) from error
+            raise DependencyDown(SQS, text, where) from error
         if "NonExistentQueue" in code or "QueueDoesNotExist" in code:
             raise Misconfigured("FLEETTICKETS_SQS_QUEUE_URL: there is no such queue") from error
-        raise Misconfigured(f"SQS refuses {error.operation_name}, see the queue's URL and AWS_*: {text}") from error
+        told = f"SQS refuses {error.operation_name}, see the queue's URL and AWS_*: {text}"
+        raise LoginRefused(SQS, told) from error
     except NoRegionError as error:
         raise Misconfigured("AWS_DEFAULT_REGION is not set, and the queue's URL names no region") from error
     except (NoCredentialsError, PartialCredentialsError, ProfileNotFound) as error:
         raise Misconfigured(f"AWS credentials (AWS_ACCESS_KEY_ID, a profile or a role): {_one_line(error)}") from error
     except BotoCoreError as error:
-        raise DependencyDown(SQS, tls.explained(_one_line(error), "FLEETTICKETS_SQS_ENDPOINT")) from error
+        raise DependencyDown(SQS, tls.explained(_one_line(error), "FLEETTICKETS_SQS_ENDPOINT"), where) from error
 
 
 def _one_line(text: object) -> str:

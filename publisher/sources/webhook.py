@@ -21,8 +21,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from publisher import metrics
+from publisher.absences import Absences
 from publisher.arrivals.store_events import read_event
-from publisher.broker import tracing
+from publisher.broker import channels, tracing
 from publisher.broker.confirming import UNCONFIRMED, AsyncLink
 from publisher.broker.publishing import Outgoing, arrival
 from publisher.errors import NotConfirmed, Permanent
@@ -100,7 +101,7 @@ class Receiver:
             metrics.CONFIRM_SECONDS.observe(time.perf_counter() - began)
             metrics.CONFIRMED.inc()
             with following(event.trace):
-                log.debug("event", size=len(body))
+                log.debug("handed on", size=len(body))
                 self._note_what_is_no_event(body)
         finally:
             self._pulse.let_go(request)
@@ -275,7 +276,9 @@ async def serve(
     `stop` is what the caller's handlers of these signals set; uvicorn passes the signals on to them at its end.
     Raises: Misconfigured, when the broker refuses us from the start.
     """
-    link = AsyncLink(broker, "webhook", settings.confirm_seconds)
+    absences = Absences()
+    link = AsyncLink(broker, "webhook", settings.confirm_seconds, absences)
+    metrics.show_absences(metrics.WEBHOOK_AWAY, absences, {"rabbitmq": channels.BROKER})
     metrics.WEBHOOK_CONNECTED.set_function(lambda: float(link.is_connected))
     warnings = Sparing()
 

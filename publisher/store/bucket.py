@@ -208,8 +208,8 @@ class OpenObject:
         try:
             found = self._stream.read1(amount)
         except (BotoCoreError, HTTPError, OSError) as error:
-            told = f"reading {self.summary.key!r} broke off: {_one_line(error)} ({self._where})"
-            raise ObjectUnavailable(BUCKET, told) from error
+            told = f"reading {self.summary.key!r} broke off: {_one_line(error)}"
+            raise ObjectUnavailable(BUCKET, told, self._where) from error
         waited = time.monotonic() - began
         self._waited_in_all += waited
         self._waited += waited
@@ -218,15 +218,16 @@ class OpenObject:
         if not found and self._read < self.summary.size:
             raise ObjectUnavailable(
                 BUCKET,
-                f"reading {self.summary.key!r} broke off after {self._read:,} of {self.summary.size:,} bytes "
-                f"({self._where})",
+                f"reading {self.summary.key!r} broke off after {self._read:,} of {self.summary.size:,} bytes",
+                self._where,
             )
         if found and self._waited > _PACED_SECONDS:
             if self._paced < _LEAST_PACE * self._waited and self._read < self.summary.size:
                 raise ObjectUnavailable(
                     BUCKET,
                     f"reading {self.summary.key!r} is too slow: {self._paced:,} bytes in {self._waited:.0f} s, after "
-                    f"{self._read - self._paced:,} of {self.summary.size:,} ({self._where})",
+                    f"{self._read - self._paced:,} of {self.summary.size:,}",
+                    self._where,
                 )
             self._waited, self._paced = 0.0, 0
         return found
@@ -305,7 +306,7 @@ class Bucket:
     ) -> None:
         self.name = settings.bucket
         self.folders = tuple(folders)
-        self._where = f"{settings.endpoint.host}:{settings.endpoint.port}"
+        self._where = settings.where
         self._slow_bodies = SlowBodies(slow, stop or Event())
         self._s3 = s3_client(settings, connections)
         # Copies and deletes are not for the client to repeat. One whose answer was lost is done, and by the time of
@@ -689,12 +690,13 @@ class Bucket:
             if _is_refusal(error) and self._is_open():
                 raise ObjectRefused(BUCKET, detail) from error
             if _is_fault(error) and self._is_open():
-                raise ObjectUnavailable(BUCKET, detail) from error
+                raise ObjectUnavailable(BUCKET, detail, self._where) from error
             # Refused credentials and a missing bucket too: the operator can mend them while files wait.
-            told = self._unfit(error) if _is_refusal(error) else f"{detail} ({self._where})"
-            raise DependencyDown(BUCKET, told) from error
+            if _is_refusal(error):
+                raise DependencyDown(BUCKET, self._unfit(error)) from error
+            raise DependencyDown(BUCKET, detail, self._where) from error
         except (BotoCoreError, HTTPError, OSError) as error:
-            raise DependencyDown(BUCKET, f"{_one_line(error)} ({self._where})") from error
+            raise DependencyDown(BUCKET, _one_line(error), self._where) from error
 
     def _unfit(self, error: ClientError) -> str:
         """Which setting is wrong, where the store refuses whatever it is asked."""

@@ -32,22 +32,27 @@ def try_conditions(settings: BucketSettings, folder: Folder) -> Conditions:
 
     Raises: DependencyDown; StoreRefused, when the store will not write, copy or delete there at all.
     """
-    s3, bucket = s3_client(settings), settings.bucket
+    s3, bucket, where = s3_client(settings), settings.bucket, settings.where
     source = f"{folder.prefix}doctor/{uuid.uuid4().hex}"
     copy = f"{source}.copy"
     try:
-        _do("write", lambda: s3.put_object(Bucket=bucket, Key=source, Body=b"fleettickets doctor\n"))
+        _do(where, "write", lambda: s3.put_object(Bucket=bucket, Key=source, Body=b"fleettickets doctor\n"))
         copied = _do(
+            where,
             "copy",
             lambda: s3.copy_object(
                 Bucket=bucket, Key=copy, CopySource={"Bucket": bucket, "Key": source}, CopySourceIfMatch=_WRONG
             ),
         )
         if not copied:
-            _do("copy", lambda: s3.copy_object(Bucket=bucket, Key=copy, CopySource={"Bucket": bucket, "Key": source}))
-        deleted = _do("delete", lambda: s3.delete_object(Bucket=bucket, Key=copy, IfMatch=_WRONG))
-        _do("delete", lambda: s3.delete_object(Bucket=bucket, Key=copy))
-        _do("delete", lambda: s3.delete_object(Bucket=bucket, Key=source))
+            _do(
+                where,
+                "copy",
+                lambda: s3.copy_object(Bucket=bucket, Key=copy, CopySource={"Bucket": bucket, "Key": source}),
+            )
+        deleted = _do(where, "delete", lambda: s3.delete_object(Bucket=bucket, Key=copy, IfMatch=_WRONG))
+        _do(where, "delete", lambda: s3.delete_object(Bucket=bucket, Key=copy))
+        _do(where, "delete", lambda: s3.delete_object(Bucket=bucket, Key=source))
     finally:
         for key in (copy, source):
             with contextlib.suppress(ClientError, BotoCoreError):
@@ -55,7 +60,7 @@ def try_conditions(settings: BucketSettings, folder: Folder) -> Conditions:
     return Conditions(copy=not copied, delete=not deleted)
 
 
-def _do(what: str, call: Callable[[], object]) -> bool:
+def _do(where: str, what: str, call: Callable[[], object]) -> bool:
     """Whether it was done; False for a condition that did not hold."""
     try:
         call()
@@ -66,5 +71,5 @@ def _do(what: str, call: Callable[[], object]) -> bool:
         raise StoreRefused(BUCKET, f"no right to {what} an object? {' '.join(str(error).split())[:200]}") from error
     except BotoCoreError as error:
         detail = tls.explained(" ".join(str(error).split())[:200], "RUSTFS_ENDPOINT")
-        raise DependencyDown(BUCKET, detail) from error
+        raise DependencyDown(BUCKET, detail, where) from error
     return True

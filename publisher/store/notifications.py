@@ -100,7 +100,7 @@ class Notifications:
 
         Raises: Misconfigured, DependencyDown, StoreRefused.
         """
-        with _translated_errors():
+        with _translated_errors(self._settings.where):
             if self._settings.bucket not in {found["Name"] for found in self._s3.list_buckets()["Buckets"]}:
                 self._s3.create_bucket(Bucket=self._settings.bucket)
 
@@ -142,7 +142,7 @@ class Notifications:
 
         Raises: Misconfigured, DependencyDown, StoreRefused.
         """
-        with _translated_errors():
+        with _translated_errors(self._settings.where):
             return dict(self._s3.get_bucket_notification_configuration(Bucket=self._settings.bucket))
 
     def apply(self, plan: Plan) -> None:
@@ -152,17 +152,17 @@ class Notifications:
         """
         wanted = plan.wanted
         if plan.topic:
-            with _translated_errors():
+            with _translated_errors(self._settings.where):
                 arn = self._sns.create_topic(Name=plan.topic.name, Attributes=plan.topic.wanted)["TopicArn"]
             wanted = merged(plan.now, _TOPICS, self._rules(arn, _TOPICS))
-        with _translated_errors():
+        with _translated_errors(self._settings.where):
             self._s3.put_bucket_notification_configuration(
                 Bucket=plan.bucket,
                 NotificationConfiguration=wanted,  # type: ignore[arg-type]
             )
 
     def _read(self) -> Configuration:
-        with _translated_errors():
+        with _translated_errors(self._settings.where):
             answer: Configuration = dict(self._s3.get_bucket_notification_configuration(Bucket=self._settings.bucket))
         if any(mark in self._body for mark in _CEPH_FILTERS):
             raise Misconfigured(
@@ -176,7 +176,7 @@ class Notifications:
         self._body = response_dict["body"]
 
     def _topic_arn(self, name: str) -> str | None:
-        with _translated_errors():
+        with _translated_errors(self._settings.where):
             for page in self._sns.get_paginator("list_topics").paginate():
                 for found in page["Topics"]:
                     if found["TopicArn"].rpartition(":")[2] == name:
@@ -185,7 +185,7 @@ class Notifications:
 
     def _topic_attributes(self, arn: str) -> dict[str, str] | None:
         try:
-            with _translated_errors():
+            with _translated_errors(self._settings.where):
                 endpoint = json.loads(self._sns.get_topic_attributes(TopicArn=arn)["Attributes"]["EndPoint"])
             given = dict(part.partition("=")[::2] for part in endpoint["EndpointArgs"].split("&"))
         except (StoreRefused, ValueError, KeyError):  # a topic that holds a password is not shown over plain HTTP
@@ -368,7 +368,7 @@ def _host(url: SplitResult) -> str:
 
 
 @contextmanager
-def _translated_errors() -> Iterator[None]:
+def _translated_errors(where: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
@@ -384,6 +384,6 @@ def _translated_errors() -> Iterator[None]:
         raise StoreRefused(BUCKET, text) from error
     except (ConnectionError, HTTPClientError) as error:
         detail = tls.explained(" ".join(str(error).split())[:200], "RUSTFS_ENDPOINT")
-        raise DependencyDown(BUCKET, detail) from error
+        raise DependencyDown(BUCKET, detail, where) from error
     except BotoCoreError as error:
         raise StoreRefused(BUCKET, " ".join(str(error).split())[:200]) from error

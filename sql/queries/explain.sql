@@ -32,6 +32,12 @@ GROUP BY 1
 ORDER BY rows DESC, kind
 LIMIT %(limit)s
 
+-- name: loss
+-- What somebody says of a version whose object is gone.
+SELECT reason, acknowledged_by, login, acknowledged_at
+FROM ingest.losses
+WHERE (bucket, key, etag) = (SELECT bucket, key, etag FROM ingest.ledger WHERE file_id = %(file_id)s)
+
 -- name: requests
 SELECT kind, created_at, sent_at, handled_at FROM ingest.outbox WHERE file_id = %(file_id)s ORDER BY kind
 

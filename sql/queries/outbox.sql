@@ -21,6 +21,7 @@ WHERE request_id = ANY (ARRAY(
                         ORDER BY request_id
                         LIMIT 1) AS oldest
     WHERE sent_at < clock_timestamp() - make_interval(secs => %(age)s)))
+RETURNING request_id
 
 -- name: mark_sent
 UPDATE ingest.outbox SET sent_at = clock_timestamp() WHERE request_id = ANY(%(requests)s)

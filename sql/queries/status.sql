@@ -6,6 +6,15 @@ WHERE (state IN ('seen', 'applied', 'archived', 'failed') OR held_since IS NOT N
   AND NOT (state IN ('seen', 'failed') AND ingest.is_superseded(ledger))
 GROUP BY 1
 
+-- name: dead_letters
+-- Those that a person has to look at; what a message says of itself is in none of the reasons.
+SELECT coalesce(reason, 'unknown') AS reason, count(*) AS files
+FROM ingest.ledger
+WHERE state = 'failed' AND dead_lettered_at IS NOT NULL AND discarded_at IS NULL AND NOT ingest.is_superseded(ledger)
+GROUP BY 1
+ORDER BY files DESC, reason
+LIMIT 50
+
 -- name: last_files
 SELECT key, decision, state, reason, first_seen_by, applied_at, rows_read, rows_inserted, rows_updated, rows_unchanged,
        rows_stale, rows_rejected, lines_read, lines_rejected, dates_never, notes
@@ -66,7 +75,9 @@ FROM tickets.import_meta
 WHERE source = %(feed)s
 
 -- name: open_requests
-SELECT kind, count(*) FILTER (WHERE sent_at IS NULL AND due_at <= now()) AS unsent, count(*) AS unhandled
+SELECT kind, count(*) FILTER (WHERE sent_at IS NULL AND due_at <= now()) AS unsent, count(*) AS unhandled,
+       extract(epoch FROM now() - min(due_at) FILTER (WHERE sent_at IS NULL AND due_at <= now()))::float8
+           AS oldest_unsent_seconds
 FROM ingest.outbox
 WHERE handled_at IS NULL
 GROUP BY kind

@@ -118,3 +118,9 @@ def test_requests_that_are_not_sent(watch: Watch) -> None:
     watch.stage.connection.execute("UPDATE ingest.outbox SET sent_at = NULL, handled_at = NULL, due_at = now()")
     watch.look()
     wait_until(lambda: "FleetticketsRequestsNotSent" in watch.prometheus.firing(), "no consumer sends them")
+
+
+def test_polls_of_cron_that_have_ended(watch: Watch) -> None:
+    polled = watch.stage.run("poll", "--textfile", str(watch.prometheus.textfile))
+    assert polled.returncode == 0
+    wait_until(lambda: "FleetticketsNotPolled" in watch.prometheus.firing(), "nobody polls any more")

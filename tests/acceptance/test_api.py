@@ -167,6 +167,13 @@ def test_what_is_not_there_is_404(api: Api, path: str) -> None:
     assert problem(api.get(f"/api/{path}"))[0] == 404
 
 
+def test_who_asks_for_a_path_that_is_none_is_told_where_they_stand(api: Api) -> None:
+    for path in ("/", "/api/inc/history", "/collections"):
+        status, detail = problem(api.get(path))
+        assert (status, "/openapi.json" in detail, path in detail) == (404, True, True)
+    assert problem(api.get("/api/inc/changes")) == (400, "since is missing")
+
+
 def test_an_answer_stands_until_the_data_change(tickets: Stage, api: Api) -> None:
     def ask(tag: str = "") -> requests.Response:
         return api.get("/api/inc/freshness", **({"If-None-Match": tag} if tag else {}))

@@ -1,6 +1,8 @@
 """A canary goes the whole way of a change file, each stage timed, and nothing of it is left; whoever dies."""
 
+import json
 import signal
+import time
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from tests.stage.broker import DEAD_FILES, FILES
 from tests.stage.stage import Stage, wait_until
 from tests.stage.store import CHANGES
 
-STAGES = ["stored", "delivered", "read", "applied", "archived", "removed"]
+STAGES = ["stored", "announced", "delivered", "read", "applied", "archived", "removed"]
 LEFT = """
     SELECT (SELECT count(*) FROM tickets.inc) + (SELECT count(*) FROM tickets.crq)
          + (SELECT count(*) FROM tickets.closure_events) + (SELECT count(*) FROM tickets.versions)
@@ -17,6 +19,11 @@ LEFT = """
          + (SELECT count(*) FROM ingest.positions) + (SELECT count(*) FROM ingest.rejects)
          + (SELECT count(*) FROM ingest.outbox) + (SELECT count(*) FROM ingest.changes)
 """
+
+
+@pytest.fixture(autouse=True)
+def _by_default(stage: Stage) -> None:
+    del stage.environment["FLEETTICKETS_MISSING_COLUMNS"]
 
 
 def sent(stage: Stage, *options: str, **environment: str) -> tuple[int, dict[str, Any], dict[str, Any]]:
@@ -64,10 +71,45 @@ def test_without_a_consumer_it_is_taken_away_again(stage: Stage) -> None:
     stage.bucket.notify(stage.broker)
     status, found, _ = sent(stage, "--wait", "1", "--feed", "inc")
     assert (status, found["canary inc"]["level"]) == (1, "wrong")
-    assert found["canary inc"]["found"] == "no consumer has taken it within 1 s of being stored"
+    assert "no consumer has taken it within 1 s although it was announced after" in found["canary inc"]["found"]
     consumer = stage.start("consume")
     require_nothing_left(stage)
     consumer.stop()
+
+
+def test_without_anybody_to_tell_of_it_that_is_said(stage: Stage) -> None:
+    consumer = stage.start("consume")
+    status, found, journeys = sent(stage, "--wait", "1", "--feed", "inc")
+    assert (status, list(journeys["inc"]["milliseconds"])) == (1, ["stored"])
+    assert found["canary inc"]["found"] == "no consumer has taken it within 1 s of being stored"
+    require_nothing_left(stage)
+    consumer.stop()
+
+
+def test_a_slow_store_and_a_slow_consumer_are_told_apart(stage: Stage) -> None:
+    def slow(seconds: float, *, announce: bool) -> dict[str, float]:
+        """How long each stage took, where the store announces so late, or the consumer begins so late."""
+        if announce:
+            stage.bucket.notify(stage.broker)
+        doctor = stage.start("doctor", "--end-to-end", "--json", "--feed", "inc")
+        wait_until(lambda: stage.bucket.keys(CHANGES), "it is laid")
+        time.sleep(seconds)
+        if not announce:
+            (key,) = stage.bucket.keys(CHANGES)
+            stage.announce(key)
+        consumer = stage.start("consume")
+        doctor.wait()
+        consumer.stop()
+        told = json.loads(doctor.output()[doctor.output().index("{") :])
+        took: dict[str, float] = told["journeys"][0]["milliseconds"]
+        assert list(took) == STAGES
+        return took
+
+    late_event = slow(2, announce=False)
+    assert late_event["announced"] > 1500
+    late_consumer = slow(2, announce=True)
+    assert (late_consumer["announced"] < 1500, late_consumer["delivered"] > 1500) == (True, True), late_consumer
+    require_nothing_left(stage)
 
 
 def test_that_of_a_doctor_who_died_is_removed_by_the_consumer(stage: Stage) -> None:

@@ -33,6 +33,7 @@ def test_both_feeds_are_played_and_every_comparison_holds(services: dict[str, st
         "inc": (8, 7, 1),
         "crq": (8, 7, 1),
     }
+    require_commands_find_it(told["look"]["commands"])
 
 
 def test_a_letter_and_a_file_of_neither_feed_are_told(services: dict[str, str]) -> None:
@@ -59,6 +60,19 @@ def test_a_letter_and_a_file_of_neither_feed_are_told(services: dict[str, str]) 
     (check,) = [check for check in json.loads(told)["checks"] if not check["ok"]]
     assert check["name"] == "nothing of another feed"
     assert check["differences"] == ["files: is ['third/changes/x.csv'], not []", "dead letters: is [''], not []"]
+
+
+def require_commands_find_it(call: str) -> None:
+    """As the demo says that they are called, with nothing set but what it has left there; by default all is well."""
+    verify = call.partition("  (")[0].replace(" status", " verify --json")
+    for asked in (verify, verify.replace(" verify", " doctor")):
+        ended = subprocess.run(
+            ["sh", "-c", asked], env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}, check=False,
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        told = json.loads(ended.stdout)
+        assert told.get("objects", {"processed": FILES - 2})["processed"] == FILES - 2, told
 
 
 def iter_until(said: Iterable[str], beginning: str) -> Iterator[str]:

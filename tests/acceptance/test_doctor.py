@@ -46,6 +46,7 @@ def wrong(findings: dict[str, dict[str, str]]) -> set[str]:
 @pytest.fixture(scope="module")
 def sound(shared_stage: Stage) -> Stage:
     shared_stage.bucket.notify(shared_stage.broker)
+    del shared_stage.environment["FLEETTICKETS_MISSING_COLUMNS"]  # as whoever sets nothing has it
     return shared_stage
 
 

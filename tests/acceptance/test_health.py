@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,7 +76,10 @@ def test_it_counts_what_it_does(stage: Stage, watched: Watched) -> None:
     } == {"inserted": 2, "updated": 0, "rejected": 1}
     assert watched.sample("fleettickets_bytes_total", feed="inc") == len(body)
     assert watched.sample("fleettickets_arrivals_total", seen_by="notification") == 1
-    assert watched.sample("fleettickets_failures_total", outcome="dead letter") == 1
+    assert watched.sample("fleettickets_failures_total", outcome="dead letter", reason="no ticket_id") == 1
+    assert watched.sample("fleettickets_rejects_total", rule="minutes") == 1
+    assert watched.sample("fleettickets_rejects_total") == 1
+    assert watched.sample("fleettickets_away") == 0
     for stage_of_file in ("opened", "staged", "committed", "archived"):
         assert watched.sample("fleettickets_stage_seconds_count", stage=stage_of_file) == 1
     assert (watched.sample("fleettickets_paused"), watched.sample("fleettickets_in_hand_seconds")) == (0, 0)
@@ -112,9 +116,11 @@ def test_a_poller_says_how_it_is_and_counts_what_it_brings(stage: Stage) -> None
         assert watched.sample("fleettickets_polls_created") is not None
         proxy.refuse()
         wait_until(lambda: watched.get("readyz").startswith("503 away: "), "it waits for the store")
+        assert (watched.sample("fleettickets_away", service="store"), watched.sample("fleettickets_away")) == (1, 1)
         assert watched.get("livez") == "200 ok"
         proxy.restore()
         wait_until(lambda: watched.get("readyz") == "200 ok", "it polls again")
+        wait_until(lambda: watched.sample("fleettickets_away") == 0, "nothing is away")
         watched.process.stop()
 
 
@@ -142,11 +148,7 @@ def test_what_status_found_is_written_as_metrics_too(stage: Stage, tmp_path: Pat
     def found(**environment: str) -> dict[tuple[str, ...], float]:
         asked = stage.run("status", "--json", "--textfile", str(written), **environment)
         state = json.loads(asked.stdout)
-        samples = {
-            (sample.name.removeprefix("fleettickets_"), *sample.labels.values()): sample.value
-            for family in text_string_to_metric_families(written.read_text())
-            for sample in family.samples
-        }
+        samples = samples_of(written)
         assert samples["verdict", state["verdict"]["word"]] == 1
         return samples
 
@@ -155,7 +157,9 @@ def test_what_status_found_is_written_as_metrics_too(stage: Stage, tmp_path: Pat
     assert (waiting["backlog_files",], waiting["oldest_waiting_seconds",] < 60) == (1, True)
     assert ("watermark_age_seconds", "inc") not in waiting
     assert stage.run("drain", "--apply").returncode == 0
+    stage.connection.execute("UPDATE ingest.outbox SET sent_at = NULL, due_at = now() - interval '1 hour'")
     drained = found()
+    assert drained["oldest_unsent_request_seconds", "history"] == pytest.approx(3600, abs=60)
     assert (drained["backlog_files",], drained["open_rejects", "inc"]) == (0, 1)
     assert drained["watermark_age_seconds", "inc"] > 0
     assert drained["part_answers", "broker"] == 1
@@ -166,6 +170,56 @@ def test_what_status_found_is_written_as_metrics_too(stage: Stage, tmp_path: Pat
     assert ("queue_ready_messages", "files") not in alone
     refused = stage.run("status", "--textfile", str(tmp_path / "nowhere" / "x.prom"))
     assert (refused.returncode, "No such file or directory" in refused.stderr) == (2, True)
+
+
+def test_dead_letters_are_told_by_why(stage: Stage, tmp_path: Path) -> None:
+    written, keys = tmp_path / "fleettickets.prom", [key_at(0), key_at(1), key_at(2)]
+    for key, body in zip(keys, (b"nothing that is a ticket\n", b"neither is this\n", b""), strict=True):
+        stage.bucket.put(key, body)
+    consumer = stage.start("consume", "--queue", "files")
+    stage.announce(*keys)
+    stage.wait_for("failed", *keys)
+    consumer.stop()
+    asked = stage.run("status", "--json", "--textfile", str(written))
+    told = json.loads(asked.stdout)["database"]["dead_letters"]
+    assert list(told.items()) == [("no ticket_id", 2), ("no header", 1)]
+    assert {reason: samples_of(written)["dead_letter_files", reason] for reason in told} == told
+    assert "2 no ticket_id, 1 no header: dead-letters list" in stage.run("status").stdout
+
+
+def samples_of(written: Path) -> dict[tuple[str, ...], float]:
+    return {
+        (sample.name.removeprefix("fleettickets_"), *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(written.read_text())
+        for sample in family.samples
+    }
+
+
+def test_a_poll_and_a_drain_of_cron_write_what_they_did(stage: Stage, tmp_path: Path) -> None:
+    good, bad = key_at(0), key_at(1)
+    stage.bucket.put(good, csv([ticket("INC1"), ticket("INC2", mttr="soon")]))
+    stage.bucket.put(bad, b"nothing that is a ticket\n")
+    written, nowhere = tmp_path / "poll.prom", str(tmp_path / "nowhere" / "x.prom")
+    assert stage.run("poll", "--textfile", str(written)).returncode == 0
+    found = samples_of(written)
+    assert (found["poll_waiting_files",], found["poll_published_files",]) == (2, 2)
+    assert found["poll_timestamp_seconds",] == pytest.approx(time.time(), abs=60)
+    before = written.read_text()
+    away = stage.run("poll", "--textfile", str(written), RUSTFS_ENDPOINT=f"http://127.0.0.1:{free_port()}")
+    assert (away.returncode, written.read_text()) == (1, before), "it tells of the last poll that ended"
+    drained = tmp_path / "drain.prom"
+    assert stage.run("drain", "--apply", "--textfile", str(drained)).returncode == 1
+    found = samples_of(drained)
+    assert {outcome: found["drain_files", outcome] for outcome in ("new", "failed", "late")} == {
+        "new": 1, "failed": 1, "late": 0,
+    }  # fmt: skip
+    assert (found["drain_rows", "inserted"], found["drain_rows", "rejected"]) == (1, 1)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["drain.prom", "poll.prom"], "nothing is left half-way"
+    for command in (("poll",), ("drain", "--apply")):
+        refused = stage.run(*command, "--textfile", nowhere)
+        assert (refused.returncode, "No such file or directory" in refused.stderr) == (2, True)
+    assert stage.run("drain", "--textfile", str(drained)).returncode == 2
+    assert stage.run("poll", "--every", "1", "--textfile", str(written)).returncode == 2
 
 
 def test_what_is_logged_is_of_a_level_and_tells_whose_it_is(stage: Stage) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import boto3
 import pytest
@@ -251,6 +252,21 @@ def test_a_delete_that_fails_costs_a_duplicate_and_no_more(aws: Aws) -> None:
         assert bridge.running
         proxy.restore()
         bridge.stop()
+
+
+@pytest.mark.parametrize("service", ["rabbitmq", "SQS"])
+def test_a_bridge_says_once_that_a_service_is_back(aws: Aws, service: str) -> None:
+    with Proxy(aws.stage.broker.url) as broker, Proxy(aws.url) as sqs:
+        bridge = aws.stage.start("sqs", RABBITMQ_URL=broker.url, FLEETTICKETS_SQS_ENDPOINT=sqs.url)
+        wait_until(lambda: logged(bridge.output(), "settings"), "both have answered")
+        away = broker if service == "rabbitmq" else sqs
+        away.refuse()
+        wait_until(lambda: f"{service} is not available" in bridge.output(), "it waits")
+        assert f"127.0.0.1:{urlsplit(away.url).port}" in bridge.output(), "and says for what, and where"
+        away.restore()
+        wait_until(lambda: f"{service} is back after" in bridge.output(), "it goes on")
+        bridge.stop()
+    assert bridge.output().count(" is back after ") == 1
 
 
 def test_a_queue_that_vanishes_under_the_bridge_is_declared_anew(aws: Aws) -> None:

@@ -66,7 +66,7 @@ def test_one_search_finds_a_file_from_its_event_to_what_followed_on(stage: Stage
             files = stage.start("consume", "--queue", "files")
         stage.wait_for("done", name)
     files.stop()
-    assert about(receiver.process, trace_id(1)) == ["event"]
+    assert about(receiver.process, trace_id(1)) == ["handed on"]
     assert about(files, trace_id(1)) == ["file"]
     (line,) = [line for line in lines(files) if line.get("trace_id") == trace_id(1)]
     assert (line["key"], line["decision"], line["feed"]) == (key, "new", "inc")

@@ -179,6 +179,10 @@ def test_a_loss_that_is_acknowledged_is_told_apart_with_its_reason_and_a_later_o
     gone = key.replace(CHANGES, PROCESSED)
     stage.bucket.s3.delete_object(Bucket=stage.bucket.name, Key=gone)
     assert findings(stage) == {"lost": [gone]}
+    assert (
+        f"verify calls it lost; where it is gone for good: fleettickets acknowledge {key}"
+        in (stage.ask("explain", key)["next"])
+    )
     for named, reason, status, why in (
         (kept, "a test", 1, "is not lost: the bucket has"),
         (key_at(3), "a test", 1, "is not lost: the ledger has no version"),
@@ -197,6 +201,14 @@ def test_a_loss_that_is_acknowledged_is_told_apart_with_its_reason_and_a_later_o
     assert "@" in loss["acknowledged_by"]
     shown = stage.run("verify").stdout
     assert f"{gone}: deleted by hand\\x1b[2J (" in shown
+    life = stage.ask("explain", key)
+    known = life["versions"][0]["loss"]
+    assert {name: known[name] for name in known} == {name: loss[name] for name in known}
+    assert known.keys() == {"reason", "acknowledged_by", "login", "acknowledged_at"}
+    assert life["next"] == "nothing; its archived object is gone: somebody has said why"
+    told_of_life = stage.run("explain", key).stdout
+    assert f"acknowledged: deleted by hand\\x1b[2J ({loss['acknowledged_by']}, " in told_of_life
+    assert stage.ask("explain", kept)["versions"][0]["loss"] is None
     stage.bucket.put(key, csv([ticket("A", owner="later")]))
     stage.ask("drain", "--apply")
     later = stage.one("SELECT max(archive_key) FROM ingest.ledger WHERE key = %s AND decision = 'changed'", key)

@@ -79,7 +79,7 @@ class Prometheus:
 def at_once(rules: str) -> str:
     """The same with no patience, and with seconds for minutes."""
     without = re.sub(r"^ +for: .*\n", "", rules, flags=re.MULTILINE)
-    return re.sub(r"\[(15m|1h)\]", "[20s]", without).replace("> 300 or", "> 10 or")
+    return re.sub(r"\[(15m|1h)\]", "[20s]", without).replace("> 300 or", "> 10 or").replace("> 900", "> 10")
 
 
 class _Quiet(SimpleHTTPRequestHandler):

@@ -17,6 +17,7 @@ from consumer.postgres import database as postgres
 from consumer.postgres import feed_tables
 from consumer.postgres.database import Pool
 from consumer.settings import DatabaseSettings
+from publisher.absences import Absences
 from tests.conftest import Database
 from tests.doubles.geocoder import LocationIQ
 from tests.integration.change_files import ChangeFile, apply_to
@@ -154,7 +155,7 @@ def test_a_feed_that_is_declared_anew_is_a_gap(pool: Pool, apply: Any, database:
 
 
 def test_an_answer_of_a_version_that_is_reached_anew_is_another_one(pool: Pool, reading: Pool, apply: Any) -> None:
-    reader = Reader(reading, Bodies())
+    reader = Reader(reading, Bodies(), Absences())
     apply(file(1))
     apply(file(2))
     before = reader.told(changes(INC, 1, 10), ())

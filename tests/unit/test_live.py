@@ -25,6 +25,8 @@ FEEDS = packaged_feeds()
 class Data(Reader):
     """A feed's versions, of which each has changed one ticket."""
 
+    is_missed = False
+
     def __init__(self) -> None:
         self.version = 0
         self.first_known = 0

@@ -65,7 +65,7 @@ class Store:
         monkeypatch.setattr(publishing, "publish", self._publish)
         self.poller = Poller(self, 4, self._open_settled, clock=lambda: self.now)  # type: ignore[arg-type]
 
-    def _open_settled(self, bucket: str) -> AbstractContextManager[poller.Settled]:
+    def _open_settled(self, bucket: str, _absences: object) -> AbstractContextManager[poller.Settled]:
         assert bucket == self.name
         return nullcontext(self._is_settled)
 

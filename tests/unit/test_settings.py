@@ -41,6 +41,7 @@ from publisher.settings import (
     WorkSettings,
     load,
 )
+from tests import configuration
 
 BUCKET = {"RUSTFS_ENDPOINT": "http://127.0.0.1:9000", "RUSTFS_ACCESS_KEY": "a", "RUSTFS_SECRET_KEY": "s3cret"}
 NEEDED = BUCKET | {
@@ -293,6 +294,8 @@ def test_no_settings_are_left_out_of_these_tests() -> None:
 
     ours = {kind for kind in below(BaseSettings) if kind.__module__.startswith(("consumer.", "publisher."))}
     assert ours - {TlsSettings} == set(ALL)
+    shown = {kind for kinds in configuration.GROUPS.values() for kind in kinds}
+    assert shown == ours - set(configuration.CHOICES), "docs/configuration.md has all that are no choices"
 
 
 def test_the_doctor_judges_all_of_them() -> None:
@@ -318,11 +321,10 @@ def test_a_country_is_taken_in_any_case(monkeypatch: pytest.MonkeyPatch, given: 
     assert load(GeocoderSettings).country == "ke,ug"
 
 
-def test_every_setting_of_the_readme_can_be_set_with_and_without_containers() -> None:
+def test_every_setting_can_be_set_with_and_without_containers() -> None:
     root = Path(__file__).parents[2]
-    table = "".join(re.findall(r"^\| (`[A-Z].*?) \|", (root / "README.md").read_text(), re.MULTILINE))
-    named = set(re.findall(r"`([A-Z_]+)`", table))
-    assert len(named) > len(GEOCODER)
+    named = {name for kind in ALL for required in (True, False) for name in names(kind, required=required)}
+    assert set(GEOCODER) < named
     assert {name for name in named if name not in (root / ".env.example").read_text()} == set()
     # What compose.yaml itself decides, and what only another deployment has.
     without = {"FLEETTICKETS_CA_FILE", "FLEETTICKETS_SQS_ENDPOINT"}
