@@ -12,7 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
+from typing import Any
 
+import requests
 import structlog
 from opentelemetry import trace as api
 from opentelemetry.context import Context
@@ -121,6 +123,7 @@ class TellingExporter(SpanExporter):
         self._heard = _Heard()
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self._heard.last = ""
         result = self._exporter.export(spans)
         is_away = result is not SpanExportResult.SUCCESS
         if is_away and not self._is_away:
@@ -136,7 +139,7 @@ class TellingExporter(SpanExporter):
 
 
 class _Heard(logging.Handler):
-    """What the library said last."""
+    """What the library says of one export."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -147,8 +150,8 @@ class _Heard(logging.Handler):
         logger.propagate = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        # The last of several is of a retry that is not made any more.
-        if record.args or not self.last:
+        # What it tells of a try says why; after the last one, an error says only that it was the last.
+        if not self.last or record.levelno < logging.ERROR:
             self.last = printable(record.getMessage())
 
 
@@ -176,7 +179,15 @@ def fault(settings: TracesSettings) -> str:
 def _exporter(settings: TracesSettings, timeout: float | None = None) -> OTLPSpanExporter:
     own = {"OTEL_EXPORTER_OTLP_CERTIFICATE", "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE"} & os.environ.keys()
     ca_file = str(settings.ca_file) if settings.ca_file and not own else None
-    return OTLPSpanExporter(settings.address, certificate_file=ca_file, timeout=timeout)
+    return OTLPSpanExporter(settings.address, certificate_file=ca_file, timeout=timeout, session=_Session())
+
+
+class _Session(requests.Session):
+    """One whose `verify` holds: requests has a bundle of the environment before it."""
+
+    def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
+        verify = self.verify if verify is None else verify
+        return super().merge_environment_settings(url, proxies, stream, verify, cert)
 
 
 def _resource(process: str) -> Resource:

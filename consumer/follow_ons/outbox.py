@@ -14,15 +14,20 @@ from publisher.trace import Trace
 
 @dataclass(frozen=True, slots=True)
 class Requested:
-    """One request, with the trace of the file that left it; None where no delivery brought that, or it is no file's."""
+    """One request; `kept` is the trace of the file that left it, as the ledger has it."""
 
     request_id: int
-    trace: Trace | None
+    kept: str | None
+
+    @property
+    def trace(self) -> Trace | None:
+        """None where no delivery brought the file, or it is no file's. Read when it is asked for: many may wait."""
+        return Trace.of_text(self.kept)
 
 
 def traces_of(requests: Sequence[Requested]) -> list[Trace]:
     """Of those that have one."""
-    return [each.trace for each in requests if each.trace]
+    return [trace for each in requests if (trace := each.trace)]
 
 
 def unsent(connection: Connection, kinds: Sequence[Queue], at_most: int) -> dict[Queue, list[Requested]]:
@@ -30,7 +35,7 @@ def unsent(connection: Connection, kinds: Sequence[Queue], at_most: int) -> dict
     parameters = {"kinds": [kind.value for kind in kinds], "at_most": at_most}
     found: dict[Queue, list[Requested]] = {}
     for row in database.rows(connection, "outbox", "unsent", parameters):
-        found.setdefault(Queue(row["kind"]), []).append(Requested(row["request_id"], Trace.of_text(row["trace"])))
+        found.setdefault(Queue(row["kind"]), []).append(Requested(row["request_id"], row["trace"]))
     return found
 
 
@@ -47,7 +52,7 @@ def mark_sent(connection: Connection, requests: Sequence[Requested]) -> None:
 def unhandled(connection: Connection, kind: Queue) -> list[Requested]:
     """Every due request that nothing was done for."""
     found = database.rows(connection, "outbox", "unhandled", {"kind": kind.value})
-    return [Requested(row["request_id"], Trace.of_text(row["trace"])) for row in found]
+    return [Requested(row["request_id"], row["trace"]) for row in found]
 
 
 def mark_handled(connection: Connection, requests: Sequence[Requested]) -> None:

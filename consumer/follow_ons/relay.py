@@ -109,7 +109,7 @@ class Relay:
         """Whether the broker takes them, in a message that goes on with the trace of the first that has one."""
         ids = tuple(each.request_id for each in requests)
         body = _MESSAGES[kind](ids).model_dump_json().encode()
-        trace = next((each.trace for each in requests if each.trace), otherwise) or Trace.of(body)
+        trace = next((each.trace for each in requests if each.kept), otherwise) or Trace.of(body)
         try:
             if not self._waits(kind):
                 request = publishing.request(kind, body, trace, message_id=f"{kind.value}-{ids[0]}")

@@ -1,8 +1,10 @@
 """A collector of spans, that speaks OTLP over HTTP as far as an exporter needs it."""
 
+import ssl
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Self
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -26,13 +28,18 @@ class Collected:
 
 @dataclass
 class Collector:
-    """As a context it listens on loopback; `is_away` has it refuse what it is sent."""
+    """As a context it listens on loopback, by TLS with a certificate and its key; `is_away` has it refuse all."""
 
     spans: list[Collected] = field(default_factory=list)
     is_away: bool = False
+    certificate: tuple[Path, Path] | None = None
 
     def __enter__(self) -> Self:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        if self.certificate:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(*self.certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self
 
@@ -42,7 +49,8 @@ class Collector:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
+        scheme, host = ("https", "localhost") if self.certificate else ("http", "127.0.0.1")
+        return f"{scheme}://{host}:{self._server.server_port}"
 
     def named(self, name: str) -> list[Collected]:
         return [span for span in self.spans if span.name == name]

@@ -24,6 +24,7 @@ from publisher.heartbeat import ProcessKind
 from publisher.settings import TracesSettings, load
 from publisher.spans import UNRECORDED, Spans
 from publisher.trace import Trace
+from tests.doubles.certificates import Authority
 from tests.doubles.collector import Collector
 
 GIVEN = Trace("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", state="a=1")
@@ -195,6 +196,17 @@ def test_the_doctor_asks_the_collector(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (finding.level, "400" in finding.found) == (Level.NOTE, True)
     (finding,) = traces_examined(load(TracesSettings))
     assert (finding.level, "takes none" in finding.found) == (Level.NOTE, True)
+
+
+def test_a_private_authority_is_trusted_where_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    authority = Authority(tmp_path, "private")
+    with Collector(certificate=authority.certificate()) as collector:
+        monkeypatch.setenv(ENDPOINT, collector.url)
+        (finding,) = traces_examined(load(TracesSettings))
+        assert (finding.level, "certificate" in finding.found.lower()) == (Level.NOTE, True)
+        monkeypatch.setenv("FLEETTICKETS_CA_FILE", str(authority.file))
+        (finding,) = traces_examined(load(TracesSettings))
+        assert finding.level is Level.OK
 
 
 def test_a_collector_that_is_away_is_told_of_once_and_once_more_when_it_is_back() -> None:
