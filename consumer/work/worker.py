@@ -299,8 +299,9 @@ class Worker:
             case HistoryCaptured(requests, seconds):
                 breaker.succeeded()
                 self._absences.served(database.DATABASE, began=began)
-                delivery.span.links(traces_of(requests))
-                tell_done("history", traces_of(requests), requests=len(requests), seconds=round(seconds, 3))
+                traces = traces_of(requests)
+                delivery.span.links(traces)
+                tell_done("history", traces, requests=len(requests), seconds=round(seconds, 3))
                 self._link.ack(delivery)
             case TicketsGeocoded():
                 breaker.succeeded()
