@@ -73,7 +73,7 @@ faults: setup ## what takes too long for every run: brokers restarted, alarmed, 
 promises: $(VENV)/.installed ## which tests hold which promise; writes the table in docs/reliability.md
 	@$(BIN)/python -m tests.promises
 
-docs: $(VENV)/.installed ## commands, settings and metrics as the code has them, and the map; writes them into docs/
+docs: $(VENV)/.installed ## commands, settings, messages, metrics, modules and tables as the code has them, and the map; writes them into docs/
 	@$(BIN)/python -m tests.written
 
 contract: setup ## what a database answers a dashboard; writes the examples in docs/dashboard-api-contract.md

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from http import HTTPStatus
+from itertools import chain, repeat
 from socketserver import ThreadingMixIn
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -36,13 +37,6 @@ class Health:
     def __init__(self, pulse: Pulse, is_connected: Callable[[], bool] | None = None) -> None:
         self._pulse = pulse
         self._is_connected = is_connected
-        self._is_told = False
-        pulse.each_turn(self._tell_systemd)
-
-    def _tell_systemd(self) -> None:
-        # Up it is as soon as it waits for what it needs: who starts it is not to give up on it meanwhile.
-        _tell_systemd("WATCHDOG=1" if self._is_told else "READY=1\nWATCHDOG=1")
-        self._is_told = True
 
     def _why_not_ready(self) -> str | None:
         if pause := self._pulse.sign().pause:
@@ -62,6 +56,13 @@ class Health:
         if status is HTTPStatus.OK and (why := self._why_not_ready()):
             return HTTPStatus.SERVICE_UNAVAILABLE, why
         return status, told
+
+
+def tell_systemd(pulse: Pulse) -> None:
+    """Have each turn of the loop told to systemd, which may have started us as a service of `Type=notify`."""
+    # Up it is as soon as it waits for what it needs: who starts it is not to give up on it meanwhile.
+    states = chain(["READY=1\nWATCHDOG=1"], repeat("WATCHDOG=1"))
+    pulse.each_turn(lambda: _send_to_systemd(next(states)))
 
 
 def show(at: str, registry: CollectorRegistry, health: Health) -> None:
@@ -111,7 +112,7 @@ class _Silent(WSGIRequestHandler):
         """Whoever looks every few seconds is no news."""
 
 
-def _tell_systemd(state: str) -> None:
+def _send_to_systemd(state: str) -> None:
     """As sd_notify(3) has it; nobody listens where it did not start us so."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:

@@ -229,6 +229,12 @@ REQUESTS_LEFT = _state("geocoder_requests_left_today", "Of the account that this
 NOWHERE = _state("tickets_nowhere", "Tickets without a place.")
 PROCESSES = _state("processes", "Those that have given a sign of late, by kind.", "kind")
 HEARTBEAT = _state("heartbeat_seconds", "Since a process last gave a sign.", "kind", "host", "pid")
+PROCESS_IN_HAND = _state(
+    "process_in_hand_seconds", "Since it took the oldest of what it has in hand; 0 for nothing.", "kind", "host", "pid"
+)
+PROCESS_PAUSED = _state(
+    "process_paused_seconds", "For how long it has got nowhere, by what is in the way.", "kind", "host", "pid", "by"
+)
 
 
 def show_absences(away: Gauge, absences: Absences, services: Mapping[str, str]) -> None:

@@ -50,6 +50,7 @@ Textfile = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of text for a person.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing while all is well, for cron.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,15 @@ def run(program: typer.Typer, known: Known) -> NoReturn:
         print(printable(f"fleettickets: {error}"), file=sys.stderr)  # noqa: T201
         sys.exit(EXIT_FAILED)
     sys.exit(0)
+
+
+def require_quiet_alone(*, quiet: bool, as_json: bool, for_long: bool = False) -> None:
+    """Refuse `--quiet` beside what it contradicts.
+
+    Raises: Misconfigured.
+    """
+    if quiet and (as_json or for_long):
+        raise Misconfigured("--quiet is for a look that ends, told to nobody while all is well: without --json")
 
 
 def console() -> Console:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests import commands_table, configuration, map_picture, metrics_table
+from tests import commands_table, configuration, map_picture, messages_page, metrics_table, modules_page, tables_page
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,9 +43,14 @@ class Part:
 
 
 PARTS = (
+    Part("architecture.md", "tables", tables_page.table),
     Part("commands.md", "commands", commands_table.tables),
     Part("configuration.md", "settings", configuration.tables),
+    Part("messages.md", "headers", messages_page.headers),
+    Part("messages.md", "messages", messages_page.examples),
+    Part("messages.md", "topology", messages_page.exchanges_and_queues),
     Part("metrics.md", "metrics", metrics_table.tables),
+    Part("modules.md", "modules", modules_page.layout),
 )
 WHOLE: dict[str, Callable[[], str]] = {"map.svg": map_picture.drawing}
 """Files of docs/ that are written as a whole."""

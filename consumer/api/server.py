@@ -66,7 +66,7 @@ async def serve(  # noqa: PLR0917 - all of them are needed
     gc.freeze()
     host, port = listening.getsockname()[:2]
     log.info("listening", host=host, port=port)
-    await server.run_until(stop, listening)
+    await server.run_until(stop, listening, pulse)
     await looking
     telling.cancel()
     with contextlib.suppress(asyncio.CancelledError):

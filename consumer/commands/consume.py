@@ -48,7 +48,7 @@ from publisher.broker.depths import Depths
 from publisher.broker.topology import RETRY_DELAYS, Queue
 from publisher.commands.recording import recording
 from publisher.errors import DependencyDown, FleetticketsError, Misconfigured
-from publisher.health import Health, show
+from publisher.health import Health, show, tell_systemd
 from publisher.heartbeat import ProcessKind, Pulse
 from publisher.program import MetricsAt
 from publisher.settings import BrokerSettings, BucketSettings, WorkSettings, load, log_settings
@@ -89,13 +89,13 @@ def _consume(queue: list[Queue] | None, metrics_at: str | None, spans: Spans) ->
     failure_settings = load(FailureSettings)
     pulse, absences = Pulse(), Absences()
     link = Link(broker_settings, bucket_settings.bucket, absences, spans)
-    health = Health(pulse, lambda: link.is_connected)
+    tell_systemd(pulse)
     if metrics_at is not None:
         metrics.show_consumer(
             pulse, lambda: link.is_connected, [feed.name for feed in feeds.served], rows=ROW_OUTCOMES, rules=RULES
         )
         metrics.show_absences(metrics.AWAY, absences, _SERVICES)
-        show(metrics_at, metrics.CONSUMER, health)
+        show(metrics_at, metrics.CONSUMER, Health(pulse, lambda: link.is_connected))
     log_settings(
         database_settings, broker_settings, bucket_settings, work, apply_settings, history_settings,
         gazetteer_settings, failure_settings, *([geocoder_settings] if geocoder_settings else []),

@@ -12,6 +12,7 @@ from consumer import fail_points
 from consumer.commands.drained import Apply, Worked, conclude, tell_each, tell_metrics, words
 from consumer.commands.served import served_feeds
 from consumer.files.ledger import Epoch
+from consumer.files.outcomes import Failure
 from consumer.postgres import database, feed_tables, migrate
 from consumer.postgres.database import Role
 from consumer.settings import ApplySettings, DatabaseSettings
@@ -19,7 +20,7 @@ from consumer.upkeep.drain import Drain, Drained, Report
 from publisher import program
 from publisher.arrivals.keys import EAT, NotAChangeFile
 from publisher.errors import Misconfigured
-from publisher.program import AsJson, OfFeeds, Textfile
+from publisher.program import AsJson, OfFeeds, Quiet, Textfile, require_quiet_alone
 from publisher.settings import BucketSettings, load
 from publisher.store.bucket import Bucket
 from publisher.terminal import printable
@@ -47,6 +48,7 @@ def drain(  # noqa: PLR0917 - its parameters are its options
     ] = None,
     feed: OfFeeds = None,
     textfile: Textfile = None,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Apply the files in changes/ oldest to newest, without RabbitMQ.
@@ -66,9 +68,12 @@ def drain(  # noqa: PLR0917 - its parameters are its options
     With --since, for a bucket with years in it, the ledger has what is older as ignored: no poll brings it, no consumer
     applies it, `status` and `verify` do not miss it. An earlier --since takes up what is no more older than that.
 
+    With --quiet only files that fail are told, and nothing where none does.
+
     Exit status 1 when a file fails; without --apply also when tickets would lose something by one, as `preview` has it.
     """
-    _require_use(textfile, since, apply=apply, from_archive=from_archive)
+    require_quiet_alone(quiet=quiet, as_json=as_json)
+    _require_use(textfile, since, apply=apply, from_archive=from_archive, quiet=quiet)
     database_settings, bucket_settings, settings = load(DatabaseSettings), load(BucketSettings), load(ApplySettings)
     feeds = served_feeds(feed)
     at = fail_points.chosen(os.environ)
@@ -90,7 +95,7 @@ def drain(  # noqa: PLR0917 - its parameters are its options
 
         def report(key: str, outcome: Drained) -> None:
             results.append((key, outcome))
-            if apply and not as_json:
+            if apply and not as_json and (isinstance(outcome, Failure) or not quiet):
                 line = printable(f"{key}: {words(outcome)}")
                 bar.console.print(line, soft_wrap=True, markup=False, highlight=False)
             bar.update(task, completed=len({key for key, _ in results}))
@@ -112,11 +117,15 @@ def drain(  # noqa: PLR0917 - its parameters are its options
     tell_metrics(worked, textfile)
     if not apply and not as_json:
         tell_each(worked)
-    conclude(worked, as_json=as_json)
+    conclude(worked, as_json=as_json, quiet=quiet)
 
 
-def _require_use(textfile: Path | None, since: datetime | None, *, apply: bool, from_archive: bool) -> None:
+def _require_use(
+    textfile: Path | None, since: datetime | None, *, apply: bool, from_archive: bool, quiet: bool
+) -> None:
     """Raises: Misconfigured, for an option that would do nothing."""
+    if quiet and not apply:
+        raise Misconfigured("--quiet goes with --apply: what is only tried is to be seen")
     if textfile is not None and not apply:
         raise Misconfigured("--textfile is for --apply: without it nothing is done that could be counted")
     if since is not None and from_archive:

@@ -113,10 +113,12 @@ def _rows(worked: Worked) -> Counter[str]:
     return rows
 
 
-def conclude(worked: Worked, *, as_json: bool) -> None:
+def conclude(worked: Worked, *, as_json: bool, quiet: bool = False) -> None:
     """Sum up, and end with the exit status that means it; of what was only tried, as `preview` does."""
-    (_tell_as_json if as_json else _tell_sum)(worked)
-    if worked.failed or worked.dangerous or worked.is_stopped:
+    is_well = not (worked.failed or worked.dangerous or worked.is_stopped)
+    if not (quiet and is_well):
+        (_tell_as_json if as_json else _tell_sum)(worked)
+    if not is_well:
         raise typer.Exit(EXIT_FAILED)
 
 

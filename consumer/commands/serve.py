@@ -12,6 +12,7 @@ from consumer.postgres import database, migrate
 from consumer.postgres.database import Role
 from consumer.settings import ApiSettings, DatabaseSettings
 from publisher.errors import DependencyDown
+from publisher.health import tell_systemd
 from publisher.heartbeat import ProcessKind, Pulse
 from publisher.program import stop_on_signals
 from publisher.settings import load, log_settings
@@ -51,5 +52,6 @@ def serve(
     connections = settings.connections + 3
     pool = database.open_reading_pool(database_settings, connections, "api", settings.answer_seconds)
     pulse = Pulse()
+    tell_systemd(pulse)
     with beating(ProcessKind.SERVE, pulse, feeds=[feed.name for feed in feeds.served]), pool as opened:
         asyncio.run(answer(listening, opened, feeds, settings, stop, pulse))

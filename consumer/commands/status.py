@@ -33,7 +33,7 @@ from consumer.upkeep.status import (
 from publisher import metrics, program
 from publisher.broker import channels
 from publisher.errors import Misconfigured
-from publisher.program import AsJson, OfFeeds, Textfile
+from publisher.program import AsJson, OfFeeds, Quiet, Textfile
 from publisher.settings import BrokerSettings, BucketSettings, load
 from publisher.store.bucket import Bucket
 from publisher.terminal import duration, printable
@@ -48,6 +48,7 @@ def show_status(
         bool, typer.Option("--watch", help="Show it anew until Ctrl-C, which ends with exit status 0.")
     ] = False,
     textfile: Textfile = None,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Say whether files flow, and if not, why and what to do; below it stands all that was found.
@@ -57,6 +58,7 @@ def show_status(
     Exit status 0 when files flow, 3 when somebody has to look, 1 when a part could not be read. No part is waited for
     longer than FLEETTICKETS_STATUS_SECONDS.
     """
+    program.require_quiet_alone(quiet=quiet, as_json=as_json, for_long=watch)
     database_settings, broker_settings, bucket_settings, settings = (
         load(DatabaseSettings), load(BrokerSettings), load(BucketSettings), load(VerdictSettings),
     )  # fmt: skip
@@ -82,7 +84,8 @@ def show_status(
             stop.wait(_WATCH_SECONDS)
         return
     status = looking.status(limits)
-    _show(status, as_json=as_json)
+    if status.verdict.exit or not quiet:
+        _show(status, as_json=as_json)
     _write(status, textfile)
     if status.verdict.exit:
         raise typer.Exit(status.verdict.exit)

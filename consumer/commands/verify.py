@@ -17,7 +17,7 @@ from consumer.upkeep import verify as verifying
 from consumer.upkeep.verify import READERS, Contents, Discrepancy, DiscrepancyKind, OnProgress, Verification
 from publisher.broker import channels
 from publisher.errors import Misconfigured
-from publisher.program import EXIT_COULD_NOT_LOOK, EXIT_FAILED, AsJson, OfFeeds, say
+from publisher.program import EXIT_COULD_NOT_LOOK, EXIT_FAILED, AsJson, OfFeeds, Quiet, require_quiet_alone, say
 from publisher.settings import BrokerSettings, BucketSettings, load
 from publisher.store.bucket import Bucket
 from publisher.terminal import by_folder, moment, printable
@@ -46,6 +46,7 @@ def verify(  # noqa: PLR0917 - its parameters are its options
         bool, typer.Option("--without-broker", help="Leave dead letters and queues out; RABBITMQ_URL is not needed.")
     ] = False,
     feed: OfFeeds = None,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare changes/, processed/, the ledger and the dead letters: is every object and every row accounted for?
@@ -56,6 +57,7 @@ def verify(  # noqa: PLR0917 - its parameters are its options
     discrepancy, and what looks like one is looked at twice. --content reads the archive; on a large one, let cron
     sample it: --limit 1000.
     """
+    require_quiet_alone(quiet=quiet, as_json=as_json)
     if not content and (since is not None or limit is not None):
         raise Misconfigured("--since and --limit go with --content")
     database_settings, bucket_settings = load(DatabaseSettings), load(BucketSettings)
@@ -86,6 +88,8 @@ def verify(  # noqa: PLR0917 - its parameters are its options
             contents=Contents(since, limit) if content else None,
             examples=examples,
         )
+    if quiet and verification.accounted_for:
+        return
     for name in verification.undeclared_feeds:
         typer.echo(f"note: {name} is declared nowhere any more; its rows and files are not compared", err=True)
     if as_json:

@@ -1,6 +1,6 @@
 """The relay: requests that committed transactions left behind become messages, published first and marked second."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
 
 import structlog
@@ -107,13 +107,11 @@ class Relay:
 
     def _take(self, kind: Queue, requests: list[Requested], otherwise: Trace | None) -> bool:
         """Whether the broker takes them, in a message that goes on with the trace of the first that has one."""
-        ids = tuple(each.request_id for each in requests)
-        body = _MESSAGES[kind](ids).model_dump_json().encode()
-        trace = next((each.trace for each in requests if each.kept), otherwise) or Trace.of(body)
+        trace = next((each.trace for each in requests if each.kept), otherwise)
         try:
             if not self._waits(kind):
-                request = publishing.request(kind, body, trace, message_id=f"{kind.value}-{ids[0]}")
-                with tracing.sending(self._spans, request) as sent:
+                made = message(kind, [each.request_id for each in requests], trace)
+                with tracing.sending(self._spans, made) as sent:
                     self._publish(sent)
         except NotConfirmed as error:
             self._stuck.add(kind)
@@ -122,3 +120,9 @@ class Relay:
             return False
         self._stuck.discard(kind)
         return True
+
+
+def message(kind: Queue, requests: Sequence[int], trace: Trace | None) -> Outgoing:
+    """One for all these requests, under an id that is the same each time; one that is of no trace begins its own."""
+    body = _MESSAGES[kind](tuple(requests)).model_dump_json().encode()
+    return publishing.request(kind, body, trace or Trace.of(body), message_id=f"{kind.value}-{requests[0]}")

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,6 +16,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from consumer.feeds.feed import Feed
+from consumer.postgres import refusals
 from consumer.postgres.queries import of_feed, statements
 from consumer.settings import DatabaseSettings
 from publisher import tls
@@ -42,19 +42,6 @@ _PART_OF_PATIENCE = 0.6
 """For a connection, or for a lock: what is left is for saying who has it."""
 _DATA = "22"
 """The class of SQLSTATE for values: out of range, with a NUL, no time that there is. What brought them is at fault."""
-
-_REFUSALS = (
-    (re.compile(r'database "[^"]*" does not exist|no such database'), "has no such database"),
-    (re.compile(r"no pg_hba\.conf entry"), "lets this user not in from here: see its pg_hba.conf"),
-    (
-        re.compile(
-            r'authentication failed|role "[^"]*" does not exist|no such user|no password supplied'
-            r"|not permitted to log in|permission denied for database"
-        ),
-        "refuses this user or password",
-    ),
-)
-"""What PostgreSQL and PgBouncer say to who may not come in. In another language it is taken for one that is away."""
 
 _NETWORK = {
     "keepalives": 1,
@@ -156,15 +143,6 @@ def _away(error: BaseException) -> DatabaseDown:
     return DatabaseDown(DATABASE, detail, _server.address)
 
 
-def _refusal(error: psycopg.OperationalError) -> LoginRefused | None:
-    """What a server that is there says of user, password and database, in whose words alone it is to be known."""
-    told = str(error)
-    for pattern, meaning in _REFUSALS:
-        if pattern.search(told):
-            return LoginRefused(DATABASE, f"DATABASE_URL: postgres at {_server.address} {meaning}")
-    return None
-
-
 def _told_address(given: Mapping[str, Any]) -> str:
     """Host and port, of each server where there are several; what the URL leaves out libpq takes from PG*."""
     hosts = str(given.get("host") or given.get("hostaddr") or os.environ.get("PGHOST") or "its socket").split(",")
@@ -211,17 +189,21 @@ def connect(
     behind a pooler that gives each transaction another session.
     """
     with translated_errors():
+        # libpq takes whole seconds, and two at the least.
+        seconds = _CONNECT_SECONDS if patience is None else max(2, int(patience * _PART_OF_PATIENCE))
         try:
             connection = psycopg.Connection.connect(
                 address(settings),
                 autocommit=True,
                 row_factory=dict_row,
-                # libpq takes whole seconds, and two at the least.
-                connect_timeout=_CONNECT_SECONDS if patience is None else max(2, int(patience * _PART_OF_PATIENCE)),
+                connect_timeout=seconds,
                 application_name=f"fleettickets {purpose}".rstrip(),
             )
         except psycopg.OperationalError as error:
-            raise _refusal(error) or error from error.__cause__
+            if meaning := refusals.refusal(error, address(settings), seconds):
+                told = f"DATABASE_URL: postgres at {_server.address} {meaning}"
+                raise LoginRefused(DATABASE, told) from error.__cause__
+            raise
         try:
             _require_own_session(connection, settings)
             _begin_session(connection, role)

@@ -16,7 +16,7 @@ def tell_state(status: Status) -> None:
         metrics.VERDICT, metrics.SET_ASIDE, metrics.READY, metrics.QUEUE_CONSUMERS, metrics.DEAD_LETTERS,
         metrics.DEAD_LETTER_FILES, metrics.WATERMARK_AGE, metrics.LAST_IMPORT, metrics.UNFINISHED,
         metrics.OPEN_REQUESTS, metrics.UNSENT_REQUESTS, metrics.OLDEST_UNSENT, metrics.OPEN_REJECTS,
-        metrics.PROCESSES, metrics.HEARTBEAT,
+        metrics.PROCESSES, metrics.HEARTBEAT, metrics.PROCESS_IN_HAND, metrics.PROCESS_PAUSED,
     ):  # fmt: skip
         metric.clear()
     metrics.LOOKED_AT.set(time.time())
@@ -31,7 +31,11 @@ def tell_state(status: Status) -> None:
             metrics.DEAD_LETTERS.labels(name).set(queue.dead_letters)
     for process in status.processes or ():
         metrics.PROCESSES.labels(process.kind.value).inc()
-        metrics.HEARTBEAT.labels(process.kind.value, process.host, str(process.pid)).set(process.beat_seconds)
+        named = (process.kind.value, process.host, str(process.pid))
+        metrics.HEARTBEAT.labels(*named).set(process.beat_seconds)
+        metrics.PROCESS_IN_HAND.labels(*named).set(process.in_hand_seconds or 0)
+        if process.paused_by is not None:
+            metrics.PROCESS_PAUSED.labels(*named, process.paused_by.value).set(process.paused_seconds or 0)
     backlog = status.database.backlog if status.database else None
     metrics.BACKLOG.set(backlog.files if backlog else math.nan)
     metrics.OLDEST_WAITING.set(backlog.oldest_waiting_seconds or 0 if backlog else math.nan)

@@ -9,14 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field
 SeenBy = Literal["notification", "poller"]
 
 # Header names. RabbitMQ's own x-death and x-delivery-count are reset by a wait queue, so these are ours.
-ATTEMPTS = "fleettickets-attempts"
+ATTEMPTS = "fleettickets-attempts"  # the failed tries that it has behind it
 AGAIN = "fleettickets-again"  # 'retry' or 'replay': take a file up although the ledger has it as failed
-REASON = "fleettickets-reason"
-ERROR = "fleettickets-error"
-FINGERPRINT = "fleettickets-fingerprint"
-KEY = "fleettickets-key"
+REASON = "fleettickets-reason"  # of a dead letter: a short stable word
+ERROR = "fleettickets-error"  # of a dead letter: what happened, 2,000 characters at the most
+FINGERPRINT = "fleettickets-fingerprint"  # of a dead letter: equal for those of one cause
+KEY = "fleettickets-key"  # of a dead letter: of which file
 ETAG = "fleettickets-etag"  # the version of the key that failed, as it was read; of a replay, the one that it releases
-DEAD_AT = "fleettickets-dead-at"
+DEAD_AT = "fleettickets-dead-at"  # of a dead letter: since when, UTC
 HISTORY = "fleettickets-history"  # one line for each failed try and each replay, oldest first
 REPLAYS = "fleettickets-replays"  # how often a person has sent it back to work
 ALLOWED = "fleettickets-allowed"  # of a replay: what a person lets the version that it releases do

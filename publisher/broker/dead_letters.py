@@ -315,18 +315,8 @@ def replay(
             if stop is not None and stop.is_set():
                 break
             due = time.monotonic() + (1 / per_second if per_second else 0)
-            ours = _of_ours(letter.headers)
-            headers: dict[str, Any] = {
-                messages.AGAIN: "replay",
-                messages.REPLAYS: letter.replays + 1,
-                messages.HISTORY: messages.history(ours, also="replayed by hand"),
-            }
-            if named := messages.etag(ours):
-                headers[messages.ETAG] = named
-            if allows_missing:
-                headers[messages.ALLOWED] = messages.MISSING_COLUMNS
             begin(letter)
-            publishing.publish(channel, publishing.request(queue, letter.body, letter.trace, headers))
+            publishing.publish(channel, sent_back(queue, letter, allows_missing=allows_missing))
             held.settle(letter)
             replayed += 1
             report(letter)
@@ -338,6 +328,21 @@ def _wait(channel: BlockingChannel, due: float, stop: Event | None) -> None:
     while (left := due - time.monotonic()) > 0 and not (stop is not None and stop.is_set()):
         with channels.translated_errors():
             channel.connection.process_data_events(time_limit=min(left, 0.2))
+
+
+def sent_back(queue: Queue, letter: DeadLetter, *, allows_missing: bool) -> Outgoing:
+    """The message that a letter is once a person has it tried again."""
+    ours = _of_ours(letter.headers)
+    headers: dict[str, Any] = {
+        messages.AGAIN: "replay",
+        messages.REPLAYS: letter.replays + 1,
+        messages.HISTORY: messages.history(ours, also="replayed by hand"),
+    }
+    if named := messages.etag(ours):
+        headers[messages.ETAG] = named
+    if allows_missing:
+        headers[messages.ALLOWED] = messages.MISSING_COLUMNS
+    return publishing.request(queue, letter.body, letter.trace, headers)
 
 
 def _letter(taken: int, queue: Queue, body: bytes, headers: Mapping[str, Any]) -> DeadLetter:

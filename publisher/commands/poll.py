@@ -17,9 +17,9 @@ from publisher.absences import Absences
 from publisher.broker import channels, serving
 from publisher.commands.recording import recording
 from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother, Misconfigured
-from publisher.health import Health, show
+from publisher.health import Health, show, tell_systemd
 from publisher.heartbeat import ProcessKind, Pulse
-from publisher.program import AsJson, Known, MetricsAt, OfFeeds, Textfile, stop_on_signals
+from publisher.program import AsJson, Known, MetricsAt, OfFeeds, Quiet, Textfile, require_quiet_alone, stop_on_signals
 from publisher.settings import (
     BrokerSettings,
     BucketSettings,
@@ -41,6 +41,7 @@ def poll(  # noqa: PLR0917 - its parameters are its options
     feed: OfFeeds = None,
     metrics_at: MetricsAt = None,
     textfile: Textfile = None,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Publish every key that still waits in changes/.
@@ -52,8 +53,12 @@ def poll(  # noqa: PLR0917 - its parameters are its options
     With DATABASE_URL set, what the ledger has set aside (dead letters, ignored and discarded files), or a retry will
     take up later, is not published again and again. A database that is away makes no difference to the rest.
     """
+    require_quiet_alone(quiet=quiet, as_json=as_json, for_long=every is not None)
     with recording(ProcessKind.POLLER) as spans:
-        _poll(context, spans, every=every, feed=feed, metrics_at=metrics_at, textfile=textfile, as_json=as_json)
+        _poll(
+            context, spans, every=every, feed=feed, metrics_at=metrics_at, textfile=textfile, quiet=quiet,
+            as_json=as_json,
+        )  # fmt: skip
 
 
 def _poll(
@@ -64,6 +69,7 @@ def _poll(
     feed: list[str] | None,
     metrics_at: str | None,
     textfile: Path | None,
+    quiet: bool,
     as_json: bool,
 ) -> None:
     broker_settings, bucket_settings, work = load(BrokerSettings), load(BucketSettings), load(WorkSettings)
@@ -73,24 +79,16 @@ def _poll(
     pulse, absences = Pulse(), Absences()
     poller = Poller(bucket, work.prefetch, known.open_settled, pulse=pulse, absences=absences, spans=spans)
     if every is None:
-        bucket.require()
-        with channels.declared_channel(broker_settings, "poll") as channel:
-            try:
-                with channels.alone(channel, channels.POLL):
-                    serving.claim_if_allowed(channel, bucket.name)
-                    done = poller.poll(channel, Event())  # a signal ends the process
-            except HeldByAnother:
-                typer.echo("another poll is running, this one is not needed", err=True)
-                done = None
-        if done is not None:
-            _tell_metrics(done)
-            if textfile is not None:
-                metrics.write(textfile, metrics.LAST_POLL)
-        _report(done, as_json=as_json)
+        done = _poll_once(poller, bucket, broker_settings, quiet=quiet)
+        if done is not None and textfile is not None:
+            metrics.write(textfile, metrics.LAST_POLL)
+        if not quiet:
+            _report(done, as_json=as_json)
         return
     if textfile is not None:
         raise Misconfigured("--textfile is for a poll in cron; a loop shows the same with --metrics")
     log_settings(broker_settings, bucket_settings, work)
+    tell_systemd(pulse)
     if metrics_at is not None:
         services = {"rabbitmq": channels.BROKER, "store": BUCKET, "postgres": "postgres"}
         metrics.show_absences(metrics.POLLER_AWAY, absences, services)
@@ -113,6 +111,23 @@ def _poll(
     except FleetticketsError:
         if not stop.is_set():
             raise
+
+
+def _poll_once(poller: Poller, bucket: Bucket, broker_settings: BrokerSettings, *, quiet: bool) -> Poll | None:
+    """None while another one runs."""
+    bucket.require()
+    with channels.declared_channel(broker_settings, "poll") as channel:
+        try:
+            with channels.alone(channel, channels.POLL):
+                serving.claim_if_allowed(channel, bucket.name)
+                done = poller.poll(channel, Event())  # a signal ends the process
+        except HeldByAnother:
+            if not quiet:
+                typer.echo("another poll is running, this one is not needed", err=True)
+            return None
+    if done is not None:
+        _tell_metrics(done)
+    return done
 
 
 def _report(done: Poll | None, *, as_json: bool) -> None:

@@ -12,7 +12,7 @@ from publisher.absences import Absences
 from publisher.broker import channels
 from publisher.commands.recording import recording
 from publisher.errors import FleetticketsError
-from publisher.health import Health, show
+from publisher.health import Health, show, tell_systemd
 from publisher.heartbeat import ProcessKind, Pulse
 from publisher.program import EXIT_FAILED, AsJson, Known, MetricsAt, stop_on_signals
 from publisher.settings import (
@@ -47,6 +47,7 @@ def carry_from_sqs(
                 batch = bridge.drain(channel, stop)
             _report_batch(batch, as_json=as_json)
             return
+        tell_systemd(pulse)
         if metrics_at is not None:
             metrics.show_absences(metrics.BRIDGE_AWAY, absences, {"rabbitmq": channels.BROKER, "sqs": SQS})
             show(metrics_at, metrics.BRIDGE, Health(pulse))

@@ -10,6 +10,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from publisher.errors import Misconfigured
+from publisher.heartbeat import Pulse
 from publisher.sources import http_limits
 from publisher.sources.http_limits import Limits
 
@@ -40,14 +41,15 @@ class Server(uvicorn.Server):
             )
         )
 
-    async def run_until(self, stop: Event, listening: socket.socket) -> None:
+    async def run_until(self, stop: Event, listening: socket.socket, pulse: Pulse) -> None:
         """Serve on the socket until SIGTERM or SIGINT, or until `stop` is set, which a signal may have done before."""
-        watching = asyncio.create_task(self._watch(stop))
+        watching = asyncio.create_task(self._watch(stop, pulse))
         await self.serve(sockets=[listening])
         watching.cancel()
 
-    async def _watch(self, stop: Event) -> None:
-        while not stop.is_set():  # noqa: ASYNC110 - it is one of threads, which a signal sets
+    async def _watch(self, stop: Event, pulse: Pulse) -> None:
+        while not stop.is_set():
+            pulse.turned()
             await asyncio.sleep(_WATCHED_SECONDS)
         self.should_exit = True
 

@@ -15,6 +15,7 @@ from publisher.absences import Absences
 from publisher.arrivals.folders import Folder
 from publisher.arrivals.messages import ChangeFileArrived
 from publisher.broker import channels, publishing, serving, tracing
+from publisher.broker.publishing import Outgoing
 from publisher.broker.topology import Queue
 from publisher.heartbeat import Pulse
 from publisher.spans import UNRECORDED, Spans
@@ -177,15 +178,7 @@ class Poller:
                     yield found
 
     def _publish(self, channel: BlockingChannel, found: ObjectSummary) -> None:
-        arrived = ChangeFileArrived(
-            bucket=self._bucket.name,
-            keys=(found.key,),
-            etag=found.etag,
-            size=found.size,
-            seen_by="poller",
-            event_time=found.modified,
-        )
-        with tracing.sending(self._spans, publishing.arrival(arrived.model_dump_json().encode())) as event:
+        with tracing.sending(self._spans, offer(self._bucket.name, found)) as event:
             publishing.publish(channel, event)
         log.debug("handed on", key=found.key, trace_id=event.trace.id)
         before = self._offered.get(_name(found))
@@ -227,3 +220,11 @@ def missing_from_queue(waiting: int, queued: int, in_hand: int) -> int:
     all of them once the queue runs empty.
     """
     return waiting if queued == 0 else max(0, waiting - queued - in_hand)
+
+
+def offer(bucket: str, found: ObjectSummary) -> Outgoing:
+    """The message that tells of an object, as a store's notification would."""
+    arrived = ChangeFileArrived(
+        bucket=bucket, keys=(found.key,), etag=found.etag, size=found.size, seen_by="poller", event_time=found.modified
+    )
+    return publishing.arrival(arrived.model_dump_json().encode())

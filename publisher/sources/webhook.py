@@ -301,7 +301,7 @@ async def serve(
     running.add_done_callback(end)
     host, port = listening.getsockname()[:2]
     log.info("listening", host=host, port=port)
-    await server.run_until(stop, listening)
+    await server.run_until(stop, listening, pulse)
     telling.cancel()
     warnings.tell()
     running.cancel()

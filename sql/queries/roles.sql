@@ -95,6 +95,8 @@ BEGIN
     rights := rights || ARRAY(SELECT format('INSERT, UPDATE ON tickets.%%I', feed) FROM ingest.feeds)
                      || ARRAY(SELECT format('INSERT ON %%s', relation::regclass) FROM unnest(positions) AS relation);
 
+    -- A function is everybody's when it is made, and one that a restore without rights made has not been closed.
+    REVOKE EXECUTE ON FUNCTION ingest.beat(text, jsonb), ingest.end_beats(text) FROM PUBLIC;
     FOR member IN
         SELECT ingest.role_name(kind) AS name, kind FROM unnest(ARRAY['ingest', 'read']) AS kind
         UNION ALL

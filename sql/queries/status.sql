@@ -76,8 +76,8 @@ WHERE source = %(feed)s
 
 -- name: open_requests
 SELECT kind, count(*) FILTER (WHERE sent_at IS NULL AND due_at <= now()) AS unsent, count(*) AS unhandled,
-       extract(epoch FROM now() - min(due_at) FILTER (WHERE sent_at IS NULL AND due_at <= now()))::float8
-           AS oldest_unsent_seconds
+       extract(epoch FROM now() - min(greatest(created_at, due_at))
+                              FILTER (WHERE sent_at IS NULL AND due_at <= now()))::float8 AS oldest_unsent_seconds
 FROM ingest.outbox
 WHERE handled_at IS NULL
 GROUP BY kind

@@ -131,15 +131,32 @@ def test_where_metrics_cannot_be_shown_is_said_in_one_line(stage: Stage, at: str
     assert "metrics" in refused.stderr
 
 
-def test_systemd_is_told_by_the_loop_that_works(stage: Stage, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["consume"],
+        ["poll", "--every", "0.5"],
+        ["webhook", "--port", str(free_port())],
+        ["serve", "--port", str(free_port())],
+        ["sqs"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_systemd_is_told_by_the_loop_that_works(stage: Stage, tmp_path: Path, command: list[str]) -> None:
     address = str(tmp_path / "notify")
+    away = f"http://127.0.0.1:{free_port()}"
+    others = {
+        "FLEETTICKETS_WEBHOOK_TOKEN": "of-the-test", "FLEETTICKETS_SQS_QUEUE_URL": f"{away}/1/name",
+        "FLEETTICKETS_SQS_ENDPOINT": away, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "s",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+    }  # fmt: skip
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(address)
         listening.settimeout(30)
-        consumer = stage.start("consume", NOTIFY_SOCKET=address)
+        process = stage.start(*command, NOTIFY_SOCKET=address, **others)
         assert listening.recv(100) == b"READY=1\nWATCHDOG=1"
         assert [listening.recv(100) for _ in range(3)] == [b"WATCHDOG=1"] * 3
-        consumer.stop()
+        process.stop()
 
 
 def test_what_status_found_is_written_as_metrics_too(stage: Stage, tmp_path: Path) -> None:
@@ -157,7 +174,9 @@ def test_what_status_found_is_written_as_metrics_too(stage: Stage, tmp_path: Pat
     assert (waiting["backlog_files",], waiting["oldest_waiting_seconds",] < 60) == (1, True)
     assert ("watermark_age_seconds", "inc") not in waiting
     assert stage.run("drain", "--apply").returncode == 0
-    stage.connection.execute("UPDATE ingest.outbox SET sent_at = NULL, due_at = now() - interval '1 hour'")
+    never_late = found()["oldest_unsent_request_seconds", "history"]
+    assert 0 < never_late < 60
+    stage.connection.execute("UPDATE ingest.outbox SET created_at = now() - interval '1 hour'")
     drained = found()
     assert drained["oldest_unsent_request_seconds", "history"] == pytest.approx(3600, abs=60)
     assert (drained["backlog_files",], drained["open_rejects", "inc"]) == (0, 1)
@@ -185,6 +204,30 @@ def test_dead_letters_are_told_by_why(stage: Stage, tmp_path: Path) -> None:
     assert list(told.items()) == [("no ticket_id", 2), ("no header", 1)]
     assert {reason: samples_of(written)["dead_letter_files", reason] for reason in told} == told
     assert "2 no ticket_id, 1 no header: dead-letters list" in stage.run("status").stdout
+
+
+def test_what_each_process_has_in_hand_and_waits_for_is_told_of_all(stage: Stage, tmp_path: Path) -> None:
+    written, key = tmp_path / "fleettickets.prom", key_at(0)
+
+    def found() -> dict[str, float]:
+        stage.run("status", "--json", "--textfile", str(written))
+        # The labels of each, sorted by their names: by, host, kind, pid.
+        samples = samples_of(written).items()
+        return {name[0] if len(name) == 4 else f"{name[0]} {name[1]}": value for name, value in samples
+                if name[0].startswith("process_")}  # fmt: skip
+
+    with Proxy(stage.environment["RUSTFS_ENDPOINT"]) as proxy:
+        consumer = stage.start("consume", RUSTFS_ENDPOINT=proxy.url, FLEETTICKETS_HEARTBEAT_SECONDS="1")
+        wait_until(lambda: found() == {"process_in_hand_seconds": 0}, "it has nothing in hand")
+        proxy.refuse()
+        stage.bucket.put(key, csv([ticket("INC1")]))
+        stage.announce(key)
+        wait_until(lambda: found().get("process_paused_seconds away", 0) > 0, "it waits for the store")
+        assert found()["process_in_hand_seconds"] > 0
+        proxy.restore()
+        stage.wait_for("done", key)
+        wait_until(lambda: found() == {"process_in_hand_seconds": 0}, "it is through, and waits no more")
+        consumer.stop()
 
 
 def samples_of(written: Path) -> dict[tuple[str, ...], float]:

@@ -175,7 +175,11 @@ def test_a_loss_that_is_acknowledged_is_told_apart_with_its_reason_and_a_later_o
 ) -> None:
     key, kept = key_at(1), key_at(2)
     stage.bucket.put_all({key: csv([ticket("A")]), kept: csv([ticket("B")])})
-    stage.ask("drain", "--apply")
+    consumer = stage.start("consume")
+    stage.announce(key, kept)
+    stage.wait_for("done", key, kept)
+    stage.wait_for_history()
+    consumer.stop()
     gone = key.replace(CHANGES, PROCESSED)
     stage.bucket.s3.delete_object(Bucket=stage.bucket.name, Key=gone)
     assert findings(stage) == {"lost": [gone]}

@@ -165,3 +165,27 @@ def test_what_is_away_is_told_with_host_and_port(guarded: Guarded, setting: str)
     (wrong,) = [one for one in found if one["level"] == "wrong" and one["about"] != "notifications"]
     assert told in wrong["found"]
     assert where in wrong["found"]
+
+
+def test_a_server_of_another_language_is_understood(make_stage: MakeStage, tmp_path: Path) -> None:
+    with private_postgres(tmp_path, language="de") as postgres, make_stage(postgres.url) as stage:
+        stage.connection.execute("CREATE ROLE login LOGIN PASSWORD 'right'")
+        stage.connection.execute("CREATE ROLE nobody")
+        rules = Path(stage.one("SHOW hba_file"))
+        rules.write_text(
+            "host all login 127.0.0.1/32 scram-sha-256\nhost all elsewhere 127.0.0.1/32 reject\n" + rules.read_text()
+        )
+        stage.query("SELECT pg_reload_conf()")
+        with pytest.raises(psycopg.OperationalError, match="Passwort"):
+            psycopg.connect(address(postgres.url, "login", WRONG))
+        other = urlsplit(postgres.url)._replace(path="/none").geturl()
+        for url, told in (
+            (address(postgres.url, "login", WRONG), "refuses this user or password"),
+            (address(postgres.url, "nobody", ""), "refuses this user"),
+            (address(postgres.url, "elsewhere", ""), "see its pg_hba.conf"),
+            (other, "has no such database"),
+        ):
+            ended = stage.run("consume", DATABASE_URL=url)
+            assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 2), ended.stderr
+            assert f"DATABASE_URL: postgres at {place(url)} " in ended.stderr
+            assert told in ended.stderr

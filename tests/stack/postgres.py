@@ -29,9 +29,10 @@ class Postgres:
         "pgbouncer": Path("/usr/sbin/pgbouncer"),  # that tests put before it
     }
 
-    def __init__(self, place: Place, certificate: tuple[Path, Path] | None = None) -> None:
-        """With a certificate and its key it speaks TLS, too."""
+    def __init__(self, place: Place, certificate: tuple[Path, Path] | None = None, language: str = "") -> None:
+        """With a certificate and its key it speaks TLS, too; English, unless its messages are to be in a language."""
         self._place = place
+        self._language = language
         self._certificate = certificate
         self._server: subprocess.Popen[bytes] | None = None
         self._port = place.port
@@ -62,7 +63,9 @@ class Postgres:
             self._install(*self._certificate)
         _forget_dead_server(data)
         self._server = server = processes.spawn(
-            [*_as_postgres(), BIN / "postgres", "-D", data, *self._options()], log=self._log
+            [*_as_postgres(), BIN / "postgres", "-D", data, *self._options()],
+            log=self._log,
+            env={"LANGUAGE": self._language},
         )
         processes.wait_until(lambda: self._psql("select 1", "postgres"), process=server, log=self._log)
         if not self.answers() and not self._psql(f"create database {DATABASE}", "postgres"):

@@ -20,7 +20,13 @@ from postgres import Postgres
 from processes import StackError
 from rabbitmq import RabbitMQ
 
-_OF_TESTS = {"prometheus": Path("/usr/bin/prometheus")}
+_OF_TESTS = {
+    "prometheus": Path("/usr/bin/prometheus"),
+    # What an operator's host has, and looks at what is in docs/ for it.
+    "systemd": Path("/usr/bin/systemd-analyze"),
+    "logrotate": Path("/usr/sbin/logrotate"),
+    "shellcheck": Path("/usr/bin/shellcheck"),
+}
 
 
 class Service(Protocol):

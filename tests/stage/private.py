@@ -27,9 +27,11 @@ def settled(folder: Path) -> Place:
 
 
 @contextlib.contextmanager
-def private_postgres(folder: Path, certificate: tuple[Path, Path] | None = None) -> Iterator[Postgres]:
-    """A server with a migrated database."""
-    postgres = Postgres(settled(folder), certificate)
+def private_postgres(
+    folder: Path, certificate: tuple[Path, Path] | None = None, language: str = ""
+) -> Iterator[Postgres]:
+    """A server with a migrated database, which speaks English unless another language is named."""
+    postgres = Postgres(settled(folder), certificate, language)
     try:
         postgres.start()
         run("migrate", {"DATABASE_URL": postgres.url}, folder)
