@@ -1,16 +1,19 @@
-FROM python:3.12-slim AS wheel
+# How to build it with an SBOM and its provenance: docs/containers.md.
+ARG PYTHON=python:3.12.13-slim-bookworm
+
+FROM ${PYTHON} AS wheel
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
-# The build backend is pinned with the other tools of development.
-COPY requirements-dev.txt ./
-RUN pip install --require-hashes -r requirements-dev.txt
+# The build backend, of the same version as for development.
+COPY requirements-build.txt ./
+RUN pip install --require-hashes -r requirements-build.txt
 COPY pyproject.toml README.md ./
 COPY consumer consumer
 COPY publisher publisher
 COPY sql sql
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheel .
 
-FROM python:3.12-slim
+FROM ${PYTHON}
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     TZ=Africa/Nairobi
@@ -29,3 +32,12 @@ WORKDIR /srv
 USER fleettickets
 ENTRYPOINT ["fleettickets"]
 CMD ["consume"]
+# Behind all that takes long, since they differ from build to build.
+ARG VERSION=""
+ARG REVISION=""
+ARG CREATED=""
+LABEL org.opencontainers.image.title="fleettickets" \
+      org.opencontainers.image.description="Trouble-ticket change files from an S3 bucket into PostgreSQL/PostGIS, exactly once" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}"

@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DELETE_ON_ERROR:
 # Two goals can need the same .venv.
 .NOTPARALLEL:
-.PHONY: help env setup system up down status test unit check format demo load load-api load-file load-growth load-geocoding bench crash-matrix promises docs contract faults soak hostile fuzz lock clean
+.PHONY: help env setup system up down status test unit check format demo load load-api load-file load-growth load-geocoding load-scaling bench crash-matrix promises docs contract faults compose-test soak hostile fuzz lock clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
@@ -70,6 +70,11 @@ crash-matrix: setup ## kill a process at every point, in every way; writes the t
 faults: setup ## what takes too long for every run: brokers restarted, alarmed, a cluster's leader killed
 	@$(run_python) $(STACK) run $(BIN)/python -m pytest -m faults --numprocesses 3 $(ARGS)
 
+# Its networks and ports are those of a namespace that ends with it: nothing of them is seen on this machine.
+compose-test: setup ## Dockerfile and compose.yaml run by a Docker daemon of its own, as root; the first time takes long
+	@PYTHONPATH=tests/stack $(BIN)/python -m tests.containers.images
+	@unshare --net sh -c 'ip link set lo up && exec $(BIN)/python -m pytest -m containers tests/containers $(ARGS)'
+
 promises: $(VENV)/.installed ## which tests hold which promise; writes the table in docs/reliability.md
 	@$(BIN)/python -m tests.promises
 
@@ -110,6 +115,9 @@ load-growth: setup ## a file after a million files costs what the first one did
 load-geocoding: setup ## how well places are found, and what the gazetteer costs a file
 	@$(run_python) $(STACK) run $(BIN)/python -m tests.load.geocoding $(ARGS)
 
+load-scaling: setup ## one, two and four consumers on hosts of their own, as root; writes into docs/scaling.md
+	@$(run_python) $(STACK) run $(BIN)/python -m tests.load.scaling $(ARGS)
+
 bench: setup ## how fast it is beside plain scripts, in one table; ARGS="--only rows --rows 6000" for a quick look
 	@$(run_python) $(STACK) run $(BIN)/python -m tests.bench.run $(ARGS)
 
@@ -134,6 +142,7 @@ lock: $(VENV)/.requirements ## pin the newest versions that pyproject.toml allow
 	$(BIN)/python -m pip install --quiet uv
 	$(LOCK) --upgrade --extra otel --output-file requirements.txt pyproject.toml
 	$(LOCK) --upgrade --extra otel --extra dev --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
+	printf 'hatchling\n' | $(LOCK) --constraint requirements-dev.txt --output-file requirements-build.txt -
 	$(LOCK) --upgrade --output-file tests/bench/requirements.txt tests/bench/requirements.in
 
 clean: down ## also remove .venv and what the tools cached

@@ -1,5 +1,5 @@
 """`python -m consumer`: the program `fleettickets`."""
 
-from consumer.program import main
+from consumer.begin import main
 
 main()

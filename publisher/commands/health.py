@@ -1,13 +1,13 @@
 """`health`."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import requests
 import typer
 
-from publisher.program import EXIT_FAILED
-
 _SECONDS = 5
+_EXIT_FAILED = 1
 
 
 def ask_health(
@@ -26,7 +26,14 @@ def ask_health(
         answer = requests.get(f"http://{host}:{port}/{page}", timeout=_SECONDS)
     except requests.RequestException:
         typer.echo(f"nothing answers at {host} port {port}", err=True)
-        raise typer.Exit(EXIT_FAILED) from None
+        raise typer.Exit(_EXIT_FAILED) from None
     typer.echo(answer.text.strip(), err=not answer.ok)
     if not answer.ok:
-        raise typer.Exit(EXIT_FAILED)
+        raise typer.Exit(_EXIT_FAILED)
+
+
+def alone(arguments: Sequence[str]) -> None:
+    """The command without the program that it is part of, so that nothing else is read in."""
+    command = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
+    command.command()(ask_health)
+    command(list(arguments), prog_name="fleettickets health")

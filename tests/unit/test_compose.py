@@ -114,6 +114,79 @@ def test_every_service_is_bounded_and_can_change_nothing_of_itself(name: str) ->
     assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
 
 
+@each_service
+def test_what_a_service_says_fills_no_disk(name: str) -> None:
+    assert compose.services()[name]["logging"] == {
+        "driver": "json-file",
+        "options": {"max-size": "10m", "max-file": "5"},
+    }
+
+
+@each_service
+def test_what_stays_is_started_again_asked_how_it_is_and_told_to_end(name: str) -> None:
+    service = compose.services()[name]
+    waited_for = {
+        how["condition"]
+        for other in compose.services().values()
+        for needed, how in other.get("depends_on", {}).items()
+        if needed == name
+    }
+    if "restart" in service:
+        assert service["restart"] == "unless-stopped"
+        assert {"test", "interval", "timeout"} <= set(service["healthcheck"])
+        assert re.fullmatch(r"\d+s", service["stop_grace_period"])
+        assert waited_for <= {"service_healthy"}
+    else:
+        assert "healthcheck" not in service
+        assert waited_for <= {"service_completed_successfully"}
+
+
+@each_service
+def test_an_image_of_others_is_one_and_stays_that(name: str) -> None:
+    image = compose.interpolated(compose.services()[name]["image"], {})
+    # PostGIS has no tags with a third number.
+    assert image == "fleettickets" or re.fullmatch(r"postgis/postgis:\d+-\d\.\d|[\w/]+:\d+\.\d+\.\d+(-[\w.]+)?", image)
+
+
+def test_our_image_is_made_from_one_that_stays_and_says_what_it_was_made_of() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    assert re.findall(r"^ARG PYTHON=(.+)$", text, re.MULTILINE) == ["python:3.12.13-slim-bookworm"]
+    assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) == {"${PYTHON}"}
+    labels = set(re.findall(r"org\.opencontainers\.image\.(\w+)=", text))
+    assert {"title", "description", "version", "revision", "created"} <= labels
+    assert re.findall(r"^USER (.+)$", text, re.MULTILINE) == ["fleettickets"]
+
+
+def test_the_wheel_is_built_by_what_development_builds_it_with() -> None:
+    pinned = {
+        name: set(re.findall(r"^([a-z0-9-]+==\S+)", (ROOT / f"requirements-{name}.txt").read_text(), re.MULTILINE))
+        for name in ("build", "dev")
+    }
+    assert pinned["build"] < pinned["dev"]
+    assert any(line.startswith("hatchling==") for line in pinned["build"])
+
+
+@pytest.mark.skipif(
+    shutil.which("docker-compose") is None, reason="docker-compose is not here; make compose-test has it"
+)
+def test_docker_compose_reads_it_with_what_make_env_made(folder: Path) -> None:
+    made(folder)
+    files = [
+        "--project-directory",
+        str(folder),
+        "--file",
+        str(ROOT / "compose.yaml"),
+        "--env-file",
+        str(folder / ".env"),
+    ]
+    done = subprocess.run(
+        ["docker-compose", *files, "config", "--services"], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    profiles = {name for name, service in compose.services().items() if "profiles" in service}
+    assert set(done.stdout.split()) | profiles == set(compose.services())
+
+
 @pytest.mark.parametrize("secret", HOLDERS)
 def test_a_secret_is_known_to_those_alone_who_need_it(secret: str) -> None:
     value = GIVEN[secret]
