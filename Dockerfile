@@ -22,6 +22,7 @@ ENV MALLOC_ARENA_MAX=2 MALLOC_MMAP_THRESHOLD_=1048576 MALLOC_TRIM_THRESHOLD_=104
 # Without the zone's file everything would quietly run in UTC.
 RUN test -e "/usr/share/zoneinfo/$TZ" \
     && useradd --system --uid 10001 --home-dir /nonexistent --shell /usr/sbin/nologin fleettickets
+# With what can send spans, which is 11 MB and imported only where it is to.
 COPY requirements.txt /tmp/requirements.txt
 RUN pip install --require-hashes -r /tmp/requirements.txt
 COPY --from=wheel /wheel /tmp/wheel

@@ -140,8 +140,8 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 
 lock: $(VENV)/.requirements ## pin the newest versions that pyproject.toml allows
 	$(BIN)/python -m pip install --quiet uv
-	$(LOCK) --upgrade --output-file requirements.txt pyproject.toml
-	$(LOCK) --upgrade --extra dev --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
+	$(LOCK) --upgrade --extra otel --output-file requirements.txt pyproject.toml
+	$(LOCK) --upgrade --extra otel --extra dev --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
 	printf 'hatchling\n' | $(LOCK) --constraint requirements-dev.txt --output-file requirements-build.txt -
 	$(LOCK) --upgrade --output-file tests/bench/requirements.txt tests/bench/requirements.in
 

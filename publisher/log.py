@@ -4,12 +4,14 @@ import logging
 import os
 import socket
 import sys
+from contextlib import AbstractContextManager
 from importlib.metadata import version
 from typing import Literal
 
 import structlog
 
 from publisher.terminal import printable
+from publisher.trace import Trace
 
 LogFormat = Literal["auto", "json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -23,6 +25,7 @@ def configure(log_format: LogFormat = "auto", level: LogLevel = "info") -> None:
     )
     last = [renderer] if as_json else [_spelled_out, renderer]
     first: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
         *([_with_process] if as_json else []),
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -41,8 +44,13 @@ def configure(log_format: LogFormat = "auto", level: LogLevel = "info") -> None:
     logging.basicConfig(handlers=[foreign], level=logging.WARNING, force=True)
     # These report each lost connection in their own words, pika with a stack, urllib3 a certificate that does not fit;
     # our line says it once. urllib3 also shows whole URLs, and the geocoder's key is in one.
-    for library in ("pika", "psycopg.pool", "urllib3"):
+    for library in ("pika", "psycopg.pool", "urllib3", "opentelemetry"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
+
+
+def following(trace: Trace) -> AbstractContextManager[None]:
+    """Each line of this thread or task has the id of the trace meanwhile."""
+    return structlog.contextvars.bound_contextvars(trace_id=trace.id)
 
 
 class Sparing:

@@ -161,6 +161,42 @@ class LogSettings(BaseSettings):
     """The least that is told; the words of the log are in docs/operations.md."""
 
 
+class TracesSettings(TlsSettings):
+    """Where spans are sent, if anywhere: docs/operations.md. Others of OpenTelemetry's settings hold as well."""
+
+    endpoint: HttpUrl | None = Field(None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
+    """A collector, such as `http://collector:4318`. Without one nothing is recorded."""
+    traces_endpoint: HttpUrl | None = Field(None, validation_alias="OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    """The same for traces alone, with its path."""
+    headers: SecretStr | None = Field(None, validation_alias="OTEL_EXPORTER_OTLP_HEADERS")
+    """What the collector wants to be shown: `name=value`, several with commas."""
+    service_name: str | None = Field(None, validation_alias="OTEL_SERVICE_NAME")
+    """Whose spans they are, instead of `fleettickets-consumer` and so on."""
+    protocol: str = Field("http/protobuf", validation_alias="OTEL_EXPORTER_OTLP_PROTOCOL")
+    """Nothing is sent by any other."""
+    exporter: str = Field("otlp", validation_alias="OTEL_TRACES_EXPORTER")
+    """With `none`, nothing is sent."""
+    disabled: str = Field("false", validation_alias="OTEL_SDK_DISABLED")
+    """With `true`, nothing is sent."""
+
+    @field_validator("endpoint", "traces_endpoint")
+    @classmethod
+    def _is_only_an_address(cls, url: HttpUrl | None) -> HttpUrl | None:
+        # It is told in the log, and libraries show it in their errors.
+        if url is not None and (url.username or url.password or url.query):
+            raise ValueError("credentials go into OTEL_EXPORTER_OTLP_HEADERS, not into the address")
+        return url
+
+    @property
+    def address(self) -> str:
+        """Whole; "" where none are sent."""
+        if self.disabled.lower() == "true" or self.exporter.lower() == "none":
+            return ""
+        if self.traces_endpoint is not None:
+            return str(self.traces_endpoint)
+        return f"{str(self.endpoint).rstrip('/')}/v1/traces" if self.endpoint is not None else ""
+
+
 class WorkSettings(BaseSettings):
     """How much one consumer process takes in hand; the poller needs it to judge the backlog."""
 

@@ -46,6 +46,7 @@ GROUPS: dict[str, tuple[type[BaseSettings], ...]] = {
     "Verdicts": (of_consumer.VerdictSettings,),
     "Alerts": (of_consumer.AlertSettings,),
     "The log": (of_publisher.LogSettings,),
+    "Traces": (of_publisher.TracesSettings,),
 }
 CHOICES: tuple[type[BaseSettings], ...] = (of_consumer.DatabaseChoice, of_consumer.GeocoderChoice)
 """Whether a setting is there at all: who asks that does without it."""

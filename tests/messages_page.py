@@ -17,6 +17,7 @@ from publisher.broker.dead_letters import DeadLetter
 from publisher.broker.publishing import Outgoing
 from publisher.broker.topology import Exchange, Queue, QuorumQueue
 from publisher.sources import poller
+from publisher.spans import Span
 from publisher.store.bucket import ObjectSummary
 
 ROOT = Path(__file__).parents[1]
@@ -62,7 +63,7 @@ def _shown(message: Outgoing) -> str:
         "content_type": properties.content_type,
         "delivery_mode": properties.delivery_mode,
         **({"message_id": message.message_id} if message.message_id else {}),
-        "headers": dict(message.headers),
+        "headers": dict(properties.headers or {}),
         "body": json.loads(message.body),
     }
     text = json.dumps(told, indent=2, ensure_ascii=False)
@@ -82,8 +83,11 @@ def _messages() -> Iterator[tuple[str, Outgoing]]:
     dead = outgoing(_failure(5, detail), _delivery(arrival, {messages.AGAIN: "retry", messages.ATTEMPTS: 4}))
     yield "Its dead letter, after the fifth", dead
     yield "The same, replayed by hand", dead_letters.sent_back(Queue.FILES, _letter(dead), allows_missing=False)
-    yield "A request for places, for 3 rows of the outbox", relay.message(Queue.GEOCODE, [4711, 4713, 4716])
-    yield "A request for a history capture", relay.message(Queue.HISTORY, [4712])
+    yield (
+        "A request for places, for 3 rows of the outbox",
+        relay.message(Queue.GEOCODE, [4711, 4713, 4716], arrival.trace),
+    )
+    yield "A request for a history capture", relay.message(Queue.HISTORY, [4712], arrival.trace)
 
 
 def _failure(attempts: int, detail: str) -> Failure:
@@ -92,11 +96,11 @@ def _failure(attempts: int, detail: str) -> Failure:
 
 def _delivery(message: Outgoing, headers_of_ours: dict[str, Any]) -> Delivery:
     channel: Any = None  # nobody settles it
-    return Delivery(Queue.FILES, message.body, headers_of_ours, False, channel, 1)
+    return Delivery(Queue.FILES, message.body, headers_of_ours, False, channel, 1, Span(message.trace))
 
 
 def _letter(dead: Outgoing) -> DeadLetter:
     return DeadLetter(
         id="", taken=1, queue=Queue.FILES, key=_KEY, reason=UNEXPECTED, error="", fingerprint="", attempts=5, replays=0,
-        dead_at=_PUT_AT, body=dead.body, headers=dead.headers,
+        dead_at=_PUT_AT, body=dead.body, headers=dead.properties().headers or {},
     )  # fmt: skip

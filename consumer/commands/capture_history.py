@@ -18,5 +18,5 @@ def capture_history(as_json: AsJson = False) -> None:
     with database.connect(settings, Role.INGEST) as connection:
         migrate.require_migrated(connection)
     with database.open_pool(settings, 1, "capture") as pool:
-        covered = history.capture(pool, unasked=True)
+        covered = len(history.capture(pool, unasked=True))
     typer.echo(json.dumps({"requests": covered}) if as_json else f"captured; {covered} open requests are covered by it")

@@ -47,11 +47,13 @@ from publisher.broker import channels
 from publisher.broker.consuming import Link
 from publisher.broker.depths import Depths
 from publisher.broker.topology import RETRY_DELAYS, Queue
+from publisher.commands.recording import recording
 from publisher.errors import DependencyDown, FleetticketsError, Misconfigured
 from publisher.health import Health, show, tell_systemd
 from publisher.heartbeat import ProcessKind, Pulse
 from publisher.program import MetricsAt
 from publisher.settings import BrokerSettings, BucketSettings, WorkSettings, load, log_settings
+from publisher.spans import Spans
 from publisher.store.bucket import BUCKET, Bucket
 
 _SERVICES = {
@@ -70,6 +72,11 @@ def consume(
     Any number may run at once. A signal finishes the files in hand and exits 0; anything not begun goes back. Without
     GEOCODER_API_KEY the requests for places wait, one message for all of them.
     """
+    with recording(ProcessKind.CONSUMER) as spans:
+        _consume(queue, metrics_at, spans)
+
+
+def _consume(queue: list[Queue] | None, metrics_at: str | None, spans: Spans) -> None:
     queues = list(dict.fromkeys(queue or Queue))
     with_geocoder = bool(queue) or load(GeocoderChoice).is_made
     geocoder_settings = load(GeocoderSettings) if Queue.GEOCODE in queues and with_geocoder else None
@@ -82,7 +89,7 @@ def consume(
     )  # fmt: skip
     failure_settings = load(FailureSettings)
     pulse, absences = Pulse(), Absences()
-    link = Link(broker_settings, bucket_settings.bucket, absences)
+    link = Link(broker_settings, bucket_settings.bucket, absences, spans)
     tell_systemd(pulse)
     if metrics_at is not None:
         metrics.show_consumer(
@@ -121,7 +128,7 @@ def consume(
         bucket = Bucket(bucket_settings, feeds.folders, connections=2 * work.files_in_hand + 2, slow=slow, stop=stop)
         _look_at_bucket(bucket)
         # What nobody takes up here may be taken up nowhere: then one message waits, and not one for each file.
-        relay = Relay(pool, link.publish, reached, lambda kind: kind not in queues and depths.waits(kind))
+        relay = Relay(pool, link.publish, reached, lambda kind: kind not in queues and depths.waits(kind), spans)
         handlers: dict[Queue, Handle] = {}
         together = None
         if Queue.FILES in queues:

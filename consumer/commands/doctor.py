@@ -1,5 +1,6 @@
 """`doctor`."""
 
+from collections.abc import Iterator
 from threading import Event
 from typing import Annotated
 
@@ -20,9 +21,10 @@ from consumer.settings import (
 from consumer.upkeep import doctor
 from consumer.upkeep.doctor import Examined
 from consumer.upkeep.findings import Effective, Examination, Finding, Journey, Origin
+from publisher.commands.recording import require_exporter
 from publisher.errors import Misconfigured
 from publisher.program import EXIT_FAILED, AsJson, OfFeeds
-from publisher.settings import AnySettings, BrokerSettings, BucketSettings, load
+from publisher.settings import AnySettings, BrokerSettings, BucketSettings, TracesSettings, load
 from publisher.terminal import printable
 
 
@@ -69,7 +71,7 @@ def show_doctor(
         feeds=feeds.narrowed(feed or ()) if feeds else None,
         missing_seconds=limits.missing_seconds if limits else None,
     )
-    findings = [*judged, *doctor.examine(examined, poller_only=poller_only)]
+    findings = [*judged, *doctor.examine(examined, poller_only=poller_only), *traces_examined(_loaded(TracesSettings))]
     journeys: list[Journey] = []
     if end_to_end:
         told, journeys = doctor.end_to_end(examined, findings, wait, poller_only=poller_only)
@@ -88,6 +90,24 @@ def show_doctor(
             typer.echo(printable(f"{finding.level.value:5}  {finding.about:{width}}  {finding.found}{do}"))
     if not examination.is_fit:
         raise typer.Exit(EXIT_FAILED)
+
+
+def traces_examined(settings: TracesSettings | None) -> Iterator[Finding]:
+    """Whether a collector takes what is sent, where it is meant to be sent at all. No file waits for that."""
+    if settings is None or not settings.address:
+        return
+    try:
+        require_exporter(settings)
+    except Misconfigured as error:
+        yield Finding.note("traces", f"not sent: {error}", "files go on without; docs/operations.md, Traces")
+        return
+    from publisher import otel  # noqa: PLC0415 - an extra
+
+    if fault := otel.fault(settings):
+        do = "see that a collector listens there for OTLP over HTTP; files go on without"
+        yield Finding.note("traces", f"{settings.address} takes none: {fault}", do)
+    else:
+        yield Finding.ok("traces", f"{settings.address} takes them")
 
 
 def _print_settings(settings: list[Effective]) -> None:

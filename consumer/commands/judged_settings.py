@@ -35,6 +35,7 @@ from publisher.settings import (
     Complaint,
     LogSettings,
     SqsSettings,
+    TracesSettings,
     Unfit,
     WebhookSettings,
     WorkSettings,
@@ -49,7 +50,7 @@ NEEDED: tuple[type[BaseSettings], ...] = (
     AlertSettings, LogSettings,
 )  # fmt: skip
 WHERE_WANTED: tuple[type[BaseSettings], ...] = (
-    GeocoderSettings, WebhookSettings, ApiSettings, SqsSettings, BrokerUsersSettings,
+    GeocoderSettings, WebhookSettings, ApiSettings, SqsSettings, BrokerUsersSettings, TracesSettings,
 )  # fmt: skip
 """Of commands that not everybody has: what they lack is no mistake, and what they have is to be right."""
 _OURS = ("FLEETTICKETS_", "RUSTFS_", "GEOCODER_")

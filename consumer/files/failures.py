@@ -60,7 +60,7 @@ def outgoing(failure: Failure, delivery: Delivery) -> Outgoing:
             headers |= {messages.AGAIN: "replay", messages.ETAG: released}
             if lets_off(delivery):
                 headers[messages.ALLOWED] = messages.MISSING_COLUMNS
-        return publishing.retry(queue, body, headers, delay=delay)
+        return publishing.retry(queue, body, delivery.trace, headers, delay=delay)
     last = LastFailure(
         failure.key,
         failure.reason,
@@ -70,7 +70,7 @@ def outgoing(failure: Failure, delivery: Delivery) -> Outgoing:
         failure.etag,
         messages.replays(delivery.headers),
     )
-    return dead_letters.dead_letter(queue, body, last)
+    return dead_letters.dead_letter(queue, body, delivery.trace, last)
 
 
 class Failures:

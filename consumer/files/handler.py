@@ -89,7 +89,10 @@ class FilesHandler:
                 # Each key gets a message of its own, so that each can fail, wait and be replayed by itself.
                 # What ends this half-way repeats it, no more than the broker's limit of deliveries: that does no harm.
                 self._publish_all(
-                    [publishing.arrival(arrived.model_dump_json().encode()) for arrived in found.to_spread]
+                    [
+                        publishing.arrival(arrived.model_dump_json().encode(), delivery.trace)
+                        for arrived in found.to_spread
+                    ]
                 )
                 if found.broken is not None:
                     raise found.broken  # the whole body is kept; replaying it repeats the others, which does no harm
@@ -114,7 +117,9 @@ class FilesHandler:
             with database.transaction(self._pool) as connection:
                 decided = attempt_together(connection, candidates, self._record_seen, self._reached)
         except Exception as error:  # noqa: BLE001 - met again, and told, by the one that it is of
-            log.info("one by one", files=len(plain), detail=f"{type(error).__name__}: {database.one_line(error)}")
+            told = [delivery.trace.id for delivery in plain]
+            detail = f"{type(error).__name__}: {database.one_line(error)}"
+            log.info("one by one", files=len(plain), detail=detail, trace_ids=told)
             return [None] * len(deliveries)
         self._reached("after commit of several")
         outcomes: dict[Delivery, FileOutcome | None] = dict(zip(plain, map(committed, decided), strict=True))
@@ -249,6 +254,7 @@ class FilesHandler:
             seen_at=delivery.delivered_at,
             seen_by=arrival.arrived.seen_by,
             version_id=found.version_id,
+            trace=delivery.trace,
         )
 
     def _missing(
@@ -290,6 +296,7 @@ class FilesHandler:
             seen_by=arrival.arrived.seen_by,
             decision=decision,
             reason=reason,
+            trace=delivery.trace.text,
         )
 
     def _record_ignored(self, arrival: Arrival, delivery: Delivery, key: NotAChangeFile) -> None:

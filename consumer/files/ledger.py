@@ -82,6 +82,8 @@ class Unread:
     seen_by: SeenBy
     decision: Literal["ignored", "missing"]
     reason: str
+    trace: str | None = None
+    """Of the delivery, where one brings it; as it is kept."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from consumer.feeds.feed import Feed
 from publisher.arrivals.keys import ChangeFileKey
 from publisher.arrivals.messages import SeenBy as AnnouncedBy
 from publisher.store.bucket import Put
+from publisher.trace import Trace
 
 SeenBy = AnnouncedBy | Literal["drain", "import"]
 
@@ -52,6 +53,8 @@ class Sighting:
     """The store's own name of the object, in a bucket that keeps versions."""
     is_archived: bool = False
     """Read from the archive: that it is there says nothing of what its key had last."""
+    trace: Trace | None = None
+    """Of the delivery, where one brings it."""
 
     @property
     def put(self) -> Put:
@@ -63,6 +66,7 @@ class Sighting:
             "key": self.key.key, "key_time": self.key.time,
             "etag": self.etag, "size": self.size, "object_time": self.object_time, "event_time": self.event_time,
             "seen_at": self.seen_at, "seen_by": self.seen_by, "epoch": self.epoch, "version_id": self.version_id,
+            "trace": self.trace and self.trace.text,
         }  # fmt: skip
 
 

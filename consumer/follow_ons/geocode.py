@@ -9,6 +9,7 @@ import structlog
 from consumer.fail_points import Reached
 from consumer.follow_ons import outbox
 from consumer.follow_ons.outcomes import Postponed, TicketsGeocoded
+from consumer.follow_ons.telling import tell_done
 from consumer.geocoding import known_places
 from consumer.geocoding.gazetteer import BATCH, BATCH_SECONDS, Batch, Gazetteer
 from consumer.geocoding.known_places import PlaceKind
@@ -18,6 +19,7 @@ from consumer.postgres import database
 from consumer.postgres.database import Pool
 from publisher.broker.consuming import Delivery
 from publisher.broker.topology import RETRY_DELAYS, Queue
+from publisher.trace import Trace
 
 _REFUSED_SECONDS = RETRY_DELAYS[-1]
 log = structlog.get_logger()
@@ -26,7 +28,10 @@ log = structlog.get_logger()
 class GeocodeHandler:
     """Handles GeocodeTickets. For one thread."""
 
-    def __init__(self, pool: Pool, gazetteer: Gazetteer, relay: Callable[[], int], reached: Reached) -> None:
+    def __init__(
+        self, pool: Pool, gazetteer: Gazetteer, relay: Callable[[Trace | None], object], reached: Reached
+    ) -> None:
+        """`relay` sends the request for the rest of a batch, in the trace of that."""
         self._pool = pool
         self._gazetteer = gazetteer
         self._relay = relay
@@ -34,7 +39,7 @@ class GeocodeHandler:
         self._told_pause: tuple[str, date] | None = None
         """One line tells of a pause, not one for each request that waits."""
 
-    def handle(self, _delivery: Delivery) -> TicketsGeocoded | Postponed:
+    def handle(self, delivery: Delivery) -> TicketsGeocoded | Postponed:
         """Run one batch, and tell of it; what the provider does not allow now is postponed.
 
         Raises: HeldByAnother, Stopped, DependencyDown.
@@ -42,7 +47,7 @@ class GeocodeHandler:
         began = monotonic()
         batch = Batch()
         try:
-            self.geocode(batch)
+            self.geocode(batch, delivery.trace)
         except Paused as error:
             pause = (error.reason, error.until.date())
             if pause != self._told_pause:
@@ -56,12 +61,14 @@ class GeocodeHandler:
             return Postponed(_REFUSED_SECONDS)
         finally:
             if batch.outcomes or batch.placed:
-                log.info("geocode", seconds=round(monotonic() - began, 3), placed=batch.placed, **batch.outcomes)
+                seconds = round(monotonic() - began, 3)
+                delivery.span.links(batch.traces)
+                tell_done("geocode", batch.traces, seconds=seconds, placed=batch.placed, **batch.outcomes)
         self._told_pause = None
         return TicketsGeocoded()
 
-    def geocode(self, batch: Batch) -> None:
-        """Run one batch, if somebody asks for one; `batch` tells of it.
+    def geocode(self, batch: Batch, trace: Trace | None = None) -> None:
+        """Run one batch, if somebody asks for one; `batch` tells of it, and its rest goes on in the trace.
 
         Raises: what Gazetteer.work does; then the requests stay open.
         """
@@ -69,6 +76,7 @@ class GeocodeHandler:
             requests = outbox.unhandled(connection, Queue.GEOCODE)
         if not requests:
             return
+        batch.traces = outbox.traces_of(requests)
         self._gazetteer.quota.require_open()
         self._gazetteer.work(PlaceKind, BATCH, batch, seconds=BATCH_SECONDS)
         with database.transaction(self._pool) as connection:
@@ -81,4 +89,4 @@ class GeocodeHandler:
             self._reached("geocoded, not committed")
         self._reached("geocoded, before relay")
         if batch.rest:
-            self._relay()
+            self._relay(trace)

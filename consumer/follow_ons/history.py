@@ -1,10 +1,12 @@
 """The history follow-on: one capture covers every file applied before it started, whoever asks how often."""
 
+from collections.abc import Sequence
 from threading import Event
 from time import monotonic
 
 from consumer.fail_points import Reached, nowhere
 from consumer.follow_ons import outbox
+from consumer.follow_ons.outbox import Requested
 from consumer.follow_ons.outcomes import HistoryCaptured, Interrupted
 from consumer.postgres import database, dry_runs
 from consumer.postgres.database import Pool
@@ -31,8 +33,8 @@ class HistoryHandler:
         covered = self.capture()
         return Interrupted() if covered is None else HistoryCaptured(covered, monotonic() - began)
 
-    def capture(self) -> int | None:
-        """The same; gives how many it covered, None when stopped while waiting.
+    def capture(self) -> Sequence[Requested] | None:
+        """The same; gives those that it covered, None when stopped while waiting.
 
         Raises: DependencyDown.
         """
@@ -51,8 +53,8 @@ class HistoryHandler:
         return 0.0 if since is None else min(self._interval, max(0.0, self._interval - since))
 
 
-def capture(pool: Pool, *, unasked: bool, reached: Reached = nowhere) -> int:
-    """Capture for all open requests, or also without any; gives how many it covered.
+def capture(pool: Pool, *, unasked: bool, reached: Reached = nowhere) -> Sequence[Requested]:
+    """Capture for all open requests, or also without any; gives those that it covered.
 
     Raises: DependencyDown, StatementRefused.
     """
@@ -65,4 +67,4 @@ def capture(pool: Pool, *, unasked: bool, reached: Reached = nowhere) -> int:
             database.rows(connection, "history", "capture")
             outbox.mark_handled(connection, requests)
             reached("captured, not committed")
-    return len(requests)
+    return requests

@@ -1,13 +1,16 @@
 """What may come of a delivery of a follow-on's queue. Values, settled by the worker."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from consumer.follow_ons.outbox import Requested
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryCaptured:
-    """One capture covered so many requests; none is left for it where an earlier one has."""
+    """One capture covered these requests; none is left for it where an earlier one has."""
 
-    requests: int
+    requests: Sequence[Requested]
     seconds: float
 
 

@@ -51,6 +51,7 @@ from consumer.postgres.lease import Lease
 from consumer.settings import GazetteerSettings, GeocoderSettings
 from publisher import metrics
 from publisher.errors import StatementRefused
+from publisher.trace import Trace
 
 BATCH = 20
 """Lookups with one message in hand; at one a second, less than a minute."""
@@ -82,6 +83,8 @@ class Batch:
     """Whether there are more places to look up."""
     held_back: int = 0
     """More places, of files that have a lot of them: what is left of the day's requests is for others."""
+    traces: list[Trace] = field(default_factory=list)
+    """Of those who asked for it."""
 
 
 def places_to_ask(

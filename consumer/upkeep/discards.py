@@ -106,7 +106,9 @@ class MendedLetters:
         self._reached("mended letter recorded, not settled")
         settle(letter)
         self._reached("mended letter settled, not marked")
-        structlog.get_logger().info("letter settled", key=letter.key, id=letter.id, detail=MENDED)
+        structlog.get_logger().info(
+            "letter settled", key=letter.key, id=letter.id, trace_id=letter.trace.id, detail=MENDED
+        )
 
 
 def _storable(text: str) -> str:

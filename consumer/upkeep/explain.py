@@ -79,6 +79,7 @@ class Version(View):
     event_time: Moment | None = Field(description="When its notification says that it was written.")
     first_seen_at: Moment
     first_seen_by: str = Field(description="notification, poller, drain or import.")
+    trace_id: str | None = Field(description="What its log lines have, and those of what follows on.")
     decision: str = Field(description="new, late, changed, missing, rejected or ignored.")
     reason: str | None = Field(description="Why, unless it was simply applied.")
     state: str = Field(description="seen, applied, archived, done or failed.")

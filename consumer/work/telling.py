@@ -20,23 +20,30 @@ from consumer.files.outcomes import (
 )
 from consumer.files.versions import Counts
 from publisher import metrics
+from publisher.spans import Span
 
 ROW_OUTCOMES = tuple(count.name for count in fields(Counts) if count.name not in {"read", "closures", "never"})
 """What of the counts is of rows, and not of all of them."""
+_TOLD = ("key", "file_id", "decision")
+"""What a span of a delivery has of its line."""
 log = structlog.get_logger()
 
 
-def tell_file(outcome: FileOutcome, *, redelivered: bool, began: float, archive_key: str | None = None) -> None:
+def tell_file(
+    outcome: FileOutcome, span: Span, *, redelivered: bool, began: float, archive_key: str | None = None
+) -> None:
     """Of a delivery that is done; it was begun when the monotonic clock said `began`."""
     described = _describe(outcome)
+    span.tell({f"fleettickets.{name}": described[name] for name in _TOLD if described.get(name)})
     metrics.FILES.labels(described["decision"]).inc()
     match outcome:
         case Applied():
             described["lag_s"] = round(outcome.lag_seconds, 3)
             described["feed"] = outcome.sighting.feed.name
-            _count_applied(outcome)
+            span.tell({"fleettickets.feed": described["feed"]})
+            _count_applied(outcome, span)
         case Failure():
-            _tell_failure(outcome, redelivered=redelivered)
+            _tell_failure(outcome, span, redelivered=redelivered)
             return
     log.info(
         "file",
@@ -47,19 +54,20 @@ def tell_file(outcome: FileOutcome, *, redelivered: bool, began: float, archive_
     )
 
 
-def tell_failed(queue: str, failure: Failure) -> None:
+def tell_failed(queue: str, failure: Failure, span: Span) -> None:
     """Of a message that failed outside any file."""
-    _tell_failure(failure, queue=queue)
+    _tell_failure(failure, span, queue=queue)
 
 
-def _tell_failure(failure: Failure, **also: object) -> None:
+def _tell_failure(failure: Failure, span: Span, **also: object) -> None:
     """By what becomes of it: a person has to look, it is tried again, or it waits for what is in everybody's way."""
     outcome = "held" if failure.is_held else "dead letter" if failure.retry_in is None else "retry"
     metrics.FAILURES.labels(failure.reason, outcome).inc()
+    span.fail(failure.reason)
     log.warning(outcome, **also, **_describe(failure))
 
 
-def _count_applied(applied: Applied) -> None:
+def _count_applied(applied: Applied, span: Span) -> None:
     sighting, feed = applied.sighting, applied.sighting.feed.name
     metrics.BYTES.labels(feed).inc(sighting.size)
     metrics.ARRIVALS.labels(feed, sighting.seen_by).inc()
@@ -75,6 +83,7 @@ def _count_applied(applied: Applied) -> None:
     before = sighting.seen_at
     for stage, at in times.items():
         metrics.STAGES.labels(stage).observe(max(0.0, (at - before).total_seconds()))
+        span.stage(stage, before, at)
         before = at
 
 

@@ -34,7 +34,9 @@ from consumer.files.outcomes import (
 )
 from consumer.files.tail import Tail
 from consumer.files.versions import LedgerFile
+from consumer.follow_ons.outbox import traces_of
 from consumer.follow_ons.outcomes import FollowOnOutcome, HistoryCaptured, Interrupted, Postponed, TicketsGeocoded
+from consumer.follow_ons.telling import tell_done
 from consumer.geocoding.quota import Stopped
 from consumer.postgres import database
 from consumer.work.breaker import Breaker, EverythingFails
@@ -62,6 +64,7 @@ from publisher.errors import (
     SlowBody,
 )
 from publisher.heartbeat import Pause, PausedBy, Pulse
+from publisher.log import following
 from publisher.settings import BATCH, WorkSettings
 from publisher.store.bucket import BUCKET
 
@@ -205,15 +208,16 @@ class Worker:
     def _settling(self, delivery: Delivery, work: Callable[[], bool]) -> None:
         """Do `work`, which says whether the delivery stays in hand; whatever it raises settles the delivery."""
         stays_in_hand = False
-        try:
-            stays_in_hand = self._worked(delivery, work)
-        except Exception:
-            # Of our own making, and in the way of nobody else: held, it would keep its place until the process ends.
-            log.exception("unsettled", queue=delivery.queue.value, retry_in_s=_NOT_NOW_SECONDS)
-            self._link.put_back(delivery, after=_NOT_NOW_SECONDS)
-        finally:
-            if not stays_in_hand:
-                self._release(delivery)
+        with following(delivery.trace):
+            try:
+                stays_in_hand = self._worked(delivery, work)
+            except Exception:
+                # Of our own making, and in the way of nobody else: held, it would keep its place to the process's end.
+                log.exception("unsettled", queue=delivery.queue.value, retry_in_s=_NOT_NOW_SECONDS)
+                self._link.put_back(delivery, after=_NOT_NOW_SECONDS)
+            finally:
+                if not stays_in_hand:
+                    self._release(delivery)
 
     def _worked(self, delivery: Delivery, work: Callable[[], bool]) -> bool:
         try:
@@ -287,15 +291,17 @@ class Worker:
                 self._put_aside(delivery, delay, {messages.LEFT: True})
             case Duplicate() | Ignored() | Missing() | Spread() | Failure():
                 breaker.undecided()
-                tell_file(outcome, redelivered=delivery.redelivered, began=began)
+                tell_file(outcome, delivery.span, redelivered=delivery.redelivered, began=began)
                 self._link.ack(delivery)
-            case HistoryCaptured(requests=0):
+            case HistoryCaptured(requests=[]):
                 breaker.undecided()
                 self._link.ack(delivery)
             case HistoryCaptured(requests, seconds):
                 breaker.succeeded()
                 self._absences.served(database.DATABASE, began=began)
-                log.info("history", requests=requests, seconds=round(seconds, 3))
+                traces = traces_of(requests)
+                delivery.span.links(traces)
+                tell_done("history", traces, requests=len(requests), seconds=round(seconds, 3))
                 self._link.ack(delivery)
             case TicketsGeocoded():
                 breaker.succeeded()
@@ -331,7 +337,9 @@ class Worker:
         try:
             archive_keys = self._tail.finish([outcome.file for outcome in applied.values()])
         except Exception as error:  # noqa: BLE001 - met again, and told, by the one that it is of
-            log.info("one by one", files=len(applied), detail=f"{type(error).__name__}: {database.one_line(error)}")
+            told = [delivery.trace.id for delivery in applied]
+            detail = f"{type(error).__name__}: {database.one_line(error)}"
+            log.info("one by one", files=len(applied), detail=detail, trace_ids=told)
             for delivery, outcome in applied.items():
                 finish = partial(self._finish, delivery, outcome.file, outcome, breaker, began)
                 self._submit(self._finish_threads, delivery, finish)
@@ -350,7 +358,7 @@ class Worker:
         (breaker.succeeded if isinstance(outcome, Applied) else breaker.undecided)()
         self._settled(delivery)
         self._absences.served(database.DATABASE, BUCKET, began=began)
-        tell_file(outcome, redelivered=delivery.redelivered, began=began, archive_key=archive_key)
+        tell_file(outcome, delivery.span, redelivered=delivery.redelivered, began=began, archive_key=archive_key)
         self._link.ack(delivery)
         return False
 
@@ -392,7 +400,7 @@ class Worker:
 
     def _put_aside(self, delivery: Delivery, delay: int, also: Mapping[str, Any] | None = None) -> None:
         headers = {**delivery.headers, **(also or {})}
-        self._send_on(delivery, publishing.retry(delivery.queue, delivery.body, headers, delay=delay))
+        self._send_on(delivery, publishing.retry(delivery.queue, delivery.body, delivery.trace, headers, delay=delay))
 
     def _give_up(self, delivery: Delivery, reason: str, detail: str) -> None:
         """Send a message on that failed outside any file: no event, or a follow-on that broke."""
@@ -403,7 +411,7 @@ class Worker:
                 self._not_now(delivery, error, _NEXT_PROBE_SECONDS, also={messages.PROBED: True})
                 return
         failure = Failure("", reason, detail, attempts=messages.attempts(delivery.headers) + 1)
-        tell_failed(delivery.queue.value, failure)
+        tell_failed(delivery.queue.value, failure, delivery.span)
         self._send_on(delivery, outgoing(failure, delivery))
 
     def _send_on(self, delivery: Delivery, outgoing: Outgoing) -> None:
@@ -412,7 +420,9 @@ class Worker:
         What the broker does not take there waits, as it came, in a wait queue, or else at the head of its own: held,
         eight of them would be all that this process ever has in hand.
         """
-        aside = publishing.retry(delivery.queue, delivery.body, delivery.headers, delay=_NOT_NOW_SECONDS)
+        aside = publishing.retry(
+            delivery.queue, delivery.body, delivery.trace, delivery.headers, delay=_NOT_NOW_SECONDS
+        )
         for tried in (outgoing, aside) if outgoing != aside else (aside,):
             try:
                 self._link.publish(tried)
@@ -420,6 +430,7 @@ class Worker:
                 log.warning("unsettled", queue=delivery.queue.value, detail=str(error), retry_in_s=_NOT_NOW_SECONDS)
             else:
                 self._reached("sent on, before ack")
+                delivery.span.tell({"fleettickets.sent_on_to": f"{tried.exchange}:{tried.routing_key}"})
                 self._link.ack(delivery)
                 return
         self._link.put_back(delivery, after=_NOT_NOW_SECONDS)

@@ -20,12 +20,14 @@ from pika.spec import Basic, BasicProperties
 from publisher.absences import Absences
 from publisher.arrivals import messages
 from publisher.arrivals.store_events import MAX_BYTES
-from publisher.broker import channels, topology
+from publisher.broker import channels, topology, tracing
 from publisher.broker.confirming import AsyncLink, Subscription
 from publisher.broker.publishing import CONFIRM_SECONDS, Outgoing
 from publisher.broker.topology import Queue
 from publisher.errors import NotConfirmed
 from publisher.settings import BrokerSettings
+from publisher.spans import UNRECORDED, Span, Spans
+from publisher.trace import Trace
 
 log = structlog.get_logger()
 
@@ -42,7 +44,8 @@ class Delivery:
 
     `headers` are those of ours, and only of a message that came through our own exchange: what a stranger publishes,
     who may write to the exchange of the events, steers nothing. A `body` that is too large to be read is only its
-    beginning, so that strangers' ones do not fill the memory.
+    beginning, so that strangers' ones do not fill the memory. Its `span` is of the trace of whoever sent it, a
+    stranger's too, and ends when it is settled.
     """
 
     queue: Queue
@@ -51,7 +54,13 @@ class Delivery:
     redelivered: bool
     channel: Channel
     tag: int
+    span: Span
     delivered_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def trace(self) -> Trace:
+        """Of what comes of it."""
+        return self.span.trace
 
     @property
     def is_lost(self) -> bool:
@@ -74,10 +83,11 @@ class Link:
     While it consumes files, the virtual host is the bucket's.
     """
 
-    def __init__(self, settings: BrokerSettings, bucket: str, absences: Absences) -> None:
+    def __init__(self, settings: BrokerSettings, bucket: str, absences: Absences, spans: Spans = UNRECORDED) -> None:
         self._settings = settings
         self._absences = absences
         self._bucket = bucket
+        self._spans = spans
         self._running: _Running | None = None
         self._spreading = Lock()
 
@@ -134,6 +144,7 @@ class Link:
 
     def ack(self, delivery: Delivery) -> None:
         """From any other thread: settle a delivery. Too late for a lost connection: it will come again."""
+        delivery.span.end()
 
         def ack(_link: AsyncLink) -> None:
             if delivery.channel.is_open:
@@ -143,6 +154,7 @@ class Link:
 
     def put_back(self, delivery: Delivery, *, after: float) -> None:
         """From any other thread: give a delivery back to its queue after so many seconds; nobody has it until then."""
+        delivery.span.end()
 
         def put_back() -> None:
             if delivery.channel.is_open:
@@ -165,7 +177,8 @@ class Link:
         Raises: Misconfigured, when the broker refuses us for good; DependencyDown, when stopped without one.
         """
         subscriptions = [
-            Subscription(queue.broker_name, count, _receiver(queue, receive)) for queue, count in prefetch.items()
+            Subscription(queue.broker_name, count, _receiver(queue, receive, self._spans))
+            for queue, count in prefetch.items()
         ]
         link = AsyncLink(
             self._settings,
@@ -212,14 +225,18 @@ class Link:
 
 
 def _receiver(
-    queue: Queue, receive: Callable[[Delivery], None]
+    queue: Queue, receive: Callable[[Delivery], None], spans: Spans
 ) -> Callable[[Channel, Basic.Deliver, BasicProperties, bytes], None]:
     def take(channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
         tag = method.delivery_tag or 0  # only the type stubs doubt it
-        if len(body) > MAX_BYTES:
-            log.warning("body cut", queue=queue.value, bytes=len(body), kept=MAX_BYTES + 1)
-            body = body[: MAX_BYTES + 1]  # one more than is read, so that it is told to be too large
-        headers = messages.kept(properties.headers or {}) if method.exchange == topology.REQUESTS else {}
-        receive(Delivery(queue, body, headers, bool(method.redelivered), channel, tag))
+        told, size = properties.headers or {}, len(body)
+        body = body[: MAX_BYTES + 1]  # one more than is read, so that it is told to be too large
+        trace = Trace.of_headers(told) or Trace.of(body)
+        if size > MAX_BYTES:
+            log.warning("body cut", queue=queue.value, trace_id=trace.id, bytes=size, kept=MAX_BYTES + 1)
+        headers = messages.kept(told) if method.exchange == topology.REQUESTS else {}
+        is_again = bool(method.redelivered)
+        span = tracing.processing(spans, queue, trace, size, redelivered=is_again)
+        receive(Delivery(queue, body, headers, is_again, channel, tag, span))
 
     return take

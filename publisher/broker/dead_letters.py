@@ -21,6 +21,7 @@ from publisher.broker import channels, publishing
 from publisher.broker.publishing import Outgoing
 from publisher.broker.topology import DEAD, Queue
 from publisher.errors import FleetticketsError, NoSuchLetter
+from publisher.trace import Trace
 
 _LOCK = "dead-letters"
 _PATIENT_SECONDS = 10
@@ -78,6 +79,11 @@ class DeadLetter:
         """Of the version that failed; None where the letter does not tell."""
         found = _of_ours(self.headers).get(messages.ETAG)
         return found if isinstance(found, str) else None
+
+    @property
+    def trace(self) -> Trace:
+        """Of the delivery that it was, also where the broker gave that up."""
+        return Trace.of_headers(self.headers) or Trace.of(self.body)
 
     @property
     def rank(self) -> tuple[datetime, str]:
@@ -233,7 +239,7 @@ def fingerprint(reason: str, detail: str) -> str:
     return hashlib.sha256(shape.encode(errors="replace")).hexdigest()[:8]
 
 
-def dead_letter(queue: Queue, body: bytes, failure: LastFailure) -> Outgoing:
+def dead_letter(queue: Queue, body: bytes, trace: Trace, failure: LastFailure) -> Outgoing:
     """A message for the dead letters of its queue, with the reason in the headers."""
     headers: dict[str, Any] = {
         messages.KEY: failure.key,
@@ -248,7 +254,7 @@ def dead_letter(queue: Queue, body: bytes, failure: LastFailure) -> Outgoing:
         headers[messages.ETAG] = failure.etag
     if failure.replays:
         headers[messages.REPLAYS] = failure.replays
-    return Outgoing(DEAD, queue.value, body, headers)
+    return Outgoing(DEAD, queue.value, body, trace, headers)
 
 
 @contextmanager
@@ -336,7 +342,7 @@ def sent_back(queue: Queue, letter: DeadLetter, *, allows_missing: bool) -> Outg
         headers[messages.ETAG] = named
     if allows_missing:
         headers[messages.ALLOWED] = messages.MISSING_COLUMNS
-    return publishing.request(queue, letter.body, headers)
+    return publishing.request(queue, letter.body, letter.trace, headers)
 
 
 def _letter(taken: int, queue: Queue, body: bytes, headers: Mapping[str, Any]) -> DeadLetter:

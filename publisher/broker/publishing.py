@@ -11,6 +11,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from publisher.broker.channels import ending_after, translated_errors
 from publisher.broker.topology import EVENTS, REQUESTS, Queue, retry_exchange
 from publisher.errors import DependencyDown, Misconfigured
+from publisher.trace import Trace
 
 ARRIVALS = "files"
 """The routing key of our own arrivals; any other reaches the files queue as well."""
@@ -25,6 +26,7 @@ class Outgoing:
     exchange: str
     routing_key: str
     body: bytes
+    trace: Trace
     headers: Mapping[str, Any] = field(default_factory=dict)
     message_id: str | None = None
 
@@ -35,25 +37,30 @@ class Outgoing:
             delivery_mode=pika.DeliveryMode.Persistent,
             message_id=self.message_id,
             correlation_id=mark,
-            headers=dict(self.headers),
+            headers={**self.headers, **self.trace.headers},
         )
 
 
-def arrival(body: bytes) -> Outgoing:
-    """An event, published the way a store does it."""
-    return Outgoing(EVENTS, ARRIVALS, body)
+def arrival(body: bytes, trace: Trace | None = None) -> Outgoing:
+    """An event, published the way a store does it; one that came without a trace begins its own."""
+    return Outgoing(EVENTS, ARRIVALS, body, trace or Trace.of(body))
 
 
 def request(
-    queue: Queue, body: bytes, headers: Mapping[str, Any] | None = None, *, message_id: str | None = None
+    queue: Queue,
+    body: bytes,
+    trace: Trace,
+    headers: Mapping[str, Any] | None = None,
+    *,
+    message_id: str | None = None,
 ) -> Outgoing:
     """A message for one of the work queues."""
-    return Outgoing(REQUESTS, queue.value, body, headers or {}, message_id)
+    return Outgoing(REQUESTS, queue.value, body, trace, headers or {}, message_id)
 
 
-def retry(queue: Queue, body: bytes, headers: Mapping[str, Any], *, delay: int) -> Outgoing:
+def retry(queue: Queue, body: bytes, trace: Trace, headers: Mapping[str, Any], *, delay: int) -> Outgoing:
     """A message that is back in its work queue after `delay` seconds, one of RETRY_DELAYS."""
-    return Outgoing(retry_exchange(delay), queue.value, body, headers)
+    return Outgoing(retry_exchange(delay), queue.value, body, trace, headers)
 
 
 def publish(channel: BlockingChannel, outgoing: Outgoing) -> None:

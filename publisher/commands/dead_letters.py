@@ -168,7 +168,12 @@ def show_letter(
         letter = next(Selection(id=letter_id).of(held))
     # The history has lines of its own.
     headers = {name: str(value) for name, value in letter.headers.items() if name != messages.HISTORY}
-    shown = describe(letter) | {"history": letter.history, "headers": headers, "body": _text(letter.body)}
+    shown = describe(letter) | {
+        "trace_id": letter.trace.id,
+        "history": letter.history,
+        "headers": headers,
+        "body": _text(letter.body),
+    }
     if as_json:
         typer.echo(json.dumps(shown))
         return

@@ -4,6 +4,7 @@ import contextlib
 import json
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from threading import Event
 from typing import Annotated
 
@@ -14,6 +15,7 @@ import typer
 from publisher import metrics
 from publisher.absences import Absences
 from publisher.broker import channels, serving
+from publisher.commands.recording import recording
 from publisher.errors import DependencyDown, FleetticketsError, HeldByAnother, Misconfigured
 from publisher.health import Health, show, tell_systemd
 from publisher.heartbeat import ProcessKind, Pulse
@@ -26,6 +28,7 @@ from publisher.settings import (
     log_settings,
 )
 from publisher.sources.poller import Poll, Poller
+from publisher.spans import Spans
 from publisher.store.bucket import BUCKET, Bucket
 
 
@@ -51,12 +54,30 @@ def poll(  # noqa: PLR0917 - its parameters are its options
     take up later, is not published again and again. A database that is away makes no difference to the rest.
     """
     require_quiet_alone(quiet=quiet, as_json=as_json, for_long=every is not None)
+    with recording(ProcessKind.POLLER) as spans:
+        _poll(
+            context, spans, every=every, feed=feed, metrics_at=metrics_at, textfile=textfile, quiet=quiet,
+            as_json=as_json,
+        )  # fmt: skip
+
+
+def _poll(
+    context: typer.Context,
+    spans: Spans,
+    *,
+    every: float | None,
+    feed: list[str] | None,
+    metrics_at: str | None,
+    textfile: Path | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
     broker_settings, bucket_settings, work = load(BrokerSettings), load(BucketSettings), load(WorkSettings)
     known: Known = context.obj
     known.require_database()
     bucket = Bucket(bucket_settings, known.folders(feed or ()))
     pulse, absences = Pulse(), Absences()
-    poller = Poller(bucket, work.prefetch, known.open_settled, pulse=pulse, absences=absences)
+    poller = Poller(bucket, work.prefetch, known.open_settled, pulse=pulse, absences=absences, spans=spans)
     if every is None:
         done = _poll_once(poller, bucket, broker_settings, quiet=quiet)
         if done is not None and textfile is not None:

@@ -10,6 +10,7 @@ import typer
 from publisher import metrics
 from publisher.absences import Absences
 from publisher.broker import channels
+from publisher.commands.recording import recording
 from publisher.errors import FleetticketsError
 from publisher.health import Health, show, tell_systemd
 from publisher.heartbeat import ProcessKind, Pulse
@@ -40,7 +41,7 @@ def carry_from_sqs(
     stop = stop_on_signals()
     known: Known = context.obj
     pulse, absences = Pulse(), Absences()
-    with Bridge(SqsQueue(sqs_settings), pulse) as bridge:
+    with recording(ProcessKind.SQS) as spans, Bridge(SqsQueue(sqs_settings), pulse, spans) as bridge:
         if once:
             with channels.declared_channel(broker_settings, "sqs") as channel:
                 batch = bridge.drain(channel, stop)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from publisher.commands.recording import recording
 from publisher.health import tell_systemd
 from publisher.heartbeat import ProcessKind, Pulse
 from publisher.program import Known, stop_on_signals
@@ -38,5 +39,5 @@ def webhook(
     known: Known = context.obj
     pulse = Pulse()
     tell_systemd(pulse)
-    with known.beating(ProcessKind.WEBHOOK, pulse):
-        asyncio.run(serve(listening, broker_settings, settings, stop, pulse))
+    with recording(ProcessKind.WEBHOOK) as spans, known.beating(ProcessKind.WEBHOOK, pulse):
+        asyncio.run(serve(listening, broker_settings, settings, stop, pulse, spans=spans))

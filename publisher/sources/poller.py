@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from threading import Event
 
+import structlog
 from pika.adapters.blocking_connection import BlockingChannel
 
 from publisher.absences import Absences
 from publisher.arrivals.folders import Folder
 from publisher.arrivals.messages import ChangeFileArrived
-from publisher.broker import channels, publishing, serving
+from publisher.broker import channels, publishing, serving, tracing
 from publisher.broker.publishing import Outgoing
 from publisher.broker.topology import Queue
 from publisher.heartbeat import Pulse
+from publisher.spans import UNRECORDED, Spans
 from publisher.store.bucket import Bucket, ObjectSummary, pages
 
 _OFFER_AGAIN_AFTER = 30.0
@@ -28,6 +30,7 @@ _HELD = 10_000
 """So many versions of a listing are held until it is known how many to publish; for more it is read on from there."""
 _REMEMBERED = 50_000
 """So many versions are offered less and less often; others that stay, with each poll that finds the queue empty."""
+log = structlog.get_logger()
 
 Settled = Callable[[Sequence[ObjectSummary]], Sequence[bool]]
 """Of each of some versions that wait, whether somebody knows that a delivery would do nothing with it now."""
@@ -88,9 +91,11 @@ class Poller:
         *,
         pulse: Pulse | None = None,
         absences: Absences | None = None,
+        spans: Spans = UNRECORDED,
     ) -> None:
         self._pulse = pulse or Pulse()
         self._absences = absences or Absences()
+        self._spans = spans
         self._bucket = bucket
         self._prefetch = prefetch
         self._open_settled = open_settled
@@ -173,7 +178,9 @@ class Poller:
                     yield found
 
     def _publish(self, channel: BlockingChannel, found: ObjectSummary) -> None:
-        publishing.publish(channel, offer(self._bucket.name, found))
+        with tracing.sending(self._spans, offer(self._bucket.name, found)) as event:
+            publishing.publish(channel, event)
+        log.debug("handed on", key=found.key, trace_id=event.trace.id)
         before = self._offered.get(_name(found))
         if before is not None or len(self._offered) < _REMEMBERED:
             # What stays in `changes/` for good, like a stray file, is offered less and less often.

@@ -28,10 +28,11 @@ from pydantic import HttpUrl
 
 from publisher import tls
 from publisher.absences import Absences
-from publisher.broker import channels, publishing
+from publisher.broker import channels, publishing, tracing
 from publisher.errors import DependencyDown, LoginRefused, Misconfigured
 from publisher.heartbeat import Pulse
 from publisher.settings import BrokerSettings, SqsSettings, host_and_port
+from publisher.spans import UNRECORDED, Spans
 from publisher.store.bucket import verified_by
 
 if TYPE_CHECKING:
@@ -137,8 +138,9 @@ class Bridge:
     which is only ever replaced whole, and filled only while it is empty.
     """
 
-    def __init__(self, queue: SqsQueue, pulse: Pulse | None = None) -> None:
+    def __init__(self, queue: SqsQueue, pulse: Pulse | None = None, spans: Spans = UNRECORDED) -> None:
         self._queue = queue
+        self._spans = spans
         self._pulse = pulse or Pulse()
         self._in_hand: list[SqsMessage] = []
         self._receiving: Future[None] | None = None
@@ -206,7 +208,9 @@ class Bridge:
             return Carried(0, 0)
         with self._pulse.at("a batch of SQS"):
             for message in messages:
-                publishing.publish(channel, publishing.arrival(message.body.encode()))
+                with tracing.sending(self._spans, publishing.arrival(message.body.encode())) as event:
+                    publishing.publish(channel, event)
+                log.debug("handed on", size=len(event.body), trace_id=event.trace.id)
             self._in_hand = []
             return Carried(len(messages), self._delete(messages))
 

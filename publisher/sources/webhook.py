@@ -23,15 +23,17 @@ from starlette.types import ASGIApp
 from publisher import metrics
 from publisher.absences import Absences
 from publisher.arrivals.store_events import read_event
-from publisher.broker import channels
+from publisher.broker import channels, tracing
 from publisher.broker.confirming import UNCONFIRMED, AsyncLink
 from publisher.broker.publishing import Outgoing, arrival
 from publisher.errors import NotConfirmed, Permanent
 from publisher.heartbeat import PausedBy, Pulse
-from publisher.log import Sparing
+from publisher.log import Sparing, following
 from publisher.settings import BrokerSettings, WebhookSettings
 from publisher.sources import http_limits, http_server
 from publisher.sources.places import Places
+from publisher.spans import UNRECORDED, Attribute, Span, SpanKind, Spans
+from publisher.trace import TRACEPARENT, TRACESTATE, Trace
 
 RETRY_AFTER_SECONDS = 5
 BODY_SECONDS = 30
@@ -60,8 +62,11 @@ class Refusal(Exception):
 class Receiver:
     """Takes events in, a bounded number at once."""
 
-    def __init__(self, outlet: Outlet, settings: WebhookSettings, warnings: Sparing, pulse: Pulse) -> None:
+    def __init__(
+        self, outlet: Outlet, settings: WebhookSettings, warnings: Sparing, pulse: Pulse, spans: Spans
+    ) -> None:
         self._pulse = pulse
+        self._spans = spans
         self._outlet = outlet
         self._settings = settings
         self._warnings = warnings
@@ -82,18 +87,35 @@ class Receiver:
         try:
             body = await self._read(request)
             began = time.perf_counter()
+            span = self._span(request, body)
             try:
-                await self._outlet.publish(arrival(body))
+                with tracing.sending(self._spans, arrival(body, span.trace)) as event:
+                    await self._outlet.publish(event)
             except NotConfirmed as error:
+                span.fail(error.reason)
                 self._pulse.held_up(PausedBy.AWAY, str(error))
                 raise _try_again(error.reason, str(error)) from error
+            finally:
+                span.end()
             self._pulse.settled()
             metrics.CONFIRM_SECONDS.observe(time.perf_counter() - began)
             metrics.CONFIRMED.inc()
-            self._note_what_is_no_event(body)
+            with following(event.trace):
+                log.debug("handed on", size=len(body))
+                self._note_what_is_no_event(body)
         finally:
             self._pulse.let_go(request)
             self._in_hand -= 1
+
+    def _span(self, request: Request, body: bytes) -> Span:
+        """Of an event that is there, to the broker's confirm."""
+        told: dict[str, Attribute] = {
+            "http.request.method": request.method,
+            "url.path": request.url.path,
+            "http.request.body.size": len(body),
+        }
+        trace = _trace(request) or Trace.of(body)
+        return self._spans.begin(SpanKind.SERVER, f"{request.method} {request.url.path}", trace, told)
 
     def _require_token(self, header: str) -> None:
         """A store sends `Bearer <token>`, or the token as it is where that has two words already."""
@@ -136,6 +158,10 @@ class Receiver:
             self._warnings.warn("taken", "no event", detail=str(error), size=len(body))
 
 
+def _trace(request: Request) -> Trace | None:
+    return Trace.read(request.headers.getlist(TRACEPARENT), request.headers.getlist(TRACESTATE))
+
+
 def _unauthorized(detail: str) -> Refusal:
     return Refusal(401, "token", detail, {"WWW-Authenticate": "Bearer"})
 
@@ -169,9 +195,15 @@ _EVENT: dict[str, Any] = {
 }
 
 
-def application(outlet: Outlet, settings: WebhookSettings, warnings: Sparing, pulse: Pulse | None = None) -> ASGIApp:
+def application(
+    outlet: Outlet,
+    settings: WebhookSettings,
+    warnings: Sparing,
+    pulse: Pulse | None = None,
+    spans: Spans = UNRECORDED,
+) -> ASGIApp:
     """The receiver as a web application."""
-    receiver = Receiver(outlet, settings, warnings, pulse or Pulse())
+    receiver = Receiver(outlet, settings, warnings, pulse or Pulse(), spans)
     # No redirects: stores do not follow them. No pages: FastAPI's load their scripts from a host on the internet.
     app = FastAPI(
         title="fleettickets webhook", description=_DESCRIPTION, docs_url=None, redoc_url=None, redirect_slashes=False
@@ -222,14 +254,22 @@ def application(outlet: Outlet, settings: WebhookSettings, warnings: Sparing, pu
         assert isinstance(refusal, Refusal)  # noqa: S101 - that is what it is registered for
         metrics.REFUSED.labels(refusal.reason).inc()
         client = request.client.host if request.client else ""
-        warnings.warn("refused", refusal.reason, status=refusal.status, detail=refusal.detail, client=client)
+        trace = _trace(request)
+        told = {"trace_id": trace.id} if trace else {}
+        warnings.warn("refused", refusal.reason, status=refusal.status, detail=refusal.detail, client=client, **told)
         return JSONResponse({"detail": refusal.detail}, refusal.status, refusal.headers)
 
     return http_limits.OneRequestEach(app)
 
 
 async def serve(
-    listening: socket.socket, broker: BrokerSettings, settings: WebhookSettings, stop: Event, pulse: Pulse
+    listening: socket.socket,
+    broker: BrokerSettings,
+    settings: WebhookSettings,
+    stop: Event,
+    pulse: Pulse,
+    *,
+    spans: Spans,
 ) -> None:
     """Receive events until SIGTERM or SIGINT, then finish the requests under way.
 
@@ -252,7 +292,7 @@ async def serve(
         refuse,
     )
     grace = int(settings.confirm_seconds) + RETRY_AFTER_SECONDS
-    server = http_server.Server(application(link, settings, warnings, pulse), limits, grace)
+    server = http_server.Server(application(link, settings, warnings, pulse, spans), limits, grace)
 
     def end(_running: "asyncio.Task[None]") -> None:
         server.should_exit = True

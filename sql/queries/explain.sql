@@ -1,6 +1,7 @@
 -- name: versions
 -- Every version of a key, in every bucket, and of a local file of its name that was imported, in the order seen.
 SELECT file_id, bucket, etag, size, sha256, epoch, key_time, object_time, event_time, first_seen_at, first_seen_by,
+       split_part(trace, '-', 2) AS trace_id,
        decision, reason, state, duplicates, attempts, retry_at, last_error, error_fingerprint, dead_lettered_at,
        discarded_at, opened_at, staged_at, applied_at, archived_at, archive_key, done_at, passed_over_time,
        rows_read, rows_inserted, rows_updated, rows_unchanged, rows_stale, rows_superseded, rows_rejected,

@@ -17,10 +17,10 @@ WHERE ingest.key_slot(%(bucket)s, key) IN (
 -- unless it is given, for a file that was claimed in an earlier one. The keys are different ones.
 INSERT INTO ingest.ledger AS ledger
     (feed, bucket, prefix, key, etag, version_id, size, epoch, key_time, object_time, event_time,
-     first_seen_at, first_seen_by, decision, state)
+     first_seen_at, first_seen_by, trace, decision, state)
 SELECT feed, bucket, prefix, key, etag, version_id, size, found.epoch, key_time,
        ingest.place_among_versions(bucket, key, etag, object_time, version_id),
-       event_time, seen_at, seen_by,
+       event_time, seen_at, seen_by, trace,
        CASE
            WHEN EXISTS (SELECT FROM ingest.ledger AS other
                         WHERE other.bucket = seen.bucket AND other.key = seen.key
@@ -38,12 +38,14 @@ SELECT feed, bucket, prefix, key, etag, version_id, size, found.epoch, key_time,
        'seen'
 FROM jsonb_to_recordset(%(seen)s)
      AS seen (feed text, bucket text, prefix text, key text, etag text, version_id text, size bigint, epoch integer,
-              key_time timestamptz, object_time timestamptz, event_time timestamptz, seen_at timestamptz, seen_by text)
+              key_time timestamptz, object_time timestamptz, event_time timestamptz, seen_at timestamptz, seen_by text,
+              trace text)
 CROSS JOIN LATERAL (SELECT coalesce(seen.epoch, ingest.current_epoch(feed)) AS epoch) AS found
 ORDER BY key
 ON CONFLICT (bucket, key, etag) DO UPDATE
 SET state = 'seen', decision = excluded.decision, reason = NULL, epoch = excluded.epoch, key_time = excluded.key_time,
     object_time = excluded.object_time, version_id = excluded.version_id,
+    trace = coalesce(excluded.trace, ledger.trace),
     size = excluded.size, retry_at = NULL, dead_lettered_at = NULL, discarded_at = NULL, done_at = NULL,
     passed_over_time = NULL
 -- Whether it is back the store's own time tells, and not where that put it among versions.
@@ -179,12 +181,13 @@ WHERE file_id = ANY(%(file_ids)s) AND state = 'archived'
 -- what was applied in between. What was applied and is not back stays so, whatever the store answers to a repetition.
 INSERT INTO ingest.ledger AS ledger
     (feed, bucket, prefix, key, etag, size, epoch, key_time, object_time, event_time,
-     first_seen_at, first_seen_by, decision, state, attempts, last_error, error_fingerprint, reason)
+     first_seen_at, first_seen_by, trace, decision, state, attempts, last_error, error_fingerprint, reason)
 VALUES (%(feed)s, %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s,
         ingest.current_epoch(%(feed)s), %(key_time)s, %(object_time)s, %(event_time)s,
-        %(seen_at)s, %(seen_by)s, 'rejected', 'failed', 1, %(error)s, %(fingerprint)s, %(reason)s)
+        %(seen_at)s, %(seen_by)s, %(trace)s, 'rejected', 'failed', 1, %(error)s, %(fingerprint)s, %(reason)s)
 ON CONFLICT (bucket, key, etag) DO UPDATE
 SET state = 'failed', decision = 'rejected', last_error = excluded.last_error,
+    trace = coalesce(excluded.trace, ledger.trace),
     attempts = CASE WHEN ledger.state IN ('seen', 'failed') THEN ledger.attempts + 1 ELSE 1 END, held_since = NULL,
     object_time = excluded.object_time, error_fingerprint = excluded.error_fingerprint, reason = excluded.reason,
     retry_at = NULL, dead_lettered_at = CASE WHEN %(has_letter)s THEN ledger.dead_lettered_at END,
@@ -199,13 +202,14 @@ RETURNING file_id, attempts
 -- do not wait for each other.
 INSERT INTO ingest.ledger
     (feed, bucket, prefix, key, etag, version_id, size, epoch, key_time, object_time, event_time,
-     first_seen_at, first_seen_by, decision, state)
+     first_seen_at, first_seen_by, trace, decision, state)
 SELECT feed, bucket, prefix, key, etag, version_id, size, ingest.current_epoch(feed), key_time, object_time,
-       event_time, seen_at, seen_by, 'undecided', 'seen'
+       event_time, seen_at, seen_by, trace, 'undecided', 'seen'
 FROM set_config('synchronous_commit', 'off', true),
      jsonb_to_recordset(%(seen)s)
      AS seen (feed text, bucket text, prefix text, key text, etag text, version_id text, size bigint,
-              key_time timestamptz, object_time timestamptz, event_time timestamptz, seen_at timestamptz, seen_by text)
+              key_time timestamptz, object_time timestamptz, event_time timestamptz, seen_at timestamptz, seen_by text,
+              trace text)
 ORDER BY key
 ON CONFLICT (bucket, key, etag) DO NOTHING
 
@@ -216,10 +220,10 @@ ON CONFLICT (bucket, key, etag) DO NOTHING
 -- that the ledger has a verdict on.
 INSERT INTO ingest.ledger AS ledger
     (feed, bucket, prefix, key, etag, version_id, size, epoch, key_time, object_time, event_time,
-     first_seen_at, first_seen_by, decision, state, last_error, held_since)
+     first_seen_at, first_seen_by, trace, decision, state, last_error, held_since)
 VALUES (%(feed)s, %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(version_id)s, %(size)s,
         ingest.current_epoch(%(feed)s), %(key_time)s, %(object_time)s, %(event_time)s,
-        %(seen_at)s, %(seen_by)s, 'undecided', 'seen', %(error)s, clock_timestamp())
+        %(seen_at)s, %(seen_by)s, %(trace)s, 'undecided', 'seen', %(error)s, clock_timestamp())
 ON CONFLICT (bucket, key, etag) DO UPDATE
 SET last_error = excluded.last_error, held_since = coalesce(ledger.held_since, excluded.held_since)
 WHERE ledger.state IN ('seen', 'failed')
@@ -245,9 +249,9 @@ WHERE file_id = %(file_id)s AND state = 'failed'
 -- A key that was seen and will not be read: missing in the bucket, or outside the grammar.
 INSERT INTO ingest.ledger AS ledger
     (feed, bucket, prefix, key, etag, size, epoch, event_time,
-     first_seen_at, first_seen_by, decision, reason, state, done_at)
+     first_seen_at, first_seen_by, trace, decision, reason, state, done_at)
 VALUES (%(feed)s, %(bucket)s, %(prefix)s, %(key)s, %(etag)s, %(size)s, ingest.current_epoch(%(feed)s),
-        %(event_time)s, %(seen_at)s, %(seen_by)s, %(decision)s, %(reason)s, 'done', clock_timestamp())
+        %(event_time)s, %(seen_at)s, %(seen_by)s, %(trace)s, %(decision)s, %(reason)s, 'done', clock_timestamp())
 ON CONFLICT (bucket, key, etag) DO UPDATE SET duplicates = ledger.duplicates + 1
 
 -- name: take_up

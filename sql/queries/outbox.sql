@@ -1,8 +1,8 @@
 -- name: unsent
--- Oldest first, a thousand of each kind at a time.
-SELECT request_id, kind
+-- Oldest first, a thousand of each kind at a time; each with the trace of its file.
+SELECT request_id, kind, (SELECT trace FROM ingest.ledger AS file WHERE file.file_id = next.file_id) AS trace
 FROM unnest(%(kinds)s::text[]) AS asked (kind)
-CROSS JOIN LATERAL (SELECT request_id FROM ingest.outbox AS request
+CROSS JOIN LATERAL (SELECT request_id, file_id FROM ingest.outbox AS request
                     WHERE request.kind = asked.kind AND sent_at IS NULL AND handled_at IS NULL
                       AND due_at <= clock_timestamp()
                     ORDER BY request_id
@@ -27,7 +27,8 @@ RETURNING request_id
 UPDATE ingest.outbox SET sent_at = clock_timestamp() WHERE request_id = ANY(%(requests)s)
 
 -- name: unhandled
-SELECT request_id FROM ingest.outbox
+SELECT request_id, (SELECT trace FROM ingest.ledger AS file WHERE file.file_id = request.file_id) AS trace
+FROM ingest.outbox AS request
 WHERE kind = %(kind)s AND handled_at IS NULL AND due_at <= clock_timestamp()
 ORDER BY request_id
 

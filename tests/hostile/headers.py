@@ -10,6 +10,8 @@ NAMES = (
     b"fleettickets-again",
     b"fleettickets-history",
     b"fleettickets-key",
+    b"traceparent",
+    b"tracestate",
     b"x-death",
     b"y",
 )

@@ -19,9 +19,11 @@ from publisher.errors import DependencyDown, HeldByAnother, Misconfigured
 from publisher.settings import BrokerSettings
 from publisher.sources.poller import Poller
 from publisher.store.bucket import Bucket
+from publisher.trace import Trace
 
 FILES = Queue.FILES.broker_name
 DEAD_FILES = Queue.FILES.dead_letters
+TRACE = Trace.of(b"{}")
 
 
 def depth(channel: BlockingChannel, name: str) -> int:
@@ -40,7 +42,7 @@ def settled_depths(channel: BlockingChannel, total: int) -> tuple[int, int]:
 
 def bury(channel: BlockingChannel, key: str, detail: str = "line 3") -> None:
     last = LastFailure(key, "not UTF-8", detail, 1, ["a try"])
-    publishing.publish(channel, dead_letters.dead_letter(Queue.FILES, b"{}", last))
+    publishing.publish(channel, dead_letters.dead_letter(Queue.FILES, b"{}", TRACE, last))
 
 
 def test_declaring_twice_changes_nothing(channel: BlockingChannel) -> None:
@@ -66,17 +68,17 @@ def test_a_queue_that_the_server_has_otherwise_is_named(
 @pytest.mark.promise("Nothing lost")
 def test_a_message_that_no_queue_takes_is_an_error_not_a_confirm(channel: BlockingChannel) -> None:
     with pytest.raises(Misconfigured, match="no queue is bound"):
-        publishing.publish(channel, Outgoing(REQUESTS, "nowhere", b"{}"))
+        publishing.publish(channel, Outgoing(REQUESTS, "nowhere", b"{}", TRACE))
 
 
 def test_an_exchange_that_is_missing_is_an_error_that_says_what_to_run(channel: BlockingChannel) -> None:
     with pytest.raises(Misconfigured, match=r"refuses to publish to 'fleettickets\.gone'"):
-        publishing.publish(channel, Outgoing("fleettickets.gone", "files", b"{}"))
+        publishing.publish(channel, Outgoing("fleettickets.gone", "files", b"{}", TRACE))
 
 
 @pytest.mark.parametrize("routing_key", ["files", "isptickets", "any.topic.of.a.store"])
 def test_whatever_routing_key_a_store_uses_its_event_arrives(channel: BlockingChannel, routing_key: str) -> None:
-    publishing.publish(channel, Outgoing(EVENTS, routing_key, b"{}"))
+    publishing.publish(channel, Outgoing(EVENTS, routing_key, b"{}", TRACE))
     assert depth(channel, FILES) == 1
 
 
@@ -106,7 +108,7 @@ def test_a_broker_that_cannot_be_reached_is_said_in_one_line(
 
 def test_a_wait_queue_returns_a_message_to_the_queue_it_came_from(channel: BlockingChannel) -> None:
     sent: Any = {messages.AGAIN: "retry", messages.ATTEMPTS: 2}
-    publishing.publish(channel, publishing.retry(Queue.HISTORY, b"later", sent, delay=topology.RETRY_DELAYS[0]))
+    publishing.publish(channel, publishing.retry(Queue.HISTORY, b"later", TRACE, sent, delay=topology.RETRY_DELAYS[0]))
     for _ in range(topology.RETRY_DELAYS[0] * 2 + 4):
         channel.connection.process_data_events(time_limit=0.5)
         method, properties, body = channel.basic_get(Queue.HISTORY.broker_name, auto_ack=True)
@@ -115,6 +117,7 @@ def test_a_wait_queue_returns_a_message_to_the_queue_it_came_from(channel: Block
     else:
         pytest.fail("the message did not come back")
     assert body == b"later"
+    assert Trace.of_headers(properties.headers or {}) == TRACE
     headers = properties.headers or {}
     assert (headers[messages.AGAIN], headers[messages.ATTEMPTS]) == ("retry", 2)
 

@@ -22,6 +22,7 @@ from consumer.postgres import database as postgres
 from consumer.postgres.database import Pool
 from consumer.settings import GazetteerSettings
 from publisher.errors import HeldByAnother
+from publisher.trace import Trace
 from tests.doubles.geocoder import (
     Coordinates,
     LocationIQ,
@@ -50,7 +51,7 @@ def test_a_paused_message_costs_a_look_at_the_pause(
     places = gazetteer(pool, provider)
     places.quota.limited("day", "Rate Limited Day")
     assert places.quota.left() == 0
-    handler = GeocodeHandler(pool, places, lambda: 0, lambda _point: None)
+    handler = GeocodeHandler(pool, places, lambda _trace: 0, lambda _point: None)
     with gazetteer(pool, provider)._turn.held(), pytest.raises(Paused):  # noqa: SLF001 - whoever begins would be held by it
         handler.geocode(Batch())
 
@@ -88,14 +89,17 @@ def test_the_rest_of_a_batch_is_sent_for_at_once(
     tickets(pool, Westlands=2, B=1)
     execute(pool, "INSERT INTO ingest.outbox (kind) VALUES ('geocode')")
     relayed: list[int] = []
+    traces: list[Trace | None] = []
 
-    def relay() -> int:
+    def relay(trace: Trace | None) -> None:
         relayed.extend(row["request_id"] for row in execute(pool, UNHANDLED))
-        return len(relayed)
+        traces.append(trace)
 
     handler = GeocodeHandler(pool, gazetteer(pool, provider), relay, lambda _point: None)
-    handler.geocode(Batch())
+    trace = Trace.of(b"the message that asked")
+    handler.geocode(Batch(), trace)
     assert len(relayed) == 1, "what is asked for is there already when it is sent"
+    assert traces == [trace]
     handler.geocode(Batch())
     assert len(relayed) == 1, "nothing is left"
     assert execute(pool, UNHANDLED) == []
@@ -203,7 +207,7 @@ def test_a_request_that_is_asked_anew_while_its_batch_runs_stays_open(pool: Pool
 
     file_id = file_of(pool, "Westlands")
     with LocationIQ(find, per_second=None, per_minute=None) as provider:
-        handler = GeocodeHandler(pool, gazetteer(pool, provider), lambda: 0, lambda _point: None)
+        handler = GeocodeHandler(pool, gazetteer(pool, provider), lambda _trace: 0, lambda _point: None)
         handler.geocode(Batch())
         assert len(provider.searches) == 1
         assert len(execute(pool, UNHANDLED)) == 1
@@ -222,7 +226,7 @@ def test_a_file_of_made_up_places_does_not_spend_the_day_of_the_others(
     limits = settings(provider.url, GEOCODER_PER_DAY=20)
     relayed: list[int] = []
     places = Gazetteer(pool, FEEDS, GazetteerSettings(), limits, threading.Event())
-    handler = GeocodeHandler(pool, places, lambda: len(relayed), lambda _point: None)
+    handler = GeocodeHandler(pool, places, lambda _trace: len(relayed), lambda _point: None)
 
     def work() -> list[str]:
         before = len(provider.searches)
@@ -276,7 +280,7 @@ def test_a_batch_ends_after_its_time_and_says_that_there_is_more(pool: Pool, pro
 
 def test_without_an_open_request_nothing_is_done(pool: Pool, provider: LocationIQ) -> None:
     tickets(pool, Westlands=1)
-    handler = GeocodeHandler(pool, gazetteer(pool, provider), lambda: 0, lambda _point: None)
+    handler = GeocodeHandler(pool, gazetteer(pool, provider), lambda _trace: 0, lambda _point: None)
     batch = Batch()
     with gazetteer(pool, provider)._turn.held():  # noqa: SLF001 - it would be waited for
         handler.geocode(batch)

@@ -16,6 +16,7 @@ from publisher.broker import channels, management, publishing, topology
 from publisher.broker.topology import EVENTS, Queue, QuorumQueue
 from publisher.errors import DependencyDown, Misconfigured
 from publisher.settings import BrokerSettings
+from publisher.trace import Trace
 
 DEAD_FILES = Queue.FILES.dead_letters
 GEOCODE = Queue.GEOCODE.broker_name
@@ -168,7 +169,7 @@ def test_a_binding_for_mqtt_is_made_and_checked(channel: BlockingChannel, run: C
     assert run.invoke(program, asked).exit_code == 0
     assert run.invoke(program, [*asked, "--check"]).exit_code == 0
     for key in ("plant.changes", "depot.changes"):
-        publishing.publish(channel, publishing.Outgoing(topology.MQTT, key, b"{}"))
+        publishing.publish(channel, publishing.Outgoing(topology.MQTT, key, b"{}", Trace.of(b"{}")))
     assert channels.queue_depth(channel, Queue.FILES.broker_name)[0] == 2
     channel.queue_unbind(Queue.FILES.broker_name, topology.MQTT, "plant.changes")
     channel.queue_unbind(Queue.FILES.broker_name, topology.MQTT, "depot.changes")

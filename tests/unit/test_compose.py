@@ -30,6 +30,7 @@ from publisher.settings import (
     BucketSettings,
     LogSettings,
     SqsSettings,
+    TracesSettings,
     WebhookSettings,
     WorkSettings,
     load,
@@ -210,7 +211,7 @@ def test_nothing_starts_with_a_password_that_everybody_knows(secret: str) -> Non
 
 @pytest.mark.parametrize("name", READS)
 def test_a_service_has_the_settings_that_its_command_reads_and_no_others(name: str) -> None:
-    kinds: list[type[BaseSettings]] = [*READS[name], LogSettings]
+    kinds: list[type[BaseSettings]] = [*READS[name], LogSettings, TracesSettings]
     read = {str(field.validation_alias) for kind in kinds for field in kind.model_fields.values()}
     has = set(compose.environment(name, GIVEN))
     assert has - (AWS if name == "sqs" else set()) <= read

@@ -9,6 +9,7 @@ import pytest
 from publisher.arrivals import messages
 from publisher.broker.dead_letters import DeadLetter, LastFailure, Selection, dead_letter, fingerprint, grouped
 from publisher.broker.topology import Queue
+from publisher.trace import Trace
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_a_group_has_the_key_and_error_of_its_oldest() -> None:
 
 def test_a_letter_is_written_within_bounds_and_grouped_by_all_that_failed() -> None:
     reason, detail = "r" * 1000, "d" * 10_000
-    headers = dead_letter(Queue.FILES, b"body", LastFailure("key", reason, detail, 1, [])).headers
+    headers = dead_letter(Queue.FILES, b"body", Trace.of(b"body"), LastFailure("key", reason, detail, 1, [])).headers
     assert headers[messages.REASON] == "r" * 200
     assert headers[messages.ERROR] == "d" * 2000
     assert headers[messages.FINGERPRINT] == fingerprint(reason, detail)

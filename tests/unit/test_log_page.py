@@ -22,6 +22,8 @@ def events(path: Path) -> Iterator[str]:
 
 
 def is_log(function: ast.expr) -> bool:
+    if isinstance(function, ast.Name):
+        return function.id == "tell_done"
     if not isinstance(function, ast.Attribute) or function.attr not in LEVELS:
         return False
     return ast.unparse(function.value).rpartition(".")[2] in LOGS
