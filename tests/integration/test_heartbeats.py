@@ -88,6 +88,17 @@ def test_no_beat_waits_for_a_lock_or_is_in_the_way_of_an_end(database: Database,
     wait_until(lambda: seen(owner) == [], "what the lock held up came and went")
 
 
+def test_no_beat_has_the_row_of_another_process(database: Database, owner: postgres.Connection) -> None:
+    with member(owner, database.url, "read") as one, psycopg.connect(one.info.dsn) as other:
+        beat(one, "one")
+        beat(one, "other")
+        with one.transaction():
+            beat(one, "one")
+            other.execute("SET lock_timeout = '2s'")
+            beat(other, "other")
+            other.commit()
+
+
 def test_a_database_that_is_away_is_beaten_into_once_it_is_there(
     database: Database, owner: postgres.Connection
 ) -> None:
