@@ -16,7 +16,7 @@ def _rooms() -> Iterator[tuple[str, list[Path]]]:
         for room in sorted({module.parent for module in (ROOT / package).rglob("*.py")}):
             modules = sorted(module for module in room.glob("*.py") if not module.name.startswith("__"))
             if modules:
-                yield f"{room.relative_to(ROOT)}/", modules
+                yield str(room.relative_to(ROOT)), modules
 
 
 def _table(modules: list[Path]) -> str:

@@ -61,7 +61,7 @@ def _make_base(docker: Docker) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=FOLDER) as root:
         subprocess.run(
-            ["debootstrap", "--variant=minbase", "bookworm", root, "http://deb.debian.org/debian"],
+            ["debootstrap", "--variant=minbase", "bookworm", root],
             check=True, stdout=subprocess.DEVNULL,
         )  # fmt: skip
         changes = []
