@@ -11,7 +11,7 @@ from time import monotonic
 
 _LEVEL = 2
 _KEPT_BYTES = 64 * 1024 * 1024
-_STANDS_TIMES, _STANDS_SECONDS = 5, 1.0
+_STANDS_TIMES, _STANDS_SECONDS = 10, 2.0
 """For so many times as long as it took to make, and so long at the most, an answer is given without a look; while it is
 made anew, for as long again at the most."""
 
