@@ -34,10 +34,10 @@ def letter(number: int, age: timedelta | None, *, key: str = "key", mark: str = 
 
 
 NOW = datetime.now(UTC)
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+SHIFT, DAY = timedelta(hours=8), timedelta(days=1)  # much longer than all tests run
 LETTERS = (
-    letter(4, timedelta(seconds=1), mark="bbbbbbbb"),  # and as old by now as the run of all tests is long
-    letter(2, 2 * HOUR, key="other"),
+    letter(4, SHIFT / 2, mark="bbbbbbbb"),
+    letter(2, 2 * SHIFT, key="other"),
     letter(3, None),
     letter(1, 3 * DAY),
 )
@@ -51,9 +51,9 @@ LETTERS = (
         (Selection(id="id3", key="other"), []),
         (Selection(key="other"), ["id2"]),
         (Selection(fingerprint="bbbbbbbb"), ["id4"]),
-        (Selection(older_than=HOUR), ["id2", "id1"]),
+        (Selection(older_than=SHIFT), ["id2", "id1"]),
         (Selection(newer_than=DAY), ["id4", "id2"]),
-        (Selection(older_than=HOUR, newer_than=DAY), ["id2"]),
+        (Selection(older_than=SHIFT, newer_than=DAY), ["id2"]),
         (Selection(older_than=timedelta(0)), ["id4", "id2", "id1"]),
         (Selection(newer_than=timedelta(0)), []),
         (Selection(limit=1), ["id3"]),
@@ -77,7 +77,7 @@ def test_of_letters_of_one_moment_a_limit_takes_the_same_in_whatever_order_they_
 
 def test_a_limit_keeps_no_more_letters_than_it_chooses() -> None:
     size, many = 100_000, 500
-    of_some_size = (replace(letter(number, HOUR * (number % 7)), body=bytes(size)) for number in range(many))
+    of_some_size = (replace(letter(number, SHIFT * (number % 7)), body=bytes(size)) for number in range(many))
     tracemalloc.start()
     try:
         chosen = list(Selection(limit=3).among(of_some_size))
@@ -94,14 +94,14 @@ def test_groups_have_counts_and_ages_the_largest_first_in_whatever_order_letters
 ) -> None:
     large, small = grouped(letters)
     assert (large.fingerprint, large.letters) == ("aaaaaaaa", 3)
-    assert (large.oldest, large.newest, large.error) == (NOW - 3 * DAY, NOW - 2 * HOUR, "error 3")
-    assert (small.letters, small.oldest, small.newest, small.error) == (1, NOW - HOUR / 2, NOW - HOUR / 2, "error 4")
+    assert (large.oldest, large.newest, large.error) == (NOW - 3 * DAY, NOW - 2 * SHIFT, "error 3")
+    assert (small.letters, small.oldest, small.newest, small.error) == (1, NOW - SHIFT / 2, NOW - SHIFT / 2, "error 4")
 
 
 def test_a_group_has_the_key_and_error_of_its_oldest() -> None:
-    letters = [letter(1, HOUR, key="newest"), letter(2, DAY, key="oldest"), letter(3, 2 * HOUR, key="between")]
+    letters = [letter(1, SHIFT, key="newest"), letter(2, DAY, key="oldest"), letter(3, 2 * SHIFT, key="between")]
     (group,) = grouped(letters)
-    assert (group.key, group.error, group.oldest, group.newest) == ("oldest", "error 2", NOW - DAY, NOW - HOUR)
+    assert (group.key, group.error, group.oldest, group.newest) == ("oldest", "error 2", NOW - DAY, NOW - SHIFT)
 
 
 def test_a_letter_is_written_within_bounds_and_grouped_by_all_that_failed() -> None:
@@ -113,7 +113,7 @@ def test_a_letter_is_written_within_bounds_and_grouped_by_all_that_failed() -> N
 
 
 def test_a_letter_of_the_broker_has_neither_version_nor_history_whatever_its_sender_wrote() -> None:
-    own = replace(letter(1, HOUR), headers={messages.ETAG: "abc", messages.HISTORY: ["a try"]})
+    own = replace(letter(1, SHIFT), headers={messages.ETAG: "abc", messages.HISTORY: ["a try"]})
     assert (own.etag, own.history) == ("abc", ["a try"])
     for death in ([{"reason": "expired"}], [], None, "no list"):
         of_the_broker = replace(own, headers={**own.headers, "x-death": death})
