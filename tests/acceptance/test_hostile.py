@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.hostile.headers import FRAME, NAMES, VALUES, named
 from tests.hostile.plan import LANES, make_plan
 from tests.hostile.playing import play
 from tests.stage import commit
@@ -26,6 +27,12 @@ def test_every_hostility_has_its_turn() -> None:
     names = [hostility.name for hostilities in LANES.values() for hostility in hostilities]
     assert played == set(names)
     assert len(names) == len(set(names))
+
+
+def test_every_header_table_fits_into_a_frame() -> None:
+    """The broker ends the connection of whoever sends a larger one, and nothing of it would reach the program."""
+    sizes = {name: len(named([(header, value) for header in NAMES])) for name, value in VALUES.items()}
+    assert {name: size for name, size in sizes.items() if size > FRAME} == {}
 
 
 @pytest.mark.promise("Exactly once", "No silent decision", "One bad thing stays one bad thing")

@@ -70,7 +70,7 @@ VALUES = {
     "a table": table(a=string(b"b"), reason=b"V", count=b"l" + struct.pack(">q", -1)),
     "an array of tables": array(table(reason=b"V", time=b"T" + struct.pack(">Q", 2**62)), table()),
     "50 arrays in each other": _nested(50),
-    "lines of 900 characters": array(*[string(b"h" * 900)] * 20),
+    "lines of 900 characters": array(*[string(b"h" * 900)] * (FRAME // len(NAMES) // 1_000)),
     "terminal": string(b"\x1b]0;title\x07\x1b[2J\r\n"),
 }
 
