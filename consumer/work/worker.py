@@ -81,8 +81,8 @@ IN_HAND_HOLD_SECONDS = 1
 """The same for what somebody else has in hand, who mostly is done in a moment."""
 _NOT_NOW_SECONDS = topology.RETRY_DELAYS[1]
 _NEXT_PROBE_SECONDS = topology.RETRY_DELAYS[0]
-_NOT_SERVED_SECONDS = topology.RETRY_DELAYS[:2]
-"""The first time that it is left to others, and from then on."""
+_LEFT_SECONDS = topology.RETRY_DELAYS[:2]
+"""The first time that it is left to others, and from then on: they mostly are done by the first."""
 _TURN_SECONDS = 0.2
 """Nobody waits longer for a fuller batch, whatever those at work are held up by."""
 _SWEEP_SECONDS, _LONGEST_SWEEP_SECONDS = 30.0, 600.0
@@ -224,6 +224,8 @@ class Worker:
             return work()
         except Permanent as error:
             self._give_up(delivery, error.reason, error.detail)
+        except KeyInHand as error:
+            self._not_now(delivery, error, _left_for(delivery), also={messages.LEFT: True})
         except DependencyDown as error:
             self._not_now(delivery, error, _NOT_NOW_SECONDS)
         except Stopped:
@@ -287,8 +289,7 @@ class Worker:
             case NotServed():
                 breaker.undecided()
                 # Whoever serves it may have to come to it several times, where several do not.
-                delay = _NOT_SERVED_SECONDS[messages.LEFT in delivery.headers]
-                self._put_aside(delivery, delay, {messages.LEFT: True})
+                self._put_aside(delivery, _left_for(delivery), {messages.LEFT: True})
             case Duplicate() | Ignored() | Missing() | Spread() | Failure():
                 breaker.undecided()
                 tell_file(outcome, delivery.span, redelivered=delivery.redelivered, began=began)
@@ -464,6 +465,11 @@ def _name(delivery: Delivery) -> str:
                 if isinstance(event, ChangeFileArrived):
                     return event.keys[0]
     return f"a message of {delivery.queue.value}"
+
+
+def _left_for(delivery: Delivery) -> int:
+    """Seconds until it comes again, which is left to others now."""
+    return _LEFT_SECONDS[messages.LEFT in delivery.headers]
 
 
 def _left_to_hold(delivery: Delivery) -> float:

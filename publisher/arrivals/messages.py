@@ -20,7 +20,7 @@ DEAD_AT = "fleettickets-dead-at"  # of a dead letter: since when, UTC
 HISTORY = "fleettickets-history"  # one line for each failed try and each replay, oldest first
 REPLAYS = "fleettickets-replays"  # how often a person has sent it back to work
 ALLOWED = "fleettickets-allowed"  # of a replay: what a person lets the version that it releases do
-LEFT = "fleettickets-left"  # it was in the hands of one who does not serve its feed
+LEFT = "fleettickets-left"  # it was left to others: one who serves its feed, or has its file in hand
 PROBED = "fleettickets-probed"  # it was tried while everything failed, and goes behind what was not
 
 MISSING_COLUMNS = "missing columns"

@@ -43,6 +43,21 @@ def test_objects_that_the_store_refuses_hold_up_no_other(stage: Stage) -> None:
 
 
 @pytest.mark.promise("One bad thing stays one bad thing")
+def test_a_file_that_somebody_has_in_hand_is_soon_tried_again_and_then_left_alone_for_longer(stage: Stage) -> None:
+    had, good = key_at(1), key_at(2)
+    stage.bucket.put_all({had: csv([ticket("HAD")]), good: csv([ticket("GOOD")])})
+    consumer = stage.start("consume")
+    with stage.another_has(had):
+        stage.announce(had, good)
+        stage.wait_for("done", good)
+        wait_until(lambda: consumer.output().count('"event": "not now"') == 2, "it has come twice")
+    consumer.stop()
+    told = [json.loads(line) for line in consumer.output().splitlines() if '"event": "not now"' in line]
+    assert [line["retry_in_s"] for line in told] == [5, 30]
+    assert stage.query("SELECT key FROM ingest.ledger WHERE attempts > 0 OR state = 'failed'") == []
+
+
+@pytest.mark.promise("One bad thing stays one bad thing")
 def test_a_file_that_was_applied_stays_so_when_the_store_refuses_it_afterwards(stage: Stage) -> None:
     """Its rows are in: it did not fail, and must not be applied once more when it can be read again."""
     key, body = key_at(1), csv([ticket("IN")])
