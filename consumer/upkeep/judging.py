@@ -270,9 +270,9 @@ def _locked_out(case: _Case) -> Judgement | None:
 def _behind_lock(case: _Case, one: ProcessSeen, told: str) -> Judgement | None:
     if one.paused_by is not PausedBy.LOCK and not case.facts.locks:
         return None
-    holder = f"waits for a lock held by {case.facts.locks[0]}" if case.facts.locks else str(one.paused_why)
+    holder = f", waits for a lock held by {case.facts.locks[0]}" if case.facts.locks else f"; {one.paused_why}"
     advice = "have that session end its transaction, or end it: SELECT pg_terminate_backend(pid)"
-    return _not_flowing(Word.STUCK, f"{told}, {holder}", advice)
+    return _not_flowing(Word.STUCK, f"{told}{holder}", advice)
 
 
 def _at_a_stand(case: _Case) -> Judgement | None:

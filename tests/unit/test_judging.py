@@ -147,7 +147,7 @@ CASES: Sequence[tuple[str, Mapping[str, Any], str, int]] = [
     (
         "put aside for a lock again and again",
         {**STANDING, "processes": [replace(OLD, **LOCKED)]},
-        "STUCK: consumer (host, pid 7) gets nowhere for 95 s; 3 files wait, the oldest for 95 s, locks are held",
+        "STUCK: consumer (host, pid 7) gets nowhere for 95 s; 3 files wait, the oldest for 95 s; locks are held by",
         3,
     ),
     (
