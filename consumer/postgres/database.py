@@ -143,6 +143,11 @@ class _Server:
 _server = _Server()
 
 
+def told_address() -> str:
+    """Host and port of the database that this process was told; empty before it was asked for the first time."""
+    return _server.address
+
+
 def _away(error: BaseException) -> DatabaseDown:
     detail = tls.explained(one_line(error), "DATABASE_URL", f"{tls.CA_FILE}, or in sslrootcert in DATABASE_URL")
     return DatabaseDown(DATABASE, detail, _server.address)

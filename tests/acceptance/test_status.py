@@ -166,7 +166,16 @@ def test_what_takes_connections_and_never_answers_is_not_waited_for(stage: Stage
             assert (ended.returncode, found["verdict"]["word"]) == (1, "COULD NOT LOOK"), ended.stderr
             assert set(found["faults"]) == {part}
             assert part in found["verdict"]["line"]
+            assert f"127.0.0.1:{port}" in found["faults"][part]
             assert {"broker", "bucket", "database"} - {part} <= set(found)
+
+
+def test_a_store_that_is_away_is_told_without_what_it_was_asked(stage: Stage) -> None:
+    port = free_port()
+    found = verdict(stage, RUSTFS_ENDPOINT=f"http://127.0.0.1:{port}")
+    assert (found["word"], found["exit"]) == ("COULD NOT LOOK", 1)
+    assert f"(127.0.0.1:{port})" in found["line"]
+    assert "list-type" not in found["line"]
 
 
 def test_it_is_watched_until_somebody_has_seen_enough(stage: Stage) -> None:
