@@ -57,6 +57,9 @@ def test_a_consumer_that_works_is_live_and_ready(stage: Stage, watched: Watched)
     assert watched.get("elsewhere") == "404 /metrics, /livez and /readyz"
     asked = stage.run("health", str(watched.port))
     assert (asked.returncode, asked.stdout) == (0, "ok\n")
+    # As a container has it whose Docker has a proxy configured.
+    proxied = stage.run("health", str(watched.port), http_proxy="http://127.0.0.1:9", no_proxy="")
+    assert (proxied.returncode, proxied.stdout) == (0, "ok\n"), proxied.stderr
     nobody = stage.run("health", str(free_port()), "--live")
     assert (nobody.returncode, nobody.stderr.startswith("nothing answers at 127.0.0.1 port")) == (1, True)
 
