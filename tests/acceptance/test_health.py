@@ -283,6 +283,7 @@ def test_what_is_logged_is_of_a_level_and_tells_whose_it_is(stage: Stage) -> Non
     (letter,) = (line for line in lines if line["event"] == "dead letter")
     assert (letter["key"], letter["reason"], letter["pid"]) == (bad, "no ticket_id", consumer.pid)
     assert (letter["host"], letter["retry_in_s"]) == (socket.gethostname(), None)
+    assert (letter["feed"], letter["file_id"]) == ("inc", stage.ledger(bad)["file_id"])
     refused = stage.run("consume", FLEETTICKETS_LOG_LEVEL="loud")
     assert (refused.returncode, refused.stderr.count("\n"), "FLEETTICKETS_LOG_LEVEL" in refused.stderr) == (2, 1, True)
     judged = stage.run("doctor", FLEETTICKETS_LOG_LEVEL="loud")
