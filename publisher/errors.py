@@ -115,8 +115,9 @@ class NotConfirmed(DependencyDown):
 class NoSuchLetter(FleetticketsError):
     """Somebody named a dead letter that `queue` does not have; `wanted` is what he said of it."""
 
-    def __init__(self, queue: str, wanted: str) -> None:
-        super().__init__(f"no dead letter in {queue} has {wanted}; see: fleettickets dead-letters list --each")
+    def __init__(self, queue: str, wanted: str, *, is_bare_name: bool = False) -> None:
+        hint = "a key begins with its folder; " if is_bare_name else ""
+        super().__init__(f"no dead letter in {queue} has {wanted}; {hint}see: fleettickets dead-letters list --each")
         self.queue = queue
         self.wanted = wanted
 

@@ -142,7 +142,9 @@ class Selection:
             found = True
             yield letter
         if not found and (self.id is not None or self.key is not None):
-            raise NoSuchLetter(held.queue.dead_letters, self._words())
+            # Not taken for a key: files of several feeds can have one name, and a discard is for good.
+            is_bare_name = self.key is not None and "/" not in self.key
+            raise NoSuchLetter(held.queue.dead_letters, self._words(), is_bare_name=is_bare_name)
 
     def _words(self) -> str:
         texts = {"id": self.id, "key": self.key, "group": self.fingerprint}

@@ -306,6 +306,7 @@ def test_a_letter_that_is_named_and_not_there_is_said_and_no_other_choice_has_to
         ended = stage.run(*arguments)
         assert ended.returncode == 1
         assert f"no dead letter in {DEAD_FILES} has {words};" in ended.stderr
+        assert ("a key begins with its folder" in ended.stderr) == ("nowhere" in words)
     told = stage.run(*replay, "--key", "nowhere", "--json")
     assert (told.returncode, stage.json(told)) == (1, {"replayed": []})
     for command in (replay, discard):
