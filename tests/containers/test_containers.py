@@ -1,6 +1,7 @@
 """Image and compose.yaml, run for real: `make compose-test`, on stand-ins for the images of others (images.py)."""
 
 import json
+import re
 import socket
 import subprocess
 import time
@@ -255,3 +256,21 @@ def test_what_is_there_on_request_is_well_and_answers(deployment: Deployment) ->
     token = {"Authorization": f"Bearer {deployment.given['FLEETTICKETS_WEBHOOK_TOKEN']}"}
     posted = requests.post("http://127.0.0.1:8080/", headers=token, json={"Event": "s3:TestEvent"}, timeout=30)
     assert posted.status_code == 200
+
+
+def test_a_dump_is_restored_by_the_lines_of_the_page(deployment: Deployment, tmp_path: Path) -> None:
+    first, second = key_at(900), key_at(901)
+    put_and_wait(deployment, first)
+    follow(deployment, "docker compose exec -T postgres pg_dump", tmp_path)
+    put_and_wait(deployment, second)
+    said = follow(deployment, "docker compose --profile api stop", tmp_path)
+    assert "unrecorded:" in said
+    assert said.rstrip().endswith("everything is accounted for")
+    assert deployment.done(first, second)
+
+
+def follow(deployment: Deployment, begins: str, folder: Path) -> str:
+    """What is said by the block of docs/deployment-and-operations.md that begins so; none of its lines may fail."""
+    page = (compose.ROOT / "docs" / "deployment-and-operations.md").read_text()
+    (block,) = re.findall(rf"^ *```sh\n( *{re.escape(begins)}.*?)^ *```", page, re.MULTILINE | re.DOTALL)
+    return deployment.shell(block, folder)
