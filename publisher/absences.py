@@ -34,6 +34,10 @@ class Absences:
     def is_away(self, service: str) -> bool:
         return service in self._since
 
+    @property
+    def is_none_away(self) -> bool:
+        return not self._since
+
     def missed(self, error: BaseException | None) -> str | None:
         """Note the service that is away, if that is what the error says, and give it."""
         service = missed_service(error)

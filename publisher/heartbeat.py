@@ -14,6 +14,9 @@ from typing import Protocol
 
 from publisher.errors import DependencyDown, HeldByAnother
 
+_LOCK_SECONDS = 120.0
+"""Who is held up by a lock meets it again well within that; of one that he does not meet, others may have the file."""
+
 
 class ProcessKind(StrEnum):
     """What runs for long."""
@@ -52,6 +55,16 @@ class Sign:
     settled_seconds: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What is in the way since then, and was met last at `met`."""
+
+    by: PausedBy
+    why: str
+    since: float
+    met: float
+
+
 def _no_pause() -> Pause | None:
     return None
 
@@ -68,7 +81,7 @@ class Pulse:
         self._lock = Lock()
         self._in_hand: dict[Hashable, tuple[float, Callable[[], str]]] = {}
         self._settled_at: float | None = None
-        self._held: tuple[float, PausedBy, str] | None = None
+        self._held: _Held | None = None
         self._look: Callable[[], Pause | None] = _no_pause
         self._turned_at = clock()
         self._each_turn: Callable[[], None] = _nothing
@@ -109,8 +122,15 @@ class Pulse:
     def held_up(self, by: PausedBy, why: str) -> None:
         """Get nowhere; it counts from the first time since something was settled."""
         with self._lock:
-            since = self._held[0] if self._held and self._held[1] is by else self._clock()
-            self._held = (since, by, why)
+            now = self._clock()
+            since = self._held.since if self._held and self._held.by is by else now
+            self._held = _Held(by, why, since, now)
+
+    def let_up(self, by: PausedBy) -> None:
+        """Be held up by that no more, whatever was settled meanwhile."""
+        with self._lock:
+            if self._held and self._held.by is by:
+                self._held = None
 
     @contextmanager
     def noting_absence(self) -> Iterator[None]:
@@ -139,8 +159,9 @@ class Pulse:
             now = self._clock()
             oldest = min(self._in_hand.values(), key=lambda one: one[0], default=None)
             held, settled_at = self._held, self._settled_at
-        if paused is None and held is not None:
-            paused = Pause(held[1], held[2], now - held[0])
+        is_over = held is not None and held.by is PausedBy.LOCK and now - held.met >= _LOCK_SECONDS
+        if paused is None and held is not None and not is_over:
+            paused = Pause(held.by, held.why, now - held.since)
         return Sign(
             in_hand=oldest[1]() if oldest else None,
             in_hand_seconds=now - oldest[0] if oldest else None,

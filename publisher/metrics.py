@@ -226,6 +226,9 @@ OLDEST_UNSENT = _state(
 )
 OPEN_REJECTS = _state("open_rejects", "Rejected rows that still want mending.", "feed")
 REQUESTS_LEFT = _state("geocoder_requests_left_today", "Of the account that this process would use.")
+GEOCODER_SPENT = _state(
+    "geocoder_spent", "1 while the day of an account is used up, whichever process asks by it; 0 otherwise."
+)
 NOWHERE = _state("tickets_nowhere", "Tickets without a place.")
 OPEN_ALERTS = _state("alerts_open", "Causes that FLEETTICKETS_ALERT_URL was to be told of, and that are not over.")
 UNTOLD_ALERTS = _state("alerts_untold", "Alerts and all-clears that it has not taken yet.")

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Callable, Mapping
 from functools import partial
 from threading import Event
 from typing import Annotated
@@ -20,13 +21,14 @@ from consumer.files.failures import Failures
 from consumer.files.handler import FilesHandler
 from consumer.files.outcomes import UNEXPECTED
 from consumer.files.tail import Tail
+from consumer.follow_ons import outbox
 from consumer.follow_ons.geocode import GeocodeHandler
 from consumer.follow_ons.history import HistoryHandler
 from consumer.follow_ons.relay import Relay
 from consumer.geocoding.gazetteer import Gazetteer
 from consumer.geocoding.locationiq import GEOCODER
 from consumer.postgres import database, feed_tables, migrate
-from consumer.postgres.database import Role
+from consumer.postgres.database import Pool, Role
 from consumer.settings import (
     ApplySettings,
     DatabaseSettings,
@@ -156,9 +158,29 @@ def _consume(queue: list[Queue] | None, metrics_at: str | None, spans: Spans) ->
         )
         Worker(
             link, routes, tail, work, stop,
-            settle_letters=letters.settle, reached=reached, pulse=pulse, absences=absences,
+            settle_letters=letters.settle, is_back=_ways_to_look(pool, bucket, tail), reached=reached, pulse=pulse,
+            absences=absences,
         ).run()  # fmt: skip
     structlog.get_logger().info("stopped")
+
+
+def _ways_to_look(pool: Pool, bucket: Bucket, tail: Tail) -> Mapping[str, Callable[[], bool]]:
+    """How to see of a service that was missed whether it is back, with nothing in hand that needs it."""
+
+    def is_database_back() -> bool:
+        tail.finish_relayed()
+        return True
+
+    def is_bucket_back() -> bool:
+        bucket.look()
+        return True
+
+    def is_geocoder_back() -> bool:
+        # To ask it costs one of the day's requests; but who has taken over what this one could not ask was answered.
+        with database.transaction(pool) as connection:
+            return not outbox.unhandled(connection, Queue.GEOCODE)
+
+    return {database.DATABASE: is_database_back, BUCKET: is_bucket_back, GEOCODER: is_geocoder_back}
 
 
 def _look_at_bucket(bucket: Bucket) -> None:

@@ -125,6 +125,8 @@ class Failures:
             failed.attempts,
             sighting.etag,
             is_held=trouble.reason == FROM_THE_FUTURE and self._is_one_of_a_run(connection, sighting, trouble),
+            feed=sighting.feed.name,
+            file_id=failed.file_id,
         )
         self._publish(outgoing(failure, delivery))
         self._reached("letter published, not recorded")

@@ -67,6 +67,9 @@ class Failure:
     """Of the version that failed; None where there is no file."""
     is_held: bool = False
     """Whether too many in a row fail for this reason for it to be the message's own."""
+    feed: str | None = None
+    """Of the file, and its number in the ledger; None where there is none."""
+    file_id: int | None = None
 
     @property
     def retry_in(self) -> int | None:

@@ -160,6 +160,14 @@ class Tail:
                 ledger.record_done(connection, files)
         self._reached("relay marked, before ack")
 
+    def finish_relayed(self) -> None:
+        """Close the files whose requests are all sent.
+
+        Raises: DependencyDown.
+        """
+        with database.transaction(self._pool) as connection:
+            ledger.finish_relayed(connection)
+
     def sweep(self, stop: Event) -> None:
         """Finish what a crash left half-way and no delivery comes for: unsent requests, objects not yet archived.
 
@@ -183,8 +191,8 @@ class Tail:
         if failed:
             log.warning("not archived", files=len(failed), first=failed[0])
         self._relay.send(also_stuck=True)
+        self.finish_relayed()
         with database.transaction(self._pool) as connection:
-            ledger.finish_relayed(connection)
             database.rows(connection, "changes", "forget")
         for folder in self._bucket.folders:
             for _ in range(_MOST_FORGOTTEN):

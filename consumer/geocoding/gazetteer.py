@@ -309,14 +309,17 @@ class Gazetteer:
             try:
                 answer = self._geocoder.search(query, near, self.quota.book)
             except RateLimited as error:
+                self._answered()
                 log.warning("rate limited", window=error.window)
                 self.quota.limited(error.window, str(error))
                 limited += 1
                 if limited >= ATTEMPTS and (paused := self.quota.paused()) is not None:
                     raise paused from error
             except QueryRefused:
+                self._answered()
                 raise
             except GeocoderRefused as error:
+                self._answered()
                 self.quota.refused(str(error))
                 raise
             except GeocoderDown as error:

@@ -44,6 +44,7 @@ def tell_state(status: Status) -> None:
     geocoding = status.database.geocoding if status.database else None
     metrics.REQUESTS_LEFT.set(geocoding.requests_left_today if geocoding else math.nan)
     metrics.NOWHERE.set(geocoding.tickets_nowhere if geocoding else math.nan)
+    metrics.GEOCODER_SPENT.set(status.trouble.geocoder_is_spent if status.trouble else math.nan)
     alerts = status.trouble.alerts if status.trouble else None
     metrics.OPEN_ALERTS.set(alerts.open if alerts else math.nan)
     metrics.UNTOLD_ALERTS.set(alerts.untold if alerts else math.nan)

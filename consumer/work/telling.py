@@ -24,7 +24,7 @@ from publisher.spans import Span
 
 ROW_OUTCOMES = tuple(count.name for count in fields(Counts) if count.name not in {"read", "closures", "never"})
 """What of the counts is of rows, and not of all of them."""
-_TOLD = ("key", "file_id", "decision")
+_TOLD = ("key", "file_id", "feed", "decision")
 """What a span of a delivery has of its line."""
 log = structlog.get_logger()
 
@@ -34,13 +34,12 @@ def tell_file(
 ) -> None:
     """Of a delivery that is done; it was begun when the monotonic clock said `began`."""
     described = _describe(outcome)
+    if isinstance(outcome, Applied):
+        described |= {"lag_s": round(outcome.lag_seconds, 3), "feed": outcome.sighting.feed.name}
     span.tell({f"fleettickets.{name}": described[name] for name in _TOLD if described.get(name)})
     metrics.FILES.labels(described["decision"]).inc()
     match outcome:
         case Applied():
-            described["lag_s"] = round(outcome.lag_seconds, 3)
-            described["feed"] = outcome.sighting.feed.name
-            span.tell({"fleettickets.feed": described["feed"]})
             _count_applied(outcome, span)
         case Failure():
             _tell_failure(outcome, span, redelivered=redelivered)
@@ -110,9 +109,10 @@ def _describe(outcome: FileOutcome) -> dict[str, Any]:
         case Spread(arrivals):
             return {"decision": "spread", "count": arrivals}
         case Failure(key, reason, detail, attempts):
+            of_file = {"feed": outcome.feed, "file_id": outcome.file_id} if outcome.file_id is not None else {}
             return {
-                "key": key, "decision": "rejected", "reason": reason, "detail": detail, "attempts": attempts,
-                "retry_in_s": outcome.retry_in,
+                "key": key, **of_file, "decision": "rejected", "reason": reason, "detail": detail,
+                "attempts": attempts, "retry_in_s": outcome.retry_in,
             }  # fmt: skip
         case _:
             assert_never(outcome)

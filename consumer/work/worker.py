@@ -86,6 +86,8 @@ _LEFT_SECONDS = topology.RETRY_DELAYS[:2]
 _TURN_SECONDS = 0.2
 """Nobody waits longer for a fuller batch, whatever those at work are held up by."""
 _SWEEP_SECONDS, _LONGEST_SWEEP_SECONDS = 30.0, 600.0
+_LOOK_SECONDS = 10.0
+"""How often a process without work looks whether what it misses is back."""
 
 
 class Worker:
@@ -100,16 +102,19 @@ class Worker:
         stop: Event,
         *,
         settle_letters: Callable[[], None],
+        is_back: Mapping[str, Callable[[], bool]],
         reached: Reached,
         pulse: Pulse,
         absences: Absences,
     ) -> None:
+        """`is_back` has ways to see of a service that was missed, by its name, whether it is there again."""
         self._link = link
         self._absences = absences
         self._routes = routes
         self._tail = tail
         self._stop = stop
         self._settle_letters = settle_letters
+        self._is_back = is_back
         self._reached = reached
         self._pulse = pulse
         self._pulse.look_at(self._pause)
@@ -248,6 +253,8 @@ class Worker:
             self._pulse.settled()
 
     def _pause(self) -> Pause | None:
+        if self._absences.is_none_away:  # who has found that out may have settled nothing
+            self._pulse.let_up(PausedBy.AWAY)
         return next((pause for route in self._routes.values() if (pause := route.breaker.pause)), None)
 
     def _hold_up(self, error: BaseException | None) -> str | None:
@@ -454,7 +461,20 @@ class Worker:
                 log.warning("sweep", detail=str(error), retry_in_s=pause)
             except Exception:
                 log.exception("sweep")
-            self._stop.wait(pause)
+            self._rest(pause)
+
+    def _rest(self, seconds: float) -> None:
+        """Until the next sweep. Without work nobody else would find out that what is missed is back."""
+        end = monotonic() + seconds
+        while not self._stop.is_set() and (left := end - monotonic()) > 0:
+            self._stop.wait(min(left, _LOOK_SECONDS))
+            for service, is_back in self._is_back.items():
+                # Whoever has something in hand finds out by that, and knows it better.
+                if self._absences.is_away(service) and self._is_idle() and not self._stop.is_set():
+                    began = monotonic()
+                    with suppress(FleetticketsError):
+                        if is_back():
+                            self._absences.served(service, began=began)
 
 
 def _name(delivery: Delivery) -> str:

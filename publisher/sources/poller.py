@@ -127,6 +127,8 @@ class Poller:
                     return None
                 self._publish(channel, found)
                 published += 1
+                if self._pulse.turned_seconds >= _SERVED_SECONDS:
+                    self._pulse.turned()
         return Poll(listing.waiting, listing.set_aside, queued, published)
 
     def _waiting_in(
@@ -138,6 +140,7 @@ class Poller:
             if stop.is_set():
                 return
             if self._clock() - served >= _SERVED_SECONDS:
+                self._pulse.turned()  # a listing of millions takes longer than a loop that hangs is given
                 with channels.translated_errors():
                     channel.connection.process_data_events(time_limit=0)
                 served = self._clock()

@@ -333,6 +333,15 @@ class Bucket:
         except ObjectMissing as error:
             raise Misconfigured(f"RUSTFS_ENDPOINT: what answers at {self._where} is no S3 store") from error
 
+    def look(self) -> None:
+        """Ask the store for next to nothing, by one request, which an end of the process may have to wait for.
+
+        Raises: DependencyDown, ObjectRefused.
+        """
+        folder = self.folders[0]
+        with self._translated_errors(folder.changes):
+            self._s3_once.list_objects_v2(Bucket=self.name, Prefix=folder.changes, MaxKeys=1)
+
     def is_empty(self, folder: Folder) -> bool:
         """Whether a feed has nothing that waits and nothing in its archive.
 

@@ -1,17 +1,22 @@
 """Each alert of docs/alerts.yml fires when the real thing breaks, and no other while all is well."""
 
+import json
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.doubles.prometheus import Prometheus
+from tests.doubles.alerted import Alerted
+from tests.doubles.prometheus import RULES, Prometheus
 from tests.doubles.proxy import Proxy
 from tests.doubles.receiver import free_port
+from tests.promises import ROOT
 from tests.stage.feeds import csv, key_at, ticket
 from tests.stage.stage import Process, Stage, wait_until
 
+DASHBOARD = ROOT / "docs" / "grafana.json"
 LATE = "FleetticketsSlow"
 """Fires whenever a file is applied here: the events that tests make up are of days ago."""
 
@@ -118,6 +123,48 @@ def test_requests_that_are_not_sent(watch: Watch) -> None:
     watch.stage.connection.execute("UPDATE ingest.outbox SET sent_at = NULL, handled_at = NULL, due_at = now()")
     watch.look()
     wait_until(lambda: "FleetticketsRequestsNotSent" in watch.prometheus.firing(), "no consumer sends them")
+
+
+def test_a_quota_that_is_spent_of_whatever_account(watch: Watch) -> None:
+    with consuming(watch):
+        watch.wait_for()
+        spent = (
+            "INSERT INTO ingest.geocoder_pause (account, until, reason) VALUES ('x', now() + interval '2 days', 'Day')"
+        )
+        watch.stage.connection.execute(spent)
+        watch.wait_for("FleetticketsQuotaSpent")
+        watch.stage.connection.execute("DELETE FROM ingest.geocoder_pause")
+        watch.wait_for()
+
+
+def test_alerts_that_nobody_takes(watch: Watch) -> None:
+    with Alerted() as receiver:
+        receiver.answers = 503
+        told = {"FLEETTICKETS_ALERT_URL": receiver.url, "FLEETTICKETS_STUCK_SECONDS": "1"}
+        with consuming(watch):
+            watch.stage.bucket.put(key_at(3), b"nothing that is a ticket\n")
+            watch.stage.announce(key_at(3))
+            watch.stage.wait_for("failed", key_at(3))
+        assert watch.stage.run("status", "--alert", **told).returncode == 1
+        watch.look()
+        wait_until(lambda: "FleetticketsAlertsNotTold" in watch.prometheus.firing(), "the receiver takes none")
+        receiver.answers = 200
+        watch.stage.run("status", "--alert", **told)
+        watch.look()
+        wait_until(lambda: "FleetticketsAlertsNotTold" not in watch.prometheus.firing(), "it has taken it")
+
+
+def test_rules_and_every_query_of_the_dashboard_are_promql(tmp_path: Path) -> None:
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    queries = [target["expr"] for panel in panels for target in panel.get("targets", ())]
+    rules = [{"record": f"query_{number}", "expr": query} for number, query in enumerate(queries)]
+    asked = tmp_path / "dashboard.yml"
+    asked.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))  # which is YAML too
+    checked = subprocess.run(
+        ["/usr/bin/promtool", "check", "rules", RULES, asked], check=False, capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert f"{len(queries)} rules found" in checked.stdout
 
 
 def test_polls_of_cron_that_have_ended(watch: Watch) -> None:

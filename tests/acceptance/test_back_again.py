@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.acceptance.test_api import TOKEN, served
+from tests.acceptance.test_health import Watched
 from tests.doubles.geocoder import KEY, LocationIQ
 from tests.doubles.proxy import Proxy
 from tests.doubles.receiver import Receiver
@@ -71,6 +72,34 @@ def test_a_consumer_says_once_that_a_service_is_back(stage: Stage, behind: Servi
     wait_until(lambda: told(consumer) == [service], f"one line of {service}, and not {told(consumer)}")
     consumer.stop()
     assert told(consumer) == [service]
+
+
+def test_a_consumer_that_has_no_work_any_more_is_ready_again(stage: Stage, behind: Services) -> None:
+    consumer = Watched(stage, **behind.environment)
+    open_requests = "SELECT count(*) FROM ingest.outbox WHERE handled_at IS NULL"
+    behind.proxies[GEOCODER].refuse()
+    key = key_at(0)
+    stage.bucket.put(key, csv([ticket("INC0", cluster="Karen", latitude="", longitude="")]))
+    stage.announce(key)
+    stage.wait_for("done", key)
+    wait_until(lambda: consumer.get("readyz").startswith("503 away: the geocoder"), "it cannot ask for the place")
+    behind.proxies[GEOCODER].restore()
+    wait_until(lambda: stage.one(open_requests) == 0, "the place is known")
+    wait_until(lambda: consumer.get("readyz") == "200 ok", "no file has to come for that", 5)
+    assert consumer.sample("fleettickets_paused") == 0
+    consumer.process.stop()
+
+
+def test_a_consumer_without_work_finds_out_by_itself(stage: Stage, behind: Services) -> None:
+    consumer = Watched(stage, **behind.environment)
+    wait_until(lambda: "consuming" in consumer.process.output(), "it works")
+    behind.proxies[POSTGRES].refuse()
+    wait_until(lambda: '"event": "sweep"' in consumer.process.output(), "only its sweep needs the database")
+    assert consumer.sample("fleettickets_away", service="postgres") == 1
+    behind.proxies[POSTGRES].restore()
+    wait_until(lambda: told(consumer.process) == [POSTGRES], "and long before the next sweep", 30)
+    assert consumer.sample("fleettickets_away") == 0
+    consumer.process.stop()
 
 
 def test_a_consumer_that_begins_before_its_database_says_when_it_is_there(stage: Stage, behind: Services) -> None:

@@ -57,6 +57,9 @@ def test_a_consumer_that_works_is_live_and_ready(stage: Stage, watched: Watched)
     assert watched.get("elsewhere") == "404 /metrics, /livez and /readyz"
     asked = stage.run("health", str(watched.port))
     assert (asked.returncode, asked.stdout) == (0, "ok\n")
+    # As a container has it whose Docker has a proxy configured.
+    proxied = stage.run("health", str(watched.port), http_proxy="http://127.0.0.1:9", no_proxy="")
+    assert (proxied.returncode, proxied.stdout) == (0, "ok\n"), proxied.stderr
     nobody = stage.run("health", str(free_port()), "--live")
     assert (nobody.returncode, nobody.stderr.startswith("nothing answers at 127.0.0.1 port")) == (1, True)
 
@@ -280,6 +283,7 @@ def test_what_is_logged_is_of_a_level_and_tells_whose_it_is(stage: Stage) -> Non
     (letter,) = (line for line in lines if line["event"] == "dead letter")
     assert (letter["key"], letter["reason"], letter["pid"]) == (bad, "no ticket_id", consumer.pid)
     assert (letter["host"], letter["retry_in_s"]) == (socket.gethostname(), None)
+    assert (letter["feed"], letter["file_id"]) == ("inc", stage.ledger(bad)["file_id"])
     refused = stage.run("consume", FLEETTICKETS_LOG_LEVEL="loud")
     assert (refused.returncode, refused.stderr.count("\n"), "FLEETTICKETS_LOG_LEVEL" in refused.stderr) == (2, 1, True)
     judged = stage.run("doctor", FLEETTICKETS_LOG_LEVEL="loud")

@@ -47,6 +47,23 @@ def test_a_pause_counts_from_its_beginning_and_ends_with_what_is_settled() -> No
     assert pulse.sign() == Sign(None, None, None, 3)
 
 
+def test_a_pause_ends_with_its_cause_too_and_that_by_a_lock_when_it_is_not_met_again() -> None:
+    clock = Clock()
+    pulse = Pulse(clock)
+    pulse.held_up(PausedBy.AWAY, "away")
+    pulse.let_up(PausedBy.LOCK)
+    assert pulse.sign().pause is not None
+    pulse.let_up(PausedBy.AWAY)
+    assert pulse.sign().pause is None
+    pulse.held_up(PausedBy.LOCK, "locked")
+    clock.now += 100
+    pulse.held_up(PausedBy.LOCK, "locked")
+    clock.now += 100
+    assert pulse.sign().pause == Pause(PausedBy.LOCK, "locked", 200)
+    clock.now += 20
+    assert pulse.sign().pause is None
+
+
 def test_what_everything_fails_by_is_told_before_all_else() -> None:
     pulse = Pulse(Clock())
     pulse.held_up(PausedBy.AWAY, "away")

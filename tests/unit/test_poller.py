@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from threading import Event
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,8 @@ from hypothesis import strategies as st
 from publisher.arrivals.folders import Folder
 from publisher.arrivals.messages import ChangeFileArrived
 from publisher.broker import channels, publishing
+from publisher.health import HANGS_SECONDS
+from publisher.heartbeat import Pulse
 from publisher.sources import poller
 from publisher.sources.poller import Poller, missing_from_queue
 from publisher.store.bucket import ObjectSummary
@@ -152,6 +155,29 @@ def test_a_backlog_of_any_length_is_published_whole_and_in_its_order(monkeypatch
     store.settled = {"key005", "key020"}
     assert store.poll() == [key for key in store.keys if key not in store.settled]
     assert store.poll() == []
+
+
+def test_a_poll_that_takes_long_is_not_taken_for_one_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    class SlowStore(Store):
+        def waiting_in(self, folder: Folder, after: str = "") -> Iterator[ObjectSummary]:
+            for found in super().waiting_in(folder, after):
+                self.now += 60
+                silent.append(pulse.turned_seconds)
+                yield found
+
+        def _publish(self, channel: object, outgoing: publishing.Outgoing) -> None:
+            self.now += 60
+            silent.append(pulse.turned_seconds)
+            super()._publish(channel, outgoing)
+
+    silent: list[float] = []
+    store = SlowStore(monkeypatch)
+    pulse = Pulse(lambda: store.now)
+    slow = Poller(store, 4, store._open_settled, clock=lambda: store.now, pulse=pulse)  # type: ignore[arg-type] # noqa: SLF001
+    store.keys = [f"key{number}" for number in range(10)]
+    assert slow.poll(MagicMock(), Event()) is not None
+    assert (len(silent), len(store.published)) == (20, 10)
+    assert max(silent) < HANGS_SECONDS
 
 
 def test_a_poller_does_not_grow_with_what_lies_in_the_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
