@@ -269,8 +269,22 @@ def test_a_dump_is_restored_by_the_lines_of_the_page(deployment: Deployment, tmp
     assert deployment.done(first, second)
 
 
-def follow(deployment: Deployment, begins: str, folder: Path) -> str:
-    """What is said by the block of docs/deployment-and-operations.md that begins so; none of its lines may fail."""
-    page = (compose.ROOT / "docs" / "deployment-and-operations.md").read_text()
-    (block,) = re.findall(rf"^ *```sh\n( *{re.escape(begins)}.*?)^ *```", page, re.MULTILINE | re.DOTALL)
+def test_an_epoch_that_was_forgotten_is_made_up_for_by_the_lines_of_the_page(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    put_and_wait(deployment, key_at(910))
+    (tmp_path / "missed").mkdir()
+    older = tmp_path / "missed" / key_at(1).rpartition("/")[2]
+    older.write_bytes(change(key_at(910)).replace(b"open", b"closed"))
+    assert b"closed" in older.read_bytes()
+    follow(deployment, "chmod -R a+rX missed", tmp_path, page="cut-over.md")
+    name = "INC" + "".join(filter(str.isdigit, key_at(910)))
+    (row,) = deployment.query("SELECT normalized_status FROM tickets.inc WHERE ticket_id = %s", name)
+    assert row["normalized_status"] == "closed"
+
+
+def follow(deployment: Deployment, begins: str, folder: Path, page: str = "deployment-and-operations.md") -> str:
+    """What is said by the block of a page that begins so; none of its lines may fail."""
+    text = (compose.ROOT / "docs" / page).read_text()
+    (block,) = re.findall(rf"^ *```sh\n( *{re.escape(begins)}.*?)^ *```", text, re.MULTILINE | re.DOTALL)
     return deployment.shell(block, folder)
