@@ -52,6 +52,10 @@ Textfile = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of text for a person.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing while all is well, for cron.")]
+WithoutBroker = Annotated[
+    bool,
+    typer.Option("--without-broker", help="Leave out what RabbitMQ would say: there is none here, or it is away."),
+]
 
 
 @dataclass(frozen=True, slots=True)

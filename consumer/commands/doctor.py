@@ -23,15 +23,16 @@ from consumer.upkeep.doctor import Examined
 from consumer.upkeep.findings import Effective, Examination, Finding, Journey, Origin
 from publisher.commands.recording import require_exporter
 from publisher.errors import Misconfigured
-from publisher.program import EXIT_FAILED, AsJson, OfFeeds
+from publisher.program import EXIT_FAILED, AsJson, OfFeeds, WithoutBroker
 from publisher.settings import AnySettings, BrokerSettings, BucketSettings, TracesSettings, load
 from publisher.terminal import printable
 
 
-def show_doctor(
+def show_doctor(  # noqa: PLR0917 - its parameters are its options
     poller_only: Annotated[
         bool, typer.Option("--poller-only", help="It is meant that the bucket announces nothing.")
     ] = False,
+    without_broker: WithoutBroker = False,
     end_to_end: Annotated[
         bool, typer.Option("--end-to-end", help="Also send a canary file through store, event, broker and consumer.")
     ] = False,
@@ -54,7 +55,9 @@ def show_doctor(
     consumer, archived and removed, each stage timed. Nothing of it is left, in the tables or in the bucket. And whoever
     is at FLEETTICKETS_ALERT_URL gets a test.
     """
-    judged, effective = judged_settings()
+    if without_broker and (poller_only or end_to_end):
+        raise Misconfigured("--poller-only and --end-to-end are for who has a broker")
+    judged, effective = judged_settings(without_broker=without_broker)
     feeds = None
     if _loaded(FeedsSettings):
         try:
@@ -64,14 +67,18 @@ def show_doctor(
     limits = _loaded(VerdictSettings)
     examined = Examined(
         database=_loaded(DatabaseSettings),
-        broker=_loaded(BrokerSettings),
+        broker=None if without_broker else _loaded(BrokerSettings),
         bucket=_loaded(BucketSettings),
         geocoder=_loaded(GeocoderSettings),
         has_geocoder=load(GeocoderChoice).is_made,
         feeds=feeds.narrowed(feed or ()) if feeds else None,
         missing_seconds=limits.missing_seconds if limits else None,
     )
-    findings = [*judged, *doctor.examine(examined, poller_only=poller_only), *traces_examined(_loaded(TracesSettings))]
+    findings = [
+        *judged,
+        *doctor.examine(examined, poller_only=poller_only, without_broker=without_broker),
+        *traces_examined(_loaded(TracesSettings)),
+    ]
     journeys: list[Journey] = []
     if end_to_end:
         told, journeys = doctor.end_to_end(examined, findings, wait, poller_only=poller_only)
@@ -111,7 +118,7 @@ def traces_examined(settings: TracesSettings | None) -> Iterator[Finding]:
 
 
 def _print_settings(settings: list[Effective]) -> None:
-    """Those that are set; the rest is in the README as well."""
+    """Those that are set; the rest is in docs/configuration.md as well."""
     chosen = [one for one in settings if one.origin in {Origin.ENVIRONMENT, Origin.FILE}]
     width = max((len(one.name) for one in chosen), default=0)
     for one in chosen:

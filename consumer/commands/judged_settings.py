@@ -77,8 +77,10 @@ class _Given:
         return self.environment.get(name) or self.file.get(name)
 
 
-def judged_settings() -> tuple[list[Finding], list[Effective]]:
+def judged_settings(*, without_broker: bool = False) -> tuple[list[Finding], list[Effective]]:
     """What is wrong with them, each once however many commands need it; and each as it is in force.
+
+    That `RABBITMQ_URL` is missing is nothing `without_broker`.
 
     Raises: Misconfigured, for a file that cannot be read.
     """
@@ -88,7 +90,8 @@ def judged_settings() -> tuple[list[Finding], list[Effective]]:
     for kind in (*NEEDED, *WHERE_WANTED):
         settings, wrong = _loaded(kind)
         for complaint in wrong:
-            if kind in NEEDED or not complaint.is_missing:
+            is_needed = kind in NEEDED and not (without_broker and kind is BrokerSettings)
+            if is_needed or not complaint.is_missing:
                 complaints.setdefault(complaint.name, complaint)
         for field, told in kind.model_fields.items():
             name = str(told.validation_alias)

@@ -14,18 +14,19 @@ from publisher.settings import BrokerSettings, BucketSettings, load
 from publisher.store.bucket import Bucket
 
 
-def looking_at(feeds: Feeds, purpose: str) -> tuple[Looking, Thresholds]:
+def looking_at(feeds: Feeds, purpose: str, *, without_broker: bool = False) -> tuple[Looking, Thresholds]:
     """What asks all parts, and from when on something is wrong. The servers show it by its purpose.
 
     Raises: Misconfigured.
     """
-    database_settings, broker_settings, bucket_settings, settings = (
-        load(DatabaseSettings), load(BrokerSettings), load(BucketSettings), load(VerdictSettings),
-    )  # fmt: skip
+    database_settings, broker_settings = load(DatabaseSettings), None if without_broker else load(BrokerSettings)
+    bucket_settings, settings = load(BucketSettings), load(VerdictSettings)
     patience = settings.answer_seconds
     looking = Looking(
         partial(database.connect, database_settings, Role.READ, purpose=purpose, patience=patience),
-        partial(channels.confirming_channel, broker_settings, purpose, channels.LOOKING_HEARTBEAT),
+        partial(channels.confirming_channel, broker_settings, purpose, channels.LOOKING_HEARTBEAT)
+        if broker_settings
+        else None,
         Bucket(bucket_settings, feeds.folders),
         feeds.served,
         GeocoderAccount(_account(), load(GeocoderLimits).per_day),

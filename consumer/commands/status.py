@@ -30,7 +30,7 @@ from consumer.upkeep.status import (
 from consumer.upkeep.watching import Watcher
 from publisher import metrics, program
 from publisher.errors import FleetticketsError, WatchedByAnother
-from publisher.program import AsJson, OfFeeds, Quiet, Textfile
+from publisher.program import AsJson, OfFeeds, Quiet, Textfile, WithoutBroker
 from publisher.terminal import duration, printable
 
 _SHOWN_COLUMNS = 5
@@ -48,6 +48,7 @@ def show_status(
         bool,
         typer.Option("--alert", help="Also tell FLEETTICKETS_ALERT_URL what is wrong, and what is over; for cron."),
     ] = False,
+    without_broker: WithoutBroker = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -64,7 +65,7 @@ def show_status(
     """
     program.require_quiet_alone(quiet=quiet, as_json=as_json, for_long=watch)
     feeds = served_feeds(feed)
-    looking, limits = looking_at(feeds, "status")
+    looking, limits = looking_at(feeds, "status", without_broker=without_broker)
     stop = program.stop_on_signals() if watch else Event()
     watcher = watcher_for(required_receiver(feeds, stop), limits) if alert else None
     if watch:

@@ -17,7 +17,16 @@ from consumer.upkeep import verify as verifying
 from consumer.upkeep.verify import READERS, Contents, Discrepancy, DiscrepancyKind, OnProgress, Verification
 from publisher.broker import channels
 from publisher.errors import Misconfigured
-from publisher.program import EXIT_COULD_NOT_LOOK, EXIT_FAILED, AsJson, OfFeeds, Quiet, require_quiet_alone, say
+from publisher.program import (
+    EXIT_COULD_NOT_LOOK,
+    EXIT_FAILED,
+    AsJson,
+    OfFeeds,
+    Quiet,
+    WithoutBroker,
+    require_quiet_alone,
+    say,
+)
 from publisher.settings import BrokerSettings, BucketSettings, load
 from publisher.store.bucket import Bucket
 from publisher.terminal import by_folder, moment, printable
@@ -42,9 +51,7 @@ def verify(  # noqa: PLR0917 - its parameters are its options
         float, typer.Option(min=0, max=_LONG_AGO, help="Seconds after which what is unfinished counts as stuck.")
     ] = verifying.OLD_SECONDS,
     examples: Annotated[int, typer.Option(min=0, max=100_000, help="How many of each kind are named.")] = 10,
-    without_broker: Annotated[
-        bool, typer.Option("--without-broker", help="Leave dead letters and queues out; RABBITMQ_URL is not needed.")
-    ] = False,
+    without_broker: WithoutBroker = False,
     feed: OfFeeds = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -133,7 +140,7 @@ def _print_verification(verification: Verification, *, with_letters: bool) -> No
             "        ",
         )
     if not with_letters:
-        typer.echo("not looked at: dead letters and queues")
+        typer.echo("not looked at: dead letters, queues, and what waits for a consumer to send or finish it")
     total = sum(found.count for found in verification.discrepancies.values())
     if verification.accounted_for is None:
         typer.echo("everything is accounted for, as far as it could be looked at")

@@ -50,10 +50,11 @@ class Examined:
     """From when on a process that gives no sign is missed."""
 
 
-def examine(examined: Examined, *, poller_only: bool) -> list[Finding]:
+def examine(examined: Examined, *, poller_only: bool, without_broker: bool = False) -> list[Finding]:
     """Look at every dependency by itself; one that is away leaves the others readable, and is one line.
 
-    `poller_only` says that the bucket is not meant to announce anything.
+    `poller_only` says that the bucket is not meant to announce anything; `without_broker`, that nothing but `drain` is
+    meant to run here.
     """
     postgres = _part("postgres", examined.database, partial(_postgres, examined.feeds))
     rabbitmq = _part("rabbitmq", examined.broker, _rabbitmq)
@@ -63,13 +64,13 @@ def examine(examined: Examined, *, poller_only: bool) -> list[Finding]:
     if examined.feeds is not None:
         store = _part("store", examined.bucket, partial(_store, examined.feeds))
         findings += store
-        if _is_fine(store, "store"):
+        if _is_fine(store, "store") and not without_broker:
             look = partial(_notifications, examined.feeds, poller_only=poller_only)
             findings += _part("notifications", examined.bucket, look)
-    if _is_fine(postgres, "migrations") and examined.missing_seconds is not None:
+    if _is_fine(postgres, "migrations") and examined.missing_seconds is not None and not without_broker:
         broker = examined.broker if _is_fine(rabbitmq, "rabbitmq") else None
         findings += _part("processes", examined.database, partial(at_work, broker, examined.missing_seconds))
-    if not examined.has_geocoder:
+    if not examined.has_geocoder and not without_broker:
         wait = "requests to find places wait in their queue until GEOCODER_API_KEY is set"
         findings.append(Finding.note("geocoder", "there is none", wait))
     return findings + _part("geocoder", examined.geocoder, _geocoder)

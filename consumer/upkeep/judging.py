@@ -347,16 +347,23 @@ def _late(case: _Case) -> Judgement | None:
     into, out = (pace.arrived + backlog.fresh) / PACE_SECONDS, pace.applied / PACE_SECONDS
     when = f"done in {duration(backlog.files / (out - into))}" if out > into else "and it grows"
     is_bad = case.oldest >= case.limits.late
-    advice = (
-        "it will be through with it by itself; more consumers make it faster: fleettickets consume"
-        if out > into
-        else "start more consumers, or give each more in hand (FLEETTICKETS_FILES_IN_HAND): fleettickets consume"
-    )
+    if case.facts.queue is None:  # not asked: of one that did not answer something else was told
+        advice = "drain --apply brings them: see that the timer or crontab which runs it still does"
+    else:
+        advice = _late_advice(is_worked_off=out > into)
     return Judgement(
         word=Word.LATE,
         line=f"{Word.LATE} {duration(case.oldest)}: {backlog.files} wait, {_rate(into)} in, {_rate(out)} out, {when}",
         advice=advice,
         exit=DOES_NOT_FLOW if is_bad else FLOWS,
+    )
+
+
+def _late_advice(*, is_worked_off: bool) -> str:
+    return (
+        "it will be through with it by itself; more consumers make it faster: fleettickets consume"
+        if is_worked_off
+        else "start more consumers, or give each more in hand (FLEETTICKETS_FILES_IN_HAND): fleettickets consume"
     )
 
 

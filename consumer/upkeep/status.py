@@ -304,12 +304,15 @@ class GeocoderAccount:
 
 
 class Looking:
-    """Asks all parts at once, and waits for none that does not answer; it may be asked again."""
+    """Asks all parts at once, and waits for none that does not answer; it may be asked again.
+
+    Without `open_channel` there is no broker, which is no fault.
+    """
 
     def __init__(
         self,
         connect: Connect,
-        open_channel: OpenChannel,
+        open_channel: OpenChannel | None,
         bucket: Bucket,
         feeds: Sequence[Feed],
         geocoder: GeocoderAccount,
@@ -320,12 +323,13 @@ class Looking:
         self._looks: dict[str, Look[Any]] = {}
         self._parts: dict[str, Callable[[Answered], Any]] = {
             "bucket": lambda answered: _bucket(bucket, feeds, connect, answered),
-            "broker": lambda answered: _broker(open_channel, answered),
             "processes": lambda _answered: _processes(connect),
             "ledger": lambda answered: _ledger(connect, feeds, answered),
             "trouble": lambda answered: _trouble(connect, bucket.name, geocoder, answered),
             "database": lambda answered: _database(connect, feeds, geocoder, answered),
         }
+        if open_channel is not None:
+            self._parts["broker"] = lambda answered: _broker(open_channel, answered)
 
     def status(self, limits: Thresholds, *, briefly: bool = False) -> Status:
         """How it stands now. Changes nothing.
@@ -340,7 +344,7 @@ class Looking:
                 self._looks[name] = Look(name, self._answer_seconds, read)
         faults: dict[str, FleetticketsError] = {}
         in_bucket: _InBucket | None = self._found("bucket", faults)
-        in_broker: BrokerPart | None = self._found("broker", faults)
+        in_broker: BrokerPart | None = self._found("broker", faults) if "broker" in self._parts else None
         processes: ProcessesPart | None = self._found("processes", faults)
         in_ledger: _InLedger | None = self._found("ledger", faults)
         trouble: TroublePart | None = self._found("trouble", faults)

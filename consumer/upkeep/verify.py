@@ -95,7 +95,7 @@ MEANING = {
     ),
     DiscrepancyKind.REQUEST_UNSENT: (
         "a follow-on request that waits in the outbox",
-        "start a consumer with a broker: it relays what waits",
+        "start a consumer with a broker: it relays what waits; where there is none: fleettickets capture-history",
     ),
     DiscrepancyKind.REQUEST_LOST: (
         "a follow-on request that was sent, is in no queue, and was never handled; or that was never made",
@@ -217,7 +217,7 @@ def verify(
     contents: Contents | None = None,
     examples: int = 10,
 ) -> Verification:
-    """Compare everything; without `open_channel` the dead letters are left out.
+    """Compare everything; without `open_channel` all but dead letters, and what waits for a consumer.
 
     Each answer of bucket and broker, and each lock, is waited for that long; a statement of the database may take its
     time. Without bucket or database nothing is compared, without broker all but the letters. An archived object that is
@@ -274,6 +274,7 @@ class _Verification:
             "folders": [folder for feed in self._feeds for folder in (feed.folder.changes, feed.folder.processed)],
             "began": began,
             "old": began - timedelta(seconds=old_seconds),
+            "has_broker": open_channel is not None,
             "expires": None if archive_days is None else began - timedelta(days=archive_days),
         }
 

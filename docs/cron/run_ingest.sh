@@ -3,7 +3,7 @@
 # and ends with the exit status of the command. Never two at once.
 #
 #   run_ingest.sh poll     publish what waits in changes/, for consumers to apply
-#   run_ingest.sh drain    apply it here and now, without RabbitMQ
+#   run_ingest.sh drain    apply it here and now, without RabbitMQ, and capture the history
 #
 # INGEST_HOME     where .env is (/etc/fleettickets)
 # INGEST_PROGRAM  the program (/opt/fleettickets/bin/fleettickets)
@@ -13,19 +13,21 @@
 set -eu
 
 case ${1-} in
-    poll) command='poll --quiet' ;;
-    drain) command='drain --apply --quiet' ;;
+    poll) set -- 'poll --quiet' ;;
+    # What a consumer does behind each file. One that fails keeps the others' history from nobody.
+    drain) set -- 'drain --apply --quiet' 'capture-history --quiet' ;;
     *)
         echo "usage: ${0##*/} poll|drain" >&2
         exit 2
         ;;
 esac
+name=$1
 program=${INGEST_PROGRAM:-/opt/fleettickets/bin/fleettickets}
 lock=${INGEST_LOCK:-/run/fleettickets/ingest.lock}
 
 end() { # status, words
     if [ -n "${INGEST_LOG-}" ]; then
-        printf '%s %s: %s, exit status %s\n' "$(date +%Y-%m-%dT%H:%M:%S%z)" "$command" "$2" "$1" >>"$INGEST_LOG"
+        printf '%s %s: %s, exit status %s\n' "$(date +%Y-%m-%dT%H:%M:%S%z)" "$name" "$2" "$1" >>"$INGEST_LOG"
     fi
     exit "$1"
 }
@@ -44,13 +46,24 @@ fi
 touch "$lock"
 
 status=0
-# shellcheck disable=SC2086 # it is words
-said=$("$program" $command 2>&1) || status=$?
-if [ "$status" -eq 0 ] && [ -z "$said" ]; then
-    end 0 'done'
-fi
-printf '%s\n' "$said"
-if [ "$status" -ne 0 ]; then
-    echo "${0##*/}: fleettickets $command ended with exit status $status; what to do: fleettickets status, doctor"
-fi
-end "$status" 'see what was mailed'
+words='done'
+for command in "$@"; do
+    if [ "$status" -eq 2 ]; then
+        break # a setting is wrong, as the next one would only say again
+    fi
+    ended=0
+    # shellcheck disable=SC2086 # it is words
+    said=$("$program" $command 2>&1) || ended=$?
+    if [ "$ended" -eq 0 ] && [ -z "$said" ]; then
+        continue
+    fi
+    words='see what was mailed'
+    printf '%s\n' "$said"
+    if [ "$ended" -ne 0 ]; then
+        echo "${0##*/}: fleettickets $command ended with exit status $ended; what to do: fleettickets status, doctor"
+        if [ "$status" -eq 0 ]; then
+            status=$ended
+        fi
+    fi
+done
+end "$status" "$words"

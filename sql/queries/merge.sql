@@ -121,6 +121,7 @@ WITH told AS MATERIALIZED (
     FROM (SELECT place, ticket_id, row.line, row.ctid AS at
           FROM wanted JOIN staging AS row USING (place, ticket_id)
           WHERE rows > 1 AND cardinality(%(tellings)s::bigint[]) > 0
+            AND EXISTS (SELECT FROM wanted WHERE rows > 1) -- or all rows are sorted to find none
             AND row.raw IS NOT NULL -- as no reject has; how many have a reason the planner takes for few
           ORDER BY ticket_id, line
           OFFSET 0) AS row
@@ -129,7 +130,7 @@ WITH told AS MATERIALIZED (
     -- Where its feed has a history, each content that a ticket has had until then. Of when one was written, only that
     -- of a ticket's first one is ever asked.
     INSERT INTO tickets.versions (feed, ticket_id, until_telling, until_line, until, raw, written_at)
-    SELECT feed, ticket_id, telling_id, line, coalesce((head).key_time, '-infinity'), before, written_at
+    SELECT feed, ticket_id, (%(tellings)s::bigint[])[place], line, untils[place], before, written_at
     FROM (
         SELECT place, differing.ticket_id, line, former.raw AS before, former.ingested_at AS written_at
         FROM differing
@@ -145,8 +146,10 @@ WITH told AS MATERIALIZED (
         ) AS former ON true
         WHERE several.raw IS DISTINCT FROM coalesce(before, former.raw)
     ) AS replaced
-    CROSS JOIN LATERAL (
-        SELECT * FROM ingest.tellings WHERE telling_id = (%(tellings)s::bigint[])[place] OFFSET 0
+    CROSS JOIN (
+        SELECT min(feed) AS feed, array_agg(coalesce((head).key_time, '-infinity') ORDER BY nth) AS untils
+        FROM unnest(%(tellings)s::bigint[]) WITH ORDINALITY AS given (telling_id, nth)
+        JOIN ingest.tellings USING (telling_id)
     ) AS telling
 )
 SELECT place, count(*) FILTER (WHERE NOT is_known) AS inserted, count(*) FILTER (WHERE is_known) AS updated

@@ -87,15 +87,16 @@ FROM ingest.ledger AS file JOIN bucket_objects AS object ON object.object_key = 
 WHERE file.bucket = %(bucket)s AND file.prefix = ANY(%(prefixes)s) AND object.size <> file.size
 
 -- name: find_tail_unfinished
--- In turn: applied and not archived; archived with nothing left to relay and not done; archived and still in changes/,
--- unless it is another put, which the policy for changed files passes over.
+-- In turn: applied and not archived; archived with nothing left to relay and not done, which is a consumer's to finish,
+-- and there is none without a broker; archived and still in changes/, unless it is another put, which the policy for
+-- changed files passes over.
 INSERT INTO findings (look, kind, subject, key, detail)
 SELECT %(look)s, 'tail_unfinished', file.key, file.key,
        format('applied %%s, still %%s', ingest.told(file.applied_at), file.state)
 FROM ingest.ledger AS file
 WHERE file.bucket = %(bucket)s AND file.prefix = ANY(%(prefixes)s)
   AND (file.state = 'applied' AND file.applied_at < %(old)s
-    OR file.state = 'archived' AND file.archived_at < %(old)s
+    OR %(has_broker)s AND file.state = 'archived' AND file.archived_at < %(old)s
        AND NOT EXISTS (SELECT FROM ingest.outbox AS request
                        WHERE request.file_id = file.file_id AND request.sent_at IS NULL AND request.handled_at IS NULL))
 UNION ALL
@@ -160,11 +161,13 @@ WHERE (letter.dead_at IS NULL OR letter.dead_at < %(old)s)
                     AND (file.state = 'failed' OR file.applied_at IS NOT NULL))
 
 -- name: find_request_unsent
+-- Without a broker no place is asked for, and the history is to be captured without being asked.
 INSERT INTO findings (look, kind, subject, key, detail)
 SELECT %(look)s, 'request_unsent', format('%%s request %%s', request.kind, request.request_id),
        coalesce(file.key, 'the rest of a batch'), format('made %%s', ingest.told(request.created_at))
 FROM ingest.outbox AS request LEFT JOIN ingest.ledger AS file USING (file_id)
 WHERE request.sent_at IS NULL AND request.handled_at IS NULL AND greatest(request.created_at, request.due_at) < %(old)s
+  AND (%(has_broker)s OR request.kind = 'history')
 
 -- name: find_request_lost
 -- In turn: sent long ago, not handled, and in no queue any more; and never made, by a file whose rows changed tickets.

@@ -53,6 +53,42 @@ def test_a_drain_applies_and_says_nothing(stage: Stage, home: Path) -> None:
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
     assert stage.ledger(key_at(0))["state"] == "archived"
     assert run(stage, home, "drain", RABBITMQ_URL="").stdout == ""
+    assert (home / "log").read_text().endswith(" drain --apply --quiet: done, exit status 0\n")
+
+
+def test_a_drain_captures_the_history_as_a_consumer_does_also_behind_a_file_that_fails(
+    stage: Stage, home: Path
+) -> None:
+    stage.bucket.put(key_at(0), csv([ticket("INC1")]))
+    stage.bucket.put(key_at(1), b"nothing that is a ticket\n")
+    assert run(stage, home, "drain", RABBITMQ_URL="").returncode == 1
+    assert stage.one("SELECT sum(open_total) FROM tickets.inc_daily_snapshot") == 1
+    assert stage.one("SELECT count(*) FROM ingest.outbox WHERE kind = 'history' AND handled_at IS NULL") == 0
+
+
+def test_a_host_without_a_broker_is_told_that_all_is_well_by_what_looks(stage: Stage, home: Path) -> None:
+    """Nothing is missed that only a consumer could do, also long after."""
+    stage.bucket.put(key_at(0), csv([ticket("INC1")]))
+    without = {"RABBITMQ_URL": ""}
+    assert stage.run("drain", "--apply", **without).returncode == 0
+    lacking = stage.run("verify", "--without-broker", "--old", "0", **without)
+    assert (lacking.returncode, "capture-history" in lacking.stdout) == (1, True), "the history is for it to capture"
+    assert run(stage, home, "drain", **without).stdout == ""
+    for command in (["verify", "--old", "0"], ["status"], ["doctor"]):
+        well = stage.run(*command, "--without-broker", **without)
+        assert (well.returncode, well.stderr) == (0, ""), well.stdout
+        assert "no consumer" not in well.stdout
+        assert "RABBITMQ" not in well.stdout.partition("\n\n")[2]
+    stage.query("UPDATE ingest.outbox SET handled_at = now() RETURNING 1")
+    assert stage.run("verify", "--without-broker", "--old", "0", **without).returncode == 0
+    assert stage.run("verify", "--old", "0").returncode == 1, "where there is a broker, nobody finished it"
+    stage.bucket.put(key_at(1), csv([ticket("INC2")]))
+    time.sleep(1)
+    impatient = {"FLEETTICKETS_LATE_SECONDS": "1", "FLEETTICKETS_STUCK_SECONDS": "1"}
+    late = stage.run("status", "--without-broker", "--quiet", **impatient, **without)
+    assert (late.returncode, late.stdout.splitlines()[1][:13]) == (3, "drain --apply"), late.stdout
+    told = stage.run("doctor", "--without-broker", "--end-to-end", **without)
+    assert (told.returncode, "who has a broker" in told.stderr) == (2, True)
 
 
 def test_a_file_that_fails_is_told_and_the_others_are_not(stage: Stage, home: Path) -> None:
@@ -97,7 +133,7 @@ def test_two_never_run_at_once_even_when_the_first_one_is_killed(stage: Stage, h
     finally:
         first.kill()
         os.kill(pid, signal.SIGKILL)
-    free = ["flock", "--nonblock", home / "lock", "true"]
+    free = ["flock", "--nonblock", str(home / "lock"), "true"]
     wait_until(lambda: subprocess.run(free, check=False).returncode == 0, "with the program the lock is gone")
     assert run(stage, home, "poll").returncode == 0
 
@@ -163,7 +199,7 @@ def test_a_poll_that_meets_another_one_is_no_trouble(stage: Stage) -> None:
 def test_the_crontab_calls_what_there_is() -> None:
     lines = [line.lstrip("#") for line in (CRON / "fleettickets").read_text().splitlines()]
     jobs = [line.split(maxsplit=6)[5:] for line in lines if re.match(r"[*\d]", line)]
-    assert len(jobs) == 4
+    assert len(jobs) == 6
     for user, command in jobs:
         assert user == "fleettickets"
         words = command.rpartition("&&")[2].split()

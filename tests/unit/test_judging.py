@@ -308,6 +308,12 @@ CASES: Sequence[tuple[str, Mapping[str, Any], str, int]] = [
         "LATE 60 min: 1 wait",
         3,
     ),
+    (
+        "without a broker, and the next drain does not come",
+        {"queue": None, **STANDING, "backlog": waiting(700)},
+        "LATE 12 min: 3 wait",
+        3,
+    ),
 ]  # fmt: skip
 
 
@@ -330,6 +336,12 @@ def test_what_is_worth_knowing_is_said_beside_a_good_verdict() -> None:
         "2 dead letters: fleettickets dead-letters list; "
         "no sign of poller (host, pid 9) for 5 min: if it has died, its row goes within a day"
     )
+
+
+def test_where_there_is_no_broker_nobody_is_told_to_start_consumers() -> None:
+    found = judge(replace(GOOD, queue=None, backlog=waiting(700)), LIMITS)
+    assert "drain --apply" in found.advice
+    assert "consume" not in found.advice
 
 
 def test_limits_are_what_they_are_set_to() -> None:

@@ -85,6 +85,11 @@ def test_a_service_runs_a_command_that_there_is(name: str) -> None:
     assert wrong_with(["fleettickets", *words]) is None
 
 
+def test_a_drain_captures_the_history_which_no_consumer_does() -> None:
+    program, *words = sections("fleettickets-drain.service")["ExecStopPost"].split()
+    assert (program, words[0], wrong_with(["fleettickets", *words])) == (PROGRAM, "capture-history", None)
+
+
 @each_service
 def test_what_runs_for_long_is_watched_and_what_ends_is_not(name: str) -> None:
     found = sections(name)
