@@ -98,6 +98,10 @@ class SlowBody(HeldByAnother):
 class LockTimeout(HeldByAnother):
     """A lock of the database was not had in time; `detail` says who may have it."""
 
+    def __init__(self, dependency: str, detail: str) -> None:
+        super().__init__(dependency, detail)
+        self.args = (f"{dependency} gives no lock in time: {detail}",)
+
 
 class NotConfirmed(DependencyDown):
     """The broker did not take a message on, as far as we know. `reason` is a short stable word for counting."""

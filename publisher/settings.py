@@ -307,7 +307,7 @@ def load(kind: type[AnySettings], **given: Any) -> AnySettings:
         for fault in error.errors(include_url=False, include_input=False):
             name = str(fault["loc"][0]) if fault["loc"] else "settings"
             is_missing = fault["type"] == "missing"
-            what = "is not set" if is_missing else f"is wrong: {fault['msg']}"
+            what = "is not set" if is_missing else f"is wrong: {fault['msg'].removeprefix('Value error, ')}"
             complaints.append(Complaint(names.get(name, name), what, is_missing))
         raise Unfit(complaints) from None
     except UnicodeDecodeError:

@@ -22,7 +22,9 @@ from publisher.terminal import printable
 
 
 def acknowledge(
-    keys: Annotated[list[str], typer.Argument(metavar="KEY...", help="As verify names them.", show_default=False)],
+    keys: Annotated[
+        list[str], typer.Argument(metavar="KEY...", help="As verify names them, or bare names.", show_default=False)
+    ],
     reason: Annotated[str, typer.Option("--reason", help="What became of them; kept with who says so, and when.")],
     feed: OfFeeds = None,
     as_json: AsJson = False,

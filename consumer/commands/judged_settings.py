@@ -142,7 +142,9 @@ def _unknown(given: _Given, known: Mapping[str, Effective]) -> Iterator[Finding]
     for name in sorted({*given.environment, *given.file} - names):
         if not name.startswith(_OURS) or not given.value(name):
             continue
-        likely = next(iter(difflib.get_close_matches(name, known, 1, _ALIKE)), None)
+        # One that is cut short is less alike than others are by what all names begin with.
+        longer = [one for one in known if one.startswith(f"{name}_")]
+        likely = longer[0] if len(longer) == 1 else next(iter(difflib.get_close_matches(name, known, 1, _ALIKE)), None)
         if likely is None:
             do = "nothing, if it is the store's own" if name.startswith("RUSTFS_") else "remove it"
             yield Finding.note(name, "no setting of this program", do)

@@ -1,5 +1,6 @@
 """`status`."""
 
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
@@ -22,6 +23,7 @@ from consumer.upkeep.status import (
     Geocoding,
     LastFile,
     Lately,
+    ProcessRow,
     Stages,
     Status,
     UndeclaredColumns,
@@ -34,6 +36,7 @@ from publisher.program import AsJson, OfFeeds, Quiet, Textfile, WithoutBroker
 from publisher.terminal import duration, printable
 
 _SHOWN_COLUMNS = 5
+_SHOWN_PROCESSES = 12
 _WATCH_SECONDS = 5.0
 
 
@@ -147,6 +150,7 @@ def _print_status(status: Status) -> None:
         table.add_row(
             f"queue {name}", f"{queue.ready} ready, {queue.consumers} consumers, {queue.dead_letters} dead letters"
         )
+    _add_processes(table, status.processes or ())
     if status.trouble:
         _add_alerts(table, status.trouble.alerts)
     if status.database:
@@ -155,15 +159,39 @@ def _print_status(status: Status) -> None:
 
 
 def _add_backlog(table: _Rows, bucket: BucketPart, database: DatabasePart | None) -> None:
-    # Without the ledger, what was set aside cannot be told from what waits.
     judged = database.backlog if database else None
-    files, first = (judged.files, judged) if judged else (bucket.waiting, bucket)
-    age = first.oldest_waiting_seconds
+    age = (judged or bucket).oldest_waiting_seconds
     oldest = f", the oldest for {duration(age)}" if age is not None else ""
-    table.add_row("backlog", f"{files} files wait in {bucket.bucket}{oldest}")
-    if judged and judged.set_aside:
+    if judged is None:
+        table.add_row("backlog", f"unknown; {bucket.waiting} files lie in {bucket.bucket}{oldest}")
+        return
+    table.add_row("backlog", f"{judged.files} files wait in {bucket.bucket}{oldest}")
+    if judged.set_aside:
         aside = sorted(judged.set_aside.items())
         table.add_row("set aside", ", ".join(f"{count} {why}" for why, count in aside))
+
+
+def _add_processes(table: _Rows, found: Sequence[ProcessRow]) -> None:
+    """Those that gave the last signs, in the order in which the verdict counts them."""
+    shown = sorted(found, key=lambda one: one.beat_seconds)[:_SHOWN_PROCESSES]
+    for one in found:
+        if one in shown:
+            table.add_row(one.kind, printable("; ".join(_told_of(one))))
+    if len(found) > len(shown):
+        table.add_row("processes", f"and {len(found) - len(shown)} more that have given no sign for longer")
+
+
+def _told_of(one: ProcessRow) -> Iterator[str]:
+    since = duration((datetime.now(UTC) - one.started_at).total_seconds())
+    feeds = f", of {' and '.join(one.feeds)}" if one.feeds else ""
+    yield f"{one.host} (pid {one.pid}), version {one.version}{feeds}, begun {since} ago"
+    yield f"a sign {duration(one.beat_seconds)} ago"
+    if one.paused_why is not None:
+        yield f"paused for {duration(one.paused_seconds)}: {one.paused_why}"
+    if one.in_hand is not None:
+        yield f"in hand for {duration(one.in_hand_seconds)}: {one.in_hand}"
+    if one.settled_seconds is not None:
+        yield f"done with something {duration(one.settled_seconds)} ago"
 
 
 def _add_database(table: _Rows, found: DatabasePart) -> None:

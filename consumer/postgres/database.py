@@ -94,7 +94,7 @@ def translated_errors() -> Iterator[None]:
     except (psycopg.InterfaceError, PoolTimeout) as error:
         raise _away(error) from error
     except psycopg.errors.LockNotAvailable as error:
-        raise LockTimeout(DATABASE, one_line(error)) from error
+        raise LockTimeout(DATABASE, _waited_in_vain(error)) from error
     except psycopg.Error as error:
         is_passing = error.sqlstate[:2] in _PASSING if error.sqlstate else isinstance(error, psycopg.OperationalError)
         if is_passing and error.sqlstate not in _OWN_FAULTS:
@@ -129,6 +129,11 @@ def refusing_everybody() -> Iterator[None]:
         raise DatabaseDown(DATABASE, error.detail, _server.address) from error
 
 
+def _waited_in_vain(error: psycopg.Error) -> str:
+    """What the server says, without the statement that it says it of."""
+    return error.diag.message_primary or one_line(error)
+
+
 class _Server:
     """Where the database of this process is: of a connection that is lost later, psycopg does not say it."""
 
@@ -136,6 +141,11 @@ class _Server:
 
 
 _server = _Server()
+
+
+def told_address() -> str:
+    """Host and port of the database that this process was told; empty before it was asked for the first time."""
+    return _server.address
 
 
 def _away(error: BaseException) -> DatabaseDown:
@@ -370,14 +380,16 @@ def _at_what(session: DictRow) -> str:
 
 @contextmanager
 def naming_holders(connection: Connection) -> Iterator[None]:
-    """Say of a lock that was not had in time who may have it: the transactions that have been open for longest."""
+    """Say of a lock that was not had in time who may have it: the transactions that have been open for longest.
+
+    Who waits for a lock himself is not named beside those who wait for none: nothing is mended by ending him.
+    """
     try:
         yield
     except (psycopg.errors.LockNotAvailable, LockTimeout) as error:
         others = rows(connection, "waits", "lock_holders")
         named = "; ".join(f"{other['user']} (pid {other['pid']}, {_at_what(other)})" for other in others)
-        detail = error.detail if isinstance(error, LockTimeout) else one_line(error)
-        raise LockTimeout(DATABASE, f"{detail}; locks are held by {named or 'nobody any more'}") from error
+        raise LockTimeout(DATABASE, f"locks are held by {named or 'nobody any more'}") from error
 
 
 def _release_staging(connection: Connection) -> None:

@@ -26,16 +26,19 @@ def before(seconds: float) -> float:
 class NoAnswer(DependencyDown):
     """A part said nothing for too long."""
 
-    def __init__(self, part: str, seconds: float) -> None:
-        super().__init__(part, f"it has not answered for {seconds:.0f} s")
-        self.args = (f"it has not answered for {seconds:.0f} s",)
+    def __init__(self, part: str, seconds: float, where: str = "") -> None:
+        super().__init__(part, f"it has not answered for {seconds:.0f} s", where)
+        self.args = (self.detail,)
 
 
 class Look(Generic[Found]):
-    """Begins to read a part at once; `found` waits for it."""
+    """Begins to read a part at once; `found` waits for it. `where` tells the host and port that is asked."""
 
-    def __init__(self, part: str, seconds: float, read: Callable[[Answered], Found]) -> None:
+    def __init__(
+        self, part: str, seconds: float, read: Callable[[Answered], Found], where: Callable[[], str] | None = None
+    ) -> None:
         self._part = part
+        self._where = where
         self._seconds = seconds
         self._read = read
         self._done = Event()
@@ -53,7 +56,7 @@ class Look(Generic[Found]):
         while not self._done.wait(max(0.0, self._answered_at + self._seconds - monotonic())):
             silent = monotonic() - self._answered_at
             if silent >= self._seconds:
-                raise NoAnswer(self._part, silent)
+                raise NoAnswer(self._part, silent, self._where() if self._where else "")
         if self._error is not None:
             raise self._error
         return self._result  # type: ignore[return-value] # it is there, or the error is
@@ -70,11 +73,13 @@ class Look(Generic[Found]):
         self._answered_at = monotonic()
 
 
-def each_in_time(part: str, seconds: float, asked: Iterable[Found]) -> Iterator[Found]:
+def each_in_time(
+    part: str, seconds: float, asked: Iterable[Found], where: Callable[[], str] | None = None
+) -> Iterator[Found]:
     """The same, each of them an answer that is waited for no longer.
 
     Raises: NoAnswer; what reading it raises.
     """
     left = iter(asked)
-    while answer := Look(part, seconds, lambda _answered: list(islice(left, 1))).found():
+    while answer := Look(part, seconds, lambda _answered: list(islice(left, 1)), where).found():
         yield from answer

@@ -23,7 +23,7 @@ from consumer.upkeep.lineage import Lineage
 from consumer.upkeep.losses import KnownLoss
 from consumer.upkeep.views import Connect, FileNotes, Moment, OpenChannel, View
 from publisher.arrivals.keys import ChangeFileKey, NotAChangeFile, read_key
-from publisher.broker import dead_letters
+from publisher.broker import channels, dead_letters
 from publisher.broker.topology import Queue
 from publisher.errors import FleetticketsError, Misconfigured
 from publisher.store.bucket import Bucket
@@ -229,12 +229,17 @@ def explain_key(
     names = [key for _, key in keys]
     patience = deadlines.before(answer_seconds)
     letters = Look(
-        "broker", answer_seconds, lambda answered: _read_letters(open_channel, bucket, names, patience, answered)
+        "broker",
+        answer_seconds,
+        lambda answered: _read_letters(open_channel, bucket, names, patience, answered),
+        channels.address,
     )
     looks: list[dict[str, Look[dict[str, Any]]]] = [
         {
-            "bucket": Look("bucket", answer_seconds, partial(_read_bucket, bucket, key)),
-            "database": Look("database", answer_seconds, partial(_read_ledger, connect, feed, key)),
+            "bucket": Look("bucket", answer_seconds, partial(_read_bucket, bucket, key), bucket.address),
+            "database": Look(
+                "database", answer_seconds, partial(_read_ledger, connect, feed, key), database.told_address
+            ),
         }
         for feed, key in keys
     ]

@@ -41,7 +41,7 @@ def take(
 
     def listed(objects: Iterable[ObjectSummary]) -> Iterator[ObjectSummary]:
         listing = pages(objects)
-        for page in listing if seconds is None else deadlines.each_in_time("bucket", seconds, listing):
+        for page in listing if seconds is None else deadlines.each_in_time("bucket", seconds, listing, bucket.address):
             yield from page
 
     changes = _copy(connection, bucket, listed(bucket.waiting()), counted) if with_changes else 0

@@ -209,7 +209,9 @@ def _everything_fails(case: _Case) -> Judgement | None:
 
 def _without_service(case: _Case) -> Judgement | None:
     for one in case.living:
-        if one.paused_by is PausedBy.AWAY and case.stands and _old(one.paused_seconds, case.limits.stuck):
+        # Without the store nobody can say what waits there; what the consumer has in hand does.
+        is_missed = case.stands or _old(one.in_hand_seconds, case.limits.stuck)
+        if one.paused_by is PausedBy.AWAY and is_missed and _old(one.paused_seconds, case.limits.stuck):
             return _not_flowing(
                 Word.PAUSED,
                 f"{one.paused_why}; {case.name(one)} waits for it, for {duration(one.paused_seconds)}",
@@ -249,10 +251,14 @@ def _in_hand(case: _Case) -> Judgement | None:
         limit = case.limits.stuck * (_LONG_TIMES if others_get_along else 1)
         if _old(one.in_hand_seconds, limit):
             told = f"{case.name(one)} has had {one.in_hand} in hand for {duration(one.in_hand_seconds)}"
-            return _behind_lock(case, one, told) or _not_flowing(
-                Word.STUCK,
-                told,
-                "a file of hundreds of MB takes minutes; else look at its log, and end it: the file goes to another",
+            return (
+                _behind_lock(case, one, told)
+                or _behind_fault(case, told)
+                or _not_flowing(
+                    Word.STUCK,
+                    told,
+                    "a file of hundreds of MB takes minutes; else see its log, and end it: the file goes to another",
+                )
             )
     return None
 
@@ -270,9 +276,21 @@ def _locked_out(case: _Case) -> Judgement | None:
 def _behind_lock(case: _Case, one: ProcessSeen, told: str) -> Judgement | None:
     if one.paused_by is not PausedBy.LOCK and not case.facts.locks:
         return None
-    holder = f"waits for a lock held by {case.facts.locks[0]}" if case.facts.locks else str(one.paused_why)
+    holder = f", waits for a lock held by {case.facts.locks[0]}" if case.facts.locks else f"; {one.paused_why}"
     advice = "have that session end its transaction, or end it: SELECT pg_terminate_backend(pid)"
-    return _not_flowing(Word.STUCK, f"{told}, {holder}", advice)
+    return _not_flowing(Word.STUCK, f"{told}{holder}", advice)
+
+
+def _behind_fault(case: _Case, told: str) -> Judgement | None:
+    """What does not answer us hardly answers the consumer, and nobody is helped by ending that."""
+    for part in ("bucket", "database"):
+        if fault := case.facts.faults.get(part):
+            return _not_flowing(
+                Word.STUCK,
+                f"{told}; {part}: {fault}",
+                "bring that back, then it goes on by itself; what is wrong with it: fleettickets doctor",
+            )
+    return None
 
 
 def _at_a_stand(case: _Case) -> Judgement | None:

@@ -6,7 +6,7 @@ from consumer.fail_points import Reached
 from consumer.postgres import database
 from consumer.postgres.database import Connection
 from consumer.upkeep.views import Moment, View
-from publisher.errors import FleetticketsError
+from publisher.errors import FleetticketsError, Misconfigured
 from publisher.store.bucket import Bucket
 
 
@@ -36,19 +36,27 @@ class Loss(View):
 
 
 def lost_versions(connection: Connection, bucket: Bucket, key: str) -> list[Loss]:
-    """Those of a file, by its key or that of its archived object, whose object the bucket does not have.
+    """Those of a file, by its key, that of its archived object or its bare name, whose object the bucket does not have.
 
-    Raises: NotLost, DependencyDown, Refused.
+    Raises: NotLost, DependencyDown, Refused; Misconfigured for a bare name that files of several feeds have.
     """
     with database.translated_errors():
-        parameters = {"bucket": bucket.name, "key": key.replace("\0", "")}
+        parameters = {"bucket": bucket.name, "keys": _meant(bucket, key.replace("\0", ""))}
         candidates = [Loss(**row) for row in database.rows(connection, "losses", "candidates", parameters)]
+    if len(several := {loss.key: None for loss in candidates}) > 1:
+        raise Misconfigured(f"several have that name: {' and '.join(several)}; say which")
     if not candidates:
         raise NotLost(key, "the ledger has no version of it that needs an object")
     lost = [loss for loss in candidates if bucket.head(loss.object_key) is None]
     if not lost:
         raise NotLost(key, f"the bucket has {candidates[0].object_key!r}")
     return lost
+
+
+def _meant(bucket: Bucket, given: str) -> list[str]:
+    if "/" in given:
+        return [given]
+    return [folder + given for one in bucket.folders for folder in (one.changes, one.processed)]
 
 
 def acknowledge(  # noqa: PLR0917 - what is said, and who says it

@@ -321,6 +321,7 @@ class Looking:
     ) -> None:
         self._answer_seconds = answer_seconds
         self._looks: dict[str, Look[Any]] = {}
+        self._addresses = {"bucket": bucket.address, "broker": channels.address}
         self._parts: dict[str, Callable[[Answered], Any]] = {
             "bucket": lambda answered: _bucket(bucket, feeds, connect, answered),
             "processes": lambda _answered: _processes(connect),
@@ -341,7 +342,9 @@ class Looking:
                 continue
             # One that still does not answer is not asked for a second time.
             if name not in self._looks or self._looks[name].is_over:
-                self._looks[name] = Look(name, self._answer_seconds, read)
+                self._looks[name] = Look(
+                    name, self._answer_seconds, read, self._addresses.get(name, database.told_address)
+                )
         faults: dict[str, FleetticketsError] = {}
         in_bucket: _InBucket | None = self._found("bucket", faults)
         in_broker: BrokerPart | None = self._found("broker", faults) if "broker" in self._parts else None

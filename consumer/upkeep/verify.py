@@ -229,7 +229,7 @@ def verify(
         with connect() as connection, database.translated_errors(), database.naming_holders(connection):
             migrate.require_migrated(connection)
             feed_tables.require(connection, feeds.served)
-            deadlines.Look("bucket", answer_seconds, lambda _answered: bucket.require()).found()
+            deadlines.Look("bucket", answer_seconds, lambda _answered: bucket.require(), bucket.address).found()
             verification = _Verification(
                 connection,
                 bucket,
@@ -378,7 +378,7 @@ class _Verification:
         self._run("forget_letters")
         asked = partial(self._ask_broker, self._open_channel)
         try:
-            letters, queues = deadlines.Look("broker", self._answer_seconds, asked).found()
+            letters, queues = deadlines.Look("broker", self._answer_seconds, asked, channels.address).found()
         except DependencyDown as error:
             self._faults["broker"] = str(error)
             return _Queues()

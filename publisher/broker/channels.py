@@ -3,6 +3,7 @@
 pika's BlockingConnection belongs to one thread; only `add_callback_threadsafe` may be called from another.
 """
 
+import re
 import ssl
 import time
 from collections.abc import Iterator
@@ -37,6 +38,8 @@ _BLOCKED_SECONDS = 60
 _AGAIN_SECONDS = 0.2
 DECLARING_SECONDS = 30
 """For all declarations: one that a living broker does not answer is never answered."""
+_SOCKET = re.compile(r":? ?'[^']*'/\(<AddressFamily.*")
+"""How pika tells the address that it has tried, which we tell ourselves."""
 # A broker that takes the connection and then says nothing is told by an error of another tree.
 _CONNECTION_ERRORS = (pika.exceptions.AMQPError, AMQPConnectorException, OSError)
 
@@ -64,6 +67,11 @@ class _Server:
 _server = _Server()
 
 
+def address() -> str:
+    """Host and port of the broker that this process was told; empty before it was asked for the first time."""
+    return _server.address
+
+
 def lost(error: BaseException) -> DependencyDown:
     """What an error of pika says of the connection, and what to do where it is TLS that fails."""
     return away(tls.explained(describe(error), "RABBITMQ_URL"))
@@ -79,7 +87,7 @@ def describe(error: BaseException) -> str:
     inner = error.args[0] if error.args and isinstance(error.args[0], BaseException) else error
     if isinstance(inner, AMQPConnectorPhaseErrorBase):  # whose own text is empty
         inner = inner.exception
-    text = " ".join(str(inner).split())
+    text = _SOCKET.sub("", " ".join(str(inner).split()))
     return f"{type(inner).__name__}: {text}"[:300] if text else type(inner).__name__
 
 

@@ -87,6 +87,8 @@ _UNFIT = {
     "RequestTimeTooSkewed": ("the clock of this machine", "has another time"),
 }
 """The one setting that is wrong, and what of it, by what the store answers."""
+_ASKED = re.compile(r'("https?://[^"?]*)\?[^"]*"')
+"""An address with what was asked of it, which nobody can change."""
 _NO_ETAG = '"00000000000000000000000000000000"'
 _SUFFIX = re.compile(r"~[0-9a-f]{12}(?=\.[^.]*$|$)")
 """What a copy's name gets where the plain name is taken by other bytes."""
@@ -636,6 +638,10 @@ class Bucket:
         plain = f"{folder.processed}{name}"
         return plain, f"{folder.processed}{name.with_name(f'{name.stem}~{sha256[:12]}{name.suffix}')}"
 
+    def address(self) -> str:
+        """Host and port of the store."""
+        return self._where
+
     def folder_of(self, key: str) -> Folder:
         """The folder that has the key.
 
@@ -741,4 +747,4 @@ def _is_refusal(error: ClientError) -> bool:
 
 
 def _one_line(error: BaseException) -> str:
-    return tls.explained(" ".join(str(error).split())[:300], "RUSTFS_ENDPOINT")
+    return tls.explained(_ASKED.sub(r'\1"', " ".join(str(error).split()))[:300], "RUSTFS_ENDPOINT")

@@ -1,8 +1,9 @@
 -- name: candidates
--- Versions of a file, by its key or that of its archived object, that verify calls lost where their object is gone.
+-- Versions of a file, by its key or that of its archived object, which verify calls lost where their object is gone. Of
+-- several keys a file has one: a bare name may be in any folder.
 SELECT key, etag, coalesce(archive_key, key) AS object_key
 FROM ingest.ledger AS file
-WHERE bucket = %(bucket)s AND (key = %(key)s OR archive_key = %(key)s)
+WHERE bucket = %(bucket)s AND (key = ANY (%(keys)s) OR archive_key = ANY (%(keys)s))
   AND (state IN ('archived', 'done') AND applied_at IS NOT NULL AND (archive_key IS NOT NULL OR reason IS NULL)
        OR state IN ('seen', 'failed') AND discarded_at IS NULL AND NOT ingest.is_superseded(file))
 ORDER BY file_id

@@ -2,13 +2,15 @@
 SELECT set_config('lock_timeout', %(timeout)s, false)
 
 -- name: lock_holders
--- This database's other sessions that have more locked than a reader can. How long they have been at it, only who may
--- see others' activity is told.
+-- This database's other sessions that have more locked than a reader can, without those that wait for a lock
+-- themselves: whoever is in the way at the end waits for none. How long they have been at it, only who may see others'
+-- activity is told.
 SELECT DISTINCT activity.pid, activity.usename AS "user", activity.application_name AS application,
        extract(epoch FROM clock_timestamp() - activity.xact_start)::float8 AS seconds
 FROM pg_stat_activity AS activity JOIN pg_locks AS held USING (pid)
 WHERE activity.datname = current_database() AND activity.pid <> pg_backend_pid() AND held.granted
   AND held.locktype IN ('relation', 'advisory') AND held.mode <> 'AccessShareLock'
+  AND NOT EXISTS (SELECT FROM pg_locks AS wanted WHERE wanted.pid = activity.pid AND NOT wanted.granted)
 ORDER BY seconds DESC NULLS LAST, activity.pid
 LIMIT 3
 

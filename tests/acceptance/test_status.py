@@ -77,6 +77,10 @@ def test_what_flows_is_said_to_flow_and_each_process_to_live(stage: Stage) -> No
     assert (shown.returncode, lines[0].partition(",")[0]) == (0, "FLOWING: nothing waits")
     assert lines[1] == "nothing to do"
     assert "backlog" in lines[3]
+    at_work = [line for line in lines if line.startswith(("consumer ", "poller ", "webhook ", "serve "))]
+    assert len(at_work) == len(workers)
+    assert f"(pid {workers[0].pid}), version {found['version']}, of crq and inc, begun " in at_work[0]
+    assert "done with something" in at_work[0]
     for worker in workers:
         worker.stop()
     assert stage.one("SELECT count(*) FROM ingest.heartbeats") == 0
@@ -166,7 +170,24 @@ def test_what_takes_connections_and_never_answers_is_not_waited_for(stage: Stage
             assert (ended.returncode, found["verdict"]["word"]) == (1, "COULD NOT LOOK"), ended.stderr
             assert set(found["faults"]) == {part}
             assert part in found["verdict"]["line"]
+            assert f"127.0.0.1:{port}" in found["faults"][part]
             assert {"broker", "bucket", "database"} - {part} <= set(found)
+
+
+def test_a_store_that_is_away_is_told_without_what_it_was_asked(stage: Stage) -> None:
+    port = free_port()
+    found = verdict(stage, RUSTFS_ENDPOINT=f"http://127.0.0.1:{port}")
+    assert (found["word"], found["exit"]) == ("COULD NOT LOOK", 1)
+    assert f"(127.0.0.1:{port})" in found["line"]
+    assert "list-type" not in found["line"]
+
+
+def test_without_the_ledger_nobody_knows_what_waits(stage: Stage) -> None:
+    put(stage, 0)
+    ended = stage.run("status", DATABASE_URL=f"postgresql://postgres@127.0.0.1:{free_port()}/away")
+    assert ended.returncode == 1
+    assert "unknown; 1 files lie in" in ended.stdout
+    assert "files wait" not in ended.stdout
 
 
 def test_it_is_watched_until_somebody_has_seen_enough(stage: Stage) -> None:

@@ -195,7 +195,8 @@ def test_a_loss_that_is_acknowledged_is_told_apart_with_its_reason_and_a_later_o
         ended = stage.run("acknowledge", gone, named, "--reason", reason)
         assert (ended.returncode, len(ended.stderr.splitlines()), why in ended.stderr) == (status, 1, True)
     assert findings(stage) == {"lost": [gone]}, "nothing is kept where one of them is none"
-    told = stage.ask("acknowledge", gone, "--reason", "deleted by hand\x1b[2J")["acknowledged"]
+    bare_name = gone.rpartition("/")[2]
+    told = stage.ask("acknowledge", bare_name, "--reason", "deleted by hand\x1b[2J")["acknowledged"]
     assert [(loss["key"], loss["object_key"]) for loss in told] == [(key, gone)]
     assert findings(stage) == {}
     verified = stage.ask("verify")

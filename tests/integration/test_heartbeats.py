@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -209,3 +210,25 @@ def test_a_brief_connection_ends_what_takes_long_and_names_who_has_the_lock(
             postgres.naming_holders(brief),
         ):
             brief.execute("SELECT count(*) FROM tickets.inc")
+
+
+def test_who_waits_for_the_lock_himself_is_not_its_holder(database: Database, owner: postgres.Connection) -> None:
+    with (
+        postgres.connect(settings(database.url), Role.READ, purpose="status", patience=1) as brief,
+        postgres.connect(settings(database.url), None, purpose="consumer") as other,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        with other.transaction(), owner.transaction(force_rollback=True):
+            owner.execute("LOCK TABLE tickets.inc IN ACCESS EXCLUSIVE MODE")
+            other.execute("LOCK TABLE tickets.crq IN SHARE ROW EXCLUSIVE MODE")
+            waits = threads.submit(other.execute, "LOCK TABLE tickets.inc IN SHARE ROW EXCLUSIVE MODE")
+            waiting = "SELECT FROM pg_locks WHERE pid = %s AND NOT granted"
+            pid = other.info.backend_pid
+            wait_until(lambda: owner.execute(waiting, [pid]).fetchone() is not None, "the other one waits")
+            with pytest.raises(LockTimeout) as told, postgres.naming_holders(brief):
+                brief.execute("SELECT count(*) FROM tickets.inc")
+        waits.result()
+    assert f"pid {owner.info.backend_pid}" in str(told.value)
+    assert f"pid {pid}" not in str(told.value)
+    assert "SELECT" not in str(told.value)
+    assert "not available" not in str(told.value)

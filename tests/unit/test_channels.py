@@ -4,8 +4,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pika.adapters.utils.connection_workflow import AMQPConnectorStackTimeout
 
-from publisher.broker.channels import ending_after
+from publisher.broker.channels import describe, ending_after
+
+STREAM = "'10.0.0.7'/(<AddressFamily.AF_INET: 2>, <SocketKind.SOCK_STREAM: 1>, 6, '', ('10.0.0.7', 5672)); ssl=False"
+
+
+@pytest.mark.parametrize("said", ["Timeout during AMQP handshake", "TCP connection attempt timed out"])
+@pytest.mark.parametrize("between", ["", ": "])
+def test_an_error_of_pika_is_told_without_its_sockets(said: str, between: str) -> None:
+    error = AMQPConnectorStackTimeout(f"{said}{between}{STREAM}")
+    assert describe(error) == f"AMQPConnectorStackTimeout: {said}"
 
 
 @pytest.mark.parametrize("is_closed", [False, True])

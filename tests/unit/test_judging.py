@@ -145,9 +145,31 @@ CASES: Sequence[tuple[str, Mapping[str, Any], str, int]] = [
         3,
     ),
     (
+        "a file in hand of a store that answers nobody",
+        {
+            "backlog": None,
+            "pace": Pace(0, 0, 90),
+            "processes": [HELD],
+            "faults": {"bucket": "it has not answered for 5 s (store:443)"},
+        },
+        f"STUCK: consumer (host, pid 7) has had {KEY} in hand for 95 s; bucket: it has not answered for 5 s (store",
+        3,
+    ),
+    (
+        "a file in hand of a store that is away, and that cannot be looked at either",
+        {
+            "backlog": None,
+            "pace": Pace(0, 0, 90),
+            "processes": [replace(HELD, **AWAY)],
+            "faults": {"bucket": "the bucket's store is not available"},
+        },
+        "PAUSED: bucket is not available; consumer (host, pid 7) waits for it, for 95 s",
+        3,
+    ),
+    (
         "put aside for a lock again and again",
         {**STANDING, "processes": [replace(OLD, **LOCKED)]},
-        "STUCK: consumer (host, pid 7) gets nowhere for 95 s; 3 files wait, the oldest for 95 s, locks are held",
+        "STUCK: consumer (host, pid 7) gets nowhere for 95 s; 3 files wait, the oldest for 95 s; locks are held by",
         3,
     ),
     (

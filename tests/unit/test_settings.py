@@ -317,6 +317,28 @@ def test_a_file_that_is_no_text_is_one_line() -> None:
         judged_settings()
 
 
+@pytest.mark.parametrize(
+    ("given", "likely"),
+    [
+        ("FLEETTICKETS_LATE", "FLEETTICKETS_LATE_SECONDS"),
+        ("FLEETTICKETS_LATE_SECOND", "FLEETTICKETS_LATE_SECONDS"),
+        ("GEOCODER_KEY", "GEOCODER_API_KEY"),
+    ],
+)
+def test_the_likely_name_is_one_that_was_cut_short_or_mistyped(
+    monkeypatch: pytest.MonkeyPatch, given: str, likely: str
+) -> None:
+    monkeypatch.setenv(given, "1")
+    found = {one.about: one for one in judged_settings()[0]}
+    assert found[given].do.startswith(f"{likely} may be meant")
+
+
+def test_what_is_wrong_is_told_in_our_words_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEETTICKETS_FEEDS_DIR", "/nowhere")
+    with pytest.raises(Misconfigured, match="FLEETTICKETS_FEEDS_DIR is wrong: /nowhere is no folder"):
+        load(FeedsSettings)
+
+
 @pytest.mark.parametrize("given", ["KE,ug", "ke,UG"])
 def test_a_country_is_taken_in_any_case(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
     set_all(monkeypatch, {"GEOCODER_API_KEY": "pk.0", "GEOCODER_COUNTRY": given})
