@@ -7,6 +7,18 @@
 \set ON_ERROR_STOP on
 \getenv consumer_password POSTGRES_CONSUMER_PASSWORD
 \getenv reader_password POSTGRES_READER_PASSWORD
+\if :{?consumer_password}
+\else
+\set consumer_password ''
+\endif
+\if :{?reader_password}
+\else
+\set reader_password ''
+\endif
+SELECT '' IN (:'consumer_password', :'reader_password') AS is_missing \gset
+\if :is_missing
+DO $$ BEGIN RAISE 'POSTGRES_CONSUMER_PASSWORD and POSTGRES_READER_PASSWORD have to be in the environment'; END $$;
+\endif
 SELECT ingest.role_name('ingest') AS ingest_role, ingest.role_name('read') AS read_role \gset
 BEGIN;
 SET LOCAL client_min_messages = warning;

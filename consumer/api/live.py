@@ -101,6 +101,8 @@ class Live:
                 except Exception:
                     log.exception("changes cannot be seen")
                     await self._be_away()
+            else:
+                self._pulse.let_up(PausedBy.AWAY)  # whoever was answered since has found that out
             await asyncio.sleep(LOOK_SECONDS)
         self._is_over = True
         self._wake()

@@ -158,13 +158,13 @@ def _consume(queue: list[Queue] | None, metrics_at: str | None, spans: Spans) ->
         )
         Worker(
             link, routes, tail, work, stop,
-            settle_letters=letters.settle, is_back=_ways_to_look(pool, bucket, tail), reached=reached, pulse=pulse,
+            settle_letters=letters.settle, is_back=ways_to_look(pool, bucket, tail), reached=reached, pulse=pulse,
             absences=absences,
         ).run()  # fmt: skip
     structlog.get_logger().info("stopped")
 
 
-def _ways_to_look(pool: Pool, bucket: Bucket, tail: Tail) -> Mapping[str, Callable[[], bool]]:
+def ways_to_look(pool: Pool, bucket: Bucket, tail: Tail) -> Mapping[str, Callable[[], bool]]:
     """How to see of a service that was missed whether it is back, with nothing in hand that needs it."""
 
     def is_database_back() -> bool:

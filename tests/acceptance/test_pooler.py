@@ -22,15 +22,15 @@ PGBOUNCER = "/usr/sbin/pgbouncer"
 
 
 @contextmanager
-def pooled(url: str, mode: str) -> Iterator[str]:
-    """The database's URL through a PgBouncer of its own."""
+def pooled(url: str, mode: str, ours: str = "") -> Iterator[str]:
+    """The database's URL through a PgBouncer of its own; with settings of our database alone."""
     server = urlsplit(url)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = int(probe.getsockname()[1])
     folder = Path(tempfile.mkdtemp(prefix="fleettickets-pgbouncer-", dir="/var/tmp"))
     settings = folder / "pgbouncer.ini"
     settings.write_text(
-        f"[databases]\n* = host={server.hostname} port={server.port} user={server.username}\n"
+        f"[databases]\n* = host={server.hostname} port={server.port} user={server.username} {ours}\n"
         f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
         f"auth_type = any\npool_mode = {mode}\n"
     )
@@ -58,9 +58,10 @@ def pooled(url: str, mode: str) -> Iterator[str]:
         shutil.rmtree(folder)
 
 
-def test_whole_sessions_work(stage: Stage) -> None:
+@pytest.mark.parametrize("modes", [("session",), ("transaction", "pool_mode=session")], ids=["of all", "of ours"])
+def test_whole_sessions_work(stage: Stage, modes: tuple[str, ...]) -> None:
     first, second = key_at(0), key_at(10)
-    with pooled(stage.database, "session") as url:
+    with pooled(stage.database, *modes) as url:
         stage.environment["DATABASE_URL"] = url
         assert stage.ask("migrate")["migrations"] == []
         consumer = stage.start("consume")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -45,6 +46,16 @@ class Deployment:
             "/usr/bin/docker-compose", "--project-directory", ROOT, "--file", ROOT / "compose.yaml",
             "--env-file", self._env, "--project-name", PROJECT, *arguments, seconds=seconds,
         )  # fmt: skip
+
+    def shell(self, lines: str, folder: Path) -> str:
+        """What lines of `docker compose …` print, in this folder; Raises: DockerFailed."""
+        words = (
+            "/usr/bin/docker-compose", "--project-directory", str(ROOT), "--file", str(ROOT / "compose.yaml"),
+            "--env-file", str(self._env), "--project-name", PROJECT,
+        )  # fmt: skip
+        return self.docker.run(
+            "sh", "-eux", "-c", f"cd {shlex.quote(str(folder))}\n" + lines.replace("docker compose", shlex.join(words))
+        )
 
     def up(self, *arguments: str) -> None:
         self.compose(*arguments, "up", "--detach", "--no-build", "--scale", "consumer=3")

@@ -1,6 +1,7 @@
 """Image and compose.yaml, run for real: `make compose-test`, on stand-ins for the images of others (images.py)."""
 
 import json
+import re
 import socket
 import subprocess
 import time
@@ -255,3 +256,35 @@ def test_what_is_there_on_request_is_well_and_answers(deployment: Deployment) ->
     token = {"Authorization": f"Bearer {deployment.given['FLEETTICKETS_WEBHOOK_TOKEN']}"}
     posted = requests.post("http://127.0.0.1:8080/", headers=token, json={"Event": "s3:TestEvent"}, timeout=30)
     assert posted.status_code == 200
+
+
+def test_a_dump_is_restored_by_the_lines_of_the_page(deployment: Deployment, tmp_path: Path) -> None:
+    first, second = key_at(900), key_at(901)
+    put_and_wait(deployment, first)
+    follow(deployment, "docker compose exec -T postgres pg_dump", tmp_path)
+    put_and_wait(deployment, second)
+    said = follow(deployment, "docker compose --profile api stop", tmp_path)
+    assert "unrecorded:" in said
+    assert said.rstrip().endswith("everything is accounted for")
+    assert deployment.done(first, second)
+
+
+def test_an_epoch_that_was_forgotten_is_made_up_for_by_the_lines_of_the_page(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    put_and_wait(deployment, key_at(910))
+    (tmp_path / "missed").mkdir()
+    older = tmp_path / "missed" / key_at(1).rpartition("/")[2]
+    older.write_bytes(change(key_at(910)).replace(b"open", b"closed"))
+    assert b"closed" in older.read_bytes()
+    follow(deployment, "chmod -R a+rX missed", tmp_path, page="cut-over.md")
+    name = "INC" + "".join(filter(str.isdigit, key_at(910)))
+    (row,) = deployment.query("SELECT normalized_status FROM tickets.inc WHERE ticket_id = %s", name)
+    assert row["normalized_status"] == "closed"
+
+
+def follow(deployment: Deployment, begins: str, folder: Path, page: str = "deployment-and-operations.md") -> str:
+    """What is said by the block of a page that begins so; none of its lines may fail."""
+    text = (compose.ROOT / "docs" / page).read_text()
+    (block,) = re.findall(rf"^ *```sh\n( *{re.escape(begins)}.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+    return deployment.shell(block, folder)

@@ -166,10 +166,21 @@ def test_the_wheel_is_built_by_what_development_builds_it_with() -> None:
     assert any(line.startswith("hatchling==") for line in pinned["build"])
 
 
-@pytest.mark.skipif(
-    shutil.which("docker-compose") is None, reason="docker-compose is not here; make compose-test has it"
-)
+def _docker_compose() -> list[str] | None:
+    """Whichever of the two there is, the plugin first."""
+    for words in (["docker", "compose"], ["docker-compose"]):
+        if (
+            shutil.which(words[0])
+            and subprocess.run([*words, "version"], check=False, capture_output=True).returncode == 0
+        ):
+            return words
+    return None
+
+
 def test_docker_compose_reads_it_with_what_make_env_made(folder: Path) -> None:
+    docker_compose = _docker_compose()
+    if docker_compose is None:
+        pytest.skip("docker compose is not here; make compose-test has it")
     made(folder)
     files = [
         "--project-directory",
@@ -180,7 +191,7 @@ def test_docker_compose_reads_it_with_what_make_env_made(folder: Path) -> None:
         str(folder / ".env"),
     ]
     done = subprocess.run(
-        ["docker-compose", *files, "config", "--services"], check=False, capture_output=True, text=True
+        [*docker_compose, *files, "config", "--services"], check=False, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     profiles = {name for name, service in compose.services().items() if "profiles" in service}

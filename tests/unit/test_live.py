@@ -18,6 +18,7 @@ from consumer.api.reading import Reader
 from consumer.feeds.declared import packaged_feeds
 from consumer.feeds.feed import Feed
 from publisher.errors import DatabaseDown
+from publisher.heartbeat import Pulse
 
 FEEDS = packaged_feeds()
 
@@ -99,6 +100,20 @@ def test_two_hundred_followers_have_one_reader() -> None:
         await asyncio.gather(running, *reading)
         assert all(each.seen == [1, 2, 3, 4, 5] for each in followers)
         assert all(count == 1 for name, count in data.asked.items() if name != "versions")
+
+    asyncio.run(scene())
+
+
+def test_a_pause_ends_also_when_somebody_else_was_answered_first() -> None:
+    async def scene() -> None:
+        data, pulse, over = Data(), Pulse(), False
+        data.is_away = data.is_missed = True
+        running = asyncio.create_task(Live(data, FEEDS, pulse).run(lambda: over))
+        await until(lambda: pulse.sign().pause)
+        data.is_missed = False
+        await until(lambda: pulse.sign().pause is None)
+        over = True
+        await running
 
     asyncio.run(scene())
 
