@@ -45,4 +45,7 @@ WHERE ctid = ANY (ARRAY(
         ORDER BY data_version
         LIMIT 10000
     ) AS oldest
-    WHERE oldest.data_version < meta.data_version AND oldest.at < clock_timestamp() - interval '3 days'))
+    WHERE oldest.data_version < meta.data_version AND oldest.at < clock_timestamp() - interval '3 days'
+      -- Nearly always none is, and the others need not be read to see that.
+      AND (SELECT first.at FROM ingest.changes AS first WHERE first.feed = meta.source ORDER BY data_version LIMIT 1)
+          < clock_timestamp() - interval '3 days'))

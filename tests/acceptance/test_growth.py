@@ -5,10 +5,14 @@ Counted from the first day on, when all plans were made for empty tables and non
 
 import time
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.conftest import Database
 from tests.stage.feeds import csv, key_at, ticket
+from tests.stage.private import private_postgres
 from tests.stage.reads import grown, keep_unanalyzed, read_rows
 from tests.stage.stage import Process, Stage, wait_until
 
@@ -22,6 +26,13 @@ until then a sweep, each half minute, may take that of all files for as good. No
 tests/integration."""
 TELLS_SECONDS = 15.0
 """An idle session of the server tells what it has read after ten; and what follows a file is done a while after it."""
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """On a server of its own: while a transaction is open in any database of a server, no dead row goes in another."""
+    with private_postgres(tmp_path) as server:
+        yield Database(server.url)
 
 
 @pytest.mark.promise("Bounded")

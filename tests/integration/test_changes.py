@@ -22,6 +22,7 @@ from tests.conftest import Database
 from tests.doubles.geocoder import LocationIQ
 from tests.integration.change_files import ChangeFile, apply_to
 from tests.integration.gazetteers import execute, gazetteer, look_up
+from tests.stage.reads import read_rows
 
 INC = packaged_feeds().named("inc")
 
@@ -123,6 +124,21 @@ def test_what_is_forgotten_is_said(pool: Pool, reading: Pool, apply: Any, since:
         page(reading, since)
     assert gone.value.status == 410
     assert ids(page(reading, 2)) == ["INC3"]
+
+
+@pytest.mark.promise("Bounded")
+def test_a_sweep_does_not_read_what_is_too_young_to_forget(pool: Pool, apply: Any) -> None:
+    for number in range(50):
+        apply(file(number))
+    with pool.connection() as connection:
+        before = read_rows(connection)
+    with postgres.transaction(pool) as connection:
+        postgres.rows(connection, "changes", "forget")
+        connection.execute("SELECT pg_stat_force_next_flush()")
+    with pool.connection() as connection:
+        read = read_rows(connection) - before
+    assert read["changes_pkey"] + read["changes"] <= 2
+    assert read["import_meta"] + read["import_meta_pkey"] > 0, "it has looked"
 
 
 def test_a_version_that_the_data_have_not_reached_is_said(reading: Pool, apply: Any) -> None:

@@ -4,8 +4,9 @@ Rows and index entries are counted, alike on any machine; no table is analyzed m
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -17,12 +18,20 @@ from consumer.postgres.database import Pool
 from tests.conftest import Database
 from tests.integration.change_files import ChangeFile, apply_to, apply_together
 from tests.stage.feeds import csv, ticket
+from tests.stage.private import private_postgres
 from tests.stage.reads import grown, keep_unanalyzed, read_rows
 
 BEGAN = datetime(2026, 6, 25, 12, tzinfo=UTC)
 FEW, MANY = 20, 200
 """Files that are measured, and those between the two times."""
 TICKETS = 10
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """On a server of its own: while a transaction is open in any database of a server, no dead row goes in another."""
+    with private_postgres(tmp_path) as server:
+        yield Database(server.url)
 
 
 def file(number: int, *, is_closed: bool = False) -> ChangeFile:
