@@ -46,26 +46,40 @@ def test_sixty_good_files_outlive_a_broken_schema(stage: Stage) -> None:
     assert_equals_oracle(stage, files)
 
 
-@pytest.mark.promise("One bad thing stays one bad thing")
-def test_many_bad_files_among_good_ones_stop_nothing(stage: Stage) -> None:
-    bad, refused, good = ([key_at(3 * number + kind) for number in range(30)] for kind in range(3))
-    stage.bucket.put_all(dict.fromkeys(bad, b"ticket_id,M\xfc\nINC1,x\n"))
-    bodies = {key: csv([ticket(key[-10:-4])]) for key in [*refused, *good]}
-    stage.bucket.put_all(bodies)
+def refuse(stage: Stage, keys: list[str]) -> None:
+    """Let the store give these to nobody, and all others."""
     deny = {
         "Effect": "Deny",
         "Principal": "*",
         "Action": "s3:GetObject",
-        "Resource": [f"arn:aws:s3:::{stage.bucket.name}/{key}" for key in refused],
+        "Resource": [f"arn:aws:s3:::{stage.bucket.name}/{key}" for key in keys],
     }
     policy = json.dumps({"Version": "2012-10-17", "Statement": [deny]})
     stage.bucket.s3.put_bucket_policy(Bucket=stage.bucket.name, Policy=policy)
+
+
+@pytest.mark.promise("One bad thing stays one bad thing")
+def test_many_bad_files_among_good_ones_stop_nothing(stage: Stage) -> None:
+    """Thirty bad ones in a row, and 27 that fail for no reason of their own, nine at most without a good one between.
+
+    Nine, since on a busy machine each may be tried a second time before the store gives it again.
+    """
+    keys = [key_at(number) for number in range(60)]
+    bad, groups, good = keys[:30], [keys[first : first + 9] for first in (30, 39, 48)], keys[57:]
+    stage.bucket.put_all(dict.fromkeys(bad, b"ticket_id,M\xfc\nINC1,x\n"))
+    bodies = {key: csv([ticket(key[-10:-4])]) for key in keys[30:]}
+    stage.bucket.put_all(bodies)
     consumer = stage.start("consume")
-    # Thirty bad ones in a row, and thirty that fail for no reason of their own with good ones between them.
-    mixed = [key for pair in zip(refused, good, strict=True) for key in pair]
-    stage.broker.publish(stage.bucket.event(key, bodies.get(key, b"")) for key in [*bad, *mixed])
-    stage.wait_for("done", *good)
-    stage.wait_for("failed", *bad, *refused)
+    stage.broker.publish(stage.bucket.event(key, b"") for key in bad)
+    stage.wait_for("failed", *bad)
+    for refused, between in zip(groups, good, strict=True):
+        refuse(stage, refused)
+        stage.broker.publish(stage.bucket.event(key, bodies[key]) for key in refused)
+        stage.wait_for("failed", *refused)
+        stage.bucket.s3.delete_bucket_policy(Bucket=stage.bucket.name)
+        stage.broker.publish([stage.bucket.event(between, bodies[between])])
+        stage.wait_for("done", between)
+    stage.wait_for("done", *keys[30:])
     wait_until(lambda: stage.broker.ready(DEAD_FILES) == len(bad), "the bad ones are dead letters")
     consumer.stop()
     assert SAYS not in consumer.output()
