@@ -59,6 +59,11 @@ proxy on the way that lives on, and whose other side is gone. The caller asks th
 
 _COMMITS_LOOKED_AT_SECONDS = 5
 
+_PREPARED_FROM = 1
+_PREPARED_MOST = 500
+"""A statement is prepared at its second run on a connection, since there are few of them and planning one anew takes
+longer than to run it; psycopg forgets all of them at each ROLLBACK. Most feeds have some of their own."""
+
 _FRESH_SECONDS = 1
 """Whoever has a connection again so soon finds out for himself if it was lost, as he would a moment after a look."""
 
@@ -72,6 +77,10 @@ Connection = psycopg.Connection[DictRow]
 
 class _PooledConnection(psycopg.Connection[DictRow]):
     used_at = 0.0
+
+    def __init__(self, *given: Any, **also: Any) -> None:
+        super().__init__(*given, **also)
+        self.prepared_max = _PREPARED_MOST
 
 
 Pool = ConnectionPool[_PooledConnection]
@@ -260,6 +269,7 @@ def _pool(settings: DatabaseSettings, size: int, purpose: str, configure: Callab
             "row_factory": dict_row,
             "connect_timeout": _CONNECT_SECONDS,
             "application_name": f"fleettickets {purpose}",
+            "prepare_threshold": _PREPARED_FROM,
         },
         min_size=1,
         max_size=size,

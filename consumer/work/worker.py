@@ -8,12 +8,12 @@ thread wait with its delivery unacked: no attempt is spent, nothing is requeued,
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from functools import partial
-from threading import Event, Lock, Semaphore, Thread
+from threading import Event, Lock, Thread
 from time import monotonic
-from typing import Any, TypeVar, assert_never
+from typing import Any, NamedTuple, TypeVar, assert_never
 
 import structlog
 import tenacity
@@ -33,13 +33,13 @@ from consumer.files.outcomes import (
     Spread,
 )
 from consumer.files.tail import Tail
-from consumer.files.versions import LedgerFile
 from consumer.follow_ons.outbox import traces_of
 from consumer.follow_ons.outcomes import FollowOnOutcome, HistoryCaptured, Interrupted, Postponed, TicketsGeocoded
 from consumer.follow_ons.telling import tell_done
 from consumer.geocoding.quota import Stopped
 from consumer.postgres import database
 from consumer.work.breaker import Breaker, EverythingFails
+from consumer.work.pacing import Pacing
 from consumer.work.routes import Route
 from consumer.work.telling import tell_failed, tell_file
 from publisher.absences import Absences
@@ -83,11 +83,26 @@ _NOT_NOW_SECONDS = topology.RETRY_DELAYS[1]
 _NEXT_PROBE_SECONDS = topology.RETRY_DELAYS[0]
 _LEFT_SECONDS = topology.RETRY_DELAYS[:2]
 """The first time that it is left to others, and from then on: they mostly are done by the first."""
-_TURN_SECONDS = 0.2
+_MOMENT_SECONDS = 0.2
 """Nobody waits longer for a fuller batch, whatever those at work are held up by."""
 _SWEEP_SECONDS, _LONGEST_SWEEP_SECONDS = 30.0, 600.0
 _LOOK_SECONDS = 10.0
 """How often a process without work looks whether what it misses is back."""
+
+
+class Unfinished(NamedTuple):
+    """A file that is applied; its tail is to be finished. Its work began at `began`, by the monotonic clock."""
+
+    delivery: Delivery
+    outcome: Applied | AlreadyApplied
+    breaker: Breaker
+    began: float
+
+    def goes_with(self, others: Sequence["Unfinished"]) -> bool:
+        """Whether it is of their folder, and none of their keys. What came once before may end the process again."""
+        key, keys = self.outcome.file.key, [other.outcome.file.key for other in others]
+        is_apart = any(file.delivery.redelivered for file in (self, *others))
+        return not others or (not is_apart and key not in keys and _folder(key) == _folder(keys[0]))
 
 
 class Worker:
@@ -119,9 +134,10 @@ class Worker:
         self._pulse = pulse
         self._pulse.look_at(self._pause)
         self._lock = Lock()
-        self._turns = Semaphore(max(1, settings.files_in_hand // 2))
+        self._pacing, self._finish_pacing = Pacing(_MOMENT_SECONDS), Pacing(_MOMENT_SECONDS)
         self._in_hand = 0
         self._waiting: dict[Queue, deque[Delivery]] = {queue: deque() for queue in routes}
+        self._unfinished: deque[Unfinished] = deque()
         self._threads = {queue: ThreadPoolExecutor(route.threads, queue.value) for queue, route in routes.items()}
         self._finish_threads = ThreadPoolExecutor(settings.files_in_hand, "finish")
 
@@ -158,14 +174,8 @@ class Worker:
     def _next(self, queue: Queue) -> None:
         """Begin with what waits: one delivery, or as many as go together. There may be none any more."""
         route = self._routes[queue]
-        # Where several wait, and others are at work on some already, more of them come together in a moment.
-        is_crowd = route.together is not None and len(self._waiting[queue]) > 1
-        has_turn = is_crowd and self._turns.acquire(timeout=_TURN_SECONDS)
-        try:
+        with self._pacing.turn() if route.together else nullcontext():
             self._begin_next(queue, route)
-        finally:
-            if has_turn:
-                self._turns.release()
 
     def _begin_next(self, queue: Queue, route: Route) -> None:
         with self._lock:
@@ -192,14 +202,9 @@ class Worker:
         began = monotonic()
         together = [delivery for delivery in deliveries if not delivery.is_lost]
         outcomes = dict(zip(together, route.together(together), strict=True))
-        applied: dict[Delivery, Applied | AlreadyApplied] = {}
         for delivery, outcome in outcomes.items():
-            if isinstance(outcome, Applied | AlreadyApplied):
-                applied[delivery] = outcome
-            elif outcome is not None:
+            if outcome is not None:
                 self._settling(delivery, partial(self._settle, delivery, outcome, route.breaker, began))
-        if applied:
-            self._finish_threads.submit(self._finish_together, applied, route.breaker, began)
         return [delivery for delivery in deliveries if outcomes.get(delivery) is None]
 
     def _submit(self, threads: ThreadPoolExecutor, delivery: Delivery, work: Callable[[], bool]) -> None:
@@ -289,9 +294,9 @@ class Worker:
         if not isinstance(outcome, Applied | AlreadyApplied | NotServed | Postponed | Interrupted):
             self._settled(delivery)
         match outcome:
-            case Applied(file=file) | AlreadyApplied(file=file):
-                finish = partial(self._finish, delivery, file, outcome, breaker, began)
-                self._submit(self._finish_threads, delivery, finish)
+            case Applied() | AlreadyApplied():
+                self._unfinished.append(Unfinished(delivery, outcome, breaker, began))
+                self._finish_threads.submit(self._finish_next)
                 return True
             case NotServed():
                 breaker.undecided()
@@ -324,45 +329,48 @@ class Worker:
                 assert_never(outcome)
         return False
 
-    def _finish(
-        self,
-        delivery: Delivery,
-        file: LedgerFile,
-        outcome: Applied | AlreadyApplied,
-        breaker: Breaker,
-        began: float,
-    ) -> bool:
+    def _finish_next(self) -> None:
+        """Finish what is applied and waits: one file, or several together. There may be none any more."""
+        with self._finish_pacing.turn():
+            match self._next_unfinished():
+                case []:
+                    pass
+                case [only]:
+                    self._settling(only.delivery, partial(self._finish, only))
+                case files:
+                    self._finish_together(files)
+
+    def _next_unfinished(self) -> list[Unfinished]:
+        """The first one, and those behind it that go along."""
+        files: list[Unfinished] = []
+        with self._lock:
+            while self._unfinished and len(files) < BATCH and self._unfinished[0].goes_with(files):
+                files.append(self._unfinished.popleft())
+        return files
+
+    def _finish(self, file: Unfinished) -> bool:
         archive_key = None
         try:
-            (archive_key,) = self._holding(delivery, lambda: self._tail.finish([file]))
+            (archive_key,) = self._holding(file.delivery, lambda: self._tail.finish([file.outcome.file]))
         except ObjectUnavailable as error:
-            self._holding(delivery, partial(self._tail.finish_unarchived, file, error))
-        return self._close(delivery, outcome, breaker, began, archive_key)
+            self._holding(file.delivery, partial(self._tail.finish_unarchived, file.outcome.file, error))
+        return self._close(file, archive_key)
 
-    def _finish_together(
-        self, applied: Mapping[Delivery, Applied | AlreadyApplied], breaker: Breaker, began: float
-    ) -> None:
+    def _finish_together(self, files: Sequence[Unfinished]) -> None:
         try:
-            archive_keys = self._tail.finish([outcome.file for outcome in applied.values()])
+            archive_keys = self._tail.finish([file.outcome.file for file in files])
         except Exception as error:  # noqa: BLE001 - met again, and told, by the one that it is of
-            told = [delivery.trace.id for delivery in applied]
+            told = [file.delivery.trace.id for file in files]
             detail = f"{type(error).__name__}: {database.one_line(error)}"
-            log.info("one by one", files=len(applied), detail=detail, trace_ids=told)
-            for delivery, outcome in applied.items():
-                finish = partial(self._finish, delivery, outcome.file, outcome, breaker, began)
-                self._submit(self._finish_threads, delivery, finish)
+            log.info("one by one", files=len(files), detail=detail, trace_ids=told)
+            for file in files:
+                self._submit(self._finish_threads, file.delivery, partial(self._finish, file))
             return
-        for (delivery, outcome), archive_key in zip(applied.items(), archive_keys, strict=True):
-            self._settling(delivery, partial(self._close, delivery, outcome, breaker, began, archive_key))
+        for file, archive_key in zip(files, archive_keys, strict=True):
+            self._settling(file.delivery, partial(self._close, file, archive_key))
 
-    def _close(
-        self,
-        delivery: Delivery,
-        outcome: Applied | AlreadyApplied,
-        breaker: Breaker,
-        began: float,
-        archive_key: str | None,
-    ) -> bool:
+    def _close(self, file: Unfinished, archive_key: str | None) -> bool:
+        delivery, outcome, breaker, began = file
         (breaker.succeeded if isinstance(outcome, Applied) else breaker.undecided)()
         self._settled(delivery)
         self._absences.served(database.DATABASE, BUCKET, began=began)
@@ -485,6 +493,10 @@ def _name(delivery: Delivery) -> str:
                 if isinstance(event, ChangeFileArrived):
                     return event.keys[0]
     return f"a message of {delivery.queue.value}"
+
+
+def _folder(key: str) -> str:
+    return key.rpartition("/")[0]
 
 
 def _left_for(delivery: Delivery) -> int:

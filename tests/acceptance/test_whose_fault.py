@@ -339,8 +339,12 @@ def test_slow_bodies_hold_up_no_others_and_no_end(stage: Stage, pace: int) -> No
         put(stage, GOOD, "GOOD")
         stage.announce(*BAD)
         wait_until(lambda: stage.broker.ready(FILES) == 0, "all that are slow are in hand")
+        if pace > 16_384:
+            wait_until(lambda: "slow body" in consumer.output(), "they are known to be slow")
         stage.announce(*GOOD)
         stage.wait_for("done", *GOOD, timeout=60)
+        if pace > 16_384:
+            wait_until(lambda: '"not now"' in consumer.output(), "one leaves its thread to others")
         consumer.terminate()
         assert consumer.ends_within(25), "a slow body is given up"
     assert consumer.wait() == 0

@@ -10,6 +10,7 @@ from typing import Self
 
 import pika
 
+from tests.bench.commits import TELL_OF_ONE, Commits
 from tests.bench.ground import keyed
 from tests.bench.plain import Plain
 from tests.stage.actor import Actor
@@ -23,8 +24,9 @@ PERSISTENT = pika.BasicProperties(delivery_mode=2)
 class Floor:
     """A thread that consumes; `sample` gives it files."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, commits: Commits) -> None:
         self._stage = stage
+        self._commits = commits
         self._files = 0
         self._stopped = False
         self._done: dict[str, tuple[float, ...]] = {}
@@ -49,10 +51,13 @@ class Floor:
                 event = stage.bucket.event(key, content)
                 published = time.time()
                 channel.basic_publish(EVENTS, "store", event, PERSISTENT, mandatory=True)
-                wait_until(lambda key=key: key in self._done or self._actor.error, key)  # type: ignore[misc]
-                found.append((published, *self._done[key]))
+                wait_until(lambda key=key: self._is_over(key), key)  # type: ignore[misc]
+                found.append((published, *self._done[key], self._commits.found[key]))
         self._files += len(bodies)
         return found
+
+    def _is_over(self, key: str) -> bool:
+        return (key in self._done and key in self._commits.found) or self._actor.error is not None
 
     def _consume(self) -> None:
         stage, plain = self._stage, Plain(self._stage.database)
@@ -68,6 +73,7 @@ class Floor:
                 read = time.time()
                 plain.load(content)
                 loaded = time.time()
+                plain.connection.execute(TELL_OF_ONE, (key,))
                 plain.connection.commit()
-                self._done[key] = (got, read, loaded, time.time())
+                self._done[key] = (got, read, loaded)
                 channel.basic_ack(method.delivery_tag)

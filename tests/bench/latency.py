@@ -4,7 +4,6 @@ A floor is an ideal consumer of one file at a time: get, GET, COPY and upsert, C
 sampled before and after each rate, while the real one is idle.
 """
 
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,15 +11,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from statistics import median
-from typing import Self
 
-import psycopg
-
+from tests.bench.commits import Commits
 from tests.bench.exported import Feed, body
 from tests.bench.figures import Bar, Figure, Found, percentile
 from tests.bench.floor import FLOORS, PERSISTENT, Floor
 from tests.bench.ground import consume, keyed, put, stage_of_its_own, wait_for_done
-from tests.stage.actor import Actor
 from tests.stage.broker import EVENTS
 from tests.stage.stage import Stage, wait_until
 
@@ -29,15 +25,6 @@ RATES = {1: 30, 10: 20, 30: 10}
 """Files a second, and seconds of them in one round."""
 SAMPLES = 40
 """Of a floor, each time."""
-TELL = """
-CREATE FUNCTION ingest.tell_applied() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM pg_notify('applied', NEW.key);
-    RETURN NULL;
-END $$;
-CREATE TRIGGER tell_applied AFTER UPDATE ON ingest.ledger
-FOR EACH ROW WHEN (OLD.state <> 'applied' AND NEW.state = 'applied') EXECUTE FUNCTION ingest.tell_applied()"""
-"""A notification arrives when the COMMIT is through: no time in the ledger can say that."""
 _TIMES = """
 SELECT key, extract(epoch FROM first_seen_at)::float8 AS delivered, extract(epoch FROM opened_at)::float8 AS opened,
        extract(epoch FROM staged_at)::float8 AS staged, extract(epoch FROM applied_at)::float8 AS applied,
@@ -60,31 +47,6 @@ class _Times:
         return {name: median(self.between(place, place + 1)) for place, name in enumerate(names)}
 
 
-class _Commits:
-    """When the COMMIT of which key was through, as another client of the database is told."""
-
-    def __init__(self, stage: Stage) -> None:
-        self.found: dict[str, float] = {}
-        self._url = stage.database
-        self._stop = threading.Event()
-        self._actor = Actor("commits", self._listen)
-
-    def __enter__(self) -> Self:
-        self._actor.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._actor.join()
-
-    def _listen(self) -> None:
-        with psycopg.connect(self._url, autocommit=True) as connection:
-            connection.execute("LISTEN applied")
-            while not self._stop.is_set():
-                for told in connection.notifies(timeout=0.5):
-                    self.found.setdefault(told.payload, time.time())
-
-
 def shortened(share: float) -> dict[int, int]:
     return {rate: max(1, round(share * seconds)) for rate, seconds in RATES.items()}
 
@@ -95,9 +57,8 @@ def measure(feed: Feed, rounds: int, rates: Mapping[int, int]) -> Found:
     floors: dict[int, list[_Times]] = defaultdict(list)
     with ExitStack() as stack:
         stage, bare = (stack.enter_context(stage_of_its_own()) for _ in range(2))
-        stage.connection.execute(TELL)
-        commits = stack.enter_context(_Commits(stage))
-        floor = stack.enter_context(Floor(bare))
+        commits, commits_of_floor = (stack.enter_context(Commits(of)) for of in (stage, bare))
+        floor = stack.enter_context(Floor(bare, commits_of_floor))
         consumer = consume(stage)
         _play(stage, commits, keyed(list(islice(files, 10)), 0), 10)  # the first ones warm up
         floor.sample(list(islice(files, 10)))
@@ -143,7 +104,7 @@ def _all(rounds: Sequence[_Times]) -> _Times:
     return _Times([moments for times in rounds for moments in times.moments])
 
 
-def _play(stage: Stage, commits: _Commits, files: Mapping[str, bytes], rate: int) -> list[tuple[float, ...]]:
+def _play(stage: Stage, commits: Commits, files: Mapping[str, bytes], rate: int) -> list[tuple[float, ...]]:
     """Put all, then publish so many a second; gives the moments of each."""
     put(stage, files)
     published = {}
