@@ -5,17 +5,18 @@ from types import SimpleNamespace
 from typing import cast
 
 from consumer.files.outcomes import AlreadyApplied
-from consumer.files.versions import LedgerFile, Put
+from consumer.files.versions import LedgerFile
 from consumer.work.breaker import Breaker
 from consumer.work.worker import Unfinished
 from publisher.broker.consuming import Delivery
+from publisher.store.bucket import Put
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
 
 def unfinished(key: str, *, redelivered: bool = False) -> Unfinished:
     file = LedgerFile(1, Put(key, "etag", NOW, None), "sha256", "applied", NOW)
-    delivery = cast(Delivery, SimpleNamespace(redelivered=redelivered))
+    delivery = cast("Delivery", SimpleNamespace(redelivered=redelivered))
     return Unfinished(delivery, AlreadyApplied(file), Breaker(1), 0.0)
 
 
