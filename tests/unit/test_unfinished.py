@@ -2,14 +2,16 @@
 
 from datetime import UTC, datetime
 from types import SimpleNamespace
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from consumer.files.outcomes import AlreadyApplied
 from consumer.files.versions import LedgerFile
 from consumer.work.breaker import Breaker
 from consumer.work.worker import Unfinished
-from publisher.broker.consuming import Delivery
 from publisher.store.bucket import Put
+
+if TYPE_CHECKING:
+    from publisher.broker.consuming import Delivery
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
