@@ -46,7 +46,7 @@ from publisher.store.bucket import BUCKET, Bucket, ObjectSummary
 
 log = structlog.get_logger()
 
-_SMALL_BYTES = 256 * 1024
+SMALL_BYTES = 256 * 1024
 """A larger file is worth a transaction of its own."""
 _GONE = "not in the bucket when it was read"
 
@@ -151,9 +151,9 @@ class FilesHandler:
         def open_object() -> Iterator[Opened]:
             with self._bucket.open(key.key) as opened:
                 opened_at = datetime.now(UTC)
-                if opened.summary.size > _SMALL_BYTES:
+                if opened.summary.size > SMALL_BYTES:
                     raise ObjectUnavailable(BUCKET, f"{key.key!r} is larger than its event says, and goes by itself")
-                body = b"".join(iter(partial(opened.read, _SMALL_BYTES), b""))
+                body = b"".join(iter(partial(opened.read, SMALL_BYTES), b""))
             if body.startswith(GZIP):
                 raise ObjectUnavailable(BUCKET, f"{key.key!r} is packed, so not known to be small, and goes by itself")
             yield Opened(self._sighting(arrival, delivery, key, opened.summary), io.BytesIO(body).read, opened_at)
@@ -308,7 +308,7 @@ class FilesHandler:
 def _only_key(arrival: Arrival) -> ChangeFileKey | None:
     """Of a small file whose key reads in one way."""
     keys, size = arrival.arrived.keys, arrival.arrived.size
-    if len(keys) != 1 or size is None or size > _SMALL_BYTES or keys[0].endswith(".gz"):
+    if len(keys) != 1 or size is None or size > SMALL_BYTES or keys[0].endswith(".gz"):
         return None
     key = read_key(keys[0], arrival.feed.folder.changes)
     return key if isinstance(key, ChangeFileKey) else None

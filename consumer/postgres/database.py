@@ -59,10 +59,11 @@ proxy on the way that lives on, and whose other side is gone. The caller asks th
 
 _COMMITS_LOOKED_AT_SECONDS = 5
 
-_PREPARED_FROM = 1
+_PREPARED_FROM, _AS_A_RULE = 1, 5
 _PREPARED_MOST = 500
-"""A statement is prepared at its second run on a connection, since there are few of them and planning one anew takes
-longer than to run it; psycopg forgets all of them at each ROLLBACK. Most feeds have some of their own."""
+"""Where files are applied a statement is prepared at its second run on a connection, since there are few of them and to
+plan one anew takes longer than to run it; psycopg forgets all of them at each ROLLBACK. Most feeds have some of their
+own. Where each is planned for what it is given, to prepare it only costs a round trip."""
 
 _FRESH_SECONDS = 1
 """Whoever has a connection again so soon finds out for himself if it was lost, as he would a moment after a look."""
@@ -243,7 +244,7 @@ def open_pool(settings: DatabaseSettings, size: int, purpose: str = "consumer") 
 
     The server shows them by their purpose.
     """
-    with _pool(settings, size, purpose, _prepare_staging) as pool:
+    with _pool(settings, size, purpose, _prepare_staging, prepared_from=_PREPARED_FROM) as pool:
         yield pool
 
 
@@ -260,7 +261,14 @@ def open_reading_pool(settings: DatabaseSettings, size: int, purpose: str, state
         yield pool
 
 
-def _pool(settings: DatabaseSettings, size: int, purpose: str, configure: Callable[[Connection], None]) -> Pool:
+def _pool(
+    settings: DatabaseSettings,
+    size: int,
+    purpose: str,
+    configure: Callable[[Connection], None],
+    *,
+    prepared_from: int = _AS_A_RULE,
+) -> Pool:
     return ConnectionPool(
         address(settings),
         connection_class=_PooledConnection,
@@ -269,7 +277,7 @@ def _pool(settings: DatabaseSettings, size: int, purpose: str, configure: Callab
             "row_factory": dict_row,
             "connect_timeout": _CONNECT_SECONDS,
             "application_name": f"fleettickets {purpose}",
-            "prepare_threshold": _PREPARED_FROM,
+            "prepare_threshold": prepared_from,
         },
         min_size=1,
         max_size=size,

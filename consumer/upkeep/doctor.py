@@ -358,7 +358,10 @@ def _announced(configuration: dict[str, Any], feeds: Feeds, *, poller_only: bool
     found = f"none of {', '.join(lacking)}"
     if poller_only:
         return Finding.note(about, f"{found}, as was said", "keep a poller running")
-    do = "fleettickets notifications --apply, see docs/notifications.md; if that is meant: doctor --poller-only"
+    do = (
+        "fleettickets notifications --apply, with --store ceph, --store rustfs or --arn ARN: docs/notifications.md; "
+        "if that is meant: doctor --poller-only"
+    )
     return Finding.wrong(about, found, do)
 
 

@@ -5,7 +5,6 @@ no file's archive delays the next file's rows; history has a thread of its own. 
 thread wait with its delivery unacked: no attempt is spent, nothing is requeued, nothing reaches the dead letters.
 """
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
@@ -20,6 +19,7 @@ import tenacity
 
 from consumer.fail_points import Reached
 from consumer.files.failures import outgoing
+from consumer.files.handler import SMALL_BYTES
 from consumer.files.outcomes import (
     UNEXPECTED,
     AlreadyApplied,
@@ -40,6 +40,7 @@ from consumer.geocoding.quota import Stopped
 from consumer.postgres import database
 from consumer.work.breaker import Breaker, EverythingFails
 from consumer.work.pacing import Pacing
+from consumer.work.pending import Pending
 from consumer.work.routes import Route
 from consumer.work.telling import tell_failed, tell_file
 from publisher.absences import Absences
@@ -84,7 +85,7 @@ _NEXT_PROBE_SECONDS = topology.RETRY_DELAYS[0]
 _LEFT_SECONDS = topology.RETRY_DELAYS[:2]
 """The first time that it is left to others, and from then on: they mostly are done by the first."""
 _MOMENT_SECONDS = 0.2
-"""Nobody waits longer for a fuller batch, whatever those at work are held up by."""
+"""Whoever is next waits no longer for a fuller batch, whatever those at work are held up by."""
 _SWEEP_SECONDS, _LONGEST_SWEEP_SECONDS = 30.0, 600.0
 _LOOK_SECONDS = 10.0
 """How often a process without work looks whether what it misses is back."""
@@ -98,11 +99,16 @@ class Unfinished(NamedTuple):
     breaker: Breaker
     began: float
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it may go with others: small, and here for the first time. What is not may hold all of them up."""
+        is_first = not (self.delivery.redelivered or self.delivery.headers)
+        return is_first and isinstance(self.outcome, Applied) and self.outcome.sighting.size <= SMALL_BYTES
+
     def goes_with(self, others: Sequence["Unfinished"]) -> bool:
-        """Whether it is of their folder, and none of their keys. What came once before may end the process again."""
+        """Whether it is of their folder, and none of their keys: of those it depends on what the other one leaves."""
         key, keys = self.outcome.file.key, [other.outcome.file.key for other in others]
-        is_apart = any(file.delivery.redelivered for file in (self, *others))
-        return not others or (not is_apart and key not in keys and _folder(key) == _folder(keys[0]))
+        return key not in keys and all(_folder(key) == _folder(other) for other in keys)
 
 
 class Worker:
@@ -136,10 +142,14 @@ class Worker:
         self._lock = Lock()
         self._pacing, self._finish_pacing = Pacing(_MOMENT_SECONDS), Pacing(_MOMENT_SECONDS)
         self._in_hand = 0
-        self._waiting: dict[Queue, deque[Delivery]] = {queue: deque() for queue in routes}
-        self._unfinished: deque[Unfinished] = deque()
         self._threads = {queue: ThreadPoolExecutor(route.threads, queue.value) for queue, route in routes.items()}
-        self._finish_threads = ThreadPoolExecutor(settings.files_in_hand, "finish")
+        self._waiting = {
+            queue: Pending[Delivery](self._threads[queue], route.threads, partial(self._next, queue))
+            for queue, route in routes.items()
+        }
+        finishing = settings.files_in_hand
+        self._finish_threads = ThreadPoolExecutor(finishing, "finish")
+        self._unfinished = Pending[Unfinished](self._finish_threads, finishing, self._finish_next)
 
     def run(self) -> None:
         """Serve until stopped; what was begun is finished first.
@@ -168,8 +178,7 @@ class Worker:
         """In the link's thread: take a delivery in hand."""
         with self._lock:
             self._in_hand += 1
-            self._waiting[delivery.queue].append(delivery)
-        self._threads[delivery.queue].submit(self._next, delivery.queue)
+        self._waiting[delivery.queue].add(delivery)
 
     def _next(self, queue: Queue) -> None:
         """Begin with what waits: one delivery, or as many as go together. There may be none any more."""
@@ -178,10 +187,7 @@ class Worker:
             self._begin_next(queue, route)
 
     def _begin_next(self, queue: Queue, route: Route) -> None:
-        with self._lock:
-            waiting = self._waiting[queue]
-            count = min(len(waiting), BATCH if route.together else 1)
-            deliveries = [waiting.popleft() for _ in range(count)]
+        deliveries = self._waiting[queue].take(BATCH if route.together else 1, lambda _one, _others: True)
         # How long a place takes to be looked up, the provider's limits say.
         for delivery in deliveries if queue is not Queue.GEOCODE else ():
             self._pulse.took(delivery, partial(_name, delivery))
@@ -295,8 +301,7 @@ class Worker:
             self._settled(delivery)
         match outcome:
             case Applied() | AlreadyApplied():
-                self._unfinished.append(Unfinished(delivery, outcome, breaker, began))
-                self._finish_threads.submit(self._finish_next)
+                self._hand_on(Unfinished(delivery, outcome, breaker, began))
                 return True
             case NotServed():
                 breaker.undecided()
@@ -329,24 +334,23 @@ class Worker:
                 assert_never(outcome)
         return False
 
+    def _hand_on(self, file: Unfinished) -> None:
+        """Have its tail finished, by itself where it may hold up others."""
+        if file.is_plain:
+            self._unfinished.add(file)
+        else:
+            self._submit(self._finish_threads, file.delivery, partial(self._finish, file))
+
     def _finish_next(self) -> None:
         """Finish what is applied and waits: one file, or several together. There may be none any more."""
         with self._finish_pacing.turn():
-            match self._next_unfinished():
+            match self._unfinished.take(BATCH, Unfinished.goes_with):
                 case []:
                     pass
                 case [only]:
                     self._settling(only.delivery, partial(self._finish, only))
                 case files:
                     self._finish_together(files)
-
-    def _next_unfinished(self) -> list[Unfinished]:
-        """The first one, and those behind it that go along."""
-        files: list[Unfinished] = []
-        with self._lock:
-            while self._unfinished and len(files) < BATCH and self._unfinished[0].goes_with(files):
-                files.append(self._unfinished.popleft())
-        return files
 
     def _finish(self, file: Unfinished) -> bool:
         archive_key = None

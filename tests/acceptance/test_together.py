@@ -128,3 +128,18 @@ def test_what_the_store_refuses_of_one_holds_up_none_of_several(stage: Stage, me
     assert ('"one by one"' in consumer.output()) == (method == "PUT")
     assert_equals_oracle(stage, files)
     assert stage.waiting() == []
+
+
+def test_one_that_goes_its_own_way_is_not_the_last_of_a_backlog(stage: Stage) -> None:
+    """Those that are taken together leave nobody's call to stand before it."""
+    keys = [key_at(number) for number in range(240)]
+    packed, *small = keys
+    stage.bucket.put_all({key: csv([ticket(f"INC{number}")]) for number, key in enumerate(small)})
+    stage.bucket.put(packed, gzip.compress(csv([ticket("PACKED")])))
+    stage.announce(*keys)
+    consumer = stage.start("consume")
+    stage.wait_for("done", *keys)
+    consumer.stop()
+    before = """SELECT count(*) FROM ingest.ledger AS other JOIN ingest.ledger AS packed ON packed.key = %s
+                WHERE other.applied_at < packed.applied_at"""
+    assert stage.one(before, packed) < len(small) / 2

@@ -4,6 +4,8 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 
+import requests
+
 from publisher.broker.topology import RETRY_DELAYS, retry_exchange
 from tests.stage.broker import FILES
 from tests.stage.stage import Process, Stage
@@ -29,7 +31,10 @@ def end_crew(stage: Stage, consumers: Mapping[str, Process], others: Mapping[str
 def _has_work(stage: Stage) -> bool:
     """In the queue, in hand, where it is to be known, or put aside for a moment."""
     aside = (retry_exchange(delay) for delay in RETRY_DELAYS[:2])
-    return any(stage.broker.ready(queue) for queue in (FILES, *aside)) or stage.broker.held(FILES) > 0
+    try:
+        return any(stage.broker.ready(queue) for queue in (FILES, *aside)) or stage.broker.held(FILES) > 0
+    except requests.RequestException:  # the management API is up later than its broker
+        return True
 
 
 def _end(processes: Mapping[str, Process]) -> Iterator[str]:

@@ -1,0 +1,59 @@
+"""What waits for the threads of a pool: taken in the order in which it came, one item or several that go together."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import Lock
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Pending(Generic[Item]):
+    """Items, and calls for threads that take them. Safe to share between threads.
+
+    Whoever takes several leaves none to those who were called for the others, so no more are called for than the pool
+    has threads: what is submitted to the pool besides would stand behind them.
+    """
+
+    def __init__(self, pool: ThreadPoolExecutor, threads: int, begin: Callable[[], None]) -> None:
+        """`begin` is what a thread does; it takes once."""
+        self._pool = pool
+        self._threads = threads
+        self._begin = begin
+        self._lock = Lock()
+        self._items: deque[Item] = deque()
+        self._calls = 0
+
+    def add(self, item: Item) -> None:
+        with self._lock:
+            self._items.append(item)
+            is_to_call = self._is_to_call()
+        if is_to_call:
+            self._call()
+
+    def take(self, most: int, goes_with: Callable[[Item, Sequence[Item]], bool]) -> list[Item]:
+        """The first one, and those behind it that go with those before; there may be none any more."""
+        taken: list[Item] = []
+        others: deque[Item] = deque()
+        with self._lock:
+            for item in self._items:
+                is_next = len(taken) < most and (not taken or goes_with(item, taken))
+                (taken if is_next else others).append(item)
+            self._items = others
+            self._calls -= 1
+            is_to_call = self._is_to_call()
+        if is_to_call:
+            self._call()
+        return taken
+
+    def _is_to_call(self) -> bool:
+        """Count a call, if there is to be one: while anything waits, somebody is called for."""
+        is_to_call = bool(self._items) and self._calls < self._threads
+        self._calls += is_to_call
+        return is_to_call
+
+    def _call(self) -> None:
+        with suppress(RuntimeError):  # the pool is shut down: what waits is unacked, and goes back to its queue
+            self._pool.submit(self._begin)
