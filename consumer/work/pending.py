@@ -26,6 +26,10 @@ class Pending(Generic[Item]):
         self._items: deque[Item] = deque()
         self._calls = 0
 
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._items)
+
     def add(self, item: Item) -> None:
         with self._lock:
             self._items.append(item)

@@ -86,6 +86,8 @@ _LEFT_SECONDS = topology.RETRY_DELAYS[:2]
 """The first time that it is left to others, and from then on: they mostly are done by the first."""
 _MOMENT_SECONDS = 0.2
 """Whoever is next waits no longer for a fuller batch, whatever those at work are held up by."""
+_FINISH_APART_SECONDS = 0.2
+"""Their rows are there, and several tails cost little more than one: of the store's requests, and of the processor."""
 _SWEEP_SECONDS, _LONGEST_SWEEP_SECONDS = 30.0, 600.0
 _LOOK_SECONDS = 10.0
 """How often a process without work looks whether what it misses is back."""
@@ -140,7 +142,8 @@ class Worker:
         self._pulse = pulse
         self._pulse.look_at(self._pause)
         self._lock = Lock()
-        self._pacing, self._finish_pacing = Pacing(_MOMENT_SECONDS), Pacing(_MOMENT_SECONDS)
+        self._pacing = Pacing(_MOMENT_SECONDS)
+        self._finish_pacing = Pacing(_MOMENT_SECONDS, apart=_FINISH_APART_SECONDS)
         self._in_hand = 0
         self._threads = {queue: ThreadPoolExecutor(route.threads, queue.value) for queue, route in routes.items()}
         self._waiting = {
@@ -343,7 +346,7 @@ class Worker:
 
     def _finish_next(self) -> None:
         """Finish what is applied and waits: one file, or several together. There may be none any more."""
-        with self._finish_pacing.turn():
+        with self._finish_pacing.turn(lambda: len(self._unfinished) >= BATCH):
             match self._unfinished.take(BATCH, Unfinished.goes_with):
                 case []:
                     pass

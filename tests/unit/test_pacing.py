@@ -63,6 +63,40 @@ def test_who_is_slow_gives_nobody_elses_turn_back() -> None:
         assert began.wait(LONG)
 
 
+def test_two_begin_some_time_apart() -> None:
+    now = 0.0
+    pacing, began = Pacing(LONG, apart=0.1, clock=lambda: now), threading.Event()
+    with pacing.turn():
+        pass
+    with waiting(pacing, began):
+        assert not began.wait(0.3)
+        now = 0.1
+        assert began.wait(LONG)
+
+
+def test_where_there_is_enough_to_do_nothing_more_is_waited_for() -> None:
+    pacing, began = Pacing(LONG, apart=LONG), time.monotonic()
+    for _ in range(3):
+        with pacing.turn(is_enough=lambda: True):
+            pass
+    assert time.monotonic() - began < LONG / 2
+
+
+def test_enough_to_do_is_no_reason_to_begin_beside_another_one() -> None:
+    pacing, began = Pacing(LONG, apart=LONG), threading.Event()
+
+    def take() -> None:
+        with pacing.turn(is_enough=lambda: True):
+            began.set()
+
+    other = threading.Thread(target=take)
+    with pacing.turn():
+        other.start()
+        assert not began.wait(0.05)
+    assert began.wait(LONG)
+    other.join(LONG)
+
+
 def test_a_turn_that_ends_with_an_error_is_given_back() -> None:
     pacing = Pacing(LONG)
     with suppress(RuntimeError), pacing.turn():
