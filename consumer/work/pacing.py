@@ -16,7 +16,7 @@ class Pacing:
     """Gives turns. Safe to share between threads."""
 
     def __init__(self, moment: float, apart: float = 0, clock: Callable[[], float] = monotonic) -> None:
-        """After `moment` seconds a turn keeps nobody any more. Two begin so many seconds `apart`, in which more come."""
+        """After `moment` seconds a turn keeps nobody any more. Two begin so many seconds `apart`, for more to come."""
         self._moment = moment
         self._apart = apart
         self._clock = clock
