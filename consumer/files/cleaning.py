@@ -4,10 +4,11 @@ Which column is what, its feed says: alarms and the exporter's sentinel are drop
 is null, and every value that was in the file stays in `raw`.
 """
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
-from operator import getitem
+from itertools import compress
 from typing import NamedTuple
 
 from consumer.feeds.feed import Feed, FollowOn, Form
@@ -16,7 +17,16 @@ from consumer.files.decoding import undecoded
 from consumer.files.header import Header, known_columns
 from consumer.files.ids import MAX_ID_CHARS
 from consumer.files.reading import NOT_UTF8, Record
-from consumer.files.values import Fault, as_json, file_columns, in_case, null_member, read_timestamp, told
+from consumer.files.values import (
+    Fault,
+    Value,
+    as_json,
+    file_columns,
+    in_case,
+    null_member,
+    read_timestamp,
+    told,
+)
 from publisher.errors import Permanent
 
 CLOSED_AT = "closed_at"
@@ -56,7 +66,7 @@ class TicketRow(NamedTuple):
     """A row that can; `raw` is JSON text, `closed_at` the instant or None.
 
     In `raw` is each of the feed's own columns that the file has, null where it is empty, and each other one that has a
-    value.
+    value; in the order in which jsonb keeps them, since the database takes what is sorted in half the time.
     """
 
     line: int
@@ -78,8 +88,11 @@ class Cleaner:
         self._folded_names = known_columns(feed).keys()
         self._columns = file_columns(header.names, feed)
         declared = {name: place for place, name in enumerate(feed.columns)}
-        self._in_order = sorted(range(header.width), key=lambda place: declared.get(header.names[place], len(declared)))
-        self._id = f"{{{as_json(feed.id)}: "
+        self._as_declared = sorted(
+            range(header.width), key=lambda place: declared.get(header.names[place], len(declared))
+        )
+        self._as_kept = sorted(range(header.width), key=lambda place: _in_jsonb(header.names[place]))
+        self._id = f", {as_json(feed.id)}: "
         self._id_case = feed.columns[feed.id].case
         self._twins = [twins for twins in header.twins if header.names[twins[0]] not in feed.never_kept]
         has_closed = FollowOn.HISTORY in feed.follow_ons and CLOSED_AT in header.names
@@ -89,34 +102,71 @@ class Cleaner:
         others = (name for name in of_first if name in feed.columns and name not in header.names)
         self._of_first = "".join(map(null_member, others))
 
+    def clean_all(self, records: Sequence[Record]) -> Iterator[TicketRow | RowReject | Dropped]:
+        """Clean several. What is usual is looked up a column at a time, which takes half as long as by row.
+
+        Raises: as `clean`.
+        """
+        may_be = [self._may_be_usual(record) for record in records]
+        usual = self._usual([*compress(records, may_be)])
+        for record, is_one in zip(records, may_be, strict=True):
+            row = next(usual) if is_one else None
+            yield row or self.clean(record)
+
+    def _may_be_usual(self, record: Record) -> bool:
+        raw, sentinel = record.raw, self._feed.sentinel
+        is_long, is_odd = len(raw) > MAX_FIELD_CHARS, sentinel is not None and sentinel in raw
+        return not (record.fault or is_long or is_odd or "\0" in raw) and len(record.fields) == self.header.width
+
+    def _usual(self, records: Sequence[Record]) -> Iterator[TicketRow | None]:
+        """The tickets of those that may be usual; None where there is more to say."""
+        columns = [*zip(*(record.fields for record in records), strict=True)]
+        if not columns:
+            return
+        ids = [self._usual_id(text) for text in columns[self.header.id_place]]
+        members = [map(self._columns[place].__getitem__, columns[place]) for place in self._as_kept]
+        members[self._as_kept.index(self.header.id_place)] = map(self._id_member, ids)
+        for record, ticket_id, found in zip(records, ids, zip(*members, strict=True), strict=True):
+            text = _joined(found)
+            yield None if ticket_id is None or text is None else self._ticket(record, ticket_id, text)
+
+    def _id_member(self, ticket_id: str | None) -> str | None:
+        return ticket_id and self._id + as_json(ticket_id)
+
+    def _usual_id(self, text: str) -> str | None:
+        ticket_id, wrong = mended_id(text.strip())
+        ticket_id = in_case(ticket_id, self._id_case)
+        return None if self._id_fault(ticket_id, wrong) else ticket_id
+
+    def _ticket(self, record: Record, ticket_id: str, members: str) -> TicketRow:
+        """Raises: Permanent, for a column that stands in the file twice and with another value each time."""
+        for one, other in self._twins:
+            self._require_alike(record, one, other)
+        raw = f"{{{members.removeprefix(', ')}{self._of_first}}}"
+        return TicketRow(record.line, ticket_id, raw, self._closed_at(record.fields))
+
     def clean(self, record: Record) -> TicketRow | RowReject | Dropped:
         """Raises: Permanent, for a column that stands in the file twice and with another value each time."""
-        feed, fields = self._feed, record.fields
-        if feed.sentinel and _is_sentinel(fields, self.header.id_place, feed.sentinel):
+        feed, fields, id_place = self._feed, record.fields, self.header.id_place
+        if feed.sentinel and _is_sentinel(fields, id_place, feed.sentinel):
             return Dropped.SENTINEL
         if record.fault:
             rule = ENCODING if record.fault.startswith(NOT_UTF8) else ROW
             return self._reject(record, told(record.fault, rule))
-        ticket_id, wrong = mended_id(fields[self.header.id_place].strip() or self._twin_of_id(fields))
+        ticket_id, wrong = mended_id(fields[id_place].strip() or self._twin_of_id(fields))
         ticket_id = in_case(ticket_id, self._id_case)
         if fault := self._id_fault(ticket_id, wrong) or self._size_fault(record):
             return self._reject(record, fault)
-        try:
-            members = "".join(map(getitem, self._columns, fields))  # type: ignore[arg-type]
-        except TypeError:  # there is None among them, of which there is more to say
-            values = [column.value(field) for column, field in zip(self._columns, fields, strict=True)]
-            # For the first that it breaks, as the feed declares its columns.
-            if fault := next(filter(None, (values[place].fault for place in self._in_order)), None):
-                return self._reject(record, fault)
-            if any(value.drops for value in values):
-                return Dropped.ALARM
-            never = (name for name, value in zip(self.header.names, values, strict=True) if value.is_never)
-            self.never += len(set(never))  # of a column that stands there twice it is one date
-            members = "".join(value.member for value in values)
-        for one, other in self._twins:
-            self._require_alike(record, one, other)
-        raw = f"{self._id}{as_json(ticket_id)}{members}{self._of_first}}}"
-        return TicketRow(record.line, ticket_id, raw, self._closed_at(fields))
+        values = [column.value(field) for column, field in zip(self._columns, fields, strict=True)]
+        # For the first that it breaks, as the feed declares its columns.
+        if fault := next(filter(None, (values[place].fault for place in self._as_declared)), None):
+            return self._reject(record, fault)
+        if any(value.drops for value in values):
+            return Dropped.ALARM
+        never = (name for name, value in zip(self.header.names, values, strict=True) if value.is_never)
+        self.never += len(set(never))  # of a column that stands there twice it is one date
+        values[id_place] = Value(f"{self._id}{as_json(ticket_id)}")
+        return self._ticket(record, ticket_id, "".join(values[place].member for place in self._as_kept))
 
     def _twin_of_id(self, fields: list[str]) -> str:
         """What stands in another column of the id, where one has nothing."""
@@ -181,6 +231,19 @@ class Cleaner:
             record.line, fault.told, _encodable(raw), fault.group, fault.rule, record.lines,
             ticket_id if is_one else None,
         )  # fmt: skip
+
+
+def _joined(members: Iterable[str | None]) -> str | None:
+    """None where one of them has more to be said of it; to look for that one first takes longer."""
+    try:
+        return "".join(members)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def _in_jsonb(name: str) -> tuple[int, bytes]:
+    """What keys are ordered by there."""
+    return len(name.encode()), name.encode()
 
 
 def _is_sentinel(fields: list[str], id_place: int, sentinel: str) -> bool:

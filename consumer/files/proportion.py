@@ -3,6 +3,8 @@
 The cost of a row is estimated from above, judged while the file streams, and counted before the row is sent on.
 """
 
+from collections.abc import Callable
+
 from consumer.files.cleaning import RowReject, TicketRow
 from publisher.errors import Permanent
 
@@ -24,16 +26,19 @@ COPIES = 2
 class Cost:
     """Of the rows of one file so far, in bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, read: Callable[[], int]) -> None:
+        """`read` tells how many bytes of the file are read by now."""
         self.bytes = 0
         self.of_rejects = 0
+        self._read = read
+        self._allowed = ALLOWANCE
 
     @property
     def has_too_many_rejects(self) -> bool:
         return self.of_rejects > MAX_REJECTS
 
-    def add(self, row: TicketRow | RowReject, read: int) -> None:
-        """Count one more row of a file of which so many bytes are read.
+    def add(self, row: TicketRow | RowReject) -> None:
+        """Count one more row.
 
         Raises: Permanent.
         """
@@ -44,11 +49,17 @@ class Cost:
                 size = REJECT + _size(row.reason) + _size(row.raw)
                 self.bytes += size
                 self.of_rejects += size
-        if self.bytes > MULTIPLE * read + ALLOWANCE:
+        if self.bytes > self._allowed:
+            self._require_in_proportion(row.line)
+
+    def _require_in_proportion(self, line: int) -> None:
+        read = self._read()
+        self._allowed = MULTIPLE * read + ALLOWANCE
+        if self.bytes > self._allowed:
             raise Permanent(
                 "out of proportion",
                 f"its first {read:,} bytes would take {self.bytes:,} in the database, more than {MULTIPLE} times as "
-                f"much, by line {row.line}: names of columns too long for their values, or rows of next to nothing; "
+                f"much, by line {line}: names of columns too long for their values, or rows of next to nothing; "
                 "shorten the names or leave such rows out, and put it again",
             )
 

@@ -11,12 +11,13 @@ from consumer.feeds.feed import Feed
 from consumer.files.cleaning import Cleaner, Dropped, RowReject, TicketRow
 from consumer.files.decoding import Read
 from consumer.files.proportion import Cost
-from consumer.files.reading import NOT_UTF8, ChangeFileReader
+from consumer.files.reading import NOT_UTF8, ChangeFileReader, Record
 from publisher.errors import Permanent
 
 KEPT_REJECTS = 100
 """Of a file that is refused for them."""
 _TOLD_GROUPS, _KEPT_GROUPS = 3, 100
+_CHARS_TOGETHER = 16 * 1024
 FEWEST_ROWS = 10
 """From so many on, a share of them says something of the file."""
 
@@ -78,14 +79,8 @@ class Rows:
         """And by the rule that they break."""
 
     def __iter__(self) -> Iterator[TicketRow | RowReject | Dropped]:
-        reader = self._reader
-        cost = Cost()
-        for record in reader.records():
-            if reader.header is not self._cleaner.header:
-                self._never += self._cleaner.never
-                self.notes |= reader.header.notes
-                self._cleaner = Cleaner(reader.header, self._feed, self.header)
-            row = self._cleaner.clean(record)
+        cost = Cost(lambda: self._reader.judged_size)
+        for record, row in self._judged():
             self._records += 1
             if isinstance(row, RowReject):
                 self._rejected_lines += record.lines
@@ -96,7 +91,7 @@ class Rows:
             else:
                 self._row_lines += record.lines
             if not isinstance(row, Dropped):
-                cost.add(row, reader.judged_size)
+                cost.add(row)
                 if cost.has_too_many_rejects:
                     raise TooManyRejects(self, f"{cost.of_rejects >> 20} MB of them by line {row.line:,}")
             yield row
@@ -104,6 +99,26 @@ class Rows:
             lines, share = self.lines, self._max_reject_share
             of_lines = f"{lines.rejected:,} of {lines.rejected + lines.rows:,} lines"
             raise TooManyRejects(self, f"{of_lines}, more than the share of {share:g}")
+
+    def _judged(self) -> Iterator[tuple[Record, TicketRow | RowReject | Dropped]]:
+        """Every record and what it is, as many at a time as make some thousand characters."""
+        waiting: list[Record] = []
+        chars = 0
+        for record in self._reader.records():
+            is_of_other = self._reader.header is not self._cleaner.header
+            if is_of_other or chars > _CHARS_TOGETHER:
+                yield from zip(waiting, self._cleaner.clean_all(waiting), strict=True)
+                waiting, chars = [], 0
+            if is_of_other:
+                self._begin_other_header()
+            waiting.append(record)
+            chars += len(record.raw)
+        yield from zip(waiting, self._cleaner.clean_all(waiting), strict=True)
+
+    def _begin_other_header(self) -> None:
+        self._never += self._cleaner.never
+        self.notes |= self._reader.header.notes
+        self._cleaner = Cleaner(self._reader.header, self._feed, self.header)
 
     @property
     def sha256(self) -> str:

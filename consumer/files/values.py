@@ -20,7 +20,7 @@ from publisher.arrivals.keys import EAT
 
 FIRST_YEAR, LAST_YEAR = "1990", "2099"
 """As tickets.eat_ts has them."""
-as_json = json.JSONEncoder(ensure_ascii=False).encode
+as_json = json.encoder.encode_basestring
 
 _REMEMBERED = 32_768
 """So many texts in all columns of a header together, each of no more than these characters."""

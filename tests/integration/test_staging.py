@@ -1,6 +1,7 @@
 """What the rows of a file take in the database, while it is applied and when that fails."""
 
 import io
+import json
 import random
 
 import pytest
@@ -40,10 +41,10 @@ def size(pool: Pool) -> int:
 
 def cost(body: bytes) -> int:
     rows = Rows(io.BytesIO(body).read, INC, max_reject_share=1, allows_missing=True)
-    counted = Cost()
+    counted = Cost(lambda: 1 << 50)
     for row in rows:
         assert isinstance(row, TicketRow | RowReject)
-        counted.add(row, 1 << 50)
+        counted.add(row)
     return counted.bytes
 
 
@@ -110,3 +111,15 @@ def read_whole(pool: Pool) -> dict[str, int]:
             " WHERE relname IN ('inc', 'inc_positions', 'closure_events', 'ledger')"
         ).fetchall()
     return {row["name"]: row["times"] for row in found}
+
+
+def test_rows_keep_their_columns_in_the_order_that_the_database_has_them_in(pool: Pool) -> None:
+    """What is sorted already it takes in half the time."""
+    others = dict.fromkeys(["\u00e9", LONG[1], "b", "aa"], "x")
+    body = csv([ticket("INC1") | others], [*COLUMNS, *others])
+    (row,) = Rows(io.BytesIO(body).read, INC, max_reject_share=1, allows_missing=True)
+    assert isinstance(row, TicketRow)
+    with postgres.transaction(pool) as connection:
+        found = connection.execute("SELECT array(SELECT jsonb_object_keys(%s::jsonb)) AS names", [row.raw]).fetchone()
+    assert found is not None
+    assert list(json.loads(row.raw)) == found["names"]

@@ -5,6 +5,8 @@ import tracemalloc
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from consumer.feeds.declared import packaged_feeds
 from consumer.feeds.feed import Feed
@@ -273,3 +275,49 @@ def test_timestamps_without_a_zone_are_east_africa_time(text: str) -> None:
 )
 def test_anything_else_is_no_timestamp(text: str) -> None:
     assert read_timestamp(text) is None
+
+
+IDS = ("INC1", " inc-2 ", "", "N/A", "00118", "='INC3'", "INC\u200b4", "owner", "INC\n5", "EXPORT STOPPED", "x" * 201)
+TEXTS = (
+    "", " ", "N/A", "closed", "2026-06-25 14:20", "0001-01-01", "soon", "true", "TRUE ", "90.5", "x\0y", 'a "b"\\',
+    "Karen\u00a0Gate", "\U0001f600", "EXPORT STOPPED", "é" * 3000,
+)  # fmt: skip
+HEADERS = (
+    ["ticket_id", "closed_at", "is_alarm", "raw_status", "mttr", "location_name"],
+    ["owner", "note", "ticket_id", "Closed At", "REGION", "é", "", ""],
+    ["ticket_id", "owner", "Owner", "TICKET ID", "is_alarm"],
+)
+
+
+@st.composite
+def records(draw: st.DrawFn) -> tuple[list[str], list[Record]]:
+    header = draw(st.sampled_from(HEADERS))
+    found = []
+    for line in range(2, 2 + draw(st.integers(0, 12))):
+        fields = draw(st.lists(st.sampled_from(TEXTS), min_size=len(header), max_size=len(header)))
+        fields[header.index("ticket_id")] = draw(st.sampled_from(IDS))
+        fault = draw(st.sampled_from((None, None, None, "has 3 fields", "is not UTF-8: byte 0xFC")))
+        if fault:
+            fields = [*fields[: draw(st.integers(0, len(fields)))], "M\udcfcthaiga"]
+        found.append(Record(line, fields, ",".join(fields) + "\n", fault=fault))
+    return header, found
+
+
+@given(records())
+def test_several_are_cleaned_as_each_by_itself(given_records: tuple[list[str], list[Record]]) -> None:
+    header, found = given_records
+    one_by_one, together = cleaner_of(header), cleaner_of(header)
+    told: list[list[object]] = [[], []]
+    for judged, rows in zip(told, (map(one_by_one.clean, found), together.clean_all(found)), strict=True):
+        try:
+            judged.extend(rows)
+        except Permanent as error:
+            judged.append(error.detail)
+    assert told[1] == told[0]
+    assert together.never == one_by_one.never
+
+
+def test_what_a_row_keeps_is_in_the_order_in_which_jsonb_keeps_it() -> None:
+    header = "owner,ticket_id,week_start,mttr,é,department,closed_at,aa"
+    names = list(raw_of(header, "x", "INC1", "x", "1", "x", "x", "", "x"))
+    assert names == ["aa", "é", "mttr", "owner", "closed_at", "ticket_id", "department", "week_start"]

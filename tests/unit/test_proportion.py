@@ -73,9 +73,9 @@ def test_no_file_is_staged_out_of_proportion(body: bytes) -> None:
 
 
 def test_a_row_that_closes_its_ticket_costs_the_closure_too() -> None:
-    opened, closed = Cost(), Cost()
-    opened.add(TicketRow(2, "INC1", "{}", None), 100)
-    closed.add(TicketRow(2, "INC1", "{}", datetime(2026, 6, 25, tzinfo=UTC)), 100)
+    opened, closed = Cost(lambda: 100), Cost(lambda: 100)
+    opened.add(TicketRow(2, "INC1", "{}", None))
+    closed.add(TicketRow(2, "INC1", "{}", datetime(2026, 6, 25, tzinfo=UTC)))
     assert closed.bytes - opened.bytes == proportion.CLOSURE > 0
 
 
