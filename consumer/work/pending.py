@@ -11,20 +11,19 @@ Item = TypeVar("Item")
 
 
 class Pending(Generic[Item]):
-    """Items, and calls for threads that take them. Safe to share between threads.
+    """Items, and a call for a thread that takes some of them. Safe to share between threads.
 
-    Whoever takes several leaves none to those who were called for the others, so no more are called for than the pool
-    has threads: what is submitted to the pool besides would stand behind them.
+    Whoever takes several leaves none to others who were called for them, and what is submitted to the pool besides would
+    stand behind those; so only one is called for at a time: the next one once he has taken.
     """
 
-    def __init__(self, pool: ThreadPoolExecutor, threads: int, begin: Callable[[], None]) -> None:
+    def __init__(self, pool: ThreadPoolExecutor, begin: Callable[[], None]) -> None:
         """`begin` is what a thread does; it takes once."""
         self._pool = pool
-        self._threads = threads
         self._begin = begin
         self._lock = Lock()
         self._items: deque[Item] = deque()
-        self._calls = 0
+        self._is_called = False
 
     def __len__(self) -> int:
         with self._lock:
@@ -33,12 +32,12 @@ class Pending(Generic[Item]):
     def add(self, item: Item) -> None:
         with self._lock:
             self._items.append(item)
-            is_to_call = self._is_to_call()
+            is_to_call, self._is_called = not self._is_called, True
         if is_to_call:
             self._call()
 
     def take(self, most: int, goes_with: Callable[[Item, Sequence[Item]], bool]) -> list[Item]:
-        """The first one, and those behind it that go with those before; there may be none any more."""
+        """The first one, and those behind it that go with those before."""
         taken: list[Item] = []
         others: deque[Item] = deque()
         with self._lock:
@@ -46,17 +45,10 @@ class Pending(Generic[Item]):
                 is_next = len(taken) < most and (not taken or goes_with(item, taken))
                 (taken if is_next else others).append(item)
             self._items = others
-            self._calls -= 1
-            is_to_call = self._is_to_call()
+            self._is_called = is_to_call = bool(others)
         if is_to_call:
             self._call()
         return taken
-
-    def _is_to_call(self) -> bool:
-        """Count a call, if there is to be one: while anything waits, somebody is called for."""
-        is_to_call = bool(self._items) and self._calls < self._threads
-        self._calls += is_to_call
-        return is_to_call
 
     def _call(self) -> None:
         with suppress(RuntimeError):  # the pool is shut down: what waits is unacked, and goes back to its queue

@@ -146,13 +146,9 @@ class Worker:
         self._finish_pacing = Pacing(_MOMENT_SECONDS, apart=_FINISH_APART_SECONDS)
         self._in_hand = 0
         self._threads = {queue: ThreadPoolExecutor(route.threads, queue.value) for queue, route in routes.items()}
-        self._waiting = {
-            queue: Pending[Delivery](self._threads[queue], route.threads, partial(self._next, queue))
-            for queue, route in routes.items()
-        }
-        finishing = settings.files_in_hand
-        self._finish_threads = ThreadPoolExecutor(finishing, "finish")
-        self._unfinished = Pending[Unfinished](self._finish_threads, finishing, self._finish_next)
+        self._waiting = {queue: Pending[Delivery](self._threads[queue], partial(self._next, queue)) for queue in routes}
+        self._finish_threads = ThreadPoolExecutor(settings.files_in_hand, "finish")
+        self._unfinished = Pending[Unfinished](self._finish_threads, self._finish_next)
 
     def run(self) -> None:
         """Serve until stopped; what was begun is finished first.
@@ -184,7 +180,7 @@ class Worker:
         self._waiting[delivery.queue].add(delivery)
 
     def _next(self, queue: Queue) -> None:
-        """Begin with what waits: one delivery, or as many as go together. There may be none any more."""
+        """Begin with what waits: one delivery, or as many as go together."""
         route = self._routes[queue]
         with self._pacing.turn() if route.together else nullcontext():
             self._begin_next(queue, route)
@@ -195,8 +191,6 @@ class Worker:
         for delivery in deliveries if queue is not Queue.GEOCODE else ():
             self._pulse.took(delivery, partial(_name, delivery))
         match deliveries:
-            case []:
-                pass
             case [only]:
                 self._settling(only, partial(self._begin, only))
             case _:
@@ -345,11 +339,9 @@ class Worker:
             self._submit(self._finish_threads, file.delivery, partial(self._finish, file))
 
     def _finish_next(self) -> None:
-        """Finish what is applied and waits: one file, or several together. There may be none any more."""
+        """Finish what is applied and waits: one file, or several together."""
         with self._finish_pacing.turn(lambda: len(self._unfinished) >= BATCH):
             match self._unfinished.take(BATCH, Unfinished.goes_with):
-                case []:
-                    pass
                 case [only]:
                     self._settling(only.delivery, partial(self._finish, only))
                 case files:

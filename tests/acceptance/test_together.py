@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import quote
@@ -13,6 +14,7 @@ from tests.stage.broker import FILES
 from tests.stage.comparing import assert_equals_oracle
 from tests.stage.feeds import RandomFeed, csv, key_at, ticket
 from tests.stage.stage import Process, Stage, wait_until
+from tests.stage.store import CHANGES, PROCESSED
 
 ALONE = {"FLEETTICKETS_FILES_IN_HAND": "1"}
 """One thread: it begins with the first delivery, and takes those that have come meanwhile together."""
@@ -144,3 +146,25 @@ def test_one_that_goes_its_own_way_is_not_the_last_of_a_backlog(stage: Stage) ->
     before = """SELECT count(*) FROM ingest.ledger AS other JOIN ingest.ledger AS packed ON packed.key = %s
                 WHERE other.applied_at < packed.applied_at"""
     assert stage.one(before, packed) < len(small) / 2
+
+
+@pytest.mark.promise("Exactly once", "Nothing lost")
+def test_killed_between_the_archives_of_files_that_were_applied_one_by_one(stage: Stage) -> None:
+    """Tails go together, however their files were applied."""
+    stage.environment["FLEETTICKETS_MAX_REJECT_SHARE"] = "1"
+    files = RandomFeed(92, tickets=24).files(60, rows=8)
+    stage.bucket.put_all({file.key: file.body for file in files})
+    doomed = stage.start("consume", **ALONE, FLEETTICKETS_FAIL_POINT="between archives")
+    applied, announced = "SELECT count(*) FROM ingest.ledger WHERE applied_at IS NOT NULL", 0
+    while doomed.running and announced < len(files):
+        stage.announce(files[announced].key)
+        announced += 1
+        wait_until(lambda: not doomed.running or stage.one(applied) == announced, "it is applied before the next comes")
+    assert not doomed.running, "no two tails ever went together"
+    assert doomed.wait() == -signal.SIGKILL
+    assert stage.one("SELECT count(DISTINCT xmin::text) FROM ingest.ledger WHERE state = 'applied'") > 1
+    with consumed(stage, [file.key for file in files[announced:]]):
+        stage.wait_for("done", *(file.key for file in files))
+    assert_equals_oracle(stage, files)
+    assert stage.waiting() == []
+    assert stage.bucket.read_all(PROCESSED) == {file.key.replace(CHANGES, PROCESSED): file.body for file in files}

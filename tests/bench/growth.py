@@ -1,5 +1,6 @@
 """What one more file takes after none and after a million of them, by the ledger's own times."""
 
+import time
 from contextlib import ExitStack
 from itertools import islice
 from statistics import median
@@ -13,6 +14,8 @@ from tests.stage.stage import Stage
 ROWS = 59
 FILES = 40
 WARMING = 5
+_APART = 0.3
+"""So that each file comes alone: of several the tails are put off for each other."""
 _TOOK = "SELECT extract(epoch FROM done_at - first_seen_at)::float8 FROM ingest.ledger WHERE bucket = %s AND key = %s"
 
 
@@ -46,6 +49,7 @@ def measure(feed: Feed, most: int) -> Found:
 def _seconds(stage: Stage, content: bytes, number: int) -> float:
     files = keyed([content], number)
     put(stage, files)
+    time.sleep(_APART)
     publish(stage, files)
     wait_for_done(stage, list(files), pause=0.05)
     return float(stage.one(_TOOK, stage.bucket.name, *files))

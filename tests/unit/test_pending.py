@@ -1,4 +1,4 @@
-"""What waits is taken once each, in its order, and nobody is called for in vain more often than there are threads."""
+"""What waits is taken once each, in its order, and nobody is called for in vain."""
 
 import threading
 import time
@@ -26,36 +26,46 @@ def any_goes(_item: int, _others: object) -> bool:
     return True
 
 
-def waiting(pool: Pool, threads: int, taken: list[list[int]], most: int = 3) -> Pending[int]:
+def waiting(pool: Pool, taken: list[list[int]], most: int = 3) -> Pending[int]:
     def begin() -> None:
         taken.append(items.take(most, any_goes))
 
-    items = Pending[int](cast("Any", pool), threads, begin)
+    items = Pending[int](cast("Any", pool), begin)
     return items
 
 
-def test_all_are_taken_and_no_more_are_called_than_there_are_threads() -> None:
+def test_all_are_taken_and_each_who_is_called_finds_some() -> None:
     pool, taken = Pool(), list[list[int]]()
-    items = waiting(pool, 2, taken)
+    items = waiting(pool, taken)
     for number in range(10):
         items.add(number)
-        assert len(pool.submitted) <= 2
+        assert len(pool.submitted) == 1
     while pool.submitted:
         pool.do_next()
-        assert len(pool.submitted) <= 2
+        assert len(pool.submitted) <= 1
     assert [number for several in taken for number in several] == list(range(10))
-    assert max(map(len, taken)) == 3
+    assert list(map(len, taken)) == [3, 3, 3, 1]
 
 
-def test_what_is_submitted_besides_stands_behind_two_and_not_behind_all() -> None:
+def test_what_is_submitted_besides_stands_behind_one_and_not_behind_all() -> None:
     pool, taken = Pool(), list[list[int]]()
-    items = waiting(pool, 2, taken, most=1)
+    items = waiting(pool, taken, most=1)
     for number in range(10):
         items.add(number)
     pool.submit(lambda: taken.append([-1]))
-    for _ in range(3):
+    for _ in range(2):
         pool.do_next()
-    assert taken == [[0], [1], [-1]]
+    assert taken == [[0], [-1]]
+
+
+def test_the_next_one_is_called_for_before_work_begins() -> None:
+    """As many threads are at work as the pool has."""
+    pool, taken = Pool(), list[list[int]]()
+    items = waiting(pool, taken, most=1)
+    for number in range(3):
+        items.add(number)
+    assert items.take(1, any_goes) == [0]
+    assert len(pool.submitted) == 2
 
 
 def test_those_that_do_not_go_along_are_next() -> None:
@@ -64,7 +74,7 @@ def test_those_that_do_not_go_along_are_next() -> None:
     def begin() -> None:
         taken.append(items.take(9, lambda item, others: item % 2 == others[0] % 2))
 
-    items = Pending[int](cast("Any", pool), 1, begin)
+    items = Pending[int](cast("Any", pool), begin)
     for number in range(5):
         items.add(number)
     while pool.submitted:
@@ -86,7 +96,7 @@ def test_nothing_is_left_by_many_threads() -> None:
             items.add(number)
 
     with ThreadPoolExecutor(3) as pool:
-        items = Pending[int](pool, 3, begin)
+        items = Pending[int](pool, begin)
         adding = [threading.Thread(target=add, args=(first,)) for first in (0, 300, 600)]
         for thread in adding:
             thread.start()
@@ -101,4 +111,4 @@ def test_nothing_is_left_by_many_threads() -> None:
 def test_a_pool_that_is_shut_down_is_no_error() -> None:
     pool = ThreadPoolExecutor(1)
     pool.shutdown()
-    Pending[int](pool, 1, lambda: None).add(1)
+    Pending[int](pool, lambda: None).add(1)
