@@ -115,7 +115,7 @@ class Cleaner:
 
     def _may_be_usual(self, record: Record) -> bool:
         raw, sentinel = record.raw, self._feed.sentinel
-        is_long, is_odd = len(raw) > MAX_FIELD_CHARS, sentinel is not None and sentinel in raw
+        is_long, is_odd = len(raw) > MAX_FIELD_CHARS, sentinel is not None and (sentinel in raw or '"' in sentinel)
         return not (record.fault or is_long or is_odd or "\0" in raw) and len(record.fields) == self.header.width
 
     def _usual(self, records: Sequence[Record]) -> Iterator[TicketRow | None]:

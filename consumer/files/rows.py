@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from consumer.feeds.feed import Feed
 from consumer.files.cleaning import Cleaner, Dropped, RowReject, TicketRow
 from consumer.files.decoding import Read
+from consumer.files.header import Header
 from consumer.files.proportion import Cost
 from consumer.files.reading import NOT_UTF8, ChangeFileReader, Record
 from publisher.errors import Permanent
@@ -101,24 +102,33 @@ class Rows:
             raise TooManyRejects(self, f"{of_lines}, more than the share of {share:g}")
 
     def _judged(self) -> Iterator[tuple[Record, TicketRow | RowReject | Dropped]]:
-        """Every record and what it is, as many at a time as make some thousand characters."""
-        waiting: list[Record] = []
-        chars = 0
-        for record in self._reader.records():
-            is_of_other = self._reader.header is not self._cleaner.header
-            if is_of_other or chars > _CHARS_TOGETHER:
-                yield from zip(waiting, self._cleaner.clean_all(waiting), strict=True)
-                waiting, chars = [], 0
-            if is_of_other:
-                self._begin_other_header()
-            waiting.append(record)
-            chars += len(record.raw)
-        yield from zip(waiting, self._cleaner.clean_all(waiting), strict=True)
+        for header, records in self._batches():
+            if header is not self._cleaner.header:
+                self._never += self._cleaner.never
+                self.notes |= header.notes
+                self._cleaner = Cleaner(header, self._feed, self.header)
+            yield from zip(records, self._cleaner.clean_all(records), strict=True)
 
-    def _begin_other_header(self) -> None:
-        self._never += self._cleaner.never
-        self.notes |= self._reader.header.notes
-        self._cleaner = Cleaner(self._reader.header, self._feed, self.header)
+    def _batches(self) -> Iterator[tuple[Header, list[Record]]]:
+        """The records of one header that come one after the other, some thousand characters of them at a time."""
+        header, batch, chars = self.header, list[Record](), 0
+        try:
+            for record in self._reader.records():
+                if batch and header is not self._reader.header:
+                    yield header, batch
+                    batch, chars = [], 0
+                header = self._reader.header
+                batch.append(record)
+                chars += len(record.raw)
+                if chars > _CHARS_TOGETHER:
+                    yield header, batch
+                    batch, chars = [], 0
+        except Permanent:
+            if batch:  # what comes before it is told before it
+                yield header, batch
+            raise
+        if batch:
+            yield header, batch
 
     @property
     def sha256(self) -> str:

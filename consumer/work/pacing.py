@@ -28,7 +28,7 @@ class Pacing:
     def turn(self, is_enough: Callable[[], bool] = lambda: False) -> Iterator[None]:
         """Begin once the last one that began is done, or has taken its moment: those before have by then.
 
-        Where there `is_enough` to do, no more is waited for.
+        Where there `is_enough` to do, no more is waited for; who makes it enough says `look`.
         """
         mine = object()
         with self._changed:
@@ -42,6 +42,11 @@ class Pacing:
                 if self._last is mine:
                     self._last = None
                     self._changed.notify()
+
+    def look(self) -> None:
+        """There may be enough to do by now."""
+        with self._changed:
+            self._changed.notify_all()
 
     def _left(self, is_enough: Callable[[], bool]) -> float:
         """Seconds until the next one may begin."""

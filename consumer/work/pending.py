@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from threading import Lock
 from typing import Generic, TypeVar
 
@@ -13,8 +12,8 @@ Item = TypeVar("Item")
 class Pending(Generic[Item]):
     """Items, and a call for a thread that takes some of them. Safe to share between threads.
 
-    Whoever takes several leaves none to others who were called for them, and what is submitted to the pool besides would
-    stand behind those; so only one is called for at a time: the next one once he has taken.
+    Whoever takes several leaves none to others who were called for them, and what is submitted to the pool besides
+    would stand behind those; so only one is called for at a time: the next one once he has taken.
     """
 
     def __init__(self, pool: ThreadPoolExecutor, begin: Callable[[], None]) -> None:
@@ -51,5 +50,9 @@ class Pending(Generic[Item]):
         return taken
 
     def _call(self) -> None:
-        with suppress(RuntimeError):  # the pool is shut down: what waits is unacked, and goes back to its queue
+        try:
             self._pool.submit(self._begin)
+        except RuntimeError:
+            # The pool is shut down: what waits is unacked, and goes back to its queue. Or there is no thread to be had
+            # now, and the next item calls again.
+            self._is_called = False

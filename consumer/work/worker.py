@@ -149,6 +149,9 @@ class Worker:
         self._waiting = {queue: Pending[Delivery](self._threads[queue], partial(self._next, queue)) for queue in routes}
         self._finish_threads = ThreadPoolExecutor(settings.files_in_hand, "finish")
         self._unfinished = Pending[Unfinished](self._finish_threads, self._finish_next)
+        self._are_left = False
+        # No more come than may be in hand, of which some are at work.
+        self._enough = min(BATCH, settings.prefetch // 2)
 
     def run(self) -> None:
         """Serve until stopped; what was begun is finished first.
@@ -335,17 +338,24 @@ class Worker:
         """Have its tail finished, by itself where it may hold up others."""
         if file.is_plain:
             self._unfinished.add(file)
+            self._finish_pacing.look()
         else:
             self._submit(self._finish_threads, file.delivery, partial(self._finish, file))
 
     def _finish_next(self) -> None:
         """Finish what is applied and waits: one file, or several together."""
-        with self._finish_pacing.turn(lambda: len(self._unfinished) >= BATCH):
-            match self._unfinished.take(BATCH, Unfinished.goes_with):
+        with self._finish_pacing.turn(self._has_enough_to_finish):
+            files = self._unfinished.take(BATCH, Unfinished.goes_with)
+            self._are_left = bool(self._unfinished)
+            match files:
                 case [only]:
                     self._settling(only.delivery, partial(self._finish, only))
-                case files:
+                case _:
                     self._finish_together(files)
+
+    def _has_enough_to_finish(self) -> bool:
+        """Who did not go along with the last ones has waited already."""
+        return self._are_left or len(self._unfinished) >= self._enough or self._stop.is_set()
 
     def _finish(self, file: Unfinished) -> bool:
         archive_key = None

@@ -405,6 +405,20 @@ def test_a_column_twice_has_to_be_alike_in_every_row() -> None:
     )  # fmt: skip
 
 
+def test_a_file_is_refused_for_what_comes_first() -> None:
+    """Rows are judged several at a time, and what is behind them is met by then."""
+    twice, astray = "E14-1,Amina,Dina\n", "owner,location_name,raw_status\n"
+    assert refusal("ticket_id,owner,Owner\n" + twice + astray).reason == "columns twice"
+    assert refusal("ticket_id,owner,Owner\n" + twice.replace("Dina", "Amina") + astray).reason == "header astray"
+    rows = Rows(
+        io.BytesIO((NARROW + "E14-1,New,x,y\n" + astray).encode()).read, INC, max_reject_share=1, allows_missing=True
+    )
+    told = iter(rows)
+    assert isinstance(next(told), TicketRow)
+    with pytest.raises(Permanent, match="names columns, but not ticket_id"):
+        next(told)
+
+
 @pytest.mark.parametrize(("column", "one", "other"), [
     ("cluster", "-", "N/A"), ("owner", "NULL", ""), ("raw_status", "New", "NEW"), ("mttr", "90", "90"),
     ("closed_at", "2026-01-01 00:00:00", "2026-01-01T00:00:00"), ("cluster", "Thika  Rd", "Thika\u00a0Rd"),

@@ -82,6 +82,24 @@ def test_where_there_is_enough_to_do_nothing_more_is_waited_for() -> None:
     assert time.monotonic() - began < LONG / 2
 
 
+def test_who_waits_is_told_that_there_is_enough_by_now() -> None:
+    pacing, began, enough = Pacing(LONG, apart=LONG), threading.Event(), threading.Event()
+    with pacing.turn():
+        pass
+
+    def take() -> None:
+        with pacing.turn(is_enough=enough.is_set):
+            began.set()
+
+    other = threading.Thread(target=take)
+    other.start()
+    assert not began.wait(0.05)
+    enough.set()
+    pacing.look()
+    assert began.wait(LONG / 2)
+    other.join(LONG)
+
+
 def test_enough_to_do_is_no_reason_to_begin_beside_another_one() -> None:
     pacing, began = Pacing(LONG, apart=LONG), threading.Event()
 

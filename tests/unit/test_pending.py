@@ -112,3 +112,23 @@ def test_a_pool_that_is_shut_down_is_no_error() -> None:
     pool = ThreadPoolExecutor(1)
     pool.shutdown()
     Pending[int](pool, lambda: None).add(1)
+
+
+def test_a_call_that_nobody_took_is_made_again() -> None:
+    taken = list[list[int]]()
+
+    class Full(Pool):
+        is_full = True
+
+        def submit(self, work: Callable[[], None]) -> None:
+            if self.is_full:
+                raise RuntimeError("can't start new thread")
+            super().submit(work)
+
+    pool = Full()
+    items = waiting(pool, taken)
+    items.add(1)
+    pool.is_full = False
+    items.add(2)
+    pool.do_next()
+    assert taken == [[1, 2]]
