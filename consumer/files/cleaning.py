@@ -17,16 +17,7 @@ from consumer.files.decoding import undecoded
 from consumer.files.header import Header, known_columns
 from consumer.files.ids import MAX_ID_CHARS
 from consumer.files.reading import NOT_UTF8, Record
-from consumer.files.values import (
-    Fault,
-    Value,
-    as_json,
-    file_columns,
-    in_case,
-    null_member,
-    read_timestamp,
-    told,
-)
+from consumer.files.values import Fault, Value, as_json, file_columns, in_case, null_member, read_timestamp, told
 from publisher.errors import Permanent
 
 CLOSED_AT = "closed_at"
@@ -103,7 +94,7 @@ class Cleaner:
         self._of_first = "".join(map(null_member, others))
 
     def clean_all(self, records: Sequence[Record]) -> Iterator[TicketRow | RowReject | Dropped]:
-        """Clean several. What is usual is looked up a column at a time, which takes half as long as by row.
+        """Clean several. What is usual is looked up a column at a time, which is quicker than row by row.
 
         Raises: as `clean`.
         """
