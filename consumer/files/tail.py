@@ -45,11 +45,14 @@ def archive_file(pool: Pool, bucket: Bucket, file: LedgerFile, reached: Reached)
     return archived.archive_key
 
 
-def archive_files(pool: Pool, bucket: Bucket, files: Sequence[LedgerFile], reached: Reached) -> list[ArchivedFile]:
+def archive_files(
+    pool: Pool, bucket: Bucket, files: Sequence[LedgerFile], reached: Reached, *, are_just_read: bool = False
+) -> list[ArchivedFile]:
     """Archive applied versions of one folder, under their keys' locks. Repeatable.
 
     Only the put that was read is deleted. Whatever else its key holds by now, the same bytes stored once more too, is
     left to a delivery of its own: another version may have been applied in between, and these bytes are the news then.
+    Of files that `are_just_read` from `changes/` none was, so that the store's conditions may stand for looks.
     Raises: ObjectRefused, DependencyDown, KeyInHand; of one of several, and others may be archived all the same.
     """
     with database.transaction(pool) as connection:
@@ -58,7 +61,10 @@ def archive_files(pool: Pool, bucket: Bucket, files: Sequence[LedgerFile], reach
             raise KeyInHand(min(in_hand), "somebody else has it in hand")
         standings = ledger.standings(connection, files)
         ours = [file for file in files if file.file_id in standings and standings[file.file_id].is_to_be_archived]
-        moves = [Move(file.put, file.sha256, may_delete=not standings[file.file_id].is_overtaken) for file in ours]
+        moves = [
+            Move(file.put, file.sha256, may_delete=not standings[file.file_id].is_overtaken, looks=not are_just_read)
+            for file in ours
+        ]
         before = count()
 
         def copied() -> None:
@@ -129,7 +135,7 @@ class Tail:
         ObjectRefused.
         """
         try:
-            archived = archive_files(self._pool, self._bucket, files, self._reached)
+            archived = archive_files(self._pool, self._bucket, files, self._reached, are_just_read=True)
         except ObjectRefused as error:
             if len(files) > 1:
                 raise

@@ -4,7 +4,7 @@ import hashlib
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -63,8 +63,6 @@ _BESIDE = 8
 """Other objects that a listing around some keys may come by."""
 _DEEP, _LISTINGS = 4, 40
 """Where folders are looked for: the names of a path, and requests at the most."""
-_MOMENT_SECONDS = 0.25
-"""Between a look and the delete that it is for."""
 _SILENT_SECONDS = 20
 """Without a byte a connection of the store ends."""
 _LEAST_PACE = 16 * 1024
@@ -151,6 +149,7 @@ class Move:
     put: Put
     sha256: str
     may_delete: bool = True
+    looks: bool = True
 
 
 def pages(objects: Iterable[ObjectSummary]) -> Iterator[list[ObjectSummary]]:
@@ -314,8 +313,9 @@ class Bucket:
         # Copies and deletes are not for the client to repeat. One whose answer was lost is done, and by the time of
         # another attempt the key can hold a version that nobody has read: `archive` looks again first.
         self._s3_once = s3_client(settings, connections, attempts=1)
-        self._knows_conditions: bool | None = None
-        """Whether the store does, of deletes; None until it has shown."""
+        # Whether the store keeps the conditions of copies and of deletes, which it shows on the first of each.
+        self._keeps_of_copies: bool | None = None
+        self._keeps_of_deletes: bool | None = None
         self._refuses_several = False
 
     def require(self) -> None:
@@ -474,66 +474,60 @@ class Bucket:
         """
         found = self.head(key)
         if found is not None:
-            self._delete(found.put, found)
+            self._delete(found.put)
 
-    def archive(self, put: Put, sha256: str, copied: Callable[[], None], *, may_delete: bool = True) -> str | None:
+    def archive(
+        self, put: Put, sha256: str, copied: Callable[[], None], *, may_delete: bool = True, looks: bool = True
+    ) -> str | None:
         """Move a put of a change file to `processed/`: copy, check, delete. Repeatable at any point.
 
         A taken name with other bytes is never overwritten: the copy gets a suffix from its own hash. `copied` is
         called once the copy is known to be good, before the delete. What is deleted is that put and no other one, not
-        even of the same bytes; without `may_delete` nothing is that has no version to be known by.
+        even of the same bytes; without `may_delete` nothing is that has no version to be known by. Whoever has just
+        read the put from `changes/`, and is the last to have applied anything of its key, need have no `looks`: a store
+        that keeps conditions is told by them, and the same bytes put once more are no news then.
         Gives the archive's key; None when that version is gone and no copy of it was ever made.
         Raises: ObjectChanged when the key now holds another version, which stays; ObjectRefused; DependencyDown.
         """
         if not put.key.startswith(self.folder_of(put.key).changes):
             raise ValueError(f"{put.key!r} is no change file")
+        move = Move(put, sha256, may_delete, looks)
         try:
-            return self._archive(put, sha256, copied, may_delete=may_delete)
+            return self._archive(move, copied)
         except SlowBody:
             raise
         except DependencyDown:
-            return self._archive(put, sha256, copied, may_delete=may_delete)
+            return self._archive(move, copied)
 
     def archive_all(self, moves: Sequence[Move], copied: Callable[[], None]) -> list[str | ObjectChanged | None]:
         """The same for several, with different keys of one folder; gives ObjectChanged where one would raise it.
 
-        A listing of either folder answers at once what of each would be asked for. That goes for those that are as they
-        should be; any other is archived as if it were alone.
+        The store's own conditions, or else a listing of either folder, answer at once what of each would be asked for.
+        That goes for those that are as they should be; any other is archived as if it were alone.
         Raises: ObjectRefused, DependencyDown; some may be archived by then.
         """
         together = self._copy_together(moves) if len(moves) > 1 else {}
-        if puts := [move.put for move in moves if move.may_delete and move.put in together]:
-            if self._may_delete_at_once(puts[0]):
-                self._delete_at_once(puts, copied)
-            else:
-                self._delete_each(puts, copied)
+        self._delete_all([move for move in moves if move.may_delete and move.put in together], copied)
         done: list[str | ObjectChanged | None] = []
         for move in moves:
             if move.put in together:
                 done.append(together[move.put])
                 continue
             try:
-                done.append(self.archive(move.put, move.sha256, copied, may_delete=move.may_delete))
+                done.append(self.archive(move.put, move.sha256, copied, may_delete=move.may_delete, looks=move.looks))
             except ObjectChanged as error:
                 done.append(error)
         return done
 
-    def _may_delete_at_once(self, put: Put) -> bool:
-        """Whether the store goes on as if there were none where a condition of a delete does not hold.
-
-        It shows that once, on the put, which is to go: what is there is looked at first, as for any delete.
-        """
-        if self._knows_conditions is None:
-            found = self.head(put.key)
-            if found is None or not found.put.is_same(put):
-                return False
-            try:
-                with self._translated_errors(put.key):
-                    self._s3_once.delete_object(Bucket=self.name, Key=put.key, IfMatch=_NO_ETAG)
-                self._knows_conditions = False
-            except (ObjectMissing, ObjectChanged):
-                self._knows_conditions = True
-        return not (self._knows_conditions or self._refuses_several)
+    def _delete_all(self, moves: Sequence[Move], copied: Callable[[], None]) -> None:
+        """Delete what has good copies."""
+        for place, move in enumerate(moves):
+            # Where each is to be looked at, one look and one request are for all that are left.
+            if self._keeps_of_deletes is False and not self._refuses_several:
+                self._delete_at_once([left.put for left in moves[place:]], copied)
+                return
+            copied()
+            self._delete(move.put, looks=move.looks)
 
     def _delete_at_once(self, puts: Sequence[Put], copied: Callable[[], None]) -> None:
         """Delete puts that have good copies by one request, which knows no conditions, right after one look at all."""
@@ -557,35 +551,30 @@ class Bucket:
                 self._refuses_several = not is_of_a_moment
                 others += same.values()
         for put in others:
-            self._delete(put, self.head(put.key))
-
-    def _delete_each(self, puts: Sequence[Put], copied: Callable[[], None]) -> None:
-        """Delete puts that have good copies, each with the look of one listing, as long as that is a moment ago."""
-        there: dict[str, ObjectSummary | None] = {}
-        looked = -_MOMENT_SECONDS
-        for place, put in enumerate(puts):
-            copied()
-            if time.monotonic() - looked >= _MOMENT_SECONDS:
-                looked = time.monotonic()
-                there = self._listed(self.folder_of(put.key).changes, [each.key for each in puts[place:]])
-            self._delete(put, there[put.key] if put.key in there else self.head(put.key))
+            self._delete(put)
 
     def _copy_together(self, moves: Sequence[Move]) -> dict[Put, str]:
         """Copy the puts that are there and have not been copied yet; gives the keys of good copies."""
-        folder = self.folder_of(moves[0].put.key)
         names = {move.put: self._archive_names(move.put.key, move.sha256)[0] for move in moves}
+        copies = {}
+        for put, name in (names if self._keeps_of_copies else self._to_copy(names)).items():
+            if put.version_id:  # its delete is another one
+                continue
+            with suppress(ObjectMissing, ObjectChanged):
+                if self._copy(put, name) == put.etag:
+                    copies[put] = name
+        return copies
+
+    def _to_copy(self, names: Mapping[Put, str]) -> dict[Put, str]:
+        """Those that are there, and whose name in the archive is free."""
+        folder = self.folder_of(next(iter(names)).key)
         waiting = self._listed(folder.changes, [put.key for put in names])
         archived = self._listed(folder.processed, list(names.values()))
-        copies = {}
-        for put, name in names.items():
-            found = waiting.get(put.key)
-            is_there = found is not None and found.etag == put.etag
-            # Of versions a listing does not tell.
-            if is_there and not put.version_id and archived.get(name, found) is None:
-                with suppress(ObjectMissing, ObjectChanged):
-                    if self._copy(put, name) == put.etag:
-                        copies[put] = name
-        return copies
+        return {
+            put: name
+            for put, name in names.items()
+            if (found := waiting.get(put.key)) and found.etag == put.etag and archived.get(name, found) is None
+        }
 
     def _listed(self, folder: str, keys: Sequence[str]) -> dict[str, ObjectSummary | None]:
         """What is there under keys of the folder, of as many of them as one request tells of."""
@@ -601,22 +590,14 @@ class Bucket:
         last = max(found, default="") if page["IsTruncated"] else max(keys)
         return {key: found.get(key) for key in keys if key <= last}
 
-    def _archive(self, put: Put, sha256: str, copied: Callable[[], None], *, may_delete: bool) -> str | None:
+    def _archive(self, move: Move, copied: Callable[[], None]) -> str | None:
+        put, sha256 = move.put, move.sha256
         for archive_key in self._archive_names(put.key, sha256):
-            taken = self.head(archive_key)
-            if taken is not None:
-                archive_etag = taken.etag
-            elif self._holds(put):
-                try:
-                    archive_etag = self._copy(put, archive_key)
-                except ObjectMissing:
-                    continue
-            else:
-                continue
-            if self._is_copy(archive_key, archive_etag, put.etag, sha256):
+            archive_etag = self._copied(put, archive_key)
+            if archive_etag is not None and self._is_copy(archive_key, archive_etag, put.etag, sha256):
                 copied()
-                if may_delete or put.version_id:
-                    self._delete(put, None if put.version_id else self.head(put.key))
+                if move.may_delete or put.version_id:
+                    self._delete(put, looks=move.looks)
                 return archive_key
         if self.head(put.key) is not None:
             raise ObjectChanged(self.name, put.key)
@@ -625,6 +606,26 @@ class Bucket:
             taken = self.head(archive_key)
             if taken is not None and self._is_copy(archive_key, taken.etag, put.etag, sha256):
                 return archive_key
+        return None
+
+    def _copied(self, put: Put, archive_key: str) -> str | None:
+        """The ETag of what the archive has under a name, copied there where that is free; None if the put is gone."""
+        if self._keeps_of_copies:
+            # Why the store refuses a copy, the looks tell.
+            with suppress(ObjectMissing, ObjectChanged):
+                return self._copy(put, archive_key)
+        taken = self.head(archive_key)
+        if taken is not None:
+            return taken.etag
+        if self._holds(put):
+            try:
+                return self._copy(put, archive_key)
+            except ObjectMissing:
+                pass
+            except ObjectChanged:
+                if (taken := self.head(archive_key)) is None:
+                    raise
+                return taken.etag
         return None
 
     def _holds(self, put: Put) -> bool:
@@ -653,29 +654,63 @@ class Bucket:
         return folder
 
     def _copy(self, put: Put, archive_key: str) -> str:
-        source: CopySourceTypeDef = {"Bucket": self.name, "Key": put.key}
+        """Copy a put to a name that is free: a look has just said so, or the store itself does, where it does so.
+
+        Whether it does shows on the first copy, which is first tried under conditions that do not hold. A store that
+        ignores those has made it then.
+        """
+        if self._keeps_of_copies is None:
+            with suppress(ObjectChanged):
+                etag = self._copy_under(put, archive_key, source=_NO_ETAG)
+                self._keeps_of_copies = False
+                return etag
+            etag = self._copy_under(put, archive_key)
+            # Of the same bytes, should it be made.
+            self._keeps_of_copies = bool(_kept(lambda: self._copy_under(put, archive_key, IfNoneMatch="*")))
+            return etag
+        return self._copy_under(put, archive_key, **({"IfNoneMatch": "*"} if self._keeps_of_copies else {}))
+
+    def _copy_under(self, put: Put, archive_key: str, source: str | None = None, **conditions: str) -> str:
+        """Raises: ObjectChanged for a condition that does not hold, the source's ETag among them; ObjectMissing."""
+        of: CopySourceTypeDef = {"Bucket": self.name, "Key": put.key}
         if put.version_id:
-            source["VersionId"] = put.version_id
+            of["VersionId"] = put.version_id
         with self._translated_errors(put.key):
             answer = self._s3_once.copy_object(
-                Bucket=self.name, Key=archive_key, CopySource=source, CopySourceIfMatch=f'"{put.etag}"'
+                Bucket=self.name,
+                Key=archive_key,
+                CopySource=of,
+                CopySourceIfMatch=source or f'"{put.etag}"',
+                **conditions,  # type: ignore[arg-type]
             )
         return answer["CopyObjectResult"]["ETag"].strip('"')
 
-    def _delete(self, put: Put, found: ObjectSummary | None) -> None:
+    def _delete(self, put: Put, *, looks: bool = True) -> None:
         """Delete the put; where the bucket keeps versions that one for good, and none that is there by now.
 
-        `found` is what was there a moment ago: Ceph 16 ignores the conditions of copies and deletes, so a look comes
-        right before. Stores that keep the conditions close the rest of the gap.
+        A store that keeps the conditions of deletes finds by itself whether these bytes are there. Others, such as Ceph
+        16, ignore them, so a look comes right before. Which it does shows on the first delete: under a condition that
+        does not hold, of what has just been looked at and is to go.
         """
-        try:
-            with self._translated_errors(put.key):
-                if put.version_id:
-                    self._s3_once.delete_object(Bucket=self.name, Key=put.key, VersionId=put.version_id)
-                elif found is not None and found.put.is_same(put):
-                    self._s3_once.delete_object(Bucket=self.name, Key=put.key, IfMatch=f'"{put.etag}"')
-        except (ObjectMissing, ObjectChanged):
-            pass
+        with suppress(ObjectMissing, ObjectChanged):
+            if put.version_id:
+                self._delete_under(put, VersionId=put.version_id)
+            elif (self._keeps_of_deletes and not looks) or self._is_there(put):
+                if self._keeps_of_deletes is None:
+                    kept = _kept(lambda: self._delete_under(put, IfMatch=_NO_ETAG))
+                    self._keeps_of_deletes = bool(kept)
+                    if kept is False:
+                        return
+                conditions = {"IfMatch": f'"{put.etag}"'} if self._keeps_of_deletes else {}
+                self._delete_under(put, **conditions)
+
+    def _delete_under(self, put: Put, **conditions: str) -> None:
+        with self._translated_errors(put.key):
+            self._s3_once.delete_object(Bucket=self.name, Key=put.key, **conditions)  # type: ignore[arg-type]
+
+    def _is_there(self, put: Put) -> bool:
+        found = self.head(put.key)
+        return found is not None and found.put.is_same(put)
 
     def _is_copy(self, archive_key: str, archive_etag: str, etag: str, sha256: str) -> bool:
         if archive_etag == etag:
@@ -718,6 +753,22 @@ class Bucket:
         code = str(error.response.get("Error", {}).get("Code", ""))
         setting, what = _UNFIT.get(code, (_ALL, "refuses all that it is asked"))
         return f"{setting}: the store at {self._where} {what.format(bucket=self.name)} ({code}, {error.operation_name})"
+
+
+def _kept(request: Callable[[], object]) -> bool | None:
+    """Whether the store keeps the condition of a request, which does not hold, or has done what it is asked.
+
+    None where it knows no such condition, and has not. Raises: ObjectMissing, ObjectRefused, DependencyDown.
+    """
+    try:
+        request()
+    except ObjectChanged:
+        return True
+    except ObjectUnavailable as error:
+        if _is_unknown(error.__cause__):
+            return None
+        raise
+    return False
 
 
 def _listed_object(found: "ObjectTypeDef") -> ObjectSummary:

@@ -4,6 +4,7 @@ import contextlib
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -13,13 +14,19 @@ from publisher.errors import DependencyDown, StoreRefused
 from publisher.settings import BucketSettings
 from publisher.store.bucket import BUCKET, s3_client
 
+if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import CopySourceTypeDef
+
 _WRONG = '"00000000000000000000000000000000"'
 _REFUSED = frozenset({"PreconditionFailed", "412"})
 
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What the store does with a condition that does not hold: refuses (True), or goes on as if there were none."""
+    """What the store does with a condition that does not hold: refuses (True), or goes on as if there were none.
+
+    A copy has two: what is copied, and that its name is free.
+    """
 
     copy: bool
     delete: bool
@@ -35,21 +42,15 @@ def try_conditions(settings: BucketSettings, folder: Folder) -> Conditions:
     s3, bucket, where = s3_client(settings), settings.bucket, settings.where
     source = f"{folder.prefix}doctor/{uuid.uuid4().hex}"
     copy = f"{source}.copy"
+    of: CopySourceTypeDef = {"Bucket": bucket, "Key": source}
     try:
         _do(where, "write", lambda: s3.put_object(Bucket=bucket, Key=source, Body=b"fleettickets doctor\n"))
         copied = _do(
-            where,
-            "copy",
-            lambda: s3.copy_object(
-                Bucket=bucket, Key=copy, CopySource={"Bucket": bucket, "Key": source}, CopySourceIfMatch=_WRONG
-            ),
+            where, "copy", lambda: s3.copy_object(Bucket=bucket, Key=copy, CopySource=of, CopySourceIfMatch=_WRONG)
         )
         if not copied:
-            _do(
-                where,
-                "copy",
-                lambda: s3.copy_object(Bucket=bucket, Key=copy, CopySource={"Bucket": bucket, "Key": source}),
-            )
+            _do(where, "copy", lambda: s3.copy_object(Bucket=bucket, Key=copy, CopySource=of))
+            copied = _do(where, "copy", lambda: s3.copy_object(Bucket=bucket, Key=copy, CopySource=of, IfNoneMatch="*"))
         deleted = _do(where, "delete", lambda: s3.delete_object(Bucket=bucket, Key=copy, IfMatch=_WRONG))
         _do(where, "delete", lambda: s3.delete_object(Bucket=bucket, Key=copy))
         _do(where, "delete", lambda: s3.delete_object(Bucket=bucket, Key=source))

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.bench.counts import BATCH, Costs, count
+from tests.bench import counts
+from tests.bench.counts import BATCH, Costs, count, keeping
 from tests.bench.exported import Feed
 from tests.bench.ground import SETTINGS
 from tests.stage.stage import Stage
@@ -16,6 +17,8 @@ from tests.stage.stage import Stage
 ALONE = {"requests": 6, "statements": 25, "round trips": 20, "commits": 5}
 WAITING = {"requests": 3.5, "statements": 4, "round trips": 5.5, "commits": 0.8}
 """Of each of many."""
+KEPT = {"copies": (4, 2.6), "copies and deletes": (3, 3)}
+"""Store requests where a store keeps conditions of these: of one alone, and of each of many."""
 NOW_AND_THEN = 20
 """Statements of what a consumer does by itself, such as a sweep, that may fall into a count of many files."""
 
@@ -35,6 +38,18 @@ def test_a_file_that_comes_alone(costs: tuple[Costs, Costs], record_property: Ca
 def test_files_that_wait(costs: tuple[Costs, Costs], record_property: Callable[[str, object], None]) -> None:
     found = told(costs[1], record_property)
     assert {name: number for name, number in found.items() if number > BATCH * WAITING[name] + NOW_AND_THEN} == {}
+
+
+@pytest.mark.parametrize("kept", KEPT)
+def test_a_store_that_keeps_conditions_is_asked_less(
+    stage: Stage, kept: str, record_property: Callable[[str, object], None]
+) -> None:
+    stage.environment |= SETTINGS | {"FLEETTICKETS_HEARTBEAT_SECONDS": "600"}
+    with keeping(stage, counts.KEPT[kept]):
+        alone, waiting = (told(found, record_property)["requests"] for found in count(stage, Feed(None)))
+    of_one, of_many = KEPT[kept]
+    assert alone <= of_one
+    assert waiting <= BATCH * of_many + NOW_AND_THEN // 4
 
 
 def test_the_counts_are_of_work_that_was_done(costs: tuple[Costs, Costs]) -> None:

@@ -12,6 +12,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from tests.conftest import Database
+from tests.doubles.conditional_store import ALL, LIKE_RUSTFS, ConditionalStore
 from tests.doubles.geocoder import KEY, LocationIQ
 from tests.stage.broker import FILES, GEOCODE, fresh_vhost
 from tests.stage.logins import Owner, logged_in, role_of
@@ -59,6 +60,15 @@ def test_nothing_is_wrong_and_nothing_is_left_behind(sound: Stage) -> None:
     settings, shown = sound.run("doctor").stdout.split("\n\n")
     assert len(shown.splitlines()) == len(findings)
     assert re.search(r"^RUSTFS_BUCKET +environment +\S+$", settings, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("keeps", "kept"), [(LIKE_RUSTFS, {"copy"}), (ALL, {"copy", "delete"})])
+def test_what_conditions_the_store_keeps(sound: Stage, keeps: frozenset[str], kept: set[str]) -> None:
+    with ConditionalStore(sound.environment, keeps) as store:
+        _, findings = examined(sound, RUSTFS_ENDPOINT=store.url)
+    found = {what for what in ("copy", "delete") if findings[f"conditional {what}"]["found"] == "supported"}
+    assert found == kept
+    assert sound.bucket.keys() == []
 
 
 @pytest.mark.parametrize(

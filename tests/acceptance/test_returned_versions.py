@@ -7,6 +7,7 @@ from datetime import datetime
 
 import pytest
 
+from tests.doubles.conditional_store import ALL, LIKE_RUSTFS, ConditionalStore
 from tests.stage.broker import DEAD_FILES, FILES
 from tests.stage.feeds import csv, key_at, ticket
 from tests.stage.stage import Stage, wait_until
@@ -18,6 +19,16 @@ A = csv([ticket("T", owner="a")], COLUMNS)
 B = csv([ticket("T", owner="b")], COLUMNS)
 LONGER = csv([ticket("T", owner="a"), ticket("ONLY-A", owner="a")], COLUMNS)
 NO_BROKER = {"RABBITMQ_URL": ""}
+
+
+@pytest.fixture(params=["no conditions", "conditions of copies", "all conditions"], autouse=True)
+def kept(request: pytest.FixtureRequest) -> Iterator[str]:
+    """By the store, which itself ignores all."""
+    stage = request.getfixturevalue("versioned" if "versioned" in request.fixturenames else "stage")
+    keeps = {"no conditions": frozenset[str](), "conditions of copies": LIKE_RUSTFS, "all conditions": ALL}
+    with ConditionalStore(stage.environment, keeps[request.param]) as store:
+        stage.environment |= {"RUSTFS_ENDPOINT": store.url}
+        yield request.param
 
 
 def owner(stage: Stage) -> str:

@@ -18,6 +18,7 @@ from tests.bench.exported import Feed, body
 from tests.bench.figures import Figure, Found
 from tests.bench.ground import consume, keyed, publish, put, stage_of_its_own, wait_for_done
 from tests.bench.small import run_plain
+from tests.doubles.conditional_store import ALL, LIKE_RUSTFS, ConditionalStore
 from tests.doubles.counting_postgres import CountingPostgres
 from tests.doubles.proxy import Proxy
 from tests.stage.stage import Process, Stage
@@ -27,6 +28,8 @@ BATCH = 50
 SINGLES = 9
 WARMING = 25
 SETTLED_SECONDS = 0.3
+KEPT = {"copies": LIKE_RUSTFS, "copies and deletes": ALL}
+"""A proxy keeps them for the store, which keeps none."""
 _OBJECT = re.compile(r"^\S+ /[^/?]+/[^?]")
 
 
@@ -54,7 +57,23 @@ def measure(feed: Feed) -> Found:
     with stage_of_its_own() as stage:
         single, batch = count(stage, feed)
     least = _of_least_script([body(rows) for rows in islice(feed.changes(ROWS), BATCH)])
-    return Found([*_figures("one waiting", single, 1, least), *_figures(f"{BATCH} waiting", batch, BATCH, least)])
+    found = Found([*_figures("one waiting", single, 1, least), *_figures(f"{BATCH} waiting", batch, BATCH, least)])
+    for kept, keeps in KEPT.items():
+        with stage_of_its_own() as stage, keeping(stage, keeps):
+            single, batch = count(stage, feed)
+        for when, ours, files in (("one waiting", single, 1), (f"{BATCH} waiting", batch, BATCH)):
+            found.figures += islice(
+                _figures(f"{when}, where the store keeps conditions of {kept}", ours, files, least), 1
+            )
+    return found
+
+
+@contextmanager
+def keeping(stage: Stage, keeps: frozenset[str]) -> Iterator[None]:
+    """The stage's store, and in front of it one that keeps conditions."""
+    with ConditionalStore(stage.environment, keeps) as store:
+        stage.environment |= {"RUSTFS_ENDPOINT": store.url}
+        yield
 
 
 def count(stage: Stage, feed: Feed) -> tuple[Costs, Costs]:

@@ -3,12 +3,15 @@
 Requests keep their Host header, which the signature covers: to the store they look as if sent to it by another name.
 """
 
+import contextlib
 import socket
 import struct
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from email.message import Message
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -84,6 +87,11 @@ class FaultyStore:
             fault.healed.set()
         self.faults = []
 
+    @contextlib.contextmanager
+    def passing(self, method: str, path: str, headers: Message) -> Iterator[int | None]:  # noqa: ARG002 - for others
+        """While a request is passed on; the status to answer with instead, if any."""
+        yield None
+
 
 class _Handler(BaseHTTPRequestHandler):
     faulty: FaultyStore
@@ -105,6 +113,15 @@ class _Handler(BaseHTTPRequestHandler):
             fault.met.set()
             self._refuse(fault.how)
             return
+        with self.faulty.passing(self.command, self.path, self.headers) as refusal:
+            if refusal is None:
+                self._ask(body, fault)
+            else:
+                self._refuse(refusal)
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = pass_on  # noqa: N815 - the library's names
+
+    def _ask(self, body: bytes, fault: Fault | None) -> None:
         connection = HTTPConnection(*self.faulty.target, timeout=60)
         try:
             connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
@@ -117,13 +134,11 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             connection.close()
 
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = pass_on  # noqa: N815 - the library's names
-
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
         pass
 
     def _refuse(self, status: int) -> None:
-        code = {403: "AccessDenied", 404: "NoSuchKey"}.get(status, "InternalError")
+        code = {403: "AccessDenied", 404: "NoSuchKey", 412: "PreconditionFailed"}.get(status, "InternalError")
         body = f"<Error><Code>{code}</Code></Error>".encode() if self.command != "HEAD" else b""
         self._answer(status, [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))], body, None)
 

@@ -2,24 +2,53 @@
 
 import hashlib
 import time
+import uuid
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from consumer.fail_points import nowhere
+from consumer.feeds.declared import packaged_feeds
 from consumer.files.ledger import lock_key
 from consumer.files.tail import archive_file, open_tails
 from consumer.postgres import database as postgres
 from consumer.postgres.database import Pool
 from publisher.errors import KeyInHand, ObjectChanged
+from publisher.settings import BucketSettings
 from publisher.store.bucket import Bucket, Move, Put
+from tests.doubles.conditional_store import ALL, LIKE_RUSTFS, ConditionalStore
 from tests.integration.change_files import ChangeFile
+from tests.stage import store
 
 KEY = "automations/inc/changes/2026-06-25T142000.csv"
 ARCHIVED = "automations/inc/processed/2026-06-25T142000.csv"
+
+
+STORES = {"no conditions": frozenset[str](), "of copies": LIKE_RUSTFS, "all conditions": ALL}
+
+
+def where_kept(*names: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("conditional", [STORES[name] for name in names], ids=names, indirect=True)
+
+
+@pytest.fixture(params=list(STORES.values()), ids=list(STORES))
+def conditional(request: pytest.FixtureRequest, services: dict[str, str]) -> Iterator[ConditionalStore]:
+    """The store as it is, which ignores conditions, and with those that others keep."""
+    with ConditionalStore(services, request.param) as made:
+        yield made
+
+
+@pytest.fixture
+def bucket(conditional: ConditionalStore, services: dict[str, str]) -> Iterator[Bucket]:
+    made = store.Bucket(services, f"ft-{uuid.uuid4().hex[:12]}")
+    where = {"RUSTFS_BUCKET": made.name, "RUSTFS_ENDPOINT": conditional.url}
+    yield Bucket(BucketSettings.model_validate({**services, **where}), packaged_feeds().folders)
+    made.remove()
 
 
 class Crash(BaseException):
@@ -235,10 +264,11 @@ def refusal(code: str, status: int) -> ClientError:
     return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "an operation")  # type: ignore[typeddict-item]
 
 
+@where_kept("all conditions")
 def test_where_the_store_keeps_conditions_each_delete_has_its_own(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    deletes = requests_of(bucket, monkeypatch, "delete_object", refusal("PreconditionFailed", 412))
+    deletes = requests_of(bucket, monkeypatch, "delete_object")
     at_once = requests_of(bucket, monkeypatch, "delete_objects")
     for _ in range(2):
         several = moves(bucket, 3)
@@ -251,6 +281,101 @@ def test_where_the_store_keeps_conditions_each_delete_has_its_own(
     assert len(deletes) == 7
 
 
+@pytest.mark.promise("Nothing lost")
+@where_kept("of copies", "all conditions")
+def test_where_the_store_keeps_conditions_nothing_is_looked_at(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once it has shown it; and what is not as it should be is found all the same."""
+    first, *several = moves(bucket, 7)
+    bucket.archive(first.put, first.sha256, nothing)
+    looks: list[str] = []
+    for name in ("head_object", "list_objects_v2"):
+        monkeypatch.setattr(bucket._s3, name, told_before(looks, name, getattr(bucket._s3, name)))  # noqa: SLF001
+    bucket.archive_all([replace(move, looks=False) for move in several[:3]], nothing)
+    bucket.archive(several[3].put, several[3].sha256, nothing, looks=False)
+    is_kept = bucket._keeps_of_deletes  # noqa: SLF001
+    assert looks == ([] if is_kept else ["list_objects_v2", "head_object"])  # before several deletes, and before one
+    put(bucket, key_of(5, "processed"), b"older")
+    newer = put(bucket, key_of(6), b"newer")
+    archived = bucket.archive_all(several[4:], nothing)
+    assert isinstance(archived[1], ObjectChanged)
+    assert archived[0] == f"automations/inc/processed/2026-06-25T142005~{several[4].sha256[:12]}.csv"
+    assert content(bucket, key_of(5, "processed")) == b"older"
+    assert [found.put.etag for found in bucket.waiting()] == [newer.etag]
+
+
+@pytest.mark.promise("Nothing lost")
+@where_kept("all conditions")
+def test_a_store_that_refuses_conditions_is_asked_without_them(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of deletes, and that a name is free; what the source of a copy is, every store takes."""
+    first, *several = moves(bucket, 4)
+    unknown = refusal("NotImplemented", 501)
+    of_copies = requests_of(bucket, monkeypatch, "copy_object", None, None, unknown)
+    of_deletes = requests_of(bucket, monkeypatch, "delete_object", unknown)
+    assert bucket.archive(first.put, first.sha256, nothing) == key_of(0, "processed")
+    assert bucket.archive_all(several, nothing) == [key_of(number, "processed") for number in range(1, 4)]
+    assert list(bucket.waiting()) == []
+    assert ["IfNoneMatch" in asked for asked in of_copies] == [False, False, True, False, False, False]
+    assert ["IfMatch" in asked for asked in of_deletes] == [True, False]
+
+
+def told_before(told: list[str], name: str, request: Any) -> Any:
+    def ask(**parameters: Any) -> Any:
+        told.append(name)
+        return request(**parameters)
+
+    return ask
+
+
+@pytest.mark.promise("Nothing lost")
+@pytest.mark.parametrize("at_once", [False, True], ids=["alone", "with others"])
+def test_the_same_bytes_put_again_are_left_by_whoever_has_not_just_read_them(bucket: Bucket, at_once: bool) -> None:
+    """Also where the store keeps conditions, to which both puts are one."""
+    first, *several = moves(bucket, 3)
+    bucket.archive(first.put, first.sha256, nothing)  # the store has shown what it makes of conditions
+    before = [replace(move, put=replace(move.put, modified=move.put.modified - timedelta(hours=1))) for move in several]
+    if at_once:
+        bucket.archive_all(before, nothing)
+    else:
+        for move in before:
+            bucket.archive(move.put, move.sha256, nothing)
+    assert [found.key for found in bucket.waiting()] == [move.put.key for move in several]
+
+
+@pytest.mark.promise("Nothing lost")
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_a_request_whose_answer_is_lost_is_not_made_again_without_looking(
+    bucket: Bucket, conditional: ConditionalStore, method: str
+) -> None:
+    first, second = moves(bucket, 2)
+    bucket.archive(first.put, first.sha256, nothing)
+    fault = conditional.fault(method, second.put.key.rpartition("/")[2], "lost")
+    times = count()
+
+    def copied() -> None:
+        if method == "PUT" or next(times):
+            conditional.heal()
+
+    assert bucket.archive(second.put, second.sha256, copied, looks=False) == key_of(1, "processed")
+    assert fault.met.is_set()
+    assert content(bucket, key_of(1, "processed")) == b"ticket_id\n1\n"
+    assert list(bucket.waiting()) == []
+
+
+@pytest.mark.promise("Nothing lost")
+def test_what_is_put_after_the_copy_is_not_deleted(bucket: Bucket) -> None:
+    for number, body in enumerate((b"one that shows what the store keeps", b"another")):
+        stored = put(bucket, key_of(number), body)
+        newer: list[Put] = []
+        assert bucket.archive(stored, sha256(body), replaced(bucket, stored.key, newer)) == key_of(number, "processed")
+        assert content(bucket, key_of(number, "processed")) == body
+        assert there(bucket, stored.key) == newer[0]
+
+
+def replaced(bucket: Bucket, key: str, newer: list[Put]) -> Callable[[], None]:
+    return lambda: newer.append(put(bucket, key, b"newer"))
+
+
+@where_kept("no conditions", "of copies")
 def test_where_it_does_not_one_request_deletes_all_that_are_as_they_should_be(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,6 +391,7 @@ def test_where_it_does_not_one_request_deletes_all_that_are_as_they_should_be(
     assert [asked["Key"] for asked in deletes] == [key_of(0), key_of(4)]
 
 
+@where_kept("no conditions", "of copies")
 @pytest.mark.promise("Nothing lost")
 @pytest.mark.parametrize("is_done", [False, True], ids=["right before it", "right after it"])
 def test_a_crash_beside_a_delete_of_several_is_taken_up_there(
@@ -292,6 +418,7 @@ def test_a_crash_beside_a_delete_of_several_is_taken_up_there(
     assert [content(bucket, key) for key in archived] == [f"ticket_id\n{number}\n".encode() for number in range(4)]
 
 
+@where_kept("no conditions", "of copies")
 @pytest.mark.parametrize(
     ("code", "status", "times"), [("NotImplemented", 501, 1), ("MissingContentMD5", 400, 1), ("SlowDown", 503, 3)]
 )
