@@ -41,7 +41,7 @@ from consumer.postgres import database
 from consumer.work.breaker import Breaker, EverythingFails
 from consumer.work.pacing import Pacing
 from consumer.work.pending import Pending
-from consumer.work.routes import Route
+from consumer.work.routes import HandleTogether, Route
 from consumer.work.telling import tell_failed, tell_file
 from publisher.absences import Absences
 from publisher.arrivals import messages
@@ -193,24 +193,26 @@ class Worker:
         # How long a place takes to be looked up, the provider's limits say.
         for delivery in deliveries if queue is not Queue.GEOCODE else ():
             self._pulse.took(delivery, partial(_name, delivery))
-        match deliveries:
-            case [only]:
+        if route.together is None:
+            for only in deliveries:
                 self._settling(only, partial(self._begin, only))
-            case _:
-                for left in self._begin_together(route, deliveries):
-                    # Each by itself, and none behind one that has to wait.
-                    self._submit(self._threads[queue], left, partial(self._begin, left))
+            return
+        for left in self._begin_together(route.together, route.breaker, deliveries):
+            # Each by itself, and none behind one that has to wait.
+            self._submit(self._threads[queue], left, partial(self._begin, left))
 
-    def _begin_together(self, route: Route, deliveries: Sequence[Delivery]) -> list[Delivery]:
+    def _begin_together(
+        self, together: HandleTogether, breaker: Breaker, deliveries: Sequence[Delivery]
+    ) -> list[Delivery]:
         """Handle them in one go, as far as that is to be had; gives those that are left."""
-        if route.together is None or not route.breaker.is_closed or self._stop.is_set():
+        if not breaker.is_closed or self._stop.is_set():
             return list(deliveries)
         began = monotonic()
-        together = [delivery for delivery in deliveries if not delivery.is_lost]
-        outcomes = dict(zip(together, route.together(together), strict=True))
+        begun = [delivery for delivery in deliveries if not delivery.is_lost]
+        outcomes = dict(zip(begun, together(begun), strict=True))
         for delivery, outcome in outcomes.items():
             if outcome is not None:
-                self._settling(delivery, partial(self._settle, delivery, outcome, route.breaker, began))
+                self._settling(delivery, partial(self._settle, delivery, outcome, breaker, began))
         return [delivery for delivery in deliveries if outcomes.get(delivery) is None]
 
     def _submit(self, threads: ThreadPoolExecutor, delivery: Delivery, work: Callable[[], bool]) -> None:

@@ -14,7 +14,7 @@ from tests.bench.exported import Feed
 from tests.bench.ground import SETTINGS
 from tests.stage.stage import Stage
 
-ALONE = {"requests": 6, "statements": 25, "round trips": 20, "commits": 5}
+ALONE = {"requests": 6, "statements": 23, "round trips": 18, "commits": 5}
 WAITING = {"requests": 3.5, "statements": 4, "round trips": 5.5, "commits": 0.8}
 """Of each of many."""
 KEPT = {"copies": (4, 2.6), "copies and deletes": (3, 3)}
