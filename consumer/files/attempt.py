@@ -1,9 +1,9 @@
 """The one engine for files: keys held, files read and applied, trouble caught and told.
 
 A file by itself is applied behind a savepoint, to which it goes back when it fails: its failure is told in the same
-transaction. Several together are applied or undone together, and whatever goes wrong with any of them ends it: the
-caller then knows no more of any than before, and tries each by itself. Consumer, drain, import and rehearsal differ in
-the values of their candidates alone.
+transaction. Several together, be it one, are applied or undone together, and whatever goes wrong with any of them ends
+it: the caller then knows no more of any than before, and tries each by itself. Consumer, drain, import and rehearsal
+differ in the values of their candidates alone.
 """
 
 from collections.abc import Callable, Sequence

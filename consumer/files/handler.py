@@ -41,7 +41,7 @@ from publisher.arrivals.store_events import NotAnEvent
 from publisher.broker import publishing
 from publisher.broker.consuming import Delivery
 from publisher.broker.publishing import Outgoing
-from publisher.errors import FailsForThisOne, ObjectUnavailable, StatementFailed, StatementRefused
+from publisher.errors import DependencyDown, FailsForThisOne, ObjectUnavailable, StatementFailed, StatementRefused
 from publisher.store.bucket import BUCKET, Bucket, ObjectSummary
 
 log = structlog.get_logger()
@@ -107,24 +107,27 @@ class FilesHandler:
         """Handle those that are as most are in one transaction, be it one; None for each to be handled by itself.
 
         So is every one as soon as anything is wrong with any: what it is, and whose, shows then. A transaction in which
-        nothing is to be told of a failure takes fewer statements.
+        nothing is to be told of a failure takes fewer statements. One that is alone among others, as they cannot go
+        with it, does not keep them waiting.
+        Raises: DependencyDown, which each will meet by itself.
         """
         plain: dict[Delivery, tuple[Arrival, ChangeFileKey]] = {}
+        is_alone = len(deliveries) == 1
         try:
             plain = self._plain(deliveries)
-            candidates = [
-                self._candidate(arrival, delivery, key, is_alone=len(plain) == 1)
-                for delivery, (arrival, key) in plain.items()
-            ]
-            if not candidates:
+            if len(plain) < (1 if is_alone else 2):
                 return [None] * len(deliveries)
+            candidates = [
+                self._candidate(arrival, delivery, key, is_alone=is_alone) for delivery, (arrival, key) in plain.items()
+            ]
             with database.transaction(self._pool) as connection:
                 decided = attempt_together(connection, candidates, self._record_seen, self._reached)
-        except Exception as error:  # noqa: BLE001 - met again, and told, by the one that it is of
+        except Exception as error:
             told = [delivery.trace.id for delivery in plain]
             detail = f"{type(error).__name__}: {database.one_line(error)}"
-            if len(plain) > 1:
-                log.info("one by one", files=len(plain), detail=detail, trace_ids=told)
+            log.info("tried again" if is_alone else "one by one", files=len(plain), detail=detail, trace_ids=told)
+            if isinstance(error, DependencyDown):
+                raise
             return [None] * len(deliveries)
         self._reached("after commit of several" if len(candidates) > 1 else "after commit, before archive")
         outcomes: dict[Delivery, FileOutcome | None] = dict(zip(plain, map(committed, decided), strict=True))
@@ -330,4 +333,4 @@ def _announced(arrival: Arrival, delivery: Delivery, key: ChangeFileKey) -> Obje
 
 
 def _undecided(_connection: Connection, sighting: Sighting, _trouble: Trouble) -> Failure:
-    raise AssertionError(f"{sighting.key.key!r} failed together with others, and is tried by itself")
+    raise AssertionError(f"{sighting.key.key!r} failed where no failure is told, and is tried by itself")

@@ -46,13 +46,14 @@ def archive_file(pool: Pool, bucket: Bucket, file: LedgerFile, reached: Reached)
 
 
 def archive_files(
-    pool: Pool, bucket: Bucket, files: Sequence[LedgerFile], reached: Reached, *, are_just_read: bool = False
+    pool: Pool, bucket: Bucket, files: Sequence[LedgerFile], reached: Reached, *, are_of_deliveries: bool = False
 ) -> list[ArchivedFile]:
     """Archive applied versions of one folder, under their keys' locks. Repeatable.
 
     Only the put that was read is deleted. Whatever else its key holds by now, the same bytes stored once more too, is
     left to a delivery of its own: another version may have been applied in between, and these bytes are the news then.
-    Of files that `are_just_read` from `changes/` none was, so that the store's conditions may stand for looks.
+    Of files that `are_of_deliveries` the ledger knows under the lock that none was, so that where the store keeps the
+    condition of a delete it may stand for the look; the archive that is applied once more tells it too late.
     Raises: ObjectRefused, DependencyDown, KeyInHand; of one of several, and others may be archived all the same.
     """
     with database.transaction(pool) as connection:
@@ -62,7 +63,9 @@ def archive_files(
         standings = ledger.standings(connection, files)
         ours = [file for file in files if file.file_id in standings and standings[file.file_id].is_to_be_archived]
         moves = [
-            Move(file.put, file.sha256, may_delete=not standings[file.file_id].is_overtaken, looks=not are_just_read)
+            Move(
+                file.put, file.sha256, may_delete=not standings[file.file_id].is_overtaken, looks=not are_of_deliveries
+            )
             for file in ours
         ]
         before = count()
@@ -135,7 +138,7 @@ class Tail:
         ObjectRefused.
         """
         try:
-            archived = archive_files(self._pool, self._bucket, files, self._reached, are_just_read=True)
+            archived = archive_files(self._pool, self._bucket, files, self._reached, are_of_deliveries=True)
         except ObjectRefused as error:
             if len(files) > 1:
                 raise

@@ -209,7 +209,12 @@ class Worker:
             return list(deliveries)
         began = monotonic()
         begun = [delivery for delivery in deliveries if not delivery.is_lost]
-        outcomes = dict(zip(begun, together(begun), strict=True))
+        try:
+            with following(begun[0].trace) if len(begun) == 1 else nullcontext():
+                outcomes = dict(zip(begun, together(begun), strict=True))
+        except DependencyDown as error:
+            self._hold_up(error)
+            return list(deliveries)
         for delivery, outcome in outcomes.items():
             if outcome is not None:
                 self._settling(delivery, partial(self._settle, delivery, outcome, breaker, began))

@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from functools import cache
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
-from threading import Event, Semaphore
+from threading import Event, Lock, Semaphore
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import boto3
@@ -71,7 +71,7 @@ _PACED_SECONDS = 10
 """The pace is that of the last so many seconds of waiting: a body can be fast to its middle, and trickle from there."""
 _SLOW_SECONDS = 10
 """A body that has been waited for longer than this in all is slow."""
-_MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
+_MISSING = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound"})
 _TRY_AGAIN = frozenset({408, 429})
 _CHANGED = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict"})
 _ALL = "RUSTFS_ENDPOINT, RUSTFS_ACCESS_KEY, RUSTFS_SECRET_KEY, RUSTFS_REGION, RUSTFS_BUCKET"
@@ -87,6 +87,8 @@ _UNFIT = {
 """The one setting that is wrong, and what of it, by what the store answers."""
 _ASKED = re.compile(r'("https?://[^"?]*)\?[^"]*"')
 """An address with what was asked of it, which nobody can change."""
+_FREE = {"IfNoneMatch": "*"}
+"""The condition of a copy that its name is free."""
 _NO_ETAG = '"00000000000000000000000000000000"'
 _SUFFIX = re.compile(r"~[0-9a-f]{12}(?=\.[^.]*$|$)")
 """What a copy's name gets where the plain name is taken by other bytes."""
@@ -314,6 +316,7 @@ class Bucket:
         # another attempt the key can hold a version that nobody has read: `archive` looks again first.
         self._s3_once = s3_client(settings, connections, attempts=1)
         # Whether the store keeps the conditions of copies and of deletes, which it shows on the first of each.
+        self._showing = Lock()
         self._keeps_of_copies: bool | None = None
         self._keeps_of_deletes: bool | None = None
         self._refuses_several = False
@@ -483,9 +486,9 @@ class Bucket:
 
         A taken name with other bytes is never overwritten: the copy gets a suffix from its own hash. `copied` is
         called once the copy is known to be good, before the delete. What is deleted is that put and no other one, not
-        even of the same bytes; without `may_delete` nothing is that has no version to be known by. Whoever has just
-        read the put from `changes/`, and is the last to have applied anything of its key, need have no `looks`: a store
-        that keeps conditions is told by them, and the same bytes put once more are no news then.
+        even of the same bytes; without `may_delete` nothing is that has no version to be known by. Whoever knows that
+        nothing else of its key was applied since need have no `looks`: a store that keeps the condition of a delete
+        goes by the bytes, and the same ones put once more are no news then.
         Gives the archive's key; None when that version is gone and no copy of it was ever made.
         Raises: ObjectChanged when the key now holds another version, which stays; ObjectRefused; DependencyDown.
         """
@@ -556,12 +559,13 @@ class Bucket:
     def _copy_together(self, moves: Sequence[Move]) -> dict[Put, str]:
         """Copy the puts that are there and have not been copied yet; gives the keys of good copies."""
         names = {move.put: self._archive_names(move.put.key, move.sha256)[0] for move in moves}
-        copies = {}
-        for put, name in (names if self._keeps_of_copies else self._to_copy(names)).items():
+        copies, is_kept = {}, self._keeps_of_copies
+        for put, name in (names if is_kept else self._to_copy(names)).items():
             if put.version_id:  # its delete is another one
                 continue
             with suppress(ObjectMissing, ObjectChanged):
-                if self._copy(put, name) == put.etag:
+                etag = self._copy_under(put, name, **_FREE) if is_kept else self._copy(put, name)
+                if etag == put.etag:
                     copies[put] = name
         return copies
 
@@ -613,7 +617,7 @@ class Bucket:
         if self._keeps_of_copies:
             # Why the store refuses a copy, the looks tell.
             with suppress(ObjectMissing, ObjectChanged):
-                return self._copy(put, archive_key)
+                return self._copy_under(put, archive_key, **_FREE)
         taken = self.head(archive_key)
         if taken is not None:
             return taken.etag
@@ -654,21 +658,30 @@ class Bucket:
         return folder
 
     def _copy(self, put: Put, archive_key: str) -> str:
-        """Copy a put to a name that is free: a look has just said so, or the store itself does, where it does so.
-
-        Whether it does shows on the first copy, which is first tried under conditions that do not hold. A store that
-        ignores those has made it then.
-        """
+        """Copy a put to a name that a look has just found free."""
         if self._keeps_of_copies is None:
-            with suppress(ObjectChanged):
-                etag = self._copy_under(put, archive_key, source=_NO_ETAG)
-                self._keeps_of_copies = False
-                return etag
-            etag = self._copy_under(put, archive_key)
-            # Of the same bytes, should it be made.
-            self._keeps_of_copies = bool(_kept(lambda: self._copy_under(put, archive_key, IfNoneMatch="*")))
+            with self._showing:
+                if self._keeps_of_copies is None:
+                    return self._copy_in_trial(put, archive_key)
+        return self._copy_under(put, archive_key, **(_FREE if self._keeps_of_copies else {}))
+
+    def _copy_in_trial(self, put: Put, archive_key: str) -> str:
+        """The same under conditions that do not hold, first of the source and then of the name.
+
+        A store that ignores them does what is to be done, or does it once more with the same bytes.
+        """
+        with suppress(ObjectChanged):
+            etag = self._copy_under(put, archive_key, source=_NO_ETAG)
+            self._keeps_of_copies = False
             return etag
-        return self._copy_under(put, archive_key, **({"IfNoneMatch": "*"} if self._keeps_of_copies else {}))
+        etag = self._copy_under(put, archive_key)
+        with suppress(ObjectMissing):
+            kept = _kept(lambda: self._copy_under(put, archive_key, **_FREE))
+            if not kept:
+                self._keeps_of_copies = False
+            elif self._holds(put):  # or it may have been the source's condition
+                self._keeps_of_copies = True
+        return etag
 
     def _copy_under(self, put: Put, archive_key: str, source: str | None = None, **conditions: str) -> str:
         """Raises: ObjectChanged for a condition that does not hold, the source's ETag among them; ObjectMissing."""
@@ -689,20 +702,27 @@ class Bucket:
         """Delete the put; where the bucket keeps versions that one for good, and none that is there by now.
 
         A store that keeps the conditions of deletes finds by itself whether these bytes are there. Others, such as Ceph
-        16, ignore them, so a look comes right before. Which it does shows on the first delete: under a condition that
-        does not hold, of what has just been looked at and is to go.
+        16, ignore them, so a look comes right before.
         """
         with suppress(ObjectMissing, ObjectChanged):
             if put.version_id:
                 self._delete_under(put, VersionId=put.version_id)
-            elif (self._keeps_of_deletes and not looks) or self._is_there(put):
-                if self._keeps_of_deletes is None:
-                    kept = _kept(lambda: self._delete_under(put, IfMatch=_NO_ETAG))
-                    self._keeps_of_deletes = bool(kept)
-                    if kept is False:
+                return
+            if self._keeps_of_deletes is None:
+                with self._showing:
+                    if self._keeps_of_deletes is None and self._deleted_in_trial(put):
                         return
-                conditions = {"IfMatch": f'"{put.etag}"'} if self._keeps_of_deletes else {}
-                self._delete_under(put, **conditions)
+            is_kept = self._keeps_of_deletes
+            if (is_kept and not looks) or self._is_there(put):
+                self._delete_under(put, **({"IfMatch": f'"{put.etag}"'} if is_kept else {}))
+
+    def _deleted_in_trial(self, put: Put) -> bool:
+        """Delete a put under a condition that does not hold; whether nothing is left to do."""
+        if not self._is_there(put):
+            return True
+        kept = _kept(lambda: self._delete_under(put, IfMatch=_NO_ETAG))
+        self._keeps_of_deletes = bool(kept)
+        return kept is False
 
     def _delete_under(self, put: Put, **conditions: str) -> None:
         with self._translated_errors(put.key):
@@ -758,12 +778,14 @@ class Bucket:
 def _kept(request: Callable[[], object]) -> bool | None:
     """Whether the store keeps the condition of a request, which does not hold, or has done what it is asked.
 
-    None where it knows no such condition, and has not. Raises: ObjectMissing, ObjectRefused, DependencyDown.
+    None where it has not, and refuses such a condition. Raises: ObjectMissing, DependencyDown.
     """
     try:
         request()
     except ObjectChanged:
         return True
+    except ObjectRefused:
+        return None
     except ObjectUnavailable as error:
         if _is_unknown(error.__cause__):
             return None

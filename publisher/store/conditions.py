@@ -4,6 +4,7 @@ import contextlib
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CopySourceTypeDef
 
 _WRONG = '"00000000000000000000000000000000"'
-_REFUSED = frozenset({"PreconditionFailed", "412"})
+_REFUSED = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict"})
+_UNKNOWN = frozenset({"NotImplemented", "InvalidRequest", "InvalidArgument"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,32 +47,57 @@ def try_conditions(settings: BucketSettings, folder: Folder) -> Conditions:
     of: CopySourceTypeDef = {"Bucket": bucket, "Key": source}
     try:
         _do(where, "write", lambda: s3.put_object(Bucket=bucket, Key=source, Body=b"fleettickets doctor\n"))
-        copied = _do(
+        copied = _tried(
             where, "copy", lambda: s3.copy_object(Bucket=bucket, Key=copy, CopySource=of, CopySourceIfMatch=_WRONG)
         )
-        if not copied:
+        keeps_copy = copied is Tried.REFUSED
+        if copied is not Tried.DONE:
             _do(where, "copy", lambda: s3.copy_object(Bucket=bucket, Key=copy, CopySource=of))
-            copied = _do(where, "copy", lambda: s3.copy_object(Bucket=bucket, Key=copy, CopySource=of, IfNoneMatch="*"))
-        deleted = _do(where, "delete", lambda: s3.delete_object(Bucket=bucket, Key=copy, IfMatch=_WRONG))
+        if keeps_copy:
+            again = _tried(
+                where, "copy", lambda: s3.copy_object(Bucket=bucket, Key=copy, CopySource=of, IfNoneMatch="*")
+            )
+            keeps_copy = again is Tried.REFUSED
+        deleted = _tried(where, "delete", lambda: s3.delete_object(Bucket=bucket, Key=copy, IfMatch=_WRONG))
         _do(where, "delete", lambda: s3.delete_object(Bucket=bucket, Key=copy))
         _do(where, "delete", lambda: s3.delete_object(Bucket=bucket, Key=source))
     finally:
         for key in (copy, source):
             with contextlib.suppress(ClientError, BotoCoreError):
                 s3.delete_object(Bucket=bucket, Key=key)
-    return Conditions(copy=not copied, delete=not deleted)
+    return Conditions(copy=keeps_copy, delete=deleted is Tried.REFUSED)
 
 
-def _do(where: str, what: str, call: Callable[[], object]) -> bool:
-    """Whether it was done; False for a condition that did not hold."""
+class Tried(Enum):
+    """What became of a request under a condition that does not hold; UNKNOWN is refused for having one."""
+
+    DONE = auto()
+    REFUSED = auto()
+    UNKNOWN = auto()
+
+
+def _tried(where: str, what: str, call: Callable[[], object]) -> Tried:
+    try:
+        _do(where, what, call)
+    except StoreRefused as error:
+        code = _code(error.__cause__)
+        if code in _REFUSED:
+            return Tried.REFUSED
+        if code in _UNKNOWN:
+            return Tried.UNKNOWN
+        raise
+    return Tried.DONE
+
+
+def _do(where: str, what: str, call: Callable[[], object]) -> None:
     try:
         call()
     except ClientError as error:
-        code = str(error.response.get("Error", {}).get("Code", ""))
-        if code in _REFUSED:
-            return False
         raise StoreRefused(BUCKET, f"no right to {what} an object? {' '.join(str(error).split())[:200]}") from error
     except BotoCoreError as error:
         detail = tls.explained(" ".join(str(error).split())[:200], "RUSTFS_ENDPOINT")
         raise DependencyDown(BUCKET, detail, where) from error
-    return True
+
+
+def _code(error: BaseException | None) -> str:
+    return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""

@@ -208,7 +208,10 @@ def test_bytes_that_return_are_passed_over_where_they_are_and_taken_up_once_the_
     stage.announce(KEY)
     passed_over = "SELECT count(*) = 1 FROM ingest.ledger WHERE passed_over_time IS NOT NULL"
     wait_until(lambda: stage.one(passed_over), "they are passed over")
+    repeated = "SELECT sum(duplicates) FROM ingest.ledger"
+    before = stage.one(repeated)
     stage.announce(KEY)
+    wait_until(lambda: stage.one(repeated) > before, "they come once more")
     settled(stage)
     consumer.stop()
     assert (owner(stage), stage.waiting()) == ("b", [KEY]), "and nothing has touched them"

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.doubles.faulty_store import FaultyStore
-from tests.stage.broker import FILES
+from tests.stage.broker import DEAD_FILES, FILES
 from tests.stage.comparing import assert_equals_oracle
 from tests.stage.feeds import RandomFeed, csv, key_at, ticket
 from tests.stage.stage import Process, Stage, wait_until
@@ -74,6 +74,24 @@ def test_a_bad_one_among_several_costs_the_others_a_second_try_and_nothing_else(
     assert stage.ledger(bad)["reason"] == "not UTF-8"
     assert stage.query("SELECT key FROM ingest.ledger WHERE attempts > 0") == [{"key": bad}]
     assert stage.one("SELECT count(*) FROM tickets.inc") == 6
+
+
+@pytest.mark.promise("One bad thing stays one bad thing")
+def test_a_bad_one_that_comes_alone_is_one_failure_and_told_once(stage: Stage) -> None:
+    bad, good = key_at(0), key_at(1)
+    stage.bucket.put(bad, b"ticket_id,M\xfc\nINC9,x\n")
+    with consumed(stage, [bad]) as consumer:
+        stage.wait_for("failed", bad)
+        stage.bucket.put(good, csv([ticket("INC1")]))
+        stage.announce(good)
+        stage.wait_for("done", good)
+    (found,) = stage.query("SELECT attempts, duplicates, reason FROM ingest.ledger WHERE key = %s", bad)
+    assert found == {"attempts": 1, "duplicates": 0, "reason": "not UTF-8"}
+    assert stage.broker.ready(DEAD_FILES) == 1
+    lines = [json.loads(line) for line in consumer.output().splitlines() if line.startswith("{")]
+    told = [line for line in lines if line["event"] in {"tried again", "dead letter"}]
+    assert [line["event"] for line in told] == ["tried again", "dead letter"]
+    assert len({line["trace_id"] for line in told}) == 1
 
 
 @pytest.mark.promise("Exactly once")

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 FAILED = 412
-COPIES, DELETES = "copies", "deletes"
-ALL = frozenset({COPIES, DELETES})
-LIKE_RUSTFS = frozenset({COPIES})
+SOURCES, NAMES, DELETES = "sources", "names", "deletes"
+ALL = frozenset({SOURCES, NAMES, DELETES})
+LIKE_RUSTFS = frozenset({SOURCES, NAMES})
 """RustFS 1.0.0-rc.3 looks at the ETag of what is copied and at whether the name is free, and at none for a delete."""
 
 
@@ -45,30 +45,28 @@ class ConditionalStore(FaultyStore):
 
     @contextlib.contextmanager
     def passing(self, method: str, path: str, headers: Message) -> Iterator[int | None]:
-        there = unquote(urlsplit(path).path)
-        if COPIES in self._keeps and method == "PUT" and "x-amz-copy-source" in headers:
-            source, wanted = unquote(headers["x-amz-copy-source"]), headers["x-amz-copy-source-if-match"]
-            with self._one_by_one:
-                source_etag = self._etag(source.partition("?")[0])
-                is_other = wanted and source_etag is not None and source_etag != wanted
-                yield self._told(is_other or (headers["if-none-match"] and self._etag(there) is not None))
-        elif DELETES in self._keeps and method == "DELETE" and "if-match" in headers:
-            with self._one_by_one:
-                etag = self._etag(there)
-                yield self._told(etag is not None and etag != headers["if-match"])
-        elif method in {"PUT", "DELETE"}:
-            with self._one_by_one:
-                yield None
-        else:
+        if method not in {"PUT", "DELETE"}:
             yield None
-
-    def _told(self, fails: object) -> int | None:
-        self.refused += bool(fails)
-        return FAILED if fails else None
+            return
+        with self._one_by_one:
+            there = unquote(urlsplit(path).path)
+            source, wanted = headers.get("x-amz-copy-source"), headers.get("x-amz-copy-source-if-match")
+            fails = False
+            if SOURCES in self._keeps and source and wanted:
+                fails = self._etag(unquote(source)) not in {None, wanted}
+            if NAMES in self._keeps and method == "PUT" and headers.get("if-none-match"):
+                fails = fails or self._etag(there) is not None
+            if DELETES in self._keeps and method == "DELETE" and headers.get("if-match"):
+                fails = self._etag(there) not in {None, headers["if-match"]}
+            self.refused += fails
+            yield FAILED if fails else None
 
     def _etag(self, path: str) -> str | None:
+        path, _, version = path.partition("?versionId=")
         bucket, _, key = path.lstrip("/").partition("/")
         try:
+            if version:
+                return self._s3.head_object(Bucket=bucket, Key=key, VersionId=version)["ETag"]
             return self._s3.head_object(Bucket=bucket, Key=key)["ETag"]
         except ClientError:
             return None

@@ -21,7 +21,7 @@ from consumer.postgres.database import Pool
 from publisher.errors import KeyInHand, ObjectChanged
 from publisher.settings import BucketSettings
 from publisher.store.bucket import Bucket, Move, Put
-from tests.doubles.conditional_store import ALL, LIKE_RUSTFS, ConditionalStore
+from tests.doubles.conditional_store import ALL, LIKE_RUSTFS, SOURCES, ConditionalStore
 from tests.integration.change_files import ChangeFile
 from tests.stage import store
 
@@ -29,7 +29,12 @@ KEY = "automations/inc/changes/2026-06-25T142000.csv"
 ARCHIVED = "automations/inc/processed/2026-06-25T142000.csv"
 
 
-STORES = {"no conditions": frozenset[str](), "of copies": LIKE_RUSTFS, "all conditions": ALL}
+STORES = {
+    "no conditions": frozenset[str](),
+    "of sources": frozenset({SOURCES}),
+    "of copies": LIKE_RUSTFS,
+    "all conditions": ALL,
+}
 
 
 def where_kept(*names: str) -> pytest.MarkDecorator:
@@ -49,6 +54,16 @@ def bucket(conditional: ConditionalStore, services: dict[str, str]) -> Iterator[
     where = {"RUSTFS_BUCKET": made.name, "RUSTFS_ENDPOINT": conditional.url}
     yield Bucket(BucketSettings.model_validate({**services, **where}), packaged_feeds().folders)
     made.remove()
+
+
+@pytest.fixture
+def versioned(bucket: Bucket) -> Iterator[Bucket]:
+    s3: Any = bucket._s3  # noqa: SLF001
+    s3.put_bucket_versioning(Bucket=bucket.name, VersioningConfiguration={"Status": "Enabled"})
+    yield bucket
+    listed = s3.list_object_versions(Bucket=bucket.name)
+    for found in [*listed.get("Versions", []), *listed.get("DeleteMarkers", [])]:
+        s3.delete_object(Bucket=bucket.name, Key=found["Key"], VersionId=found["VersionId"])
 
 
 class Crash(BaseException):
@@ -349,24 +364,82 @@ def test_a_request_whose_answer_is_lost_is_not_made_again_without_looking(
     first, second = moves(bucket, 2)
     bucket.archive(first.put, first.sha256, nothing)
     fault = conditional.fault(method, second.put.key.rpartition("/")[2], "lost")
-    times = count()
+    times, newer = count(), list[Put]()
 
     def copied() -> None:
         if method == "PUT" or next(times):
             conditional.heal()
+            newer.append(put(bucket, second.put.key, b"newer"))
 
     assert bucket.archive(second.put, second.sha256, copied, looks=False) == key_of(1, "processed")
     assert fault.met.is_set()
     assert content(bucket, key_of(1, "processed")) == b"ticket_id\n1\n"
-    assert list(bucket.waiting()) == []
+    assert [there.put for there in map(bucket.head, [second.put.key]) if there] == newer
 
 
 @pytest.mark.promise("Nothing lost")
-def test_what_is_put_after_the_copy_is_not_deleted(bucket: Bucket) -> None:
+@where_kept("of sources")
+def test_that_a_name_is_free_is_not_taken_from_a_store_that_only_looks_at_the_source(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other bytes come between the requests by which it shows what it keeps."""
+    first, second = moves(bucket, 2)
+    copy, times = bucket._copy_under, count()  # noqa: SLF001
+
+    def somebody_puts_before_the_third(moved: Put, archive_key: str, **conditions: Any) -> str:
+        if next(times) == 2:
+            put(bucket, moved.key, b"newer")
+        return copy(moved, archive_key, **conditions)
+
+    monkeypatch.setattr(bucket, "_copy_under", somebody_puts_before_the_third)
+    assert bucket.archive(first.put, first.sha256, nothing) == key_of(0, "processed")
+    monkeypatch.undo()
+    assert content(bucket, first.put.key) == b"newer"
+    put(bucket, key_of(1, "processed"), b"older")
+    assert bucket.archive(second.put, second.sha256, nothing) != key_of(1, "processed")
+    assert content(bucket, key_of(1, "processed")) == b"older"
+
+
+@pytest.mark.promise("Nothing lost")
+@pytest.mark.parametrize("loses_answer", [False, True], ids=["crashed", "answer lost"])
+def test_a_version_that_is_deleted_is_found_in_the_archive(
+    versioned: Bucket, conditional: ConditionalStore, monkeypatch: pytest.MonkeyPatch, loses_answer: bool
+) -> None:
+    bucket = versioned
+    first, second = moves(bucket, 2)
+    assert second.put.version_id
+    assert bucket.archive(first.put, first.sha256, nothing) == key_of(0, "processed")
+    delete = bucket._s3_once.delete_object  # noqa: SLF001
+
+    def crash_behind(**asked: Any) -> None:
+        delete(**asked)
+        raise Crash
+
+    if loses_answer:
+        conditional.fault("DELETE", second.put.key.rpartition("/")[2], "lost")
+        times = count()
+        copied = lambda: conditional.heal() if next(times) else None  # noqa: E731
+        assert bucket.archive(second.put, second.sha256, copied) == key_of(1, "processed")
+    else:
+        with monkeypatch.context() as crashing:
+            crashing.setattr(bucket._s3_once, "delete_object", crash_behind)  # noqa: SLF001
+            with pytest.raises(Crash):
+                bucket.archive(second.put, second.sha256, nothing)
+    for put_again in (False, True):
+        if put_again:
+            put(bucket, second.put.key, b"newer")
+        assert bucket.archive(second.put, second.sha256, nothing) == key_of(1, "processed")
+    assert content(bucket, second.put.key) == b"newer"
+
+
+@pytest.mark.promise("Nothing lost")
+@pytest.mark.parametrize("looks", [False, True])
+def test_what_is_put_after_the_copy_is_not_deleted(bucket: Bucket, looks: bool) -> None:
     for number, body in enumerate((b"one that shows what the store keeps", b"another")):
         stored = put(bucket, key_of(number), body)
         newer: list[Put] = []
-        assert bucket.archive(stored, sha256(body), replaced(bucket, stored.key, newer)) == key_of(number, "processed")
+        copied = replaced(bucket, stored.key, newer)
+        assert bucket.archive(stored, sha256(body), copied, looks=looks) == key_of(number, "processed")
         assert content(bucket, key_of(number, "processed")) == body
         assert there(bucket, stored.key) == newer[0]
 
@@ -375,7 +448,7 @@ def replaced(bucket: Bucket, key: str, newer: list[Put]) -> Callable[[], None]:
     return lambda: newer.append(put(bucket, key, b"newer"))
 
 
-@where_kept("no conditions", "of copies")
+@where_kept("no conditions", "of sources", "of copies")
 def test_where_it_does_not_one_request_deletes_all_that_are_as_they_should_be(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -391,7 +464,7 @@ def test_where_it_does_not_one_request_deletes_all_that_are_as_they_should_be(
     assert [asked["Key"] for asked in deletes] == [key_of(0), key_of(4)]
 
 
-@where_kept("no conditions", "of copies")
+@where_kept("no conditions", "of sources", "of copies")
 @pytest.mark.promise("Nothing lost")
 @pytest.mark.parametrize("is_done", [False, True], ids=["right before it", "right after it"])
 def test_a_crash_beside_a_delete_of_several_is_taken_up_there(
@@ -418,7 +491,7 @@ def test_a_crash_beside_a_delete_of_several_is_taken_up_there(
     assert [content(bucket, key) for key in archived] == [f"ticket_id\n{number}\n".encode() for number in range(4)]
 
 
-@where_kept("no conditions", "of copies")
+@where_kept("no conditions", "of sources", "of copies")
 @pytest.mark.parametrize(
     ("code", "status", "times"), [("NotImplemented", 501, 1), ("MissingContentMD5", 400, 1), ("SlowDown", 503, 3)]
 )
