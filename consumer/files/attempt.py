@@ -96,12 +96,13 @@ def attempt_together(
 
     None for one that is not there, that the store does not give, or that is in somebody else's hand. `seen` is told of
     the versions before the work begins, instead of each candidate.
-    Raises: what is wrong with any of them, or with a dependency; nothing of any may be kept then.
+    Raises: what is wrong with any of them, or with a dependency, which once the keys are had is StatementFailed of the
+    database; nothing of any may be kept then.
     """
     keys = [candidate.sighting.key.key for candidate in candidates]
     had = ledger.lock_keys(connection, candidates[0].sighting.bucket, keys)
     versions: dict[int, ToApply] = {}
-    with ExitStack() as stack:
+    with database.failing_for_this_one(), ExitStack() as stack:
         for place, (key, candidate) in enumerate(zip(keys, candidates, strict=True)):
             with suppress(ObjectMissing, ObjectRefused, ObjectUnavailable, SlowBody):
                 if key in had:

@@ -123,9 +123,9 @@ class FilesHandler:
             with database.transaction(self._pool) as connection:
                 decided = attempt_together(connection, candidates, self._record_seen, self._reached)
         except Exception as error:
-            told = [delivery.trace.id for delivery in plain]
+            told = [delivery.trace.id for delivery in plain or deliveries]
             detail = f"{type(error).__name__}: {database.one_line(error)}"
-            log.info("tried again" if is_alone else "one by one", files=len(plain), detail=detail, trace_ids=told)
+            log.info("tried again" if is_alone else "one by one", files=len(told), detail=detail, trace_ids=told)
             if isinstance(error, DependencyDown):
                 raise
             return [None] * len(deliveries)

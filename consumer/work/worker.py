@@ -316,6 +316,7 @@ class Worker:
                 self._put_aside(delivery, _left_for(delivery), {messages.LEFT: True})
             case Duplicate() | Ignored() | Missing() | Spread() | Failure():
                 breaker.undecided()
+                self._absences.served(database.DATABASE, began=began)
                 tell_file(outcome, delivery.span, redelivered=delivery.redelivered, began=began)
                 self._link.ack(delivery)
             case HistoryCaptured(requests=[]):

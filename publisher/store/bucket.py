@@ -659,17 +659,22 @@ class Bucket:
 
     def _copy(self, put: Put, archive_key: str) -> str:
         """Copy a put to a name that a look has just found free."""
-        if self._keeps_of_copies is None:
-            with self._showing:
-                if self._keeps_of_copies is None:
-                    return self._copy_in_trial(put, archive_key)
+        # While one shows what the store keeps, the others wait for no answer.
+        if self._keeps_of_copies is None and self._showing.acquire(blocking=False):
+            try:
+                return self._copy_in_trial(put, archive_key)
+            finally:
+                self._showing.release()
         return self._copy_under(put, archive_key, **(_FREE if self._keeps_of_copies else {}))
 
     def _copy_in_trial(self, put: Put, archive_key: str) -> str:
         """The same under conditions that do not hold, first of the source and then of the name.
 
-        A store that ignores them does what is to be done, or does it once more with the same bytes.
+        A store that ignores them does what is to be done, or does it once more with the same bytes. What it keeps stays
+        open where it cannot be told from somebody's change.
         """
+        if self._keeps_of_copies is not None:
+            return self._copy_under(put, archive_key)
         with suppress(ObjectChanged):
             etag = self._copy_under(put, archive_key, source=_NO_ETAG)
             self._keeps_of_copies = False
@@ -708,21 +713,26 @@ class Bucket:
             if put.version_id:
                 self._delete_under(put, VersionId=put.version_id)
                 return
-            if self._keeps_of_deletes is None:
-                with self._showing:
-                    if self._keeps_of_deletes is None and self._deleted_in_trial(put):
-                        return
             is_kept = self._keeps_of_deletes
-            if (is_kept and not looks) or self._is_there(put):
+            if not (is_kept and not looks) and not self._is_there(put):
+                return
+            if is_kept is None and self._showing.acquire(blocking=False):
+                try:
+                    self._delete_in_trial(put)
+                finally:
+                    self._showing.release()
+            else:
                 self._delete_under(put, **({"IfMatch": f'"{put.etag}"'} if is_kept else {}))
 
-    def _deleted_in_trial(self, put: Put) -> bool:
-        """Delete a put under a condition that does not hold; whether nothing is left to do."""
-        if not self._is_there(put):
-            return True
+    def _delete_in_trial(self, put: Put) -> None:
+        """Delete a put that is there under a condition that does not hold, and otherwise as it is kept."""
         kept = _kept(lambda: self._delete_under(put, IfMatch=_NO_ETAG))
-        self._keeps_of_deletes = bool(kept)
-        return kept is False
+        if kept is None:
+            self._delete_under(put)  # refused as well, it was not for the condition
+        elif kept:
+            self._delete_under(put, IfMatch=f'"{put.etag}"')
+        if self._keeps_of_deletes is None:
+            self._keeps_of_deletes = bool(kept)
 
     def _delete_under(self, put: Put, **conditions: str) -> None:
         with self._translated_errors(put.key):
@@ -811,7 +821,8 @@ def _is_fault(error: ClientError) -> bool:
 
 def _is_unknown(error: BaseException | None) -> bool:
     """Whether the store does not know what it is asked."""
-    return isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") == "NotImplemented"
+    code = error.response.get("Error", {}).get("Code") if isinstance(error, ClientError) else None
+    return code in {"NotImplemented", "501"}
 
 
 def _is_refusal(error: ClientError) -> bool:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _WRONG = '"00000000000000000000000000000000"'
 _REFUSED = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict"})
-_UNKNOWN = frozenset({"NotImplemented", "InvalidRequest", "InvalidArgument"})
+_UNKNOWN = frozenset({"NotImplemented", "501", "InvalidRequest", "InvalidArgument"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +48,13 @@ def try_conditions(settings: BucketSettings, folder: Folder) -> Conditions:
     try:
         _do(where, "write", lambda: s3.put_object(Bucket=bucket, Key=source, Body=b"fleettickets doctor\n"))
         copied = _tried(
-            where, "copy", lambda: s3.copy_object(Bucket=bucket, Key=copy, CopySource=of, CopySourceIfMatch=_WRONG)
+            where,
+            "copy",
+            lambda: s3.copy_object(Bucket=bucket, Key=copy, CopySource=of, CopySourceIfMatch=_WRONG),
+            is_needed=True,
         )
         keeps_copy = copied is Tried.REFUSED
-        if copied is not Tried.DONE:
+        if keeps_copy:
             _do(where, "copy", lambda: s3.copy_object(Bucket=bucket, Key=copy, CopySource=of))
         if keeps_copy:
             again = _tried(
@@ -76,14 +79,15 @@ class Tried(Enum):
     UNKNOWN = auto()
 
 
-def _tried(where: str, what: str, call: Callable[[], object]) -> Tried:
+def _tried(where: str, what: str, call: Callable[[], object], *, is_needed: bool = False) -> Tried:
+    """Raises: StoreRefused, also for a condition that `is_needed` and not known; DependencyDown."""
     try:
         _do(where, what, call)
     except StoreRefused as error:
         code = _code(error.__cause__)
         if code in _REFUSED:
             return Tried.REFUSED
-        if code in _UNKNOWN:
+        if code in _UNKNOWN and not is_needed:
             return Tried.UNKNOWN
         raise
     return Tried.DONE

@@ -100,6 +100,7 @@ def test_files_that_the_database_fails_alone_hold_up_no_others(stage: Stage, how
     assert stage.ask("status")["database"]["unfinished_files"]["failed"] == 4
     assert consumer.running
     consumer.stop()
+    assert '"event": "back"' not in consumer.output(), "the database was never away"
 
 
 def test_files_that_fail_at_their_commit_hold_up_no_others(stage: Stage) -> None:

@@ -4,9 +4,11 @@ import hashlib
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from threading import Event
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from consumer.files.ledger import lock_key
 from consumer.files.tail import archive_file, open_tails
 from consumer.postgres import database as postgres
 from consumer.postgres.database import Pool
-from publisher.errors import KeyInHand, ObjectChanged
+from publisher.errors import KeyInHand, ObjectChanged, ObjectRefused
 from publisher.settings import BucketSettings
 from publisher.store.bucket import Bucket, Move, Put
 from tests.doubles.conditional_store import ALL, LIKE_RUSTFS, SOURCES, ConditionalStore
@@ -320,10 +322,13 @@ def test_where_the_store_keeps_conditions_nothing_is_looked_at(bucket: Bucket, m
 
 @pytest.mark.promise("Nothing lost")
 @where_kept("all conditions")
-def test_a_store_that_refuses_conditions_is_asked_without_them(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("code", "status"), [("NotImplemented", 501), ("InvalidRequest", 400), ("AccessDenied", 403)])
+def test_a_store_that_refuses_conditions_is_asked_without_them(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, code: str, status: int
+) -> None:
     """Of deletes, and that a name is free; what the source of a copy is, every store takes."""
     first, *several = moves(bucket, 4)
-    unknown = refusal("NotImplemented", 501)
+    unknown = refusal(code, status)
     of_copies = requests_of(bucket, monkeypatch, "copy_object", None, None, unknown)
     of_deletes = requests_of(bucket, monkeypatch, "delete_object", unknown)
     assert bucket.archive(first.put, first.sha256, nothing) == key_of(0, "processed")
@@ -343,7 +348,9 @@ def told_before(told: list[str], name: str, request: Any) -> Any:
 
 @pytest.mark.promise("Nothing lost")
 @pytest.mark.parametrize("at_once", [False, True], ids=["alone", "with others"])
-def test_the_same_bytes_put_again_are_left_by_whoever_has_not_just_read_them(bucket: Bucket, at_once: bool) -> None:
+def test_the_same_bytes_put_again_are_left_by_whoever_does_not_know_that_they_are_no_news(
+    bucket: Bucket, at_once: bool
+) -> None:
     """Also where the store keeps conditions, to which both puts are one."""
     first, *several = moves(bucket, 3)
     bucket.archive(first.put, first.sha256, nothing)  # the store has shown what it makes of conditions
@@ -435,13 +442,53 @@ def test_a_version_that_is_deleted_is_found_in_the_archive(
 @pytest.mark.promise("Nothing lost")
 @pytest.mark.parametrize("looks", [False, True])
 def test_what_is_put_after_the_copy_is_not_deleted(bucket: Bucket, looks: bool) -> None:
-    for number, body in enumerate((b"one that shows what the store keeps", b"another")):
-        stored = put(bucket, key_of(number), body)
-        newer: list[Put] = []
-        copied = replaced(bucket, stored.key, newer)
-        assert bucket.archive(stored, sha256(body), copied, looks=looks) == key_of(number, "processed")
-        assert content(bucket, key_of(number, "processed")) == body
-        assert there(bucket, stored.key) == newer[0]
+    first, second = moves(bucket, 2)
+    bucket.archive(first.put, first.sha256, nothing)  # the store has shown what it makes of conditions
+    newer: list[Put] = []
+    copied = replaced(bucket, second.put.key, newer)
+    assert bucket.archive(second.put, second.sha256, copied, looks=looks) == key_of(1, "processed")
+    assert content(bucket, key_of(1, "processed")) == b"ticket_id\n1\n"
+    assert there(bucket, second.put.key) == newer[0]
+
+
+@pytest.mark.promise("Nothing lost")
+@where_kept("all conditions")
+def test_a_right_that_is_missing_for_a_while_says_nothing_of_conditions(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = moves(bucket, 2)
+    denied = refusal("AccessDenied", 403)
+    of_deletes = requests_of(bucket, monkeypatch, "delete_object", denied, denied)
+    with pytest.raises(ObjectRefused):
+        bucket.archive(first.put, first.sha256, nothing)
+    for move in (first, second):
+        bucket.archive(move.put, move.sha256, nothing, looks=False)
+    assert list(bucket.waiting()) == []
+    assert ["IfMatch" in asked for asked in of_deletes] == [True, False, True, True, True]
+
+
+@where_kept("of copies", "all conditions")
+def test_while_one_shows_what_the_store_keeps_others_wait_for_no_answer(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = moves(bucket, 2)
+    copy, shows, goes_on = bucket._copy_under, Event(), Event()  # noqa: SLF001
+
+    def slow_for_one(moved: Put, archive_key: str, **conditions: Any) -> str:
+        if moved == first.put:
+            shows.set()
+            assert goes_on.wait(30)
+        return copy(moved, archive_key, **conditions)
+
+    monkeypatch.setattr(bucket, "_copy_under", slow_for_one)
+    with ThreadPoolExecutor(1) as threads:
+        slow = threads.submit(bucket.archive, first.put, first.sha256, nothing)
+        assert shows.wait(30)
+        assert bucket.archive(second.put, second.sha256, nothing) == key_of(1, "processed")
+        assert not slow.done()
+        goes_on.set()
+        assert slow.result() == key_of(0, "processed")
+    assert bucket._keeps_of_copies is True  # noqa: SLF001
 
 
 def replaced(bucket: Bucket, key: str, newer: list[Put]) -> Callable[[], None]:
