@@ -53,14 +53,14 @@ def try_conditions(settings: BucketSettings, folder: Folder) -> Conditions:
             lambda: s3.copy_object(Bucket=bucket, Key=copy, CopySource=of, CopySourceIfMatch=_WRONG),
             is_needed=True,
         )
-        keeps_copy = copied is Tried.REFUSED
+        keeps_copy = copied is Upshot.REFUSED
         if keeps_copy:
             _do(where, "copy", lambda: s3.copy_object(Bucket=bucket, Key=copy, CopySource=of))
         if keeps_copy:
             again = _tried(
                 where, "copy", lambda: s3.copy_object(Bucket=bucket, Key=copy, CopySource=of, IfNoneMatch="*")
             )
-            keeps_copy = again is Tried.REFUSED
+            keeps_copy = again is Upshot.REFUSED
         deleted = _tried(where, "delete", lambda: s3.delete_object(Bucket=bucket, Key=copy, IfMatch=_WRONG))
         _do(where, "delete", lambda: s3.delete_object(Bucket=bucket, Key=copy))
         _do(where, "delete", lambda: s3.delete_object(Bucket=bucket, Key=source))
@@ -68,10 +68,10 @@ def try_conditions(settings: BucketSettings, folder: Folder) -> Conditions:
         for key in (copy, source):
             with contextlib.suppress(ClientError, BotoCoreError):
                 s3.delete_object(Bucket=bucket, Key=key)
-    return Conditions(copy=keeps_copy, delete=deleted is Tried.REFUSED)
+    return Conditions(copy=keeps_copy, delete=deleted is Upshot.REFUSED)
 
 
-class Tried(Enum):
+class Upshot(Enum):
     """What became of a request under a condition that does not hold; UNKNOWN is refused for having one."""
 
     DONE = auto()
@@ -79,18 +79,18 @@ class Tried(Enum):
     UNKNOWN = auto()
 
 
-def _tried(where: str, what: str, call: Callable[[], object], *, is_needed: bool = False) -> Tried:
+def _tried(where: str, what: str, call: Callable[[], object], *, is_needed: bool = False) -> Upshot:
     """Raises: StoreRefused, also for a condition that `is_needed` and not known; DependencyDown."""
     try:
         _do(where, what, call)
     except StoreRefused as error:
         code = _code(error.__cause__)
         if code in _REFUSED:
-            return Tried.REFUSED
+            return Upshot.REFUSED
         if code in _UNKNOWN and not is_needed:
-            return Tried.UNKNOWN
+            return Upshot.UNKNOWN
         raise
-    return Tried.DONE
+    return Upshot.DONE
 
 
 def _do(where: str, what: str, call: Callable[[], object]) -> None:
