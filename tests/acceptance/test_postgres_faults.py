@@ -131,7 +131,8 @@ def test_a_commit_that_nobody_answers_ends_by_itself(stage: Stage) -> None:
         files = play(stage, seed=24)
         assert proxy.lost.wait(30)
         proxy.restore()
-        wait_until(lambda: "waiting" in consumer.output(), "it stops waiting for the answer", timeout=75)
+        told = "postgres is not available"
+        wait_until(lambda: told in consumer.output(), "it stops waiting for the answer", timeout=75)
         assert_as_if_nothing_had_happened(stage, consumer, files)
 
 
