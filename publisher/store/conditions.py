@@ -4,7 +4,6 @@ import contextlib
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -47,50 +46,41 @@ def try_conditions(settings: BucketSettings, folder: Folder) -> Conditions:
     of: CopySourceTypeDef = {"Bucket": bucket, "Key": source}
     try:
         _do(where, "write", lambda: s3.put_object(Bucket=bucket, Key=source, Body=b"fleettickets doctor\n"))
-        copied = _tried(
+        keeps_copy = _refuses(
             where,
             "copy",
             lambda: s3.copy_object(Bucket=bucket, Key=copy, CopySource=of, CopySourceIfMatch=_WRONG),
             is_needed=True,
         )
-        keeps_copy = copied is Upshot.REFUSED
         if keeps_copy:
             _do(where, "copy", lambda: s3.copy_object(Bucket=bucket, Key=copy, CopySource=of))
-        if keeps_copy:
-            again = _tried(
+            keeps_copy = _refuses(
                 where, "copy", lambda: s3.copy_object(Bucket=bucket, Key=copy, CopySource=of, IfNoneMatch="*")
             )
-            keeps_copy = again is Upshot.REFUSED
-        deleted = _tried(where, "delete", lambda: s3.delete_object(Bucket=bucket, Key=copy, IfMatch=_WRONG))
+        keeps_delete = _refuses(where, "delete", lambda: s3.delete_object(Bucket=bucket, Key=copy, IfMatch=_WRONG))
         _do(where, "delete", lambda: s3.delete_object(Bucket=bucket, Key=copy))
         _do(where, "delete", lambda: s3.delete_object(Bucket=bucket, Key=source))
     finally:
         for key in (copy, source):
             with contextlib.suppress(ClientError, BotoCoreError):
                 s3.delete_object(Bucket=bucket, Key=key)
-    return Conditions(copy=keeps_copy, delete=deleted is Upshot.REFUSED)
+    return Conditions(copy=keeps_copy, delete=keeps_delete)
 
 
-class Upshot(Enum):
-    """What became of a request under a condition that does not hold; UNKNOWN is refused for having one."""
+def _refuses(where: str, what: str, call: Callable[[], object], *, is_needed: bool = False) -> bool:
+    """Whether the store refuses a request for its condition, which does not hold; it may know no such condition.
 
-    DONE = auto()
-    REFUSED = auto()
-    UNKNOWN = auto()
-
-
-def _tried(where: str, what: str, call: Callable[[], object], *, is_needed: bool = False) -> Upshot:
-    """Raises: StoreRefused, also for a condition that `is_needed` and not known; DependencyDown."""
+    Raises: StoreRefused, also for a condition that `is_needed` and not known; DependencyDown.
+    """
     try:
         _do(where, what, call)
     except StoreRefused as error:
         code = _code(error.__cause__)
         if code in _REFUSED:
-            return Upshot.REFUSED
-        if code in _UNKNOWN and not is_needed:
-            return Upshot.UNKNOWN
-        raise
-    return Upshot.DONE
+            return True
+        if is_needed or code not in _UNKNOWN:
+            raise
+    return False
 
 
 def _do(where: str, what: str, call: Callable[[], object]) -> None:
