@@ -402,8 +402,8 @@ def test_a_put_that_comes_to_light_again_from_under_a_later_one_is_no_news(versi
     consumer = stage.start("consume")
     stage.announce(KEY)
     wait_until(lambda: stage.one("SELECT count(*) = 2 FROM ingest.ledger WHERE applied_at IS NOT NULL"), "B is applied")
-    wait_until(lambda: stage.bucket.s3.head_object(Bucket=stage.bucket.name, Key=KEY)["ETag"].strip('"') == etag(A),
-               "B is archived, and A there again")  # fmt: skip
+    # While Ceph deletes the newest version it answers for a moment that nothing is there.
+    wait_until(lambda: stage.bucket.etag(KEY) == etag(A), "B is archived, and A there again")
     stage.announce(KEY)
     wait_until(lambda: stage.waiting() == [], "A is archived too")
     consumer.stop()

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
@@ -71,6 +72,15 @@ class Bucket:
 
     def read(self, key: str) -> bytes:
         return self.s3.get_object(Bucket=self.name, Key=key)["Body"].read()
+
+    def etag(self, key: str) -> str | None:
+        """Of what is there now; None if nothing is."""
+        try:
+            return self.s3.head_object(Bucket=self.name, Key=key)["ETag"].strip('"')
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] != HTTPStatus.NOT_FOUND:
+                raise
+            return None
 
     def read_all(self, folder: str) -> dict[str, bytes]:
         keys = self.keys(folder)
