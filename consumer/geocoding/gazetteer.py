@@ -241,8 +241,7 @@ class Gazetteer:
             self._require_answers()
             # So it is this place alone: it must not hold up the others.
             log.warning("no answer", place=_name(place), detail=error.detail)
-            is_final = isinstance(error, AnswerUnusable | QueryRefused)
-            self._keep(place, Entry("miss", self._provider, is_unanswered=not is_final))
+            self._keep(place, Entry("miss", self._provider, is_unanswered=isinstance(error, GeocoderDown)))
             return "unanswered"
         except StatementRefused as error:
             # An answer that cannot be kept would hold up all the others with every batch.

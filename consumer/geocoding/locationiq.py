@@ -100,7 +100,7 @@ class GeocoderDown(DependencyDown):
 
 
 class AnswerUnusable(GeocoderDown):
-    """The server answers, and with nothing that is of use; it would say the same if it was asked again."""
+    """The server answers, and with nothing that is of use; it would say the same if it was asked again at once."""
 
 
 class GeocoderRefused(Refused):
