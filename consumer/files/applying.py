@@ -224,7 +224,7 @@ def _merge(connection: Connection, feed: Feed, files: Sequence[_Claimed], staged
     told = tellings.tell(connection, feed, file_ids, is_kept=files[0].version.settings.keep_versions_days > 0)
     keeps_closures = FollowOn.HISTORY in feed.follow_ons
     given = {"file_ids": file_ids, "closures": "recorded" if keeps_closures else "", "tellings": told}
-    names = ["move_positions", "write_tickets"]
+    names = ["move_positions", *(["move_on"] if len(files) > 1 else []), "write_tickets"]
     if keeps_closures and any(each.closed for each in staged):
         names.append("merge_closures")
     if any(each.rejected for each in staged):

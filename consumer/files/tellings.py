@@ -1,8 +1,8 @@
 """What files have told of tickets, and each content that another replaced. Alone calls `sql/queries/tellings.sql`.
 
-The newest content of a ticket is its own row. `write_tickets` keeps what it replaces, and what a file says of a ticket
-before its last row of it; what another file outranks is put in its place among the contents before, so that any order
-of the same files leaves the same ones.
+The newest content of a ticket is its own row. `write_tickets` keeps what it replaces, and what its files say of a
+ticket before their last row of it; what a file applied before outranks is put in its place among the contents before,
+so that any order of the same files leaves the same ones.
 
 Every verb works in the caller's transaction, which has the rows staged. Raises of each: psycopg.Error.
 """

@@ -1,7 +1,7 @@
 -- name: create_staging
 -- Once per connection; each transaction finds them empty. `place` is that of the file among those of the transaction,
--- the newest last; in `moved` is each ticket's last row, where no position outranks it, and of how many in its file; in
--- `changed` are the tickets that were written, 500 in a row.
+-- the newest last; in `moved` is each ticket's last row, where no position outranks it, and of how many in the files
+-- from the place `since` on, of which none is outranked; in `changed` are the tickets that were written, 500 in a row.
 CREATE TEMPORARY TABLE staging (
     place         bigint NOT NULL,
     line          bigint NOT NULL,
@@ -16,7 +16,8 @@ CREATE TEMPORARY TABLE staging (
 CREATE TEMPORARY TABLE moved (
     place bigint NOT NULL,
     line  bigint NOT NULL,
-    rows  bigint NOT NULL
+    rows  bigint NOT NULL,
+    since bigint NOT NULL
 ) ON COMMIT DELETE ROWS;
 CREATE TEMPORARY TABLE changed (
     ticket_ids text[] NOT NULL
@@ -35,6 +36,7 @@ COPY staging (place, line, ticket_id, raw, closed_at, reject_reason, reject_raw,
 -- Rows are taken in the order of their ids everywhere, so that two merges at once cannot deadlock, and whoever has a
 -- ticket's position may write the ticket. What is sorted and held on the way has no more than it needs: the nulls that
 -- all rows of a file have in common come last, and of an id and a line nothing is made before they are in order.
+-- Of several files the oldest that has the ticket is looked at: where it is ahead so are the others.
 WITH last_rows AS MATERIALIZED (
     SELECT ticket_id, place, max(line) AS line, count(*) AS rows
     FROM staging
@@ -48,15 +50,15 @@ WITH last_rows AS MATERIALIZED (
 ), ahead AS (
     INSERT INTO {positions} AS known (ticket_id, position, file_id)
     SELECT ticket_id, ROW(epoch, key_time, key, object_time, etag, line)::ingest.position, file_id
-    FROM (SELECT DISTINCT ON (ticket_id) ticket_id, place, line FROM last_rows ORDER BY ticket_id, place DESC) AS newest
+    FROM (SELECT DISTINCT ON (ticket_id) ticket_id, place, line FROM last_rows ORDER BY ticket_id, place) AS oldest
     JOIN files USING (place)
     ORDER BY ticket_id
     ON CONFLICT (ticket_id) DO UPDATE SET position = excluded.position, file_id = excluded.file_id
     WHERE known.position < excluded.position
     RETURNING file_id, (position).line AS line
 ), kept AS (
-    INSERT INTO moved (place, line, rows)
-    SELECT place, line, coalesce(rows, 1)
+    INSERT INTO moved (place, line, rows, since)
+    SELECT place, line, coalesce(rows, 1), place
     FROM ahead
     JOIN files USING (file_id)
     LEFT JOIN (SELECT place, line, rows FROM last_rows WHERE rows > 1) AS several USING (place, line)
@@ -66,6 +68,51 @@ SELECT place, tickets, coalesce(moved, 0) AS moved, coalesce(in_order, 0) AS in_
 FROM (SELECT place, count(*) AS tickets FROM last_rows GROUP BY place) AS counted
 LEFT JOIN (SELECT place, count(*) AS moved, sum(rows)::bigint AS in_order FROM kept GROUP BY place) AS ahead
     USING (place)
+
+-- name: move_on
+-- From the oldest of several files that have a ticket to the newest, whose row counts. The position is locked by now.
+WITH last_rows AS (
+    SELECT ticket_id, place, max(line) AS line, count(*) AS rows
+    FROM staging
+    WHERE reject_reason IS NULL
+    GROUP BY ticket_id, place
+), newest AS MATERIALIZED (
+    SELECT *
+    FROM (SELECT ticket_id, place, line, rows, sum(rows) OVER in_order AS all_rows,
+                 first_value(place) OVER in_order AS first_place, first_value(line) OVER in_order AS first_line,
+                 first_value(rows) OVER in_order AS first_rows, lead(place) OVER in_order IS NULL AS is_newest
+          FROM last_rows
+          WINDOW in_order AS (PARTITION BY ticket_id ORDER BY place)) AS told
+    WHERE is_newest AND place > first_place
+), files AS (
+    SELECT place, file.*
+    FROM unnest(%(file_ids)s::bigint[]) WITH ORDINALITY AS given (file_id, place)
+    JOIN ingest.ledger AS file USING (file_id)
+    WHERE file_id = ANY(%(file_ids)s)
+), ahead AS (
+    UPDATE {positions} AS known
+    SET position = ROW(epoch, key_time, key, object_time, etag, line)::ingest.position, file_id = files.file_id
+    FROM newest JOIN files USING (place)
+    WHERE known.ticket_id = newest.ticket_id
+      AND known.position < ROW(epoch, key_time, key, object_time, etag, line)::ingest.position
+    RETURNING newest.*
+), in_order AS (
+    UPDATE moved
+    SET place = ahead.place, line = ahead.line, rows = all_rows
+    FROM ahead
+    WHERE moved.place = first_place AND moved.line = first_line
+    RETURNING ahead.*
+), outranked AS (
+    -- Some of the older files; the newest one is not.
+    INSERT INTO moved (place, line, rows, since)
+    SELECT place, line, rows, place FROM ahead WHERE ticket_id NOT IN (SELECT ticket_id FROM in_order)
+    RETURNING place, rows
+)
+SELECT place, sum(moved)::bigint AS moved, sum(in_order)::bigint AS in_order
+FROM (SELECT first_place AS place, -1 AS moved, -first_rows AS in_order FROM in_order
+      UNION ALL SELECT place, 1, all_rows FROM in_order
+      UNION ALL SELECT place, 1, rows FROM outranked) AS counted
+GROUP BY place
 
 -- name: write_tickets
 -- A statement of its own, so that it sees what those have written who had a position before. A row whose content is the
@@ -79,7 +126,7 @@ WITH told AS MATERIALIZED (
     -- alone; and whether `merge_closures` records the closures, or each would be noted for the capture.
     SELECT set_config('tickets.are_placed', 'yes', true), set_config('fleettickets.closures', %(closures)s, true)
 ), wanted AS MATERIALIZED (
-    SELECT place, line, rows, ticket_id, staging.ctid AS at FROM moved JOIN staging USING (place, line)
+    SELECT place, line, rows, since, ticket_id, staging.ctid AS at FROM moved JOIN staging USING (place, line)
     ORDER BY ticket_id
 ), differing AS MATERIALIZED (
     SELECT wanted.*, known.raw IS NOT NULL AS is_known, known.at AS known_at,
@@ -116,14 +163,16 @@ WITH told AS MATERIALIZED (
     GROUP BY nth
 ), several AS (
     -- All that its file says of a ticket that moved is behind what was known of it, since a file is ahead of another
-    -- one with all its rows. Where a new ticket has its first row is told as well, by a row without a content before.
-    SELECT place, ticket_id, line, given.raw, lag(given.raw) OVER (PARTITION BY ticket_id ORDER BY line) AS before
-    FROM (SELECT place, ticket_id, row.line, row.ctid AS at
-          FROM wanted JOIN staging AS row USING (place, ticket_id)
-          WHERE rows > 1 AND cardinality(%(tellings)s::bigint[]) > 0
+    -- one with all its rows, and so is all that the files say `since` when it did. Where a new ticket has its first row
+    -- is told as well, by a row without a content before.
+    SELECT place, ticket_id, line, given.raw,
+           lag(given.raw) OVER (PARTITION BY ticket_id ORDER BY place, line) AS before
+    FROM (SELECT row.place, ticket_id, row.line, row.ctid AS at
+          FROM wanted JOIN staging AS row USING (ticket_id)
+          WHERE rows > 1 AND row.place BETWEEN since AND wanted.place AND cardinality(%(tellings)s::bigint[]) > 0
             AND EXISTS (SELECT FROM wanted WHERE rows > 1) -- or all rows are sorted to find none
             AND row.raw IS NOT NULL -- as no reject has; how many have a reason the planner takes for few
-          ORDER BY ticket_id, line
+          ORDER BY ticket_id, place, line
           OFFSET 0) AS row
     CROSS JOIN LATERAL (SELECT raw FROM staging WHERE staging.ctid = row.at OFFSET 0) AS given
 ), replaced AS (

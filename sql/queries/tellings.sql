@@ -11,6 +11,9 @@ WITH files AS (
     SELECT %(feed)s, file_id, head, CASE WHEN %(is_live)s THEN now() END, true FROM files
     ON CONFLICT (feed, head) DO UPDATE SET is_whole = true
     RETURNING telling_id, head
+), given AS (
+    -- By themselves, since a head is long to compare, and so not of each row.
+    SELECT place, telling_id, key_time FROM files JOIN told USING (head)
 ), parts AS (
     -- A file of any size is told in parts that fit into memory.
     INSERT INTO ingest.told_rows (telling_id, part, feed, key_time, ticket_ids, lines, digests)
@@ -18,12 +21,11 @@ WITH files AS (
     SELECT telling_id, line / 16384, %(feed)s, key_time, array_agg(ticket_id), array_agg(line), array_agg(digest)
     FROM (SELECT place, line, ticket_id, jsonb_hash(raw) AS digest FROM staging WHERE reject_reason IS NULL OFFSET 0)
         AS row
-    JOIN files USING (place) JOIN told USING (head)
+    JOIN given USING (place)
     GROUP BY telling_id, key_time, line / 16384
     ON CONFLICT (telling_id, part) DO NOTHING
 )
-SELECT place, telling_id, set_config('fleettickets.told', %(feed)s, true) AS kept FROM files JOIN told USING (head)
-ORDER BY place
+SELECT place, telling_id, set_config('fleettickets.told', %(feed)s, true) AS kept FROM given ORDER BY place
 
 -- name: begin_history
 -- One that is begun already gives no row; one that somebody is beginning is waited for.
@@ -100,8 +102,8 @@ WITH late AS MATERIALIZED (
           FROM unnest(%(tellings)s::bigint[]) WITH ORDINALITY AS given (telling_id, place)
           CROSS JOIN LATERAL (SELECT head FROM ingest.tellings AS known WHERE known.telling_id = given.telling_id
                               OFFSET 0) AS telling) AS given USING (place)
-    LEFT JOIN (SELECT place, ticket_id FROM moved JOIN staging USING (place, line)) AS in_order
-        USING (place, ticket_id)
+    LEFT JOIN (SELECT since, place, ticket_id FROM moved JOIN staging USING (place, line)) AS in_order
+        ON in_order.ticket_id = staging.ticket_id AND staging.place BETWEEN since AND in_order.place
     WHERE reject_reason IS NULL AND in_order.place IS NULL
 ), asked AS MATERIALIZED (
     SELECT ticket_id, ticket.raw, ingested_at

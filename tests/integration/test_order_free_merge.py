@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from consumer.files.outcomes import Applied
 from consumer.postgres import database as postgres
 from consumer.postgres.database import Pool
-from tests.integration.change_files import ChangeFile
+from tests.integration.change_files import ChangeFile, apply_together
 
 HEADER = "ticket_id,normalized_status,raw_status,region,cluster,mttr,closed_at,is_alarm,latitude,longitude"
 ROW = st.tuples(
@@ -130,3 +132,45 @@ def test_files_merged_at_the_same_time_give_the_same_result(
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(apply, files + repeatable(files)))
     assert outcome(pool) == expected
+
+
+@pytest.mark.promise("Order-free")
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(drawn=st.lists(FILE, min_size=2, max_size=4, unique_by=lambda file: file[0]), data=st.data())
+def test_several_files_of_one_transaction_are_counted_as_if_the_newest_had_come_first(
+    pool: Pool, apply: Any, drawn: list[tuple[str, str, datetime]], data: st.DataObject
+) -> None:
+    files = [file_of(*file) for file in drawn]
+    before = data.draw(st.lists(st.sampled_from(files), max_size=2, unique_by=lambda file: file.name))
+    together = [file for file in files if file not in before]
+    if not together:
+        return
+    found = []
+    for newest_first in (False, True):
+        forget_everything(pool)
+        for file in before:
+            apply(file)
+        if newest_first:
+            # "-" is before a digit, and the two names of one moment are in the order of their keys.
+            order = sorted(together, key=lambda file: (moment_of(file.name), file.name), reverse=True)
+            applied = {file.name: apply(file) for file in order}
+        else:
+            applied = {file.name: one for file, one in zip(together, apply_together(pool, together), strict=True)}
+        found.append((outcome(pool), positions(pool), {name: counted(one) for name, one in applied.items()}))
+    assert found[0] == found[1]
+
+
+def moment_of(name: str) -> str:
+    return "".join(filter(str.isdigit, name))
+
+
+def positions(pool: Pool) -> list[dict[str, Any]]:
+    query = "SELECT ticket_id, (position).key, (position).line FROM ingest.inc_positions ORDER BY 1"
+    with postgres.transaction(pool) as connection:
+        return connection.execute(query).fetchall()
+
+
+def counted(applied: object) -> dict[str, int]:
+    """Without the closures: of one that several files tell each counts that comes by itself."""
+    assert isinstance(applied, Applied)
+    return {name: count for name, count in asdict(applied.counts).items() if name != "closures"}
