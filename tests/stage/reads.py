@@ -8,10 +8,15 @@ from psycopg.rows import DictRow
 
 
 def read_rows(connection: Connection[DictRow]) -> Counter[str]:
-    """Rows of each table that were read one after the other, and entries of each index, since the beginning."""
+    """Rows of each table that were read one after the other, and entries of each index, since the beginning.
+
+    Each session has temporary tables of its own, of the same names.
+    """
     found = connection.execute(
-        """SELECT indexrelname AS name, idx_tup_read AS rows FROM pg_stat_user_indexes
-           UNION ALL SELECT relname, seq_tup_read FROM pg_stat_user_tables"""
+        """SELECT name, sum(rows)::bigint AS rows
+           FROM (SELECT indexrelname AS name, idx_tup_read AS rows FROM pg_stat_user_indexes
+                 UNION ALL SELECT relname, seq_tup_read FROM pg_stat_user_tables) AS read
+           GROUP BY name"""
     ).fetchall()
     return Counter({row["name"]: row["rows"] for row in found})
 
