@@ -3,8 +3,9 @@
 Order matters: claim the versions, stage the rows, merge, closures, rejects, ledger, follow-on requests, checks that
 were put off, and the watermark last, which every file takes and so must hold for the shortest time.
 
-Of several files each step is taken for all of them, as if the newest had come first: what an older one says of a ticket
-that a newer one has as well is stale. Their tickets are locked in one order, as those of a single file are.
+Of several files each step is taken for all of them, and counted as if the newest had come first: what an older one says
+of a ticket that a newer one has as well is stale, and a content that the ticket had. Their tickets are locked in one
+order, as those of a single file are.
 """
 
 from collections import Counter, defaultdict

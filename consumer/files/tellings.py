@@ -37,7 +37,10 @@ def tell_of_past(connection: Connection, feed: Feed, file_ids: Sequence[int]) ->
 
 
 def put_late(connection: Connection, feed: Feed, tellings: Sequence[int]) -> int:
-    """Put each staged row of a file that another one outranks in its place. Gives how many of them changed anything."""
+    """Put each staged row that came late in its place: one that a file which was applied before outranks.
+
+    Gives how many of them changed anything.
+    """
     parameters = {"feed": feed.name, "tellings": list(tellings)}
     names = ("join_at_once", "put_late", "join_as_always")
     statements = [database.Statement("tellings", name, parameters, feed) for name in names]

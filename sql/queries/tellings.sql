@@ -91,10 +91,11 @@ SELECT set_config('enable_nestloop', 'off', true)
 SELECT set_config('enable_nestloop', 'on', true)
 
 -- name: put_late
--- Staged rows of files that others outrank in their tickets take their places among what is known of these, of which
--- the caller has the positions locked. Where one interrupts a content, that is back with the next row that tells of the
--- ticket, which is looked for among all that were told since the earliest of these. What is there afterwards depends on
--- which rows were put, and not on when. Nothing is put where a ticket that was never another says the same.
+-- Staged rows that are not in `moved`, nor before a row that is, take their places among what is known of their
+-- tickets, of which the caller has the positions locked. Where one interrupts a content, that is back with the next
+-- row that tells of the ticket, which is looked for among all that were told since the earliest of these. What is
+-- there afterwards depends on which rows were put, and not on when. Nothing is put where a ticket that was never
+-- another says the same.
 WITH late AS MATERIALIZED (
     SELECT staging.ticket_id, telling_id, head, staging.line, staging.ctid AS at
     FROM staging

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from consumer.files import tellings
 from consumer.postgres import database as postgres
 from consumer.postgres.database import Pool
-from tests.integration.change_files import ChangeFile
+from tests.integration.change_files import ChangeFile, apply_together
 from tests.integration.test_order_free_merge import as_stored, file_of, forget_everything
 from tests.integration.test_versions import BEGAN, FILES, a_file
 
@@ -49,6 +49,30 @@ def test_any_order_of_the_same_files_was_the_same(data: st.DataObject, pool: Poo
         apply(file)
     for minute in (-1, 0, 2.5, 5, 9):
         assert as_of(pool, minute) == expected(files, minute)
+
+
+@pytest.mark.promise("Order-free", "Late files count")
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_what_several_files_of_one_transaction_tell_was_the_same(data: st.DataObject, pool: Pool) -> None:
+    drawn = st.lists(FILES.map(lambda files: files[0]), min_size=2, max_size=8, unique_by=lambda file: file[0])
+    files = data.draw(st.permutations([a_file(*each) for each in data.draw(drawn)]))
+    cut = data.draw(st.integers(1, len(files)))
+    forget_everything(pool)
+    for together in filter(None, (files[:cut], files[cut:])):
+        apply_together(pool, together)
+    for minute in (-1, 0, 2.5, 5, 9):
+        assert as_of(pool, minute) == expected(files, minute)
+
+
+def test_what_is_in_order_among_files_of_one_transaction_is_put_without_a_look_at_what_was_told(
+    pool: Pool, apply: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply(a_file(0, [("INC1", "A")]))
+    monkeypatch.setattr(tellings, "put_late", lambda *_: pytest.fail("taken for late"))
+    apply_together(pool, [a_file(2, [("INC1", "C"), ("INC2", "C")]), a_file(1, [("INC1", "B"), ("INC2", "B")])])
+    assert [as_of(pool, minute)["INC1"] for minute in (0, 1, 2)] == ["A", "B", "C"]
+    assert as_of(pool, 1)["INC2"] == "B"
 
 
 def test_a_ticket_that_was_another_has_its_columns_and_its_place(pool: Pool, apply: Callable[..., Any]) -> None:
