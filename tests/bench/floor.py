@@ -1,6 +1,7 @@
 """The floor of a file's way: published, got from the same queue, read, loaded and committed, one file at a time.
 
-It does no more than the least script does, on a stage of its own: no ledger, no order, no look at the rows.
+Files come to it as often as to the real one: who has just done the same is faster than who has waited for a second. It
+does no more than the least script does, on a stage of its own: no ledger, no order, no look at the rows.
 """
 
 import json
@@ -8,17 +9,14 @@ import time
 from collections.abc import Sequence
 from typing import Self
 
-import pika
-
 from tests.bench.commits import TELL_OF_ONE, Commits
-from tests.bench.ground import keyed
+from tests.bench.ground import keyed, publish_paced
 from tests.bench.plain import Plain
 from tests.stage.actor import Actor
-from tests.stage.broker import EVENTS, FILES
+from tests.stage.broker import FILES
 from tests.stage.stage import Stage, wait_until
 
 FLOORS = ("published → got", "GET", "COPY and upsert", "COMMIT")
-PERSISTENT = pika.BasicProperties(delivery_mode=2)
 
 
 class Floor:
@@ -42,19 +40,13 @@ class Floor:
         if self._actor.error:
             raise self._actor.error
 
-    def sample(self, bodies: Sequence[bytes]) -> list[tuple[float, ...]]:
-        """The moments of each file, of which each waits for the one before."""
-        stage, found = self._stage, []
-        with stage.broker.channel() as channel:
-            for key, content in keyed(list(bodies), self._files).items():
-                stage.bucket.put(key, content)
-                event = stage.bucket.event(key, content)
-                published = time.time()
-                channel.basic_publish(EVENTS, "store", event, PERSISTENT, mandatory=True)
-                wait_until(lambda key=key: self._is_over(key), key)  # type: ignore[misc]
-                found.append((published, *self._done[key], self._commits.found[key]))
-        self._files += len(bodies)
-        return found
+    def sample(self, bodies: Sequence[bytes], rate: float) -> list[tuple[float, ...]]:
+        """The moments of each file; so many come in a second."""
+        files = keyed(list(bodies), self._files)
+        self._files += len(files)
+        published = publish_paced(self._stage, files, rate)
+        wait_until(lambda: all(map(self._is_over, files)), "the floor has all")
+        return [(at, *self._done[key], self._commits.found[key]) for key, at in published.items()]
 
     def _is_over(self, key: str) -> bool:
         return (key in self._done and key in self._commits.found) or self._actor.error is not None

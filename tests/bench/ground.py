@@ -6,18 +6,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pika
 from psycopg import sql
 
 from consumer.feeds.declared import packaged_feeds
 from consumer.feeds.feed import Feed
 from tests.bench.figures import Disagree
 from tests.load.stages import load_stage
+from tests.stage.broker import EVENTS
 from tests.stage.feeds import key_at
 from tests.stage.stage import Process, Stage, wait_until
 
 SETTINGS = {"FLEETTICKETS_HISTORY_INTERVAL": "3600", "FLEETTICKETS_MISSING_COLUMNS": "refuse"}
 """No capture of the history while something is timed; files are judged as they are by default."""
 PATIENCE = 600
+_PERSISTENT = pika.BasicProperties(delivery_mode=2)
 _OF_EACH_TICKET = (("tickets", "closure_events"), ("tickets", "versions"), ("ingest", "told_rows"))
 _CONTENT = "SELECT count(*) AS rows, md5(string_agg(md5(ticket_id || raw), '' ORDER BY ticket_id)) FROM tickets.inc"
 
@@ -54,6 +57,20 @@ def put(stage: Stage, bodies: Mapping[str, bytes]) -> None:
 
 def publish(stage: Stage, bodies: Mapping[str, bytes]) -> None:
     stage.broker.publish(stage.bucket.event(key, body) for key, body in bodies.items())
+
+
+def publish_paced(stage: Stage, bodies: Mapping[str, bytes], rate: float) -> dict[str, float]:
+    """Put all, then publish so many a second; gives when each was."""
+    put(stage, bodies)
+    published = {}
+    with stage.broker.channel() as channel:
+        began = time.monotonic()
+        for number, (key, body) in enumerate(bodies.items()):
+            event = stage.bucket.event(key, body)
+            time.sleep(max(0.0, began + number / rate - time.monotonic()))
+            published[key] = time.time()
+            channel.basic_publish(EVENTS, "store", event, _PERSISTENT, mandatory=True)
+    return published
 
 
 def keyed(bodies: list[bytes], first: int) -> dict[str, bytes]:

@@ -1,10 +1,9 @@
 """From a published event to committed rows, at several rates; and the floors of each step, taken in the same run.
 
 A floor is an ideal consumer of one file at a time: get, GET, COPY and upsert, COMMIT, with nothing in between. It is
-sampled before and after each rate, while the real one is idle.
+sampled before and after the real one, at the same rate, while that is idle.
 """
 
-import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -15,16 +14,13 @@ from statistics import median
 from tests.bench.commits import Commits
 from tests.bench.exported import Feed, body
 from tests.bench.figures import Bar, Figure, Found, percentile
-from tests.bench.floor import FLOORS, PERSISTENT, Floor
-from tests.bench.ground import consume, keyed, put, stage_of_its_own, wait_for_done
-from tests.stage.broker import EVENTS
+from tests.bench.floor import FLOORS, Floor
+from tests.bench.ground import consume, keyed, publish_paced, stage_of_its_own, wait_for_done
 from tests.stage.stage import Stage, wait_until
 
 ROWS = 60
 RATES = {1: 30, 10: 20, 30: 10}
 """Files a second, and seconds of them in one round."""
-SAMPLES = 40
-"""Of a floor, each time."""
 _TIMES = """
 SELECT key, extract(epoch FROM first_seen_at)::float8 AS delivered, extract(epoch FROM opened_at)::float8 AS opened,
        extract(epoch FROM staged_at)::float8 AS staged, extract(epoch FROM applied_at)::float8 AS applied,
@@ -61,15 +57,15 @@ def measure(feed: Feed, rounds: int, rates: Mapping[int, int]) -> Found:
         floor = stack.enter_context(Floor(bare, commits_of_floor))
         consumer = consume(stage)
         _play(stage, commits, keyed(list(islice(files, 10)), 0), 10)  # the first ones warm up
-        floor.sample(list(islice(files, 10)))
+        floor.sample(list(islice(files, 10)), 10)
         at = 10
         for _ in range(rounds):
             for rate, seconds in rates.items():
                 bodies = keyed(list(islice(files, rate * seconds)), at)
                 at += len(bodies)
-                before = floor.sample(list(islice(files, SAMPLES)))
+                before = floor.sample(list(islice(files, len(bodies) // 2)), rate)
                 real[rate].append(_Times(_play(stage, commits, bodies, rate)))
-                floors[rate].append(_Times([*before, *floor.sample(list(islice(files, SAMPLES)))]))
+                floors[rate].append(_Times([*before, *floor.sample(list(islice(files, len(bodies) // 2)), rate)]))
         consumer.stop()
     return _found(real, floors)
 
@@ -105,16 +101,8 @@ def _all(rounds: Sequence[_Times]) -> _Times:
 
 
 def _play(stage: Stage, commits: Commits, files: Mapping[str, bytes], rate: int) -> list[tuple[float, ...]]:
-    """Put all, then publish so many a second; gives the moments of each."""
-    put(stage, files)
-    published = {}
-    with stage.broker.channel() as channel:
-        began = time.monotonic()
-        for number, (key, content) in enumerate(files.items()):
-            event = stage.bucket.event(key, content)
-            time.sleep(max(0.0, began + number / rate - time.monotonic()))
-            published[key] = time.time()
-            channel.basic_publish(EVENTS, "store", event, PERSISTENT, mandatory=True)
+    """The moments of each file; so many come in a second."""
+    published = publish_paced(stage, files, rate)
     wait_for_done(stage, list(files))
     wait_until(lambda: commits.found.keys() >= files.keys(), "every commit is told of")
     rows = stage.query(_TIMES, stage.bucket.name, list(files))
