@@ -63,9 +63,10 @@ def measure(feed: Feed, rounds: int, rates: Mapping[int, int]) -> Found:
             for rate, seconds in rates.items():
                 bodies = keyed(list(islice(files, rate * seconds)), at)
                 at += len(bodies)
-                before = floor.sample(list(islice(files, len(bodies) // 2)), rate)
+                half = max(1, len(bodies) // 2)
+                before = floor.sample(list(islice(files, half)), rate)
                 real[rate].append(_Times(_play(stage, commits, bodies, rate)))
-                floors[rate].append(_Times([*before, *floor.sample(list(islice(files, len(bodies) // 2)), rate)]))
+                floors[rate].append(_Times([*before, *floor.sample(list(islice(files, half)), rate)]))
         consumer.stop()
     return _found(real, floors)
 
